@@ -1,0 +1,35 @@
+# Entry points: setup demo test lint bench. Each does all that it needs on a bare Linux machine with Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test lint bench
+
+setup: $(STAMP)
+
+# torch comes with its dependencies, so that whatever build of it is at hand is whole; all else is exactly the lock list.
+# PIP_ARGS may name an index, for example one with torch's much smaller CPU build.
+$(STAMP): requirements-cpu.lock pyproject.toml
+	$(shell command -v $(PYTHON) || echo python3) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet $(PIP_ARGS) --constraint requirements-cpu.lock torch setuptools wheel ninja
+	$(BIN)/pip install --quiet $(PIP_ARGS) --no-deps --no-build-isolation --requirement requirements-cpu.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/renio demo --config configs/demo.yaml run_dir=runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/ray --durations=10
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/step.py
