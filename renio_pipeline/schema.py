@@ -1,0 +1,150 @@
+"""Every key of a run's configuration, its default and what it allows. ``renio_pipeline.config.load`` reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+Dtype = Literal["float32", "bfloat16"]
+
+# Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
+OWNED_ENGINE_KEYS = {
+    "model": "student (or teacher.model)", "tokenizer": "student", "dtype": "dtype", "seed": "seed",
+    "tensor_parallel_size": "tensor_parallel", "distributed_executor_backend": "separate_process",
+    "worker_extension_cls": "", "weight_transfer_config": "sync.backend", "logprobs_mode": "", "max_logprobs": "objective.k",
+}  # fmt: skip
+OWNED_DEEPSPEED_KEYS = {
+    "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "trainer.micro_batch_tokens",
+    "gradient_accumulation_steps": "trainer.micro_batch_tokens", "gradient_clipping": "trainer.max_grad_norm",
+    "bf16": "trainer.dtype", "fp16": "trainer.dtype", "optimizer": "trainer.lr", "scheduler": "trainer.schedule",
+}  # fmt: skip
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Pivotal(Section):
+    threshold: float = Field(0.8, description="a token is pivotal from this log-ratio on")
+    clip: float = Field(2.5, description="log-ratios are clipped from above here")
+
+    @model_validator(mode="after")
+    def _clip_above_threshold(self) -> Pivotal:
+        if self.clip <= self.threshold:
+            raise ValueError(
+                f"clip ({self.clip}) must be greater than threshold ({self.threshold}): log-ratios are clipped before they "
+                "are compared, so otherwise no token could be pivotal, or every pivotal token would count the same; raise "
+                "weighting.clip or lower weighting.threshold"
+            )
+        return self
+
+
+class Renio(Pivotal):
+    """ReNIO sample weights (arXiv 2606.23104)."""
+
+    type: Literal["renio"] = "renio"
+    temperature: PositiveFloat = Field(1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)")
+    normalization: Literal["batch_mean", "clamp", "ema", "none"] = "batch_mean"
+    group_size: PositiveInt | None = Field(None, description="normalise in groups, to reproduce the reference; null: batch")
+
+
+class Uniform(Pivotal):
+    """Plain distillation: every weight is 1. Threshold and clip serve the diagnostics alone."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+class TopKForwardKL(Section):
+    """Forward KL on the teacher's top K and the sampled token, plus one tail entry for the remaining mass."""
+
+    type: Literal["top_k_forward_kl"] = "top_k_forward_kl"
+    k: PositiveInt = 32
+    tail: bool = Field(True, description="false: renormalise over the top K, as the reference implementation does")
+    entry_clip: PositiveFloat | None = None
+    token_clip: PositiveFloat | None = None
+
+
+class Sampled(Section):
+    """Policy gradient on the sampled token (k1): the teacher sends one number a token."""
+
+    type: Literal["sampled"] = "sampled"
+
+
+class Sampling(Section):
+    temperature: PositiveFloat = Field(1.0, description="T of sampling; the distillation temperature is `temperature`")
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: NonNegativeInt = Field(0, description="0: all tokens")
+
+
+class Data(Section):
+    path: str | None = Field(None, description="JSON lines with the task's fields; null: the task makes its own problems")
+    fields: dict[Literal["id", "problem", "answer", "solution"], str] = Field(
+        default_factory=dict, description="the file's name for a field, where it differs"
+    )
+    problems: PositiveInt = Field(4096, description="how many training problems a generating task makes")
+    held_out_path: str | None = Field(None, description="problems for evaluation, when `path` is given")
+    student_prompt: Literal["chat", "plain"] = Field("chat", description="plain: the template without special tokens")
+
+
+class Generator(Section):
+    dtype: Dtype = "bfloat16"
+    tensor_parallel: PositiveInt = 1
+    separate_process: bool = Field(False, description="vLLM's engine in a process of its own; always so if tensor_parallel > 1")
+    engine: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
+
+
+class Teacher(Generator):
+    model: str
+    type: Literal["vllm"] = "vllm"
+    max_batch_tokens: PositiveInt = Field(16384, description="tokens scored in one call")
+
+
+class Trainer(Section):
+    dtype: Dtype = "bfloat16"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    lr: PositiveFloat = 5e-6
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: NonNegativeFloat = Field(1.0, description="0: no clipping")
+    micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
+    gradient_checkpointing: bool = False
+    deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed options")
+
+
+class Sync(Section):
+    backend: Literal["host", "nccl", "ipc"] = "host"
+
+
+class Payload(Section):
+    max_bytes: PositiveInt = Field(4 * 2**30, description="bound on what is scored but not yet trained on")
+
+
+class Pool(Section):
+    replicas: PositiveInt = 1
+    cpus: NonNegativeFloat = Field(1.0, description="logical CPUs of one replica")
+    gpus: NonNegativeFloat = Field(0.0, description="GPUs of one replica: tensor_parallel, or a share of one")
+    env: dict[str, str] = Field(default_factory=dict, description="environment of its processes (NCCL_*, GLOO_*, ...)")
+
+
+class Pools(Section):
+    generator: Pool = Pool()
+    teacher: Pool = Pool()
+    trainer: Pool = Pool()
+    weighting: Pool = Pool(cpus=0.1)
+
+
+class Evaluate(Section):
+    problems: NonNegativeInt = Field(512, description="held-out problems; 0: no evaluation")
+    every: NonNegativeInt = Field(0, description="steps between evaluations; 0: before the first and after the last only")
+    temperature: PositiveFloat = Field(1.0, description="sampling temperature of evaluation")
+
+
+class Checkpoint(Section):
+    every: NonNegativeInt = Field(0, description="steps between checkpoints; 0: after the last step only")
+
+
+Weighting = Annotated[Renio | Uniform, Field(discriminator="type")]
+Objective = Annotated[TopKForwardKL | Sampled, Field(discriminator="type")]

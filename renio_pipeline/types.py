@@ -1,0 +1,124 @@
+"""The messages that flow from prompts to weights. Frozen: a stage returns new ones, it never edits what it was given.
+
+Shape legend, used as suffixes where an annotation cannot say it: B sequences, T response tokens (T_b of sequence b),
+P prompt tokens, V vocabulary entries, K the teacher's top-k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Verdict = Literal["correct", "incorrect", "unfinished"]
+StopReason = Literal["stop", "length"]
+
+
+class Version(NamedTuple):
+    """A weight version. ``incarnation`` rises at every rollback, so that a version is never mistaken for an earlier one."""
+
+    incarnation: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}.{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One problem of a task."""
+
+    id: str
+    problem: str
+    answer: str | None = None  # the final answer alone, for the verifier
+    solution: str | None = None  # the worked solution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One sample to be drawn: a row under a sample id that is unique in the run."""
+
+    sample_id: int
+    row: Row
+    student_ids: np.ndarray  # [P] int32, what the student is conditioned on
+    teacher_ids: np.ndarray  # [P'] int32, what the teacher is conditioned on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """What the student wrote after a prompt."""
+
+    prompt: Prompt
+    token_ids: np.ndarray  # [T] int32, the end token included when the response stopped by itself
+    logprobs: np.ndarray  # [T] float32, log p_S of those tokens at the distillation temperature
+    stop_reason: StopReason
+    version: Version  # the weights that sampled it
+    replica: str = ""  # the generator that wrote it
+
+    @property
+    def sample_id(self) -> int:
+        return self.prompt.sample_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopK:
+    """The teacher's likeliest tokens. Column 0 is the sampled token, columns 1 to K are the top K in falling order."""
+
+    token_ids: np.ndarray  # [T, K+1] int32
+    logprobs: np.ndarray  # [T, K+1] float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherScores:
+    """What a teacher says of one rollout. The payload (a TopK per sample id) stays where the teacher put it."""
+
+    sample_id: int
+    logprobs: np.ndarray  # [T] float32, log p_T of the sampled tokens at the distillation temperature
+    payload: Any = None  # a reference to {sample_id: TopK} in the object store, or None
+    payload_bytes: int = 0
+    replica: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRollout:
+    rollout: Rollout
+    scores: TeacherScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleWeights:
+    """Weights of a batch, without gradients (ALGORITHM: "Sample weights")."""
+
+    weights: Tensor  # [B]
+    raw: Tensor  # [B] before normalisation
+    pivotal_count: Tensor  # [B] int64
+    running_mean: float | None  # the `ema` normaliser's state after this batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSample:
+    """One sample as a trainer rank needs it. Its loss is weight / (batch size * T) * sum of the tokens' divergences."""
+
+    sample_id: int
+    prompt_ids: np.ndarray  # [P] int32
+    response_ids: np.ndarray  # [T] int32
+    student_logprobs: np.ndarray  # [T] float32, by the generator
+    teacher_logprobs: np.ndarray  # [T] float32
+    weight: float
+    payload: Any = None  # as in TeacherScores
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainBatch:
+    """A step's batch: the global one, before it is split over ranks."""
+
+    step: int
+    samples: tuple[TrainSample, ...]  # B
