@@ -1,0 +1,166 @@
+"""The ``renio`` command. Exit codes: 0 done, 1 the run failed, 2 the input cannot give a run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.config import ConfigError, RunConfig, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    args = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that Ray is shut down
+    try:
+        return int(args.run(args))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        return _failed(_first(group))
+    except Exception as error:
+        return _failed(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _failed(error: BaseException) -> int:
+    if isinstance(error, ConfigError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if os.environ.get("RENIO_TRACEBACK"):
+        raise error
+    cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
+    print(f"error: {type(cause).__name__}: {cause}\n(RENIO_TRACEBACK=1 shows where)", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="renio", description="On-policy distillation with ReNIO sample weights.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", required=True, help="a YAML file, such as configs/demo.yaml")
+    common.add_argument("--address", help="a Ray cluster; default: RAY_ADDRESS, or a Ray started for this run")
+    common.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as steps=10")
+    for name, function, text in (
+        ("train", _train, "train a student"),
+        ("check", _check, "check a configuration, its models, its data and the cluster; start nothing"),
+        ("eval", _eval, "accuracy of the student on held-out problems"),
+        ("demo", _demo, "train the demo, and fail unless ReNIO's weights do what they should"),
+    ):
+        commands.add_parser(name, parents=[common], help=text, description=text).set_defaults(run=function)
+    make = commands.add_parser("make-demo-models", help="train the embedded teacher and student again (minutes)")
+    make.add_argument("--out", type=Path, default=Path(__file__).parent / "demo")
+    make.add_argument("--seed", type=int, default=0)
+    make.set_defaults(run=_make_demo_models)
+    return parser
+
+
+def _check(args: argparse.Namespace) -> int:
+    from actors import launch
+    from renio_pipeline.preflight import check_run_dir
+
+    config = load(args.config, args.overrides)
+    with launch.cluster(args.address) as found:
+        check_run_dir(launch.run_directory(config, found))
+        prepared = launch.check(config)
+    print(
+        f"{args.config}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
+        f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
+    )
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    _run(load(args.config, args.overrides), args.address)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from renio_pipeline.demo_check import faults
+
+    config = load(args.config, args.overrides)
+    found = faults(_run(config, args.address))
+    for fault in found:
+        print(f"demo failed: {fault}", file=sys.stderr)
+    return 1 if found else 0
+
+
+def _run(config: RunConfig, address: str | None) -> dict[str, Any]:
+    from actors import launch
+    from renio_pipeline.preflight import check_run_dir
+    from renio_pipeline.progress import make_progress
+    from renio_pipeline.run import Run
+    from renio_pipeline.rundir import RunDirectory
+
+    if config.run_dir is not None:
+        check_run_dir(config)  # before even Ray starts
+    with launch.cluster(address) as found:
+        config = launch.run_directory(config, found)
+        check_run_dir(config)
+        prepared = launch.check(config)
+        control = launch.claim(config)
+        directory = RunDirectory(config)
+        with make_progress(config.steps) as progress:
+            progress.note(f"run {config.name} in {directory.path}: starting the engines")
+
+            async def go() -> dict[str, Any]:
+                stages = await launch.start(config, prepared)
+                run = Run(config=config, prepared=prepared, stages=stages, directory=directory, progress=progress)
+                return await run.run()
+
+            outcome = asyncio.run(go())
+        del control
+    _summarise(config, directory.path, outcome)
+    return outcome
+
+
+def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
+    from renio_pipeline.evaluate import Evaluation
+
+    found = {step: Evaluation(**values) for step, values in outcome["evaluations"].items()}
+    if found:
+        print(f"\nheld-out accuracy, sampled at temperature {config.evaluate.temperature:g}, with its 95 % interval")
+        print(f"  before  {found[0]}")
+        print(f"  after   {found[config.steps]}")
+    if outcome["auroc"] is not None:
+        print(f"AUROC of the weights as a sign of an answer that is not correct: {outcome['auroc']:.3f}")
+    print(f"run directory: {path}")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from actors import launch
+    from renio_pipeline.evaluate import evaluate
+    from renio_pipeline.prompts import held_out_prompts
+
+    config = load(args.config, args.overrides)
+    if not config.evaluate.problems:
+        raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
+    with launch.cluster(args.address):
+        prepared = launch.check(config)
+        generators = launch.start_generators(config, prepared)
+        prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
+        temperature = config.evaluate.temperature
+        result = asyncio.run(evaluate(generators, prompts, prepared.task, prepared.tokenizer, temperature))
+    print(f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens")
+    return 0
+
+
+def _make_demo_models(args: argparse.Namespace) -> int:
+    from renio_pipeline.demo_models import make_demo_models
+
+    make_demo_models(args.out, seed=args.seed)
+    return 0

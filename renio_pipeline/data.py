@@ -1,0 +1,58 @@
+"""Rows from a file: JSON lines, checked line by line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.types import Row
+
+
+def read_rows(path: str, fields: Mapping[str, str], *, key: str = "data.path") -> list[Row]:
+    """Read ``path``: a JSON object a line, with ``problem`` and optionally ``id``, ``answer``, ``solution``.
+
+    Args:
+        fields: the file's names for those, where they differ.
+        key: the configuration key of ``path``, for the errors.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or empty, or a line is bad (with its number).
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise ConfigError(f"{key}: {path} {reason}") from None
+    rows = [_row(line, number, path, fields, key) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ConfigError(f"{key}: {path} is empty; expected one JSON object a line, with {fields.get('problem', 'problem')!r}")
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        if row.id in seen:
+            raise ConfigError(f"{key}: {path}: rows {seen[row.id]} and {number} have the same id {row.id!r}")
+        seen[row.id] = number
+    return rows
+
+
+def _row(line: str, number: int, path: str, fields: Mapping[str, str], key: str) -> Row:
+    where = f"{key}: {path}, line {number}"
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
+    name = fields.get("problem", "problem")
+    problem = record.get(name)
+    if not isinstance(problem, str) or not problem.strip():
+        has = ", ".join(map(repr, record)) or "nothing"
+        raise ConfigError(f"{where}: field {name!r} must be text that is not empty; the line has {has} (data.fields maps names)")
+    optional = {}
+    for field in ("answer", "solution"):
+        value = record.get(fields.get(field, field))
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise ConfigError(f"{where}: field {fields.get(field, field)!r} must be text or a number, got {type(value).__name__}")
+        optional[field] = None if value is None else str(value)
+    return Row(id=str(record.get(fields.get("id", "id"), number)), problem=problem, **optional)

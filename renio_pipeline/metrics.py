@@ -1,0 +1,78 @@
+"""The registry of metric names and units, and the sinks of a run's metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+# name -> (unit, meaning). A "*" stands for a pool.
+METRICS: dict[str, tuple[str, str]] = {
+    "loss": ("nats", "weighted loss of the step's global batch"),
+    "divergence": ("nats", "mean over samples of the mean divergence of their tokens, unweighted"),
+    "grad_norm": ("", "gradient norm before clipping"),
+    "lr": ("", "learning rate of the step"),
+    "mismatch/logprob_abs_mean": ("nats", "generator against trainer, on the tokens trained on"),
+    "mismatch/logprob_abs_max": ("nats", "generator against trainer, on the tokens trained on"),
+    "weights/max": ("", "largest sample weight"),
+    "weights/min": ("", "smallest sample weight"),
+    "weights/effective_sample_size": ("samples", "(sum w)^2 / sum w^2"),
+    "weights/auroc": ("", "of the raw weight as a sign of an answer that is not correct"),
+    "weights/wrong_over_right": ("", "mean weight of answers that are not correct over that of correct ones"),
+    "pivotal/fraction": ("", "share of response tokens that are pivotal"),
+    "ratio/mean": ("nats", "mean log-ratio of student to teacher, not clipped"),
+    "reward/accuracy": ("", "share of the step's responses that the verifier calls correct"),
+    "response/tokens": ("tokens", "mean response length"),
+    "response/truncated": ("", "share of responses that reached max_response_tokens"),
+    "staleness/max": ("versions", "age of the oldest sample trained on"),
+    "tokens/generated": ("tokens", "response tokens written in the step"),
+    "tokens/scored": ("tokens", "prompt and response tokens read by the teacher"),
+    "tokens/trained": ("tokens", "prompt and response tokens trained on"),
+    "tokens/padding": ("", "share of the trainer's computed tokens that were padding"),
+    "time/step": ("seconds", "wall time of the step"),
+    "time/generate": ("seconds", "start of the step to its last response"),
+    "time/score": ("seconds", "first response to last score; overlaps time/generate"),
+    "time/weigh": ("seconds", "weighting"),
+    "time/train": ("seconds", "forward, backward and optimizer step"),
+    "time/sync": ("seconds", "weights to all generators"),
+    "time/idle": ("seconds", "of the step that a replica spent idle, averaged over the pools"),
+    "idle/generator": ("", "share of the step in which the pool's replicas did nothing, on average"),
+    "idle/teacher": ("", "as above"),
+    "idle/trainer": ("", "as above; sending weights counts as work"),
+    "sync/bytes": ("bytes", "weights published"),
+    "sync/version": ("", "version that the generators have after the step"),
+    "sync/publish": ("seconds", "writing the host copy"),
+    "sync/receive": ("seconds", "the slowest generator's fetch, before its engine's load"),
+    "payload/bytes": ("bytes", "teacher payload of the step"),
+    "memory/driver/peak": ("bytes", "peak resident memory of the driver"),
+    "pool/generator/size": ("replicas", "generators"),
+    "pool/teacher/size": ("replicas", "teachers"),
+    "eval/accuracy": ("", "held-out accuracy, sampled"),
+    "eval/response_tokens": ("tokens", "mean held-out response length"),
+}
+
+
+class JsonlSink:
+    """``metrics.jsonl``: one line a step, flushed, so that a reader sees the run as it goes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Raises ValueError for a name that is not in the registry or a value that is not finite."""
+        unknown = metrics.keys() - METRICS.keys()
+        if unknown:
+            raise ValueError(f"metrics without an entry in the registry: {sorted(unknown)}")
+        bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+        if bad:
+            raise ValueError(f"step {step}: metrics that are not finite: {bad}")
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_jsonl(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,98 @@
+"""Everything that can be found wrong before an engine starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from renio_pipeline import models
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.data import read_rows
+from renio_pipeline.prompts import Encoder, check_lengths
+from renio_pipeline.tasks import Split, Task, make_task
+from renio_pipeline.types import Row
+
+Inspect = Callable[[str, str], models.ModelInfo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A checked run: its data, encoded, and the sizes that the engines are built with."""
+
+    task: Task
+    tokenizer: Any
+    rows: list[Row]
+    prompt_ids: list[np.ndarray]
+    held_out: list[Row]
+    held_out_ids: list[np.ndarray]
+    vocab_size: int  # V: the smaller of the two models' output rows
+    context: int  # tokens of the longest prompt, a whole response, and the one token that scoring adds
+
+
+def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
+    """Check a configuration against its models and data.
+
+    Args:
+        inspect: reads a model by (name, key); for hub names the caller may run it on another node.
+
+    Raises:
+        ConfigError: names the key, what was given and what is allowed.
+    """
+    task = make_task(config.task)
+    rows = _rows(config, task, "train")
+    held_out = _rows(config, task, "held_out")[: config.evaluate.problems] if config.evaluate.problems else []
+    student = inspect(config.student, "student")
+    teacher = inspect(config.teacher.model, "teacher.model")
+    models.check_tokenizers(student, teacher)
+    vocab_size = min(student.vocab_rows, teacher.vocab_rows)
+    if config.teacher_top_k >= vocab_size:
+        raise ConfigError(f"objective.k: {config.teacher_top_k} must be below the vocabulary's {vocab_size} entries")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.resolve(config.student))
+    if tokenizer.chat_template is None:
+        raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
+    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
+    prompt_ids, held_out_ids = encoder.encode(rows), encoder.encode(held_out)
+    limit = min(student, teacher, key=lambda m: m.context)
+    longest = check_lengths(
+        prompt_ids + held_out_ids, rows + held_out, limit.context, config.max_response_tokens, limit.name
+    )
+    _check_payload(config)
+    return Prepared(
+        task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, held_out=held_out, held_out_ids=held_out_ids,
+        vocab_size=vocab_size, context=longest + config.max_response_tokens + 1,
+    )  # fmt: skip
+
+
+def _rows(config: RunConfig, task: Task, split: Split) -> list[Row]:
+    data = config.data
+    if split == "train":
+        return read_rows(data.path, data.fields) if data.path else task.rows(split, data.problems)
+    if data.held_out_path:
+        return read_rows(data.held_out_path, data.fields, key="data.held_out_path")
+    return task.rows(split, config.evaluate.problems)
+
+
+def payload_bytes(config: RunConfig) -> int:
+    """The most that a step's teacher payload can take: an id and a log-probability for each of K+1 tokens."""
+    return config.batch_size * config.max_response_tokens * (config.teacher_top_k + 1) * 8
+
+
+def _check_payload(config: RunConfig) -> None:
+    if config.teacher_top_k and payload_bytes(config) > config.payload.max_bytes:
+        raise ConfigError(
+            f"payload.max_bytes: a step's top-k may take {payload_bytes(config)} bytes (batch_size x max_response_tokens x "
+            f"(objective.k + 1) x 8), and payload.max_bytes is {config.payload.max_bytes}; raise it, or lower objective.k"
+        )
+
+
+def check_run_dir(config: RunConfig) -> None:
+    """Raises ConfigError if the run directory belongs to another run already."""
+    folder = config.directory
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        key = "run_dir" if config.run_dir else "name"
+        raise ConfigError(f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name")

@@ -1,0 +1,100 @@
+"""A run as a person watches it: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from renio_pipeline.evaluate import Evaluation
+
+STAGES = ("generate", "score", "weigh", "train", "sync")
+
+
+class PlainProgress:
+    """One line a step."""
+
+    def __init__(self, steps: int, console: Console | None = None) -> None:
+        self._steps = steps
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        left = (time.monotonic() - self._started) / step * (self._steps - step)
+        accuracy = f"  accuracy {metrics['reward/accuracy']:.2f}" if "reward/accuracy" in metrics else ""
+        rate = metrics["tokens/generated"] / metrics["time/step"]
+        self.note(
+            f"step {step}/{self._steps}  loss {metrics['loss']:.4f}{accuracy}  {rate:.0f} tokens/s  "
+            f"{metrics['time/step']:.2f} s  {left:.0f} s left"
+        )
+
+    def evaluation(self, step: int, result: Evaluation) -> None:
+        self.note(f"after step {step}: accuracy {result}")
+
+
+class LiveProgress(PlainProgress):
+    """A table of the stages, with the run's figures, redrawn at every step."""
+
+    def __init__(self, steps: int, console: Console) -> None:
+        super().__init__(steps, console)
+        self._bar = Progress(
+            TextColumn("[bold]step"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+        )
+        self._task = self._bar.add_task("steps", total=steps)
+        self._live = Live(self._bar, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        self._bar.update(self._task, completed=step)
+        table = Table.grid(padding=(0, 2))
+        table.add_row(self._stages(metrics), self._figures(metrics))
+        outer = Table.grid()
+        outer.add_row(table)
+        outer.add_row(self._bar)
+        self._live.update(outer)
+
+    def _stages(self, metrics: dict[str, float]) -> Table:
+        table = Table("stage", "seconds", "tokens/s", "idle")
+        tokens = {"generate": "tokens/generated", "score": "tokens/scored", "train": "tokens/trained"}
+        pools = {"generate": "generator", "score": "teacher", "train": "trainer"}
+        for stage in STAGES:
+            seconds = metrics[f"time/{stage}"]
+            rate = f"{metrics[tokens[stage]] / max(seconds, 1e-9):.0f}" if stage in tokens else ""
+            idle = f"{metrics[f'idle/{pools[stage]}']:.0%}" if stage in pools else ""
+            table.add_row(stage, f"{seconds:.2f}", rate, idle)
+        return table
+
+    def _figures(self, metrics: dict[str, float]) -> Table:
+        table = Table("figure", "value")
+        names = (
+            "loss", "divergence", "reward/accuracy", "pivotal/fraction", "weights/effective_sample_size", "weights/auroc",
+        )  # fmt: skip
+        for name in names:
+            if name in metrics:
+                table.add_row(name, f"{metrics[name]:.3f}")
+        return table
+
+
+def make_progress(steps: int) -> PlainProgress:
+    console = Console()
+    return LiveProgress(steps, console) if console.is_terminal else PlainProgress(steps)

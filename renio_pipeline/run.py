@@ -1,0 +1,119 @@
+"""A run: evaluate, step, checkpoint, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.evaluate import Evaluation, evaluate
+from renio_pipeline.metrics import JsonlSink
+from renio_pipeline.pipeline import Stages, StepResult, train_step
+from renio_pipeline.preflight import Prepared
+from renio_pipeline.prompts import Cursor, held_out_prompts
+from renio_pipeline.results import decode, grade, sample_records, step_metrics, verdict_metrics
+from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.types import Verdict, Version
+
+
+class Progress(Protocol):
+    """What a person watches."""
+
+    def note(self, text: str) -> None: ...
+
+    def step(self, step: int, metrics: dict[str, float]) -> None: ...
+
+    def evaluation(self, step: int, result: Evaluation) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Run:
+    config: RunConfig
+    prepared: Prepared
+    stages: Stages
+    directory: RunDirectory
+    progress: Progress
+    version: Version = Version(0, 0)
+
+    async def run(self) -> dict[str, Any]:
+        """Every step of the run. Returns what ``result.json`` says."""
+        config = self.config
+        sink = JsonlSink(self.directory.metrics)
+        cursor = Cursor(self.prepared.prompt_ids, self.prepared.rows, config)
+        evaluations: dict[int, Evaluation] = {}
+        raw: list[np.ndarray] = []
+        verdicts: list[Verdict | None] = []
+        first: dict[str, float] = {}
+        try:
+            await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
+            if config.evaluate.problems:
+                evaluations[0] = await self._evaluate(0)
+            for step in range(1, config.steps + 1):
+                prompts = cursor.take(config.batch_size)
+                result = await train_step(self.stages, config, prompts, step, self.version)
+                self.version = result.publication.version
+                metrics, step_verdicts = self._record(result)
+                raw.append(result.weighed.raw)
+                verdicts += step_verdicts
+                first = first or metrics
+                if self._due(step, config.evaluate.every) and config.evaluate.problems:
+                    evaluations[step] = await self._evaluate(step)
+                    metrics["eval/accuracy"] = evaluations[step].accuracy
+                    metrics["eval/response_tokens"] = evaluations[step].response_tokens
+                sink.write(step, metrics)
+                self.progress.step(step, metrics)
+                if self._due(step, config.checkpoint.every):
+                    await self._checkpoint(step, cursor)
+        finally:
+            sink.close()
+        outcome = self._outcome(evaluations, first, np.concatenate(raw), verdicts)
+        self.directory.write_result(outcome)
+        return outcome
+
+    def _due(self, step: int, every: int) -> bool:
+        return step == self.config.steps or bool(every and step % every == 0)
+
+    def _record(self, result: StepResult) -> tuple[dict[str, float], list[Verdict | None]]:
+        texts = decode(self.prepared.tokenizer, result.scored)
+        verdicts = grade(self.prepared.task, result.scored, texts)
+        self.directory.write_samples(result.step, sample_records(result, texts, verdicts))
+        sizes = {"generator": self.stages.generators.size, "teacher": self.stages.teachers.size}
+        metrics = step_metrics(result, verdicts, sizes)
+        threshold = self.config.weighting.threshold
+        if metrics["mismatch/logprob_abs_mean"] > threshold / 2:
+            self.progress.note(
+                f"step {result.step}: generator and trainer log-probabilities differ by "
+                f"{metrics['mismatch/logprob_abs_mean']:.3g} on average, more than half of weighting.threshold ({threshold}): "
+                "their numerics alone could make tokens pivotal; set student_logprobs=trainer"
+            )
+        return metrics, verdicts
+
+    async def _evaluate(self, step: int) -> Evaluation:
+        p = self.prepared
+        prompts = held_out_prompts(p.held_out_ids, p.held_out)
+        result = await evaluate(self.stages.generators, prompts, p.task, p.tokenizer, self.config.evaluate.temperature)
+        self.progress.evaluation(step, result)
+        return result
+
+    async def _checkpoint(self, step: int, cursor: Cursor) -> None:
+        folder = self.directory.begin_checkpoint(step)
+        await self.stages.trainers.save(str(folder))
+        state = {
+            "step": step,
+            "samples_drawn": cursor.position,
+            "version": list(self.version),
+            "running_mean": await self.stages.weighting.running_mean(),
+        }
+        self.progress.note(f"checkpoint {self.directory.commit_checkpoint(folder, state)}")
+
+    def _outcome(
+        self, evaluations: dict[int, Evaluation], first: dict[str, float], raw: np.ndarray, verdicts: list[Verdict | None]
+    ) -> dict[str, Any]:
+        whole_run = verdict_metrics(raw, raw, verdicts)
+        return {
+            "evaluations": {step: asdict(found) for step, found in evaluations.items()},
+            "auroc": whole_run.get("weights/auroc"),
+            "first_step": first,
+        }

@@ -1,0 +1,144 @@
+"""The student's forward pass: log-probabilities of response tokens, and a micro-batch's share of the step's loss.
+
+Torch alone; the model is whatever transformers loaded. Shapes: N response tokens of the micro-batch, in the samples'
+order; b sequences, padded on the right to L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renio_pipeline.divergence import top_k_forward_kl, top_k_support
+from renio_pipeline.loss import sampled_token_loss, weighted_loss
+from renio_pipeline.schema import Objective, TopKForwardKL
+from renio_pipeline.types import TopK, TrainSample
+
+
+class TokenLogits(nn.Module):
+    """Wraps a causal language model: logits at chosen positions only, so that [b, L, V] is never held."""
+
+    def __init__(self, lm: nn.Module) -> None:
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+        """[b, L] ids and mask, [N] flat positions in b·L -> [N, rows] logits."""
+        hidden = self.lm.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        logits = self.lm.get_output_embeddings()(hidden.flatten(0, 1)[positions])
+        cap = getattr(self.lm.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def check_head(model: TokenLogits, device: torch.device) -> None:
+    """Raise ValueError if this architecture does more after its last hidden state than project it."""
+    ids = torch.arange(4, device=device)[None]
+    with torch.no_grad():
+        expected = model.lm(input_ids=ids, use_cache=False).logits[0].float()
+        found = model(ids, torch.ones_like(ids), torch.arange(4, device=device)).float()
+    if not torch.allclose(expected, found, atol=1e-3 * max(1.0, float(expected.abs().max()))):
+        raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not know")
+
+
+@dataclass(frozen=True)
+class Collated:
+    input_ids: Tensor  # [b, L]
+    attention_mask: Tensor  # [b, L]
+    positions: Tensor  # [N] where the token before each response token stands, in b·L
+    targets: Tensor  # [N] the response tokens
+    mask: Tensor  # [b, T] True on response tokens: row-major, its N true entries are in the order of `targets`
+
+
+def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu") -> Collated:
+    """Pad on the right. Without samples: one token that no loss looks at, so that every rank runs the same collectives."""
+    width = max((s.tokens for s in samples), default=1)
+    input_ids = torch.zeros(max(1, len(samples)), width, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    attention_mask[:, 0] = 1
+    lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
+    positions, targets = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
+    for row, s in enumerate(samples):
+        prompt, response = torch.as_tensor(s.prompt_ids).long(), torch.as_tensor(s.response_ids).long()
+        input_ids[row, : s.tokens] = torch.cat([prompt, response])
+        attention_mask[row, : s.tokens] = 1
+        positions.append(row * width + len(prompt) - 1 + torch.arange(len(response)))
+        targets.append(response)
+    longest = int(lengths.max()) if len(samples) else 0
+    mask = torch.arange(longest)[None, :] < lengths[:, None]
+    parts = (input_ids, attention_mask, torch.cat(positions), torch.cat(targets), mask)
+    return Collated(*(part.to(device) for part in parts))
+
+
+def response_logprobs(logits: Tensor, *, temperature: float, vocab_size: int) -> Tensor:
+    """[N, rows] logits -> [N, V] log-probabilities at the distillation temperature, over the first V rows, in fp32."""
+    return torch.log_softmax(logits[:, :vocab_size].float() / temperature, dim=-1)
+
+
+def per_row(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """Spread [N] token values over [b, T]; padding is 0. Differentiable."""
+    return values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N)
+
+
+@dataclass(frozen=True)
+class MicroLoss:
+    """A micro-batch's share of the step, and what it measured."""
+
+    loss: Tensor  # scalar: its part of the global weighted loss
+    per_token: Tensor  # [N] divergence, detached
+    student_logprobs: Tensor  # [N] of the sampled tokens, detached
+
+
+def micro_batch_loss(
+    model: nn.Module,
+    samples: Sequence[TrainSample],
+    payload: Mapping[int, TopK],
+    *,
+    objective: Objective,
+    batch_size: int,
+    temperature: float,
+    vocab_size: int,
+    device: torch.device | str = "cpu",
+) -> MicroLoss:
+    """Forward a micro-batch and sum its samples' shares of the step's loss (ALGORITHM: "Loss").
+
+    Args:
+        model: a TokenLogits, or an engine around one.
+        payload: the teacher's top-k by sample id; unused by the sampled-token loss.
+        batch_size: B of the whole step, over all ranks.
+    """
+    batch = collate(samples, device)
+    logits = model(batch.input_ids, batch.attention_mask, batch.positions)
+    logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
+    sampled_N = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1)
+    if not samples:
+        # Backward must still run, or the other ranks wait for this one's gradients for ever.
+        return MicroLoss(logits.sum() * 0.0, sampled_N.detach(), sampled_N.detach())
+    if isinstance(objective, TopKForwardKL):
+        ids_NK, teacher_NK = _stack(samples, payload, device)
+        per_token = top_k_forward_kl(
+            logprobs_NV.gather(1, ids_NK), teacher_NK, top_k_support(ids_NK, tail=objective.tail),
+            tail=objective.tail, entry_clip=objective.entry_clip, token_clip=objective.token_clip,
+        )  # fmt: skip
+    else:
+        teacher_N = torch.cat([torch.as_tensor(s.teacher_logprobs) for s in samples]).to(device)
+        per_token = sampled_token_loss(sampled_N, teacher_N)
+    weights = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=device)
+    loss = weighted_loss(per_row(per_token, batch.mask), batch.mask, weights, batch_size=batch_size)
+    return MicroLoss(loss, per_token.detach(), sampled_N.detach())
+
+
+def _stack(samples: Sequence[TrainSample], payload: Mapping[int, TopK], device: Any) -> tuple[Tensor, Tensor]:
+    tables = [payload[s.sample_id] for s in samples]
+    ids = torch.cat([torch.tensor(t.token_ids) for t in tables]).long().to(device)
+    return ids, torch.cat([torch.tensor(t.logprobs) for t in tables]).to(device)
+
+
+def non_finite_samples(samples: Sequence[TrainSample], per_token_N: Tensor) -> list[int]:
+    """Ids of the samples that have a NaN or an infinity."""
+    lengths = [len(s.response_ids) for s in samples]
+    parts = per_token_N.split(lengths) if lengths else ()
+    return [s.sample_id for s, part in zip(samples, parts, strict=True) if not torch.isfinite(part).all()]

@@ -1,0 +1,27 @@
+"""Problems of one's own from a file, asked as they stand."""
+
+from __future__ import annotations
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.types import Row, Verdict
+
+
+class Plain:
+    """The problem is the user's message. A response is correct if its last line is the row's answer."""
+
+    name = "plain"
+
+    def rows(self, split: str, count: int) -> list[Row]:
+        key = "data.path" if split == "train" else "data.held_out_path (or evaluate.problems=0)"
+        raise ConfigError(f"task plain makes no problems of its own: set {key}")
+
+    def messages(self, row: Row) -> list[dict[str, str]]:
+        return [{"role": "user", "content": row.problem}]
+
+    def verify(self, row: Row, text: str) -> Verdict | None:
+        if row.answer is None:
+            return None
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not lines:
+            return "unfinished"
+        return "correct" if lines[-1] == row.answer.strip() else "incorrect"
