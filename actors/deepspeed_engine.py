@@ -1,0 +1,115 @@
+"""A DeepSpeed engine around the student, on one rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from renio_pipeline.schema import Trainer
+
+if TYPE_CHECKING:
+    import torch
+    from deepspeed import DeepSpeedEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSpec:
+    """What a trainer rank is built from."""
+
+    model: str
+    trainer: Trainer
+    steps: int  # of the whole run, for the learning-rate schedule
+    seed: int
+    on_gpu: bool = False
+
+
+def engine_config(trainer: Trainer, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration for a section of ours."""
+    zero = dict(trainer.deepspeed.get("zero_optimization", {})) | {"stage": trainer.zero_stage}
+    return {
+        **trainer.deepspeed,
+        # Micro-batches are formed by tokens, so these counts say nothing: the caller marks the boundaries itself.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": world_size,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # torch's AdamW; DeepSpeed's own needs a compiler
+        "zero_force_ds_cpu_optimizer": False,
+        "gradient_clipping": trainer.max_grad_norm,
+        "bf16": {"enabled": trainer.dtype == "bfloat16"},
+        "steps_per_print": 2**31,
+    }
+
+
+def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
+    """Join the process group, load the model (under ``zero.Init`` at ZeRO 3) and make the engine.
+
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be in the environment.
+    """
+    import deepspeed
+    import torch
+    from transformers import AutoModelForCausalLM, get_scheduler
+    from transformers.integrations import HfDeepSpeedConfig
+
+    from renio_pipeline.student import TokenLogits, check_head
+
+    if not spec.on_gpu:
+        # DeepSpeed would compile a shared-memory all-reduce here, which needs a C++ compiler and a minute.
+        deepspeed.ops.__compatible_ops__ = {}
+    torch.manual_seed(spec.seed)
+    deepspeed.init_distributed("nccl" if spec.on_gpu else "gloo", auto_mpi_discovery=False)
+    config = engine_config(spec.trainer, world_size)
+    # from_pretrained looks for this object, and holds it weakly: it must live until the model is loaded.
+    zero_3 = HfDeepSpeedConfig(config) if spec.trainer.zero_stage == 3 else None
+    lm = AutoModelForCausalLM.from_pretrained(spec.model, dtype=getattr(torch, spec.trainer.dtype))
+    del zero_3
+    if spec.trainer.gradient_checkpointing:
+        lm.gradient_checkpointing_enable({"use_reentrant": False})
+    model = TokenLogits(lm)
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=spec.trainer.lr, betas=spec.trainer.betas, weight_decay=spec.trainer.weight_decay
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        config=config,
+        lr_scheduler=lambda opt: get_scheduler(spec.trainer.schedule, opt, spec.trainer.warmup_steps, spec.steps),
+    )
+    check_head(engine.module, engine.device)
+    return engine
+
+
+def optimizer_step(engine: DeepSpeedEngine) -> float:
+    """Clip, step, advance the schedule, clear the gradients. Returns the norm before clipping.
+
+    Raises:
+        FloatingPointError: the norm is not finite; the weights are then unusable.
+    """
+    import torch
+
+    norm: Any = None
+    if not hasattr(engine.optimizer, "_global_grad_norm"):  # ZeRO 0 in fp32: torch's own optimizer, whole gradients
+        grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        _check(float(norm))
+    engine.step()
+    norm = float(engine.get_global_grad_norm() if norm is None else norm)
+    _check(norm)
+    return norm
+
+
+def _check(norm: float) -> None:
+    import math
+
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"gradient norm is {norm}")
+
+
+def full_state(module: torch.nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """The whole model's parameters on the host, gathered if they are partitioned. A collective of all ranks."""
+    from actors.weight_source import DeepSpeedSource
+
+    source = DeepSpeedSource(module, dtype=dtype or next(module.parameters()).dtype)
+    return {name: tensor.cpu().clone() for name, tensor in source}

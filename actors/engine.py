@@ -1,0 +1,157 @@
+"""A vLLM engine that a thread of its own owns; everything else reaches it through an inbox.
+
+One owner means that requests, weight updates and steps never interleave, and that an actor's event loop stays free to
+answer while the engine works.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine, RequestOutput, SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What a replica's vLLM engine is built from."""
+
+    model: str
+    dtype: str
+    tensor_parallel: int = 1
+    separate_process: bool = False
+    context: int  # tokens of prompt and response together
+    temperature: float  # the distillation temperature
+    vocab_size: int  # V: rows that both student and teacher have
+    seed: int = 0
+    max_logprobs: int = 0
+    sync_backend: str | None = None  # None: the weights never change
+    on_gpu: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def build_engine(spec: EngineSpec) -> LLMEngine:
+    """Load the model. Raises whatever vLLM raises; its text is passed on."""
+    from vllm import EngineArgs, LLMEngine
+    from vllm.config.weight_transfer import WeightTransferConfig
+
+    options = dict(spec.options)
+    if spec.dtype == "bfloat16":  # logits near 20 are 0.125 apart in bf16: the head and the softmax need fp32
+        options["hf_overrides"] = {"head_dtype": "float32", **options.get("hf_overrides", {})}
+    if not spec.on_gpu:
+        options = {"enforce_eager": True} | options
+    args = EngineArgs(
+        model=spec.model,
+        dtype=spec.dtype,
+        seed=spec.seed,
+        tensor_parallel_size=spec.tensor_parallel,
+        # Inside a placement group vLLM would choose Ray and compete for the resources that this actor holds already.
+        distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
+        worker_extension_cls="actors.vllm_extension.RenioWorker",
+        weight_transfer_config=WeightTransferConfig(backend=spec.sync_backend) if spec.sync_backend else None,
+        max_logprobs=spec.max_logprobs + 1,
+        disable_log_stats=True,
+        **({"max_model_len": spec.context} | options),
+    )
+    import actors.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
+
+    engine = LLMEngine.from_engine_args(args, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1)
+    engine.collective_rpc("renio_configure", args=(spec.temperature, spec.vocab_size))
+    return engine
+
+
+@dataclass(frozen=True)
+class Request:
+    prompt_ids: list[int]
+    params: SamplingParams
+
+
+class EngineLoop:
+    """Runs an engine on its thread.
+
+    Every method may be called from any thread and returns a future. When a step fails, every future under way and every
+    later one carries its error.
+    """
+
+    def __init__(self, build: Callable[[], LLMEngine]) -> None:
+        self.busy_seconds = 0.0
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._under_way: dict[str, Future[RequestOutput]] = {}
+        self._ids = itertools.count()
+        self._error: BaseException | None = None
+        self._built: Future[None] = Future()
+        threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
+        self._built.result()
+
+    def submit(self, requests: Sequence[Request]) -> list[Future[RequestOutput]]:
+        """Admit requests together, in order, before the engine's next step."""
+        futures: list[Future[RequestOutput]] = [Future() for _ in requests]
+
+        def admit() -> None:
+            for request, future in zip(requests, futures, strict=True):
+                name = str(next(self._ids))
+                self._under_way[name] = future
+                try:
+                    self._engine.add_request(name, {"prompt_token_ids": request.prompt_ids}, request.params)
+                except Exception as error:
+                    del self._under_way[name]
+                    future.set_exception(error)
+
+        self._post(admit, futures)
+        return futures
+
+    def call(self, function: Callable[[LLMEngine], Any]) -> Future[Any]:
+        """Run ``function(engine)`` between two steps."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(self._engine))
+            except Exception as error:
+                future.set_exception(error)
+
+        self._post(run, [future])
+        return future
+
+    def _post(self, command: Callable[[], None], futures: Sequence[Future[Any]]) -> None:
+        if self._error is not None:
+            for future in futures:
+                future.set_exception(self._error)
+        else:
+            self._inbox.put(command)
+
+    def _run(self, build: Callable[[], LLMEngine]) -> None:
+        try:
+            self._engine = build()
+        except BaseException as error:
+            self._built.set_exception(error)
+            return
+        self._built.set_result(None)
+        while True:
+            if not self._under_way:
+                self._inbox.get()()
+            while not self._inbox.empty():
+                self._inbox.get()()
+            if self._under_way:
+                self._step()
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        try:
+            outputs = self._engine.step()
+        except BaseException as error:
+            self._error, failed, self._under_way = error, self._under_way, {}
+            for future in failed.values():
+                future.set_exception(error)
+            return
+        self.busy_seconds += time.perf_counter() - started
+        for output in outputs:
+            if output.finished:
+                self._under_way.pop(output.request_id).set_result(output)  # type: ignore[arg-type]

@@ -1,0 +1,71 @@
+"""From the configuration to Ray: resources, environments, and whether the cluster is large enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.engine import EngineSpec
+from renio_pipeline import models
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.preflight import Prepared, payload_bytes
+from renio_pipeline.schema import Generator, Pool
+
+COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
+
+
+def demands(config: RunConfig) -> dict[str, dict[str, float]]:
+    """Logical CPUs and GPUs that each pool asks for."""
+    pools: dict[str, Pool] = dict(config.pools)
+    return {name: {"CPU": p.cpus * p.replicas, "GPU": p.gpus * p.replicas} for name, p in pools.items()}
+
+
+def check_cluster(config: RunConfig, resources: dict[str, float]) -> None:
+    """Raises ConfigError if the pools ask for more than ``resources`` (ray.cluster_resources())."""
+    asked = demands(config)
+    for unit, key in (("CPU", "cpus"), ("GPU", "gpus")):
+        total, has = sum(pool[unit] for pool in asked.values()), resources.get(unit, 0.0)
+        if total > has + 1e-6:
+            parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool[unit])
+            raise ConfigError(
+                f"pools.*.{key}: the pools ask for {total:g} {unit}s ({parts}), and the cluster has {has:g}; lower "
+                f"pools.*.replicas or pools.*.{key}, or add nodes"
+            )
+    store = resources.get("object_store_memory", 0.0)
+    if payload_bytes(config) > store:
+        raise ConfigError(
+            f"payload: a step's top-k may take {payload_bytes(config)} bytes, and the cluster's object store has {store:.0f}; "
+            "lower objective.k or batch_size, or start Ray with a larger --object-store-memory"
+        )
+
+
+def actor_options(config: RunConfig, pool_name: str, *, uses_vllm: bool = False, separate_process: bool = False) -> dict[str, Any]:
+    """Ray options of a pool's actors. One actor holds all GPUs of its replica, so they lie on one node."""
+    pool: Pool = getattr(config.pools, pool_name)
+    env = dict(COMMON_ENV)
+    if not pool.gpus:
+        env |= {"OMP_NUM_THREADS": str(max(1, int(pool.cpus))), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    if uses_vllm:
+        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
+        if not pool.gpus:
+            env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
+
+
+def engine_spec(config: RunConfig, prepared: Prepared, pool_name: str) -> EngineSpec:
+    """What a generator's or a teacher's engine is built from."""
+    section: Generator = getattr(config, pool_name)
+    is_teacher = pool_name == "teacher"
+    return EngineSpec(
+        model=models.resolve(config.teacher.model if is_teacher else config.student),
+        dtype=section.dtype,
+        tensor_parallel=section.tensor_parallel,
+        separate_process=section.separate_process or section.tensor_parallel > 1,
+        context=prepared.context,
+        temperature=config.temperature,
+        vocab_size=prepared.vocab_size,
+        seed=config.seed,
+        max_logprobs=config.teacher_top_k if is_teacher else 0,
+        sync_backend=None if is_teacher else config.sync.backend,
+        on_gpu=bool(getattr(config.pools, pool_name).gpus),
+        options=section.engine,
+    )

@@ -1,0 +1,64 @@
+"""A teacher: a frozen model that scores response tokens after its own prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from actors.engine import EngineLoop, EngineSpec, Request, build_engine
+from renio_pipeline.types import TopK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    sample_id: int
+    prompt_ids: np.ndarray  # [P'] int32, the teacher's own prompt
+    response_ids: np.ndarray  # [T] int32
+
+
+class Teacher:
+    """A Ray actor."""
+
+    def __init__(self, spec: EngineSpec, top_k: int) -> None:
+        self._top_k = top_k
+        self._loop = EngineLoop(partial(build_engine, spec))
+
+    async def ready(self) -> bool:
+        return True
+
+    async def busy_seconds(self) -> float:
+        return self._loop.busy_seconds
+
+    async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, TopK]]:
+        """Two results: log p_T of each response's tokens ([T] float32), and the payload by sample id.
+
+        The payload is a result of its own so that it stays in the object store: it goes to the trainer ranks, never
+        through the driver. It is empty at ``top_k`` 0.
+        """
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, prompt_logprobs=self._top_k, flat_logprobs=True, detokenize=False)
+        futures = self._loop.submit([Request(r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests])
+        outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        tables = [
+            top_k_of(output.prompt_logprobs, len(r.response_ids), self._top_k)
+            for r, output in zip(requests, outputs, strict=True)
+        ]
+        payload = {r.sample_id: t for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
+        return [t.logprobs[:, 0].copy() for t in tables], payload
+
+
+def top_k_of(flat: object, tokens: int, k: int) -> TopK:
+    """The last ``tokens`` positions of vLLM's flat prompt log-probabilities.
+
+    vLLM gives k + 1 entries for every position but the first: the prompt's own token, then the k likeliest.
+    """
+    width = k + 1
+    if tokens == 0:
+        return TopK(token_ids=np.empty((0, width), np.int32), logprobs=np.empty((0, width), np.float32))
+    ids = np.asarray(flat.token_ids[-tokens * width :], np.int32).reshape(tokens, width)  # type: ignore[attr-defined]
+    logprobs = np.asarray(flat.logprobs[-tokens * width :], np.float32).reshape(tokens, width)  # type: ignore[attr-defined]
+    return TopK(token_ids=ids, logprobs=logprobs)

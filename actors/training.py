@@ -1,0 +1,195 @@
+"""One rank of the trainer group: a Ray actor with narrow verbs. The loop owns their order."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actors.deepspeed_engine import RankSpec, build, full_state, optimizer_step
+from actors.weight_source import DeepSpeedSource
+from actors.weight_sync import Sender, SyncClient, SyncReceipt, make_sender
+from renio_pipeline.schema import Objective
+from renio_pipeline.types import TrainSample, Version
+
+if TYPE_CHECKING:
+    import torch
+
+    from renio_pipeline.types import TopK
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss that is not finite. The text names the step and the samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankReport:
+    """Sums over a rank's share of a step; the loop adds the ranks up."""
+
+    loss: float
+    divergence: float  # sum over samples of the mean over tokens
+    tokens: int  # prompt and response
+    padded_tokens: int  # as computed
+    mismatch_sum: float  # of |generator - trainer| log-probability
+    mismatch_max: float
+    response_tokens: int
+    busy_seconds: float
+
+
+class TrainerRank:
+    def __init__(self, spec: RankSpec, rank: int, world_size: int) -> None:
+        self._spec, self._rank, self._world_size = spec, rank, world_size
+        self._sender: Sender | None = None
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a free port, for the group's rendezvous."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def sees(self, path: str) -> tuple[str, bool]:
+        """This node's name, and whether a file of the driver is there."""
+        return socket.gethostname(), Path(path).is_file()
+
+    def setup(self, address: str, port: int) -> None:
+        os.environ |= {
+            "RANK": str(self._rank), "WORLD_SIZE": str(self._world_size), "LOCAL_RANK": "0",
+            "MASTER_ADDR": address, "MASTER_PORT": str(port),
+        }  # fmt: skip
+        self._engine = build(self._spec, self._world_size)
+
+    @property
+    def _lm(self) -> torch.nn.Module:
+        lm: torch.nn.Module = self._engine.module.lm
+        return lm
+
+    def connect(self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int) -> None:
+        """Make the weight sender. Called again whenever the generators change."""
+        import torch
+
+        source = DeepSpeedSource(self._lm, dtype=getattr(torch, dtype))
+        client = SyncClient(engines, workers)
+        self._sender = make_sender(backend, source, client, rank=self._rank, address=address, port=port)
+
+    def publish(self, version: Version) -> SyncReceipt:
+        """Bring every generator to this rank's weights. Collective."""
+        assert self._sender is not None, "connect() comes first"
+        return self._sender.send(version)
+
+    def logprobs(self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int) -> dict[int, np.ndarray]:
+        """log p_S by the current weights: [T] float32 by sample id. Collective."""
+        import torch
+
+        from renio_pipeline.student import collate, response_logprobs
+
+        found: dict[int, np.ndarray] = {}
+        for samples in micro_batches:
+            batch = collate(samples, self._engine.device)
+            with torch.no_grad():
+                logits = self._engine(batch.input_ids, batch.attention_mask, batch.positions)
+                logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
+                sampled = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1).cpu()
+            parts = sampled.split([len(s.response_ids) for s in samples]) if samples else ()
+            found |= {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
+        return found
+
+    def forward_backward(
+        self, micro_batches: list[list[TrainSample]], *, step: int, objective: Objective, batch_size: int,
+        temperature: float, vocab_size: int,
+    ) -> RankReport:  # fmt: skip
+        """Accumulate the gradient of this rank's share of the step's loss. Collective.
+
+        Raises:
+            NonFiniteLossError: before the samples' gradients are taken.
+        """
+        import torch
+
+        from renio_pipeline.student import micro_batch_loss, non_finite_samples, per_row
+
+        started = time.perf_counter()
+        total = RankReport(
+            loss=0, divergence=0, tokens=0, padded_tokens=0, mismatch_sum=0, mismatch_max=0, response_tokens=0, busy_seconds=0
+        )
+        for i, samples in enumerate(micro_batches):
+            self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            micro = micro_batch_loss(
+                self._engine, samples, self._fetch(samples), objective=objective, batch_size=batch_size,
+                temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
+            )  # fmt: skip
+            bad = non_finite_samples(samples, micro.per_token)
+            if bad or not torch.isfinite(micro.loss):
+                ids = bad or [s.sample_id for s in samples]
+                raise NonFiniteLossError(f"step {step}: the loss is not finite; samples {ids}")
+            # DeepSpeed averages gradients over ranks; the loss has the global denominator already.
+            self._engine.backward(micro.loss * self._world_size, scale_wrt_gas=False)
+            if samples:
+                total = _add(total, samples, micro)
+        self._last_ids = [s.sample_id for samples in micro_batches for s in samples]
+        return replace(total, busy_seconds=time.perf_counter() - started)
+
+    def optimizer_step(self, step: int, ledger: str | None) -> dict[str, float]:
+        """Clip and step; then write what was trained on to this rank's ledger. Collective."""
+        started = time.perf_counter()
+        lr = float(self._engine.get_lr()[0])
+        try:
+            norm = optimizer_step(self._engine)
+        except FloatingPointError as error:
+            raise NonFiniteLossError(f"step {step}: {error}; samples of this rank: {self._last_ids}") from None
+        if ledger is not None:
+            with Path(ledger, f"rank_{self._rank}.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, "sample_ids": self._last_ids}) + "\n")
+        return {"grad_norm": norm, "lr": lr, "busy_seconds": time.perf_counter() - started}
+
+    def save(self, folder: str) -> None:
+        """Write DeepSpeed's state and a Hugging Face model (``hf/``) below ``folder``. Collective."""
+        self._engine.save_checkpoint(f"{folder}/deepspeed", tag="state", save_latest=False)
+        state = full_state(self._lm)
+        if self._rank == 0:
+            from transformers import AutoTokenizer
+
+            self._lm.save_pretrained(f"{folder}/hf", state_dict=state, safe_serialization=True)
+            AutoTokenizer.from_pretrained(self._spec.model).save_pretrained(f"{folder}/hf")
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The whole model in fp32, for tests and inspection. Collective."""
+        import torch
+
+        return {name: tensor.numpy() for name, tensor in full_state(self._lm, torch.float32).items()}
+
+    def _fetch(self, samples: Sequence[TrainSample]) -> dict[int, TopK]:
+        """The samples' payloads, read in place from the object store."""
+        import ray
+
+        refs = list(dict.fromkeys(s.payload for s in samples if s.payload is not None))
+        tables: dict[int, TopK] = {}
+        for table in ray.get(refs):
+            tables |= table
+        return tables
+
+
+def _add(total: RankReport, samples: Sequence[TrainSample], micro: Any) -> RankReport:
+    import torch
+
+    lengths = [len(s.response_ids) for s in samples]
+    means = [float(part.mean()) if len(part) else 0.0 for part in micro.per_token.split(lengths)]
+    generator = torch.cat([torch.tensor(s.student_logprobs) for s in samples]).to(micro.student_logprobs.device)
+    gap = (micro.student_logprobs - generator).abs()
+    return RankReport(
+        loss=total.loss + float(micro.loss),
+        divergence=total.divergence + sum(means),
+        tokens=total.tokens + sum(s.tokens for s in samples),
+        padded_tokens=total.padded_tokens + len(samples) * max(s.tokens for s in samples),
+        mismatch_sum=total.mismatch_sum + float(gap.sum()),
+        mismatch_max=max(total.mismatch_max, float(gap.max()) if len(gap) else 0.0),
+        response_tokens=total.response_tokens + sum(lengths),
+        busy_seconds=0,
+    )

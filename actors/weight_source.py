@@ -1,0 +1,72 @@
+"""The trainer's weights as a stream of (name, tensor), whatever the ZeRO stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ParameterMeta:
+    name: str
+    dtype: torch.dtype  # as sent
+    shape: tuple[int, ...]  # whole, also where this rank holds a shard
+
+
+class DeepSpeedSource:
+    """A ``WeightSource`` (structurally vLLM's) over a DeepSpeed engine's module.
+
+    Under ZeRO 3 the parameters of one layer are gathered at a time, by all ranks in the same order, and freed before the
+    next: the extra memory is that of the largest layer. Shapes come from ``ds_shape``, because a partitioned parameter's
+    own shape is [0]. Tied parameters appear once, as in a checkpoint.
+
+    Args:
+        module: the model, with Hugging Face parameter names.
+        dtype: what the generators load; tensors are cast before they are sent.
+    """
+
+    def __init__(self, module: torch.nn.Module, *, dtype: torch.dtype) -> None:
+        self._module, self._dtype = module, dtype
+
+    def metadata(self) -> list[ParameterMeta]:
+        """What iteration yields, in its order, without a gather."""
+        return [
+            ParameterMeta(name, self._dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
+            for name, parameter in self._module.named_parameters()
+        ]
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for group in self._groups():
+            parameters = [parameter for _, parameter in group]
+            if any(hasattr(parameter, "ds_id") for parameter in parameters):
+                import deepspeed
+
+                with deepspeed.zero.GatheredParameters(parameters):
+                    gathered = [(name, p.detach().to(self._dtype, copy=True)) for name, p in group]
+            else:
+                gathered = [(name, parameter.detach().to(self._dtype)) for name, parameter in group]
+            yield from gathered
+
+    def _groups(self) -> list[list[tuple[str, torch.nn.Parameter]]]:
+        """Parameters by layer: those that share the name up to its first number."""
+        groups: dict[str, list[tuple[str, torch.nn.Parameter]]] = {}
+        for name, parameter in self._module.named_parameters():
+            groups.setdefault(layer_of(name), []).append((name, parameter))
+        return list(groups.values())
+
+
+def layer_of(name: str) -> str:
+    """``model.layers.3.mlp.up_proj.weight`` -> ``model.layers.3``; a name without a number is a layer of its own.
+
+    >>> layer_of("model.embed_tokens.weight")
+    'model.embed_tokens.weight'
+    """
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part.isdigit():
+            return ".".join(parts[: i + 1])
+    return name

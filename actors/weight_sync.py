@@ -1,0 +1,231 @@
+"""Weights from the trainer ranks to the generators, through vLLM's weight-transfer API.
+
+    source = DeepSpeedSource(engine.module, zero_stage=3, dtype=torch.bfloat16)       # on every rank
+    sender = make_sender("host", source, SyncClient(generators), rank=rank)           # the first rank drives
+    receipt = sender.send(Version(0, 1))                                              # collective: all ranks call it
+
+Every backend follows vLLM's protocol: start_weight_update, update_weights (once or more), finish_weight_update(version).
+``host`` goes through the object store; ``nccl`` and ``ipc`` are vLLM's own trainer engines behind the same ``send``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import shared_memory
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from renio_pipeline.types import Version
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReceipt:
+    version: Version
+    bytes: int
+    publish_seconds: float  # gathering, casting and writing the host copy; 0 where the backend overlaps them
+    receive_seconds: float  # the slowest generator's fetch, before its engine's own load
+    seconds: float
+
+
+class Sender(Protocol):
+    def send(self, version: Version) -> SyncReceipt:
+        """Bring every receiver to ``version``. All trainer ranks call it, at the same time."""
+        ...
+
+
+class SyncClient:
+    """vLLM's ``VLLMWeightSyncClient`` for several engines, each an actor with its own number of workers.
+
+    The stock client gives every engine the same ``rank_offset``, so that independent engines collide in one group, and
+    does not pass the version on. Here engine i starts after the workers of engines 0 to i-1, and ``version`` goes with
+    ``finish_weight_update``.
+    """
+
+    def __init__(self, engines: Sequence[Any], workers: Sequence[int], call: Callable[..., list[Any]] | None = None) -> None:
+        self.engines = list(engines)
+        self.workers = list(workers)
+        self.version = Version(0, 0)
+        self.receive_seconds = 0.0
+        self._call = call or _call_actors
+
+    @property
+    def world_size(self) -> int:
+        """Of the transfer group: the sending rank and every worker of every engine (1 + the sum of TP x PP)."""
+        return 1 + sum(self.workers)
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        infos = []
+        offset = 1
+        for workers in self.workers:
+            infos.append(init_info | {"rank_offset": offset} if "rank_offset" in init_info else init_info)
+            offset += workers
+        self._call(self.engines, "init_weight_transfer_engine", infos)
+
+    def start_weight_update(self) -> None:
+        self._call(self.engines, "start_weight_update", None)
+
+    def update_weights(self, update_info: Any) -> None:
+        seconds = self._call(self.engines, "update_weights", [update_info] * len(self.engines))
+        self.receive_seconds += max((s or 0.0 for s in seconds), default=0.0)
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._call(self.engines, "finish_weight_update", [self.version] * len(self.engines))
+
+
+def _call_actors(engines: Sequence[Any], method: str, arguments: Sequence[Any] | None) -> list[Any]:
+    import ray
+
+    given: Sequence[tuple[Any, ...]] = [()] * len(engines) if arguments is None else [(a,) for a in arguments]
+    return ray.get([getattr(e, method).remote(*a) for e, a in zip(engines, given, strict=True)])  # type: ignore[no-any-return]
+
+
+class HostSender:
+    """Writes the weights once to the object store: every generator of a node reads the same copy in place."""
+
+    def __init__(self, source: Any, client: SyncClient, *, rank: int, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._source, self._client, self._rank, self._chunk_bytes = source, client, rank, chunk_bytes
+        if rank == 0:
+            client.init_weight_transfer_engine({})
+
+    def send(self, version: Version) -> SyncReceipt:
+        started = time.perf_counter()
+        if self._rank:
+            for _ in self._source:  # gathering is a collective of all ranks
+                pass
+            return SyncReceipt(version=version, bytes=0, publish_seconds=0, receive_seconds=0, seconds=0)
+        client = self._client
+        client.version, client.receive_seconds = version, 0.0
+        client.start_weight_update()
+        publish = 0.0
+        sent = 0
+        chunks = pack_chunks(self._source, self._chunk_bytes)
+        while True:
+            before = time.perf_counter()
+            chunk = next(chunks, None)
+            if chunk is None:
+                break
+            update = _put(chunk)
+            publish += time.perf_counter() - before
+            sent += len(chunk["array"])
+            client.update_weights(update)
+        client.finish_weight_update()
+        return SyncReceipt(
+            version=version, bytes=sent, publish_seconds=publish, receive_seconds=client.receive_seconds,
+            seconds=time.perf_counter() - started,
+        )  # fmt: skip
+
+
+def _put(chunk: dict[str, Any]) -> dict[str, Any]:
+    import ray
+
+    return {key: value for key, value in chunk.items() if key != "array"} | {"ref": ray.put(chunk["array"])}
+
+
+def pack_chunks(pairs: Any, chunk_bytes: int) -> Iterator[dict[str, Any]]:
+    """Group (name, tensor) pairs into flat byte arrays of about ``chunk_bytes``, with their layout beside them."""
+    import torch
+
+    group: list[tuple[str, torch.Tensor]] = []
+    size = 0
+    for name, tensor in pairs:
+        group.append((name, tensor))
+        size += tensor.nbytes
+        if size >= chunk_bytes:
+            yield _pack(group)
+            group, size = [], 0
+    if group:
+        yield _pack(group)
+
+
+def _pack(group: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
+    import torch
+
+    offsets = []
+    end = 0
+    for _, tensor in group:
+        offsets.append(end)
+        end += -(-tensor.nbytes // 64) * 64  # aligned, so that any dtype can be viewed in place
+    array = np.empty(end, np.uint8)
+    flat = torch.from_numpy(array)
+    for offset, (_, tensor) in zip(offsets, group, strict=True):
+        flat[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+    return {
+        "names": [name for name, _ in group],
+        "dtypes": [str(tensor.dtype).removeprefix("torch.") for _, tensor in group],
+        "shapes": [list(tensor.shape) for _, tensor in group],
+        "offsets": offsets,
+        "array": array,
+    }
+
+
+class HostReceiver:
+    """Turns a published chunk into what vLLM's workers can read: an array here, or shared memory for other processes."""
+
+    def __init__(self, *, in_process: bool) -> None:
+        self._in_process = in_process
+        self._blocks: list[shared_memory.SharedMemory] = []
+
+    async def fetch(self, update_info: dict[str, Any]) -> dict[str, Any]:
+        array = await update_info["ref"]
+        layout = {key: update_info[key] for key in ("names", "dtypes", "shapes", "offsets")}
+        if self._in_process:
+            return layout | {"array": array}
+        block = shared_memory.SharedMemory(create=True, size=max(1, len(array)))
+        self._blocks.append(block)
+        np.frombuffer(block.buf, np.uint8)[: len(array)] = array
+        return layout | {"shared_memory": block.name}
+
+    def release(self) -> None:
+        """Free what the finished update needed."""
+        for block in self._blocks:
+            with contextlib.suppress(BufferError):
+                block.close()
+            block.unlink()
+        self._blocks = []
+
+
+class NativeSender:
+    """vLLM's own trainer engine of a backend (``nccl``, ``ipc``) behind ``send``.
+
+    After a broadcast that failed the group is unusable: the sender must be made anew, on a fresh port.
+    """
+
+    def __init__(self, init_info: Any, source: Any, client: SyncClient, *, rank: int) -> None:
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+
+        self._source, self._client, self._rank = source, client, rank
+        self._engine = WeightTransferTrainerFactory.trainer_init(init_info, client=client, source=source)
+
+    def send(self, version: Version) -> SyncReceipt:
+        started = time.perf_counter()
+        self._client.version = version
+        self._engine.send_weights()
+        size = sum(int(np.prod(m.shape)) * m.dtype.itemsize for m in self._source.metadata()) if self._rank == 0 else 0
+        seconds = time.perf_counter() - started
+        return SyncReceipt(version=version, bytes=size, publish_seconds=0, receive_seconds=0, seconds=seconds)
+
+
+def make_sender(backend: str, source: Any, client: SyncClient, *, rank: int, address: str = "", port: int = 0) -> Sender:
+    """The sender of a backend. ``address`` and ``port`` are the first rank's, for ``nccl``'s rendezvous."""
+    if backend == "host":
+        return HostSender(source, client, rank=rank)
+    if backend == "nccl":
+        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+        info: Any = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=client.world_size, rank=rank)
+    elif backend == "ipc":
+        from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+        info = IPCTrainerInitInfo(rank=rank)
+    else:
+        raise ValueError(f"sync.backend {backend!r}: expected host, nccl or ipc")
+    return NativeSender(info, source, client, rank=rank)
