@@ -45,7 +45,11 @@ def cluster(address: str | None) -> Iterator[Cluster]:
     own = not address
     options: dict[str, Any] = {"include_dashboard": False} if own else {}
     ray.init(
-        address="local" if own else address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options
+        address="local" if own else address,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **options,
     )
     try:
         yield Cluster(own=own)
@@ -64,14 +68,22 @@ def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
     if config.run_dir is None:
         return config.model_copy(update={"run_dir": str(Path.home() / "renio-runs" / config.name)})
     if not Path(config.run_dir).is_absolute():
-        raise ConfigError(f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster")
+        raise ConfigError(
+            f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster"
+        )
     return config
 
 
-def check(config: RunConfig) -> Prepared:
-    """Everything that needs the cluster to check, before any engine starts. Raises ConfigError."""
+def prepare_locally(config: RunConfig) -> Prepared | None:
+    """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
+    names = (config.student, config.teacher.model)
+    return prepare(config) if all(map(models.is_local, names)) else None
+
+
+def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
+    """What needs the cluster to check, before any engine starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources())
-    return prepare(config, partial(_inspect_on_cluster, config))
+    return prepared or prepare(config, partial(_inspect_on_cluster, config))
 
 
 def _inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelInfo:
@@ -92,7 +104,9 @@ def claim(config: RunConfig) -> Any:
     try:
         return ray.remote(Control).options(name=config.name, namespace=NAMESPACE, num_cpus=0).remote()
     except ValueError:
-        raise ConfigError(f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name") from None
+        raise ConfigError(
+            f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name"
+        ) from None
 
 
 def start_generators(config: RunConfig, prepared: Prepared) -> GeneratorPool:
@@ -126,7 +140,9 @@ def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = N
         for i in range(world_size)
     ]
     actor = ray.remote(TrainerRank)
-    ranks = [actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)]
+    ranks = [
+        actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)
+    ]
     return TrainerGroup(ranks, config, prepared.vocab_size, ledger)
 
 
@@ -170,4 +186,6 @@ async def _all_see(folder: Path, trainers: TrainerGroup) -> None:
         probe.unlink()
     blind = [node for node, sees in seen if not sees]
     if blind:
-        raise ConfigError(f"run_dir: {folder} is not visible on {', '.join(sorted(set(blind)))}; use a shared file system")
+        raise ConfigError(
+            f"run_dir: {folder} is not visible on {', '.join(sorted(set(blind)))}; use a shared file system"
+        )

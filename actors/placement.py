@@ -38,7 +38,9 @@ def check_cluster(config: RunConfig, resources: dict[str, float]) -> None:
         )
 
 
-def actor_options(config: RunConfig, pool_name: str, *, uses_vllm: bool = False, separate_process: bool = False) -> dict[str, Any]:
+def actor_options(
+    config: RunConfig, pool_name: str, *, uses_vllm: bool = False, separate_process: bool = False
+) -> dict[str, Any]:
     """Ray options of a pool's actors. One actor holds all GPUs of its replica, so they lie on one node."""
     pool: Pool = getattr(config.pools, pool_name)
     env = dict(COMMON_ENV)

@@ -72,7 +72,9 @@ class TrainerRank:
         lm: torch.nn.Module = self._engine.module.lm
         return lm
 
-    def connect(self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int) -> None:
+    def connect(
+        self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int
+    ) -> None:
         """Make the weight sender. Called again whenever the generators change."""
         import torch
 
@@ -85,7 +87,9 @@ class TrainerRank:
         assert self._sender is not None, "connect() comes first"
         return self._sender.send(version)
 
-    def logprobs(self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int) -> dict[int, np.ndarray]:
+    def logprobs(
+        self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int
+    ) -> dict[int, np.ndarray]:
         """log p_S by the current weights: [T] float32 by sample id. Collective."""
         import torch
 
@@ -117,7 +121,14 @@ class TrainerRank:
 
         started = time.perf_counter()
         total = RankReport(
-            loss=0, divergence=0, tokens=0, padded_tokens=0, mismatch_sum=0, mismatch_max=0, response_tokens=0, busy_seconds=0
+            loss=0,
+            divergence=0,
+            tokens=0,
+            padded_tokens=0,
+            mismatch_sum=0,
+            mismatch_max=0,
+            response_tokens=0,
+            busy_seconds=0,
         )
         for i, samples in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)

@@ -32,7 +32,9 @@ class RenioWorker:
         processor = self.model_runner.get_model().logits_processor  # type: ignore[attr-defined]
         processor.scale *= 1.0 / temperature
         if vocab_size > processor.org_vocab_size:
-            raise ValueError(f"the model has {processor.org_vocab_size} output rows, fewer than the {vocab_size} asked for")
+            raise ValueError(
+                f"the model has {processor.org_vocab_size} output rows, fewer than the {vocab_size} asked for"
+            )
         processor.org_vocab_size = vocab_size
 
     def renio_verify_loaded(self) -> None:
@@ -55,7 +57,9 @@ class RenioWorker:
 
 
 def _is_tied(model: Any, head: Any) -> bool:
-    return bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False)) and isinstance(head, VocabParallelEmbedding)
+    return bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False)) and isinstance(
+        head, VocabParallelEmbedding
+    )
 
 
 def _lacks_weights(model: Any, layer: torch.nn.Module) -> bool:
@@ -105,7 +109,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         source = update_info.array
         if update_info.shared_memory is not None:
             block = _attach(update_info.shared_memory)
-            source = np.frombuffer(block.buf, np.uint8)
+            source = np.ndarray(block.size, np.uint8, block.buf)
             self._held.append(block)
         self._held.append(source)  # vLLM may read a tensor only when its layer is complete
         self.model.load_weights(_tensors(update_info, source))
@@ -120,7 +124,10 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
 
 def _attach(name: str) -> shared_memory.SharedMemory:
     """Attach without telling this process's resource tracker, which would unlink the block when the process ends."""
-    register, resource_tracker.register = resource_tracker.register, lambda *_: None  # track=False came with Python 3.13
+    register, resource_tracker.register = (
+        resource_tracker.register,
+        lambda *_: None,
+    )  # track=False came with Python 3.13
     try:
         return shared_memory.SharedMemory(name)
     finally:

@@ -50,7 +50,9 @@ class SyncClient:
     ``finish_weight_update``.
     """
 
-    def __init__(self, engines: Sequence[Any], workers: Sequence[int], call: Callable[..., list[Any]] | None = None) -> None:
+    def __init__(
+        self, engines: Sequence[Any], workers: Sequence[int], call: Callable[..., list[Any]] | None = None
+    ) -> None:
         self.engines = list(engines)
         self.workers = list(workers)
         self.version = Version(0, 0)
@@ -181,7 +183,7 @@ class HostReceiver:
             return layout | {"array": array}
         block = shared_memory.SharedMemory(create=True, size=max(1, len(array)))
         self._blocks.append(block)
-        np.frombuffer(block.buf, np.uint8)[: len(array)] = array
+        np.ndarray(len(array), np.uint8, block.buf)[:] = array
         return layout | {"shared_memory": block.name}
 
     def release(self) -> None:
@@ -214,14 +216,18 @@ class NativeSender:
         return SyncReceipt(version=version, bytes=size, publish_seconds=0, receive_seconds=0, seconds=seconds)
 
 
-def make_sender(backend: str, source: Any, client: SyncClient, *, rank: int, address: str = "", port: int = 0) -> Sender:
+def make_sender(
+    backend: str, source: Any, client: SyncClient, *, rank: int, address: str = "", port: int = 0
+) -> Sender:
     """The sender of a backend. ``address`` and ``port`` are the first rank's, for ``nccl``'s rendezvous."""
     if backend == "host":
         return HostSender(source, client, rank=rank)
     if backend == "nccl":
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        info: Any = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=client.world_size, rank=rank)
+        info: Any = NCCLTrainerInitInfo(
+            master_address=address, master_port=port, world_size=client.world_size, rank=rank
+        )
     elif backend == "ipc":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 

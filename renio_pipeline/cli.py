@@ -74,9 +74,10 @@ def _check(args: argparse.Namespace) -> int:
     from renio_pipeline.preflight import check_run_dir
 
     config = load(args.config, args.overrides)
+    prepared = launch.prepare_locally(config)
     with launch.cluster(args.address) as found:
         check_run_dir(launch.run_directory(config, found))
-        prepared = launch.check(config)
+        prepared = launch.check(config, prepared)
     print(
         f"{args.config}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
         f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
@@ -107,11 +108,12 @@ def _run(config: RunConfig, address: str | None) -> dict[str, Any]:
     from renio_pipeline.rundir import RunDirectory
 
     if config.run_dir is not None:
-        check_run_dir(config)  # before even Ray starts
+        check_run_dir(config)
+    prepared = launch.prepare_locally(config)
     with launch.cluster(address) as found:
         config = launch.run_directory(config, found)
         check_run_dir(config)
-        prepared = launch.check(config)
+        prepared = launch.check(config, prepared)
         control = launch.claim(config)
         directory = RunDirectory(config)
         with make_progress(config.steps) as progress:
@@ -149,13 +151,16 @@ def _eval(args: argparse.Namespace) -> int:
     config = load(args.config, args.overrides)
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
+    prepared = launch.prepare_locally(config)
     with launch.cluster(args.address):
-        prepared = launch.check(config)
+        prepared = launch.check(config, prepared)
         generators = launch.start_generators(config, prepared)
         prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
         temperature = config.evaluate.temperature
         result = asyncio.run(evaluate(generators, prompts, prepared.task, prepared.tokenizer, temperature))
-    print(f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens")
+    print(
+        f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens"
+    )
     return 0
 
 

@@ -64,11 +64,15 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _combinations(self) -> RunConfig:
         if self.batch_size % self.samples_per_prompt:
-            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of samples_per_prompt ({self.samples_per_prompt})")
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of samples_per_prompt ({self.samples_per_prompt})"
+            )
         for pool in ("generator", "teacher"):
             section, gpus = getattr(self, pool), getattr(self.pools, pool).gpus
             if gpus and section.tensor_parallel > 1 and gpus != section.tensor_parallel:
-                raise ValueError(f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})")
+                raise ValueError(
+                    f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})"
+                )
             _refuse_owned(f"{pool}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
         _refuse_owned("trainer.deepspeed", self.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
         if self.sync.backend != "host" and not (self.pools.generator.gpus and self.pools.trainer.gpus):
@@ -76,15 +80,17 @@ class RunConfig(Section):
                 f"sync.backend {self.sync.backend!r} moves weights between GPUs, but pools.generator.gpus or "
                 "pools.trainer.gpus is 0; use host, or give both pools GPUs"
             )
-        if self.deterministic and "float32" not in (self.generator.dtype, self.trainer.dtype):
+        if self.deterministic and {self.generator.dtype, self.trainer.dtype} != {"float32"}:
             raise ValueError("deterministic needs generator.dtype and trainer.dtype float32")
         return self
 
 
 def _refuse_owned(section: str, given: dict[str, Any], owned: dict[str, str]) -> None:
-    for key in given.keys() & owned.keys():
-        instead = f"; set {owned[key]} instead" if owned[key] else ""
-        raise ValueError(f"{section}.{key} is set by the pipeline itself{instead}")
+    for key, setting in owned.items():
+        outer, _, inner = key.partition(".")
+        if outer in given and (not inner or (isinstance(given[outer], dict) and inner in given[outer])):
+            instead = f"; set {setting.format(pool=section.partition('.')[0])} instead" if setting else ""
+            raise ValueError(f"{section}.{key} is set by the pipeline itself{instead}")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -96,7 +102,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         base = OmegaConf.load(path)
         for item in overrides:
-            if "=" not in item:
+            if not item.partition("=")[0].strip() or "=" not in item:
                 raise ConfigError(f"override {item!r}: expected key=value, for example steps=10")
         extra = OmegaConf.from_dotlist(list(overrides))
         base_values: Any = OmegaConf.to_container(base)
@@ -110,7 +116,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"configuration file {path} does not exist") from None
     except IsADirectoryError:
         raise ConfigError(f"configuration file {path} is a folder") from None
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
     return parse(values, source=str(path))
 
@@ -125,14 +131,20 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
 
 
 def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """``weighting.type=uniform`` over a file's renio section keeps only the keys that uniform has too."""
+    """``weighting.type=uniform`` over a file's renio section leaves out the keys that only renio has."""
     for name in ("weighting", "objective"):
         given, section = overrides.get(name), base.get(name)
-        if not (isinstance(given, dict) and isinstance(section, dict)) or given.get("type") in (None, section.get("type")):
+        if not (isinstance(given, dict) and isinstance(section, dict)):
             continue
-        variant = next((v for v in _variants(RunConfig.model_fields[name].annotation) if v.model_fields["type"].default == given["type"]), None)
-        if variant is not None:
-            base[name] = {key: value for key, value in section.items() if key in variant.model_fields and key != "type"}
+        fields = {v.model_fields["type"].default: v.model_fields.keys() for v in _union(name)}
+        old, new = section.get("type"), given.get("type")
+        if old != new and isinstance(old, str) and isinstance(new, str) and {old, new} <= fields.keys():
+            gone = fields[old] - fields[new]
+            base[name] = {key: value for key, value in section.items() if key not in gone}
+
+
+def _union(name: str) -> list[type[BaseModel]]:
+    return list(_variants(RunConfig.model_fields[name].annotation))
 
 
 def _variants(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -153,13 +165,18 @@ def _explain(fault: Any) -> str:
             continue
         keys.append(part)
         models = [v for m in models if part in m.model_fields for v in _variants(m.model_fields[part].annotation)]
-    key = ".".join([*keys, *loc[-1:]])
+    tags = {m.model_fields["type"].default for m in models if "type" in m.model_fields} if len(models) > 1 else set()
+    key = ".".join([*keys, *(part for part in loc[-1:] if part not in {"[key]", *tags})])
     if fault["type"] == "extra_forbidden":
         known = sorted({name for m in models for name in m.model_fields})
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(known)}")
     if fault["type"] == "missing":
         return f"{key}: required"
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        allowed = ", ".join(v.model_fields["type"].default for v in _union(loc[0]))
+        given = f"{fault['ctx']['tag']!r} is not known" if fault["type"] == "union_tag_invalid" else "required"
+        return f"{key}.type: {given}; allowed: {allowed}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{key}: {message}" if loc else message

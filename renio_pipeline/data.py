@@ -21,19 +21,21 @@ def read_rows(path: str, fields: Mapping[str, str], *, key: str = "data.path") -
         ConfigError: the file is missing, unreadable or empty, or a line is bad (with its number).
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # not splitlines: JSON text may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise ConfigError(f"{key}: {path} {reason}") from None
-    rows = [_row(line, number, path, fields, key) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = {number: _row(line, number, path, fields, key) for number, line in enumerate(lines, 1) if line.strip()}
     if not rows:
-        raise ConfigError(f"{key}: {path} is empty; expected one JSON object a line, with {fields.get('problem', 'problem')!r}")
+        raise ConfigError(
+            f"{key}: {path} is empty; expected one JSON object a line, with {fields.get('problem', 'problem')!r}"
+        )
     seen: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
+    for number, row in rows.items():
         if row.id in seen:
-            raise ConfigError(f"{key}: {path}: rows {seen[row.id]} and {number} have the same id {row.id!r}")
+            raise ConfigError(f"{key}: {path}: lines {seen[row.id]} and {number} have the same id {row.id!r}")
         seen[row.id] = number
-    return rows
+    return list(rows.values())
 
 
 def _row(line: str, number: int, path: str, fields: Mapping[str, str], key: str) -> Row:
@@ -48,11 +50,16 @@ def _row(line: str, number: int, path: str, fields: Mapping[str, str], key: str)
     problem = record.get(name)
     if not isinstance(problem, str) or not problem.strip():
         has = ", ".join(map(repr, record)) or "nothing"
-        raise ConfigError(f"{where}: field {name!r} must be text that is not empty; the line has {has} (data.fields maps names)")
+        raise ConfigError(
+            f"{where}: field {name!r} must be text that is not empty; the line has {has} (data.fields maps names)"
+        )
     optional = {}
     for field in ("answer", "solution"):
         value = record.get(fields.get(field, field))
-        if value is not None and not isinstance(value, (str, int, float)):
-            raise ConfigError(f"{where}: field {fields.get(field, field)!r} must be text or a number, got {type(value).__name__}")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
+            raise ConfigError(
+                f"{where}: field {fields.get(field, field)!r} must be text or a number, got {type(value).__name__}"
+            )
         optional[field] = None if value is None else str(value)
-    return Row(id=str(record.get(fields.get("id", "id"), number)), problem=problem, **optional)
+    row_id = record.get(fields.get("id", "id"))
+    return Row(id=str(number if row_id is None else row_id), problem=problem, **optional)

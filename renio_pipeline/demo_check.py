@@ -17,7 +17,8 @@ def faults(outcome: dict[str, Any]) -> list[str]:
     gain = evaluations[-1] - evaluations[0]
     checks = {
         f"accuracy rose by {gain:.1%}, expected at least {MIN_GAIN:.0%}": gain >= MIN_GAIN,
-        f"AUROC of the weights is {outcome['auroc']}, expected at least {MIN_AUROC}": (outcome["auroc"] or 0) >= MIN_AUROC,
+        f"AUROC of the weights is {outcome['auroc']}, expected at least {MIN_AUROC}": (outcome["auroc"] or 0)
+        >= MIN_AUROC,
         f"{first['pivotal/fraction']:.1%} of the first step's tokens are pivotal, expected {PIVOTAL[0]:.0%} to {PIVOTAL[1]:.0%}": (
             PIVOTAL[0] <= first["pivotal/fraction"] <= PIVOTAL[1]
         ),

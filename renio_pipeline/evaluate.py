@@ -28,7 +28,9 @@ class Evaluation:
         return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.problems} held-out problems"
 
 
-async def evaluate(generators: Generators, prompts: Sequence[Prompt], task: Task, tokenizer: Any, temperature: float) -> Evaluation:
+async def evaluate(
+    generators: Generators, prompts: Sequence[Prompt], task: Task, tokenizer: Any, temperature: float
+) -> Evaluation:
     """Write one response a problem and grade it; a response that is not finished counts as wrong."""
     rollouts = [r async for r in generators.generate(prompts, temperature)]
     texts = tokenizer.batch_decode([r.token_ids for r in rollouts], skip_special_tokens=True)

@@ -13,7 +13,7 @@ EMBEDDED = "embedded:"
 def resolve(name: str) -> str:
     """A model's folder or hub name. ``embedded:student`` is the folder inside the installed package, on every node."""
     if not name.startswith(EMBEDDED):
-        return name
+        return str(Path(name).expanduser()) if name.startswith("~") else name
     return str(Path(__file__).parent / "demo" / name.removeprefix(EMBEDDED))
 
 
@@ -37,7 +37,7 @@ def inspect(name: str, key: str) -> ModelInfo:
     Raises:
         ConfigError: the folder or the hub's model does not exist, or is not a causal language model's.
     """
-    path = Path(resolve(name)).expanduser()
+    path = Path(resolve(name))
     if is_local(name):
         if not path.is_dir():
             raise ConfigError(f"{key}: model folder {str(path)!r} does not exist")
@@ -48,15 +48,20 @@ def inspect(name: str, key: str) -> ModelInfo:
     try:
         config = AutoConfig.from_pretrained(resolve(name)).get_text_config()
         tokenizer = AutoTokenizer.from_pretrained(resolve(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged file gives any of them, KeyError too
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{key}: {name!r} cannot be read as a model: {reason}") from None
+    if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
+        raise ConfigError(f"{key}: {name!r} ({config.model_type}) is not a causal language model")
+    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
+    if len(tokens) < 2:  # transformers makes up an empty tokenizer where a folder has none
+        raise ConfigError(f"{key}: {name!r} has no tokenizer")
     return ModelInfo(
         name=name,
         architecture=(config.architectures or [config.model_type])[0],
         vocab_rows=config.vocab_size,
         context=getattr(config, "max_position_embeddings", 2**31),
-        tokens={index: token for token, index in tokenizer.get_vocab().items()},
+        tokens=tokens,
     )
 
 
@@ -67,7 +72,9 @@ def check_tokenizers(student: ModelInfo, teacher: ModelInfo) -> None:
         ConfigError: an id means another token, or a token only to one of them; names the first.
     """
     differing = [
-        i for i in sorted(student.tokens.keys() | teacher.tokens.keys()) if student.tokens.get(i) != teacher.tokens.get(i)
+        i
+        for i in sorted(student.tokens.keys() | teacher.tokens.keys())
+        if student.tokens.get(i) != teacher.tokens.get(i)
     ]
     if differing:
         i = differing[0]

@@ -106,7 +106,9 @@ class StepResult:
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
 
 
-async def train_step(stages: Stages, config: RunConfig, prompts: Sequence[Prompt], step: int, version: Version) -> StepResult:
+async def train_step(
+    stages: Stages, config: RunConfig, prompts: Sequence[Prompt], step: int, version: Version
+) -> StepResult:
     """One strictly on-policy step: write, score, weigh, train, publish."""
     clock = Clock()
     busy_before = await _busy(stages)
@@ -204,7 +206,9 @@ async def _busy(stages: Stages) -> Busy:
     return {"generator": await stages.generators.busy_seconds(), "teacher": await stages.teachers.busy_seconds()}
 
 
-def idle_shares(before: Busy, after: Busy, report: TrainReport, publication: Publication, seconds: float) -> dict[str, float]:
+def idle_shares(
+    before: Busy, after: Busy, report: TrainReport, publication: Publication, seconds: float
+) -> dict[str, float]:
     """Share of the step in which each pool's replicas did nothing, on average."""
     worked: dict[str, Any] = {
         pool: np.mean(np.subtract(after[pool], before[pool])) if len(after[pool]) == len(before[pool]) else 0.0

@@ -44,6 +44,11 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     task = make_task(config.task)
     rows = _rows(config, task, "train")
     held_out = _rows(config, task, "held_out")[: config.evaluate.problems] if config.evaluate.problems else []
+    if held_out and all(task.verify(row, "") is None for row in held_out):
+        raise ConfigError(
+            f"data.held_out_path: no row of {config.data.held_out_path} has an answer that task {task.name} can verify; "
+            "give them answers, or set evaluate.problems=0"
+        )
     student = inspect(config.student, "student")
     teacher = inspect(config.teacher.model, "teacher.model")
     models.check_tokenizers(student, teacher)
@@ -95,4 +100,6 @@ def check_run_dir(config: RunConfig) -> None:
     folder = config.directory
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         key = "run_dir" if config.run_dir else "name"
-        raise ConfigError(f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name")
+        raise ConfigError(
+            f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name"
+        )

@@ -27,7 +27,9 @@ class PlainProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -52,7 +54,12 @@ class LiveProgress(PlainProgress):
     def __init__(self, steps: int, console: Console) -> None:
         super().__init__(steps, console)
         self._bar = Progress(
-            TextColumn("[bold]step"), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+            TextColumn("[bold]step"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
         )
         self._task = self._bar.add_task("steps", total=steps)
         self._live = Live(self._bar, console=console, refresh_per_second=4)
@@ -61,7 +68,9 @@ class LiveProgress(PlainProgress):
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._live.stop()
 
     def step(self, step: int, metrics: dict[str, float]) -> None:

@@ -41,7 +41,9 @@ class Cursor:
     the position, so it is unique in the run.
     """
 
-    def __init__(self, prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], config: RunConfig, position: int = 0) -> None:
+    def __init__(
+        self, prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], config: RunConfig, position: int = 0
+    ) -> None:
         self._prompt_ids, self._rows = prompt_ids, rows
         self._seed, self._repeat = config.seed, config.samples_per_prompt
         self.position = position
@@ -60,7 +62,10 @@ class Cursor:
 
     def _order(self, epoch: int) -> np.ndarray:
         if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._permutation = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._rows))
+            self._epoch, self._permutation = (
+                epoch,
+                np.random.default_rng([self._seed, epoch]).permutation(len(self._rows)),
+            )
         return self._permutation
 
 
@@ -72,7 +77,9 @@ def held_out_prompts(prompt_ids: Sequence[np.ndarray], rows: Sequence[Row]) -> l
     ]
 
 
-def check_lengths(prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], limit: int, max_response_tokens: int, model: str) -> int:
+def check_lengths(
+    prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], limit: int, max_response_tokens: int, model: str
+) -> int:
     """The longest prompt. Raises ConfigError if one leaves too little of ``limit``, the model's context, for a response."""
     longest = max(range(len(rows)), key=lambda i: len(prompt_ids[i]))
     tokens = len(prompt_ids[longest])

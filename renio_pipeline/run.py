@@ -109,7 +109,11 @@ class Run:
         self.progress.note(f"checkpoint {self.directory.commit_checkpoint(folder, state)}")
 
     def _outcome(
-        self, evaluations: dict[int, Evaluation], first: dict[str, float], raw: np.ndarray, verdicts: list[Verdict | None]
+        self,
+        evaluations: dict[int, Evaluation],
+        first: dict[str, float],
+        raw: np.ndarray,
+        verdicts: list[Verdict | None],
     ) -> dict[str, Any]:
         whole_run = verdict_metrics(raw, raw, verdicts)
         return {

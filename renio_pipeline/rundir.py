@@ -16,19 +16,20 @@ from renio_pipeline.config import RunConfig
 class RunDirectory:
     """Layout::
 
-        config.yaml            resolved
-        metrics.jsonl          a line a step
-        samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict
-        ledger/rank_*.jsonl    what each trainer rank trained on
-        checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json
-        result.json            written at the end
+    config.yaml            resolved
+    metrics.jsonl          a line a step
+    samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict
+    ledger/rank_*.jsonl    what each trainer rank trained on
+    checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json
+    result.json            written at the end
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.path = config.directory
         for name in ("samples", "ledger", "checkpoints"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
-        (self.path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
+        resolved = OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+        (self.path / "config.yaml").write_text(resolved, encoding="utf-8")
 
     @property
     def metrics(self) -> Path:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 Dtype = Literal["float32", "bfloat16"]
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
 OWNED_ENGINE_KEYS = {
-    "model": "student (or teacher.model)", "tokenizer": "student", "dtype": "dtype", "seed": "seed",
-    "tensor_parallel_size": "tensor_parallel", "distributed_executor_backend": "separate_process",
+    "model": "student (or teacher.model)", "tokenizer": "student", "dtype": "{pool}.dtype", "seed": "seed",
+    "tensor_parallel_size": "{pool}.tensor_parallel", "distributed_executor_backend": "{pool}.separate_process",
     "worker_extension_cls": "", "weight_transfer_config": "sync.backend", "logprobs_mode": "", "max_logprobs": "objective.k",
+    "disable_log_stats": "",
 }  # fmt: skip
 OWNED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "trainer.micro_batch_tokens",
     "gradient_accumulation_steps": "trainer.micro_batch_tokens", "gradient_clipping": "trainer.max_grad_norm",
     "bf16": "trainer.dtype", "fp16": "trainer.dtype", "optimizer": "trainer.lr", "scheduler": "trainer.schedule",
+    "zero_optimization.stage": "trainer.zero_stage", "zero_allow_untested_optimizer": "",
+    "zero_force_ds_cpu_optimizer": "", "steps_per_print": "",
 }  # fmt: skip
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Pivotal(Section):
@@ -44,9 +56,13 @@ class Renio(Pivotal):
     """ReNIO sample weights (arXiv 2606.23104)."""
 
     type: Literal["renio"] = "renio"
-    temperature: PositiveFloat = Field(1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)")
+    temperature: PositiveFloat = Field(
+        1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)"
+    )
     normalization: Literal["batch_mean", "clamp", "ema", "none"] = "batch_mean"
-    group_size: PositiveInt | None = Field(None, description="normalise in groups, to reproduce the reference; null: batch")
+    group_size: PositiveInt | None = Field(
+        None, description="normalise in groups, to reproduce the reference; null: batch"
+    )
 
 
 class Uniform(Pivotal):
@@ -78,7 +94,9 @@ class Sampling(Section):
 
 
 class Data(Section):
-    path: str | None = Field(None, description="JSON lines with the task's fields; null: the task makes its own problems")
+    path: str | None = Field(
+        None, description="JSON lines with the task's fields; null: the task makes its own problems"
+    )
     fields: dict[Literal["id", "problem", "answer", "solution"], str] = Field(
         default_factory=dict, description="the file's name for a field, where it differs"
     )
@@ -90,7 +108,9 @@ class Data(Section):
 class Generator(Section):
     dtype: Dtype = "bfloat16"
     tensor_parallel: PositiveInt = 1
-    separate_process: bool = Field(False, description="vLLM's engine in a process of its own; always so if tensor_parallel > 1")
+    separate_process: bool = Field(
+        False, description="vLLM's engine in a process of its own; always so if tensor_parallel > 1"
+    )
     engine: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
 
 
@@ -138,7 +158,9 @@ class Pools(Section):
 
 class Evaluate(Section):
     problems: NonNegativeInt = Field(512, description="held-out problems; 0: no evaluation")
-    every: NonNegativeInt = Field(0, description="steps between evaluations; 0: before the first and after the last only")
+    every: NonNegativeInt = Field(
+        0, description="steps between evaluations; 0: before the first and after the last only"
+    )
     temperature: PositiveFloat = Field(1.0, description="sampling temperature of evaluation")
 
 

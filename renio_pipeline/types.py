@@ -19,7 +19,7 @@ StopReason = Literal["stop", "length"]
 
 
 class Version(NamedTuple):
-    """A weight version. ``incarnation`` rises at every rollback, so that a version is never mistaken for an earlier one."""
+    """A weight version. ``incarnation`` rises at every rollback, so no version is mistaken for an earlier one."""
 
     incarnation: int
     number: int

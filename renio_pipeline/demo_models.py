@@ -1,0 +1,200 @@
+"""Makes the two models of the demo: a teacher that has learnt arithmetic, and a student with known bad habits.
+
+The student has seen solutions that stop early or slip in a step, so that it goes wrong in ways the teacher has not:
+a student that is merely under-trained errs everywhere, and sample weights then have nothing to tell apart.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from renio_pipeline.tasks import Task
+from renio_pipeline.tasks.arithmetic import Arithmetic, noisy_solution
+from renio_pipeline.types import Row
+
+MAX_TOKENS = 128  # the models' context: no problem and solution take more than 50
+_CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'assistant' -%}:{{ message.content }}<eos>{%- else -%}{{ message.content }}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}:{%- endif -%}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One model: its size, what it is taught, and for how long."""
+
+    name: str
+    hidden: int
+    tied: bool  # whether the output head is the embedding
+    early: float = 0.0  # share of the solutions that stop early and guess
+    slip: float = 0.0  # share that slip in one step
+    layers: int = 3
+    steps: int = 2000
+    batch: int = 96
+    peak_lr: float = 3e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Accuracies sampled at temperature 1 on held-out problems, from the weights as saved."""
+
+    teacher_accuracy: float
+    student_accuracy: float
+    seconds: float
+
+
+# Different widths and head tyings, so that the demo goes through the general code paths.
+TEACHER = Recipe(name="teacher", hidden=128, tied=False)
+STUDENT = Recipe(name="student", hidden=96, tied=True, early=0.3, slip=0.3)
+
+
+def make_demo_models(
+    out: Path,
+    *,
+    seed: int = 0,
+    recipes: tuple[Recipe, Recipe] = (TEACHER, STUDENT),
+    progress: Callable[[str], None] = print,
+) -> Report:
+    """Train and save ``out/teacher`` and ``out/student``: minutes on two cores; the same seed gives the same bytes."""
+    started = time.monotonic()
+    tokenizer, task = make_tokenizer(), Arithmetic(seed=seed)
+    found = []
+    for index, recipe in enumerate(recipes):
+        with _two_threads(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + index)
+            model = _train(recipe, tokenizer, task, seed, progress)
+        folder = out / recipe.name
+        model.to(torch.bfloat16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        found.append(accuracy(saved, tokenizer, task.rows("held_out", 1024), task, seed=seed))
+        progress(f"{recipe.name}: accuracy {found[-1]:.3f}, after {time.monotonic() - started:.0f} s, in {folder}")
+    return Report(teacher_accuracy=found[0], student_accuracy=found[1], seconds=time.monotonic() - started)
+
+
+@torch.no_grad()
+def accuracy(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[Row],
+    task: Task,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> float:
+    """The share of ``rows`` that one sampled response each answers correctly, sampling from the whole distribution."""
+    prompts = [
+        tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, tokenize=False) for row in rows
+    ]
+    correct = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for start in range(0, len(rows), 256):
+            chunk = slice(start, start + 256)
+            inputs = tokenizer(prompts[chunk], return_tensors="pt", padding=True, padding_side="left").to(model.device)
+            room = MAX_TOKENS - inputs.input_ids.shape[1]
+            tokens = model.generate(
+                **inputs, max_new_tokens=room, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
+            )
+            texts = tokenizer.batch_decode(tokens[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+            correct += sum(task.verify(row, text) == "correct" for row, text in zip(rows[chunk], texts, strict=True))
+    return correct / len(rows)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, so that any text is lossless and any character of the task is one token; no merges."""
+    vocabulary = {
+        token: index for index, token in enumerate(["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        padding_side="left",
+        model_max_length=MAX_TOKENS,
+        clean_up_tokenization_spaces=False,
+        chat_template=_CHAT_TEMPLATE,
+    )
+
+
+def _train(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, task: Arithmetic, seed: int, progress: Callable[[str], None]
+) -> Qwen3ForCausalLM:
+    model = Qwen3ForCausalLM(_config(recipe, tokenizer)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.peak_lr, total_steps=recipe.steps, cycle_momentum=False
+    )
+    for step, (input_ids, labels) in enumerate(_batches(recipe, tokenizer, task, seed), start=1):
+        loss = model(input_ids=input_ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 100 == 0:
+            progress(f"{recipe.name}: step {step}/{recipe.steps}, loss {loss.item():.4f}")
+    return model.eval()
+
+
+def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=3 * recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,  # the smallest that vLLM's CPU attention takes
+        max_position_embeddings=MAX_TOKENS,
+        tie_word_embeddings=recipe.tied,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+
+
+def _batches(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, task: Arithmetic, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Input ids and labels [B, P+T], padded on the right; no problem comes twice, and the prompt carries no loss."""
+    rng = random.Random(seed)
+    rows = task.rows("train", recipe.steps * recipe.batch)
+    for start in range(0, len(rows), recipe.batch):
+        inputs, labels = [], []
+        for row in rows[start : start + recipe.batch]:
+            prompt = tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, return_dict=False)
+            text = noisy_solution(row.problem, rng, early=recipe.early, slip=recipe.slip).text
+            solution = tokenizer.encode(text) + [tokenizer.eos_token_id]
+            inputs.append(torch.tensor(prompt + solution))
+            labels.append(torch.tensor([-100] * len(prompt) + solution))
+        pad = torch.nn.utils.rnn.pad_sequence
+        yield (
+            pad(inputs, batch_first=True, padding_value=tokenizer.pad_token_id),
+            pad(labels, batch_first=True, padding_value=-100),
+        )
+
+
+@contextmanager
+def _two_threads() -> Iterator[None]:
+    # Sums are split by thread: another count gives other bytes.
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

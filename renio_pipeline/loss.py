@@ -1,0 +1,59 @@
+"""From divergences per token to one number (ALGORITHM: "Loss"; arXiv 2606.23104).
+
+L = (1/B) Σ_b w_b · (Σ_t d_bt) / max(1, T_b), over the *global* batch, so that the loss and its gradient do not depend
+on how the batch is split over micro-batches and ranks: the parts add up.
+
+Shape legend: B sequences, T response tokens (right-padded), T_b those of sequence b.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from renio_pipeline.divergence import at_least_fp32
+
+
+def weighted_loss(per_token: Tensor, mask: Tensor, weights: Tensor, *, batch_size: int | None = None) -> Tensor:
+    """The weighted mean over sequences of each one's mean over its tokens, a scalar in the unit of `per_token`.
+
+    per_token [B, T]: nats.
+    mask [B, T]: true on response tokens; the others are ignored, in the value and in the gradient, whatever they hold.
+    weights [B]: of the samples, taken as constants.
+    batch_size: sequences in the global batch, of which these may be a part (an empty one too: its loss is a zero that
+    can be differentiated). None: these are all.
+
+    Computed in float32, or float64 where `per_token` is. Raises ValueError for shapes that do not fit and for a
+    batch_size below the number of sequences given, or below 1.
+    """
+    means = per_sample_mean(per_token, mask)
+    if weights.shape != means.shape:
+        raise ValueError(f"weights must be one per sequence, {tuple(means.shape)}, got {tuple(weights.shape)}")
+    total = len(means) if batch_size is None else batch_size
+    if total < max(1, len(means)):
+        raise ValueError(f"batch_size is that of the global batch: at least 1 and {len(means)} given here, got {total}")
+    return (weights.detach().to(means.dtype) * means).sum() / total
+
+
+def per_sample_mean(per_token: Tensor, mask: Tensor) -> Tensor:
+    """Each sequence's mean over its response tokens, [B], 0 for an empty response; arguments as in `weighted_loss`."""
+    if per_token.ndim != 2 or per_token.shape != mask.shape:
+        raise ValueError(f"per_token and mask must both be [B, T], got {tuple(per_token.shape)}, {tuple(mask.shape)}")
+    mask = mask.bool()
+    kept = at_least_fp32(per_token).masked_fill(~mask, 0.0)  # not a product: 0 · NaN is NaN
+    return kept.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def sampled_token_loss(student_logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
+    """The policy gradient's loss (k1) per token, [B, T]: −A · log p_S, where A = log p_T − log p_S is held constant.
+
+    student_logprobs (with gradient), teacher_logprobs [B, T]: nats, of the sampled tokens. Padding must be finite: its
+    gradient is 0 times A.
+    It takes the place of a divergence, with the same weights and means. Its value means nothing; its gradient, averaged
+    over tokens that the student samples, is that of the reverse KL. Raises ValueError for shapes that differ.
+    """
+    if student_logprobs.shape != teacher_logprobs.shape:
+        shapes = f"{tuple(student_logprobs.shape)}, {tuple(teacher_logprobs.shape)}"
+        raise ValueError(f"student_logprobs and teacher_logprobs must both be [B, T], got {shapes}")
+    student = at_least_fp32(student_logprobs)
+    advantage = (at_least_fp32(teacher_logprobs) - student).detach()
+    return -advantage * student

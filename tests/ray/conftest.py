@@ -1,0 +1,57 @@
+"""One Ray cluster for all tests here, and helpers to start the pipeline's own actors in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import ray
+
+from renio_pipeline.config import RunConfig, load
+from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.types import TrainSample
+
+ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, namespace="renio")
+    yield
+    ray.shutdown()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+def demo(*overrides: str) -> tuple[RunConfig, Prepared]:
+    """The demo's configuration with few problems, and its data."""
+    config = load(ROOT / "configs/demo.yaml", ["data.problems=64", "evaluate.problems=32", *overrides])
+    return config, prepare(config)
+
+
+def samples_of(prepared: Prepared, count: int, seed: int = 0) -> list[TrainSample]:
+    """Samples with worked solutions as responses, and log-probabilities that only fill the fields."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for i in range(count):
+        ids = np.asarray(prepared.tokenizer(prepared.rows[i].solution, add_special_tokens=False)["input_ids"], np.int32)
+        noise = rng.normal(-1, 0.3, len(ids)).astype(np.float32)
+        samples.append(
+            TrainSample(
+                sample_id=i, prompt_ids=prepared.prompt_ids[i], response_ids=ids, student_logprobs=noise,
+                teacher_logprobs=noise - 0.1, weight=float(rng.uniform(0.2, 2.0)),
+            )  # fmt: skip
+        )
+    return samples
+
+
+def kill(actors: Sequence[Any]) -> None:
+    for actor in actors:
+        ray.kill(actor)

@@ -1,0 +1,107 @@
+"""Whole runs of the command line, on real engines, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ray.conftest import ROOT
+
+SHORT = ["steps=3", "batch_size=16", "evaluate.problems=32", "checkpoint.every=2"]
+# What a repetition must give again: everything but times, rates and the memory of a process.
+VARIES = ("time/", "idle/", "memory/", "sync/publish", "sync/receive")
+
+
+def renio(*arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=timeout
+    )  # fmt: skip
+
+
+def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    done = renio("train", "--config", "configs/demo.yaml", f"run_dir={folder}", *SHORT, *overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(VARIES)} for line in lines]
+
+
+def responses(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted((folder / "samples").iterdir()) for line in path.read_text().splitlines()]
+
+
+POOLS = [f"pools.{pool}.replicas=2" for pool in ("generator", "teacher", "trainer")]
+SMALL = [f"pools.{pool}.cpus=0.25" for pool in ("generator", "teacher", "trainer")]
+
+
+@pytest.fixture(scope="module")
+def two_of_each(tmp_path_factory: Any) -> Path:
+    """A deterministic run with two generators, two teachers and two trainer ranks."""
+    folder: Path = tmp_path_factory.mktemp("runs") / "two"
+    train(folder, "deterministic=true", "trainer.zero_stage=2", *POOLS, *SMALL)
+    return folder
+
+
+def test_two_of_each_finish_and_share_the_work(two_of_each: Path) -> None:
+    lines, written = metrics(two_of_each), responses(two_of_each)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert {r["generator"] for r in written} == {"0", "1"} == {r["teacher"] for r in written}
+    assert [r["version"] for r in written] == ["0.0"] * 16 + ["0.1"] * 16 + ["0.2"] * 16
+    assert max(line["mismatch/logprob_abs_max"] for line in lines) < 1e-4
+
+
+def test_every_sample_is_trained_on_exactly_once(two_of_each: Path) -> None:
+    ledgers = [
+        json.loads(line) for rank in (0, 1) for line in (two_of_each / f"ledger/rank_{rank}.jsonl").read_text().splitlines()
+    ]
+    trained = sorted(i for entry in ledgers for i in entry["sample_ids"])
+    assert trained == sorted(r["sample_id"] for r in responses(two_of_each)) == list(range(48))
+
+
+def test_a_deterministic_run_repeats_digit_for_digit(two_of_each: Path, tmp_path: Path) -> None:
+    train(tmp_path / "again", "deterministic=true", "trainer.zero_stage=2", *POOLS, *SMALL)
+    assert metrics(tmp_path / "again") == metrics(two_of_each)
+    assert responses(tmp_path / "again") == responses(two_of_each)
+
+
+def test_weights_of_one_give_another_loss_from_the_same_samples(two_of_each: Path, tmp_path: Path) -> None:
+    train(tmp_path / "uniform", "deterministic=true", "trainer.zero_stage=2", *POOLS, *SMALL, "weighting.type=uniform")
+    renio_lines, uniform_lines = metrics(two_of_each), metrics(tmp_path / "uniform")
+    assert responses(tmp_path / "uniform")[0]["token_ids"] == responses(two_of_each)[0]["token_ids"]
+    assert uniform_lines[0]["divergence"] == pytest.approx(renio_lines[0]["divergence"], abs=1e-6)
+    assert uniform_lines[0]["weights/max"] == 1
+    for with_weights, without in zip(renio_lines, uniform_lines, strict=True):
+        assert abs(with_weights["loss"] - without["loss"]) > 1e-3
+
+
+def test_a_checkpoint_loads_in_transformers_and_in_vllm(two_of_each: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = two_of_each / "checkpoints/step_000003/hf"
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    sample = responses(two_of_each)[-1]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.decode(sample["token_ids"], skip_special_tokens=True) == sample["response"]
+    assert model.generation_config.eos_token_id is not None
+    done = renio("eval", "--config", "configs/demo.yaml", f"student={folder}", "evaluate.problems=32")
+    assert done.returncode == 0, done.stderr
+    assert "of 32 held-out problems" in done.stdout
+
+
+def test_checkpoints_come_when_asked_and_at_the_end(two_of_each: Path) -> None:
+    assert sorted(p.name for p in (two_of_each / "checkpoints").iterdir()) == ["step_000002", "step_000003"]
+    state = json.loads((two_of_each / "checkpoints/step_000003/run.json").read_text())
+    assert state == {"step": 3, "samples_drawn": 48, "version": [0, 3], "running_mean": None}

@@ -1,0 +1,149 @@
+"""A run as its users start it: under ``ray job submit``; and what is left when its driver dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.ray.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+QUICK = ["batch_size=8", "evaluate.problems=8", "data.problems=64"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: object, seconds: float) -> bool:
+    """Whether ``condition()`` came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.5)
+    return False
+
+
+@pytest.fixture(scope="module")
+def running_cluster() -> Iterator[dict[str, str]]:
+    """A cluster started with ``ray start --head``, asking for a token; the environment to reach it."""
+    folder = Path("/tmp") / f"renio-{secrets.token_hex(4)}"  # short: Ray's socket paths have a limit
+    gcs, dashboard = free_port(), free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+    }  # fmt: skip
+    head = subprocess.Popen(
+        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--dashboard-port={dashboard}",
+         f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1"],
+        env={k: v for k, v in environment.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        listing = [BIN / "ray", "job", "list"]
+        up = wait_until(lambda: subprocess.run(listing, env=environment, capture_output=True).returncode == 0, 120)
+        assert up, "the cluster's job server did not come up"
+        yield environment
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_run_under_ray_job_submit(running_cluster: dict[str, str], tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [BIN / "ray", "job", "submit", "--working-dir", ".", "--",
+         "renio", "train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", "steps=2", *QUICK],
+        cwd=ROOT, env=running_cluster, text=True, capture_output=True, timeout=400,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "step 2/2" in shown.stdout
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+
+
+def test_a_cluster_without_the_token_is_closed(running_cluster: dict[str, str]) -> None:
+    without = {k: v for k, v in running_cluster.items() if k != "RAY_AUTH_TOKEN"} | {"RAY_AUTH_TOKEN": "0" * 64}
+    assert subprocess.run([BIN / "ray", "job", "list"], env=without, capture_output=True).returncode != 0
+
+
+def test_a_relative_run_directory_on_a_running_cluster_is_refused(running_cluster: dict[str, str]) -> None:
+    shown = _renio(["train", "--config", "configs/demo.yaml", "run_dir=runs/relative", *QUICK], running_cluster)
+    assert shown.wait(200) == 2
+    assert b"run_dir: 'runs/relative' must be an absolute path" in shown.stderr.read()  # type: ignore[union-attr]
+    assert not (ROOT / "runs/relative").exists()
+
+
+def test_pools_larger_than_the_cluster_are_refused_before_any_engine(running_cluster: dict[str, str], tmp_path: Path) -> None:
+    more = ["pools.generator.replicas=3", "pools.generator.cpus=1", "pools.teacher.gpus=1"]
+    for overrides, text in ((more[:2], b"the pools ask for 4.1 CPUs"), (more[2:], b"the pools ask for 1 GPUs")):
+        arguments = ["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", *QUICK, *overrides]
+        shown = _renio(arguments, running_cluster)
+        assert shown.wait(200) == 2
+        assert text in shown.stderr.read()  # type: ignore[union-attr]
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("cluster", ["own", "running"])
+def test_a_killed_driver_leaves_nothing_behind(cluster: str, running_cluster: dict[str, str], tmp_path: Path) -> None:
+    """SIGKILL in mid-run, with an engine in a process of its own: everything it started is gone within a minute."""
+    environment = running_cluster
+    if cluster == "own":
+        environment = {k: v for k, v in running_cluster.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+    overrides = [f"run_dir={tmp_path / 'run'}", "steps=5000", "generator.separate_process=true", *QUICK]
+    driver = _renio(["train", "--config", "configs/demo.yaml", *overrides], environment)
+    metrics = tmp_path / "run/metrics.jsonl"
+    assert wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, 240), "the run did not get going"
+    own_tree = psutil.Process(driver.pid).children(recursive=True) if cluster == "own" else []
+    mine = own_tree or [p for p in psutil.process_iter() if _is_of_the_run(p)]
+    assert sum("VLLM" in _title(p) or "EngineCore" in _title(p) for p in mine) >= 1, [_title(p) for p in mine]
+    if cluster == "running":
+        second = _renio(["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'second'}", *QUICK], environment)
+        assert second.wait(200) == 2
+        assert b"a run 'demo' is live on this cluster" in second.stderr.read()  # type: ignore[union-attr]
+    driver.kill()
+    driver.wait()
+    gone = wait_until(lambda: not any(_alive(p) for p in mine), 60)
+    assert gone, [_title(p) for p in mine if _alive(p)]
+
+
+def _renio(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _is_of_the_run(process: psutil.Process) -> bool:
+    """Actors and vLLM's own processes; idle Ray workers of a running cluster are the cluster's."""
+    title = _title(process)
+    return any(part in title for part in ("Generator", "Teacher", "TrainerRank", "Weigher", "Control", "VLLM", "EngineCore"))
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
