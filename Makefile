@@ -9,13 +9,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 setup: $(STAMP)
 
+$(STAMP): $(VENV)/.packages pyproject.toml
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 # torch comes with its dependencies, so that whatever build of it is at hand is whole; all else is exactly the lock list.
 # PIP_ARGS may name an index, for example one with torch's much smaller CPU build.
-$(STAMP): requirements-cpu.lock pyproject.toml
+$(VENV)/.packages: requirements-cpu.lock
 	$(shell command -v $(PYTHON) || echo python3) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) --constraint requirements-cpu.lock torch setuptools wheel ninja
 	$(BIN)/pip install --quiet $(PIP_ARGS) --no-deps --no-build-isolation --requirement requirements-cpu.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: $(STAMP)

@@ -154,4 +154,4 @@ class EngineLoop:
         self.busy_seconds += time.perf_counter() - started
         for output in outputs:
             if output.finished:
-                self._under_way.pop(output.request_id).set_result(output)  # type: ignore[arg-type]
+                self._under_way.pop(output.request_id).set_result(output)

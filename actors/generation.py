@@ -142,8 +142,8 @@ class Generator:
         return Written(
             sample_id=sample_id,
             token_ids=np.asarray(completion.token_ids, np.int32),
-            logprobs=np.asarray(completion.logprobs.logprobs, np.float32),  # type: ignore[union-attr]
-            stop_reason=completion.finish_reason,  # type: ignore[arg-type]
+            logprobs=np.asarray(completion.logprobs.logprobs, np.float32),
+            stop_reason=completion.finish_reason,
             version=self._version,
         )
 

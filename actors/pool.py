@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
@@ -178,7 +179,7 @@ class TeacherPool:
                 scored += await self._score_batch(replica, batch)
             return scored
 
-        return sum(await asyncio.gather(*map(serve, range(self.size))), [])
+        return list(itertools.chain.from_iterable(await asyncio.gather(*map(serve, range(self.size)))))
 
     async def _score_batch(self, replica: int, batch: Sequence[Rollout]) -> list[ScoredRollout]:
         requests = [

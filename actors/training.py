@@ -20,8 +20,6 @@ from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:
-    import torch
-
     from renio_pipeline.types import TopK
 
 
@@ -68,9 +66,8 @@ class TrainerRank:
         self._engine = build(self._spec, self._world_size)
 
     @property
-    def _lm(self) -> torch.nn.Module:
-        lm: torch.nn.Module = self._engine.module.lm
-        return lm
+    def _lm(self) -> Any:
+        return self._engine.module.lm
 
     def connect(
         self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int
@@ -117,7 +114,7 @@ class TrainerRank:
         """
         import torch
 
-        from renio_pipeline.student import micro_batch_loss, non_finite_samples, per_row
+        from renio_pipeline.student import micro_batch_loss, non_finite_samples
 
         started = time.perf_counter()
         total = RankReport(

@@ -11,8 +11,10 @@ Every backend follows vLLM's protocol: start_weight_update, update_weights (once
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from multiprocessing import shared_memory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK_BYTES = 256 * 2**20
+SEND_SECONDS = 1800.0  # a native transfer that takes longer has failed
+ABORT_SECONDS = 30.0  # for what a failed transfer has under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,12 @@ class SyncClient:
         self.workers = list(workers)
         self.version = Version(0, 0)
         self.receive_seconds = 0.0
+        self.failure: Future[None] = Future()  # of update_weights, for a sender that is blocked in its own half of it
         self._call = call or _call_actors
+
+    def begin(self, version: Version) -> None:
+        """Before each round: what ``finish_weight_update`` will say."""
+        self.version, self.receive_seconds, self.failure = version, 0.0, Future()
 
     @property
     def world_size(self) -> int:
@@ -76,7 +85,11 @@ class SyncClient:
         self._call(self.engines, "start_weight_update", None)
 
     def update_weights(self, update_info: Any) -> None:
-        seconds = self._call(self.engines, "update_weights", [update_info] * len(self.engines))
+        try:
+            seconds = self._call(self.engines, "update_weights", [update_info] * len(self.engines))
+        except BaseException as error:
+            self.failure.set_exception(error)
+            raise
         self.receive_seconds += max((s or 0.0 for s in seconds), default=0.0)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
@@ -87,7 +100,7 @@ def _call_actors(engines: Sequence[Any], method: str, arguments: Sequence[Any] |
     import ray
 
     given: Sequence[tuple[Any, ...]] = [()] * len(engines) if arguments is None else [(a,) for a in arguments]
-    return ray.get([getattr(e, method).remote(*a) for e, a in zip(engines, given, strict=True)])  # type: ignore[no-any-return]
+    return ray.get([getattr(e, method).remote(*a) for e, a in zip(engines, given, strict=True)])
 
 
 class HostSender:
@@ -99,17 +112,22 @@ class HostSender:
             client.init_weight_transfer_engine({})
 
     def send(self, version: Version) -> SyncReceipt:
+        pairs = iter(self._source)
+        try:
+            if self._rank:
+                return SyncReceipt(version=version, bytes=0, publish_seconds=0, receive_seconds=0, seconds=0)
+            return self._drive(version, pairs)
+        finally:
+            _exhaust(pairs)
+
+    def _drive(self, version: Version, pairs: Iterator[Any]) -> SyncReceipt:
         started = time.perf_counter()
-        if self._rank:
-            for _ in self._source:  # gathering is a collective of all ranks
-                pass
-            return SyncReceipt(version=version, bytes=0, publish_seconds=0, receive_seconds=0, seconds=0)
         client = self._client
-        client.version, client.receive_seconds = version, 0.0
+        client.begin(version)
         client.start_weight_update()
         publish = 0.0
         sent = 0
-        chunks = pack_chunks(self._source, self._chunk_bytes)
+        chunks = pack_chunks(pairs, self._chunk_bytes)
         while True:
             before = time.perf_counter()
             chunk = next(chunks, None)
@@ -126,6 +144,12 @@ class HostSender:
         )  # fmt: skip
 
 
+def _exhaust(pairs: Iterator[Any]) -> None:
+    """Gathering is a collective of all ranks: a rank that is done, or has failed, still takes part in what is left."""
+    for _ in pairs:
+        pass
+
+
 def _put(chunk: dict[str, Any]) -> dict[str, Any]:
     import ray
 
@@ -134,8 +158,6 @@ def _put(chunk: dict[str, Any]) -> dict[str, Any]:
 
 def pack_chunks(pairs: Any, chunk_bytes: int) -> Iterator[dict[str, Any]]:
     """Group (name, tensor) pairs into flat byte arrays of about ``chunk_bytes``, with their layout beside them."""
-    import torch
-
     group: list[tuple[str, torch.Tensor]] = []
     size = 0
     for name, tensor in pairs:
@@ -198,22 +220,84 @@ class HostReceiver:
 class NativeSender:
     """vLLM's own trainer engine of a backend (``nccl``, ``ipc``) behind ``send``.
 
-    After a broadcast that failed the group is unusable: the sender must be made anew, on a fresh port.
+    A broadcast waits for ever once a receiver has failed, so the first rank's engine runs on a thread: ``send`` raises as
+    soon as a receiver has failed, or after ``seconds``. The group is unusable then, and the sender must be made anew, on a
+    fresh port.
     """
 
-    def __init__(self, init_info: Any, source: Any, client: SyncClient, *, rank: int) -> None:
+    def __init__(
+        self, init_info: Any, source: Any, client: SyncClient, *, rank: int, seconds: float = SEND_SECONDS
+    ) -> None:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
-        self._source, self._client, self._rank = source, client, rank
-        self._engine = WeightTransferTrainerFactory.trainer_init(init_info, client=client, source=source)
+        self._source, self._client, self._rank, self._seconds = _Round(source), client, rank, seconds
+        self._broken = False
+        self._engine = WeightTransferTrainerFactory.trainer_init(init_info, client=client, source=self._source)
 
     def send(self, version: Version) -> SyncReceipt:
+        import torch
+
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()  # engines read on streams of their own, which do not wait for the optimizer's
         started = time.perf_counter()
-        self._client.version = version
-        self._engine.send_weights()
-        size = sum(int(np.prod(m.shape)) * m.dtype.itemsize for m in self._source.metadata()) if self._rank == 0 else 0
+        self._client.begin(version)
+        self._source.begin()
+        size = 0
+        if self._rank:
+            self._send()
+        else:
+            self._watch(version)
+            size = sum(int(np.prod(m.shape)) * m.dtype.itemsize for m in self._source.metadata())
         seconds = time.perf_counter() - started
         return SyncReceipt(version=version, bytes=size, publish_seconds=0, receive_seconds=0, seconds=seconds)
+
+    def _send(self) -> None:
+        try:
+            if self._broken:
+                raise RuntimeError("an earlier transfer failed and its group is unusable: connect the generators again")
+            self._engine.send_weights()
+        finally:
+            self._source.finish()
+
+    def _watch(self, version: Version) -> None:
+        sent: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                self._send()
+            except BaseException as error:
+                sent.set_exception(error)
+            else:
+                sent.set_result(None)
+
+        threading.Thread(target=run, name="send", daemon=True).start()
+        failure = self._client.failure
+        wait([sent, failure], self._seconds, FIRST_COMPLETED)
+        if sent.done() and sent.exception() is None:
+            return
+        ended = [part for part in (failure, sent) if part.done()]
+        self._broken = True
+        self._engine.shutdown()  # aborts a broadcast under way, so that the thread can end
+        wait([sent], ABORT_SECONDS)
+        for part in ended:
+            part.result()  # raises
+        raise TimeoutError(f"version {version} was not sent within {self._seconds:g} s")
+
+
+class _Round:
+    """A source whose pass under way can be brought to its end."""
+
+    def __init__(self, source: Any) -> None:
+        self._source, self.metadata = source, source.metadata
+
+    def begin(self) -> None:
+        self._pairs = iter(self._source)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._pairs
+
+    def finish(self) -> None:
+        _exhaust(self._pairs)
 
 
 def make_sender(

@@ -102,6 +102,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _run(config: RunConfig, address: str | None) -> dict[str, Any]:
     from actors import launch
+    from renio_pipeline.metrics import JsonlSink, PrometheusSink
     from renio_pipeline.preflight import check_run_dir
     from renio_pipeline.progress import make_progress
     from renio_pipeline.run import Run
@@ -115,13 +116,17 @@ def _run(config: RunConfig, address: str | None) -> dict[str, Any]:
         check_run_dir(config)
         prepared = launch.check(config, prepared)
         control = launch.claim(config)
+        endpoint = [PrometheusSink(config.name, config.metrics_port)] if config.metrics_port else []
         directory = RunDirectory(config)
         with make_progress(config.steps) as progress:
             progress.note(f"run {config.name} in {directory.path}: starting the engines")
 
             async def go() -> dict[str, Any]:
                 stages = await launch.start(config, prepared)
-                run = Run(config=config, prepared=prepared, stages=stages, directory=directory, progress=progress)
+                run = Run(
+                    config=config, prepared=prepared, stages=stages, directory=directory, progress=progress,
+                    sinks=[JsonlSink(directory.metrics), *endpoint],
+                )  # fmt: skip
                 return await run.run()
 
             outcome = asyncio.run(go())

@@ -51,6 +51,7 @@ class RunConfig(Section):
     pools: schema.Pools = schema.Pools()
     evaluate: schema.Evaluate = schema.Evaluate()
     checkpoint: schema.Checkpoint = schema.Checkpoint()
+    metrics_port: int | None = Field(None, ge=1, lt=2**16, description="Prometheus endpoint of the run, on the driver's node")
 
     @property
     def directory(self) -> Path:

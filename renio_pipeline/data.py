@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.schema import FieldName
 from renio_pipeline.types import Row
 
 
-def read_rows(path: str, fields: Mapping[str, str], *, key: str = "data.path") -> list[Row]:
+def read_rows(path: str, fields: Mapping[FieldName, str], *, key: str = "data.path") -> list[Row]:
     """Read ``path``: a JSON object a line, with ``problem`` and optionally ``id``, ``answer``, ``solution``.
 
     Args:
@@ -38,7 +39,7 @@ def read_rows(path: str, fields: Mapping[str, str], *, key: str = "data.path") -
     return list(rows.values())
 
 
-def _row(line: str, number: int, path: str, fields: Mapping[str, str], key: str) -> Row:
+def _row(line: str, number: int, path: str, fields: Mapping[FieldName, str], key: str) -> Row:
     where = f"{key}: {path}, line {number}"
     try:
         record = json.loads(line)
@@ -53,8 +54,9 @@ def _row(line: str, number: int, path: str, fields: Mapping[str, str], key: str)
         raise ConfigError(
             f"{where}: field {name!r} must be text that is not empty; the line has {has} (data.fields maps names)"
         )
-    optional = {}
-    for field in ("answer", "solution"):
+    optional: dict[str, str | None] = {}
+    names: tuple[FieldName, ...] = ("answer", "solution")
+    for field in names:
         value = record.get(fields.get(field, field))
         if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
             raise ConfigError(

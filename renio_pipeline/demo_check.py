@@ -15,12 +15,13 @@ def faults(outcome: dict[str, Any]) -> list[str]:
     first = outcome["first_step"]
     evaluations = [outcome["evaluations"][step]["accuracy"] for step in sorted(outcome["evaluations"])]
     gain = evaluations[-1] - evaluations[0]
+    pivotal = first["pivotal/fraction"]
     checks = {
         f"accuracy rose by {gain:.1%}, expected at least {MIN_GAIN:.0%}": gain >= MIN_GAIN,
         f"AUROC of the weights is {outcome['auroc']}, expected at least {MIN_AUROC}": (outcome["auroc"] or 0)
         >= MIN_AUROC,
-        f"{first['pivotal/fraction']:.1%} of the first step's tokens are pivotal, expected {PIVOTAL[0]:.0%} to {PIVOTAL[1]:.0%}": (
-            PIVOTAL[0] <= first["pivotal/fraction"] <= PIVOTAL[1]
+        f"{pivotal:.1%} of the first step's tokens are pivotal, expected {PIVOTAL[0]:.0%} to {PIVOTAL[1]:.0%}": (
+            PIVOTAL[0] <= pivotal <= PIVOTAL[1]
         ),
         f"in the first step wrong answers weigh {first.get('weights/wrong_over_right')} times what right ones do, "
         f"expected at least {MIN_WRONG_OVER_RIGHT}": first.get("weights/wrong_over_right", 0) >= MIN_WRONG_OVER_RIGHT,

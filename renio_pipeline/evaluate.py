@@ -50,4 +50,5 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     p, z2 = successes / trials, Z_95**2
     centre = p + z2 / (2 * trials)
     spread = Z_95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
-    return (centre - spread) / (1 + z2 / trials), (centre + spread) / (1 + z2 / trials)
+    low, high = (centre - spread) / (1 + z2 / trials), (centre + spread) / (1 + z2 / trials)
+    return max(0.0, low), min(1.0, high)  # rounding leaves -4e-18 where nothing succeeded

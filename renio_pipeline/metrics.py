@@ -6,6 +6,9 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
+
+from renio_pipeline.config import ConfigError
 
 # name -> (unit, meaning). A "*" stands for a pool.
 METRICS: dict[str, tuple[str, str]] = {
@@ -53,6 +56,12 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 
 
+class Sink(Protocol):
+    def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class JsonlSink:
     """``metrics.jsonl``: one line a step, flushed, so that a reader sees the run as it goes."""
 
@@ -72,6 +81,49 @@ class JsonlSink:
 
     def close(self) -> None:
         self._file.close()
+
+
+class PrometheusSink:
+    """The run's latest metrics as gauges on ``http://0.0.0.0:PORT/metrics``, each with the label ``run``.
+
+    ``time/step`` becomes ``renio_time_step_seconds``: slashes to underscores, the unit at the end.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+
+    def __init__(self, run: str, port: int) -> None:
+        from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+        registry = CollectorRegistry()
+        self._gauges = {
+            name: Gauge(prometheus_name(name), meaning, ["run"], registry=registry).labels(run)
+            for name, (_, meaning) in METRICS.items()
+        }
+        try:
+            self._server, self._thread = start_http_server(port, registry=registry)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"metrics_port: {port} cannot be used: {reason}; choose another or null") from None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._gauges[name].set(value)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def prometheus_name(name: str) -> str:
+    """
+    >>> prometheus_name("time/step")
+    'renio_time_step_seconds'
+    """
+    unit = METRICS[name][0]
+    base = "renio_" + name.replace("/", "_")
+    return f"{base}_{unit}" if unit in ("seconds", "bytes") and not base.endswith(unit) else base
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

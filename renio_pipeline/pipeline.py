@@ -118,6 +118,7 @@ async def train_step(
     scored = await stages.teachers.score(clock.first_and_last(responses))
     clock.mark("scored")
 
+    exactly_once(scored, prompts)
     on_policy(scored, version)
     own = await _student_logprobs(stages, config, scored, step)
     weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
@@ -134,6 +135,12 @@ async def train_step(
         step=step, scored=scored, weighed=weighed, report=report, publication=publication, idle=idle,
         seconds=clock.stages(),
     )  # fmt: skip
+
+
+def exactly_once(scored: Sequence[ScoredRollout], prompts: Sequence[Prompt]) -> None:
+    """Every sample that was sent out must have come back, once, in the order of sample ids."""
+    sent, came = [p.sample_id for p in prompts], [s.rollout.sample_id for s in scored]
+    assert came == sorted(sent), f"samples {sorted(sent)} were sent out, {came} came back"
 
 
 def on_policy(scored: Sequence[ScoredRollout], version: Version) -> None:

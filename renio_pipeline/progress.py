@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ class PlainProgress:
     def __init__(self, steps: int, console: Console | None = None) -> None:
         self._steps = steps
         self._console = console or Console(highlight=False, soft_wrap=True)
-        self._started = time.monotonic()
+        self._times: deque[float] = deque(maxlen=20)  # when the latest steps ended
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +37,9 @@ class PlainProgress:
         self._console.print(text, markup=False)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
-        left = (time.monotonic() - self._started) / step * (self._steps - step)
+        self._times.append(time.monotonic())
+        pace = (self._times[-1] - self._times[0]) / max(1, len(self._times) - 1) or metrics["time/step"]
+        left = pace * (self._steps - step)
         accuracy = f"  accuracy {metrics['reward/accuracy']:.2f}" if "reward/accuracy" in metrics else ""
         rate = metrics["tokens/generated"] / metrics["time/step"]
         self.note(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.evaluate import Evaluation, evaluate
-from renio_pipeline.metrics import JsonlSink
+from renio_pipeline.metrics import Sink
 from renio_pipeline.pipeline import Stages, StepResult, train_step
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.prompts import Cursor, held_out_prompts
@@ -35,12 +36,12 @@ class Run:
     stages: Stages
     directory: RunDirectory
     progress: Progress
-    version: Version = Version(0, 0)
+    sinks: Sequence[Sink]
+    version: Version = field(default_factory=lambda: Version(0, 0))
 
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
         config = self.config
-        sink = JsonlSink(self.directory.metrics)
         cursor = Cursor(self.prepared.prompt_ids, self.prepared.rows, config)
         evaluations: dict[int, Evaluation] = {}
         raw: list[np.ndarray] = []
@@ -62,12 +63,14 @@ class Run:
                     evaluations[step] = await self._evaluate(step)
                     metrics["eval/accuracy"] = evaluations[step].accuracy
                     metrics["eval/response_tokens"] = evaluations[step].response_tokens
-                sink.write(step, metrics)
+                for sink in self.sinks:
+                    sink.write(step, metrics)
                 self.progress.step(step, metrics)
                 if self._due(step, config.checkpoint.every):
                     await self._checkpoint(step, cursor)
         finally:
-            sink.close()
+            for sink in self.sinks:
+                sink.close()
         outcome = self._outcome(evaluations, first, np.concatenate(raw), verdicts)
         self.directory.write_result(outcome)
         return outcome

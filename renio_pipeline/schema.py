@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 Dtype = Literal["float32", "bfloat16"]
+FieldName = Literal["id", "problem", "answer", "solution"]
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
 OWNED_ENGINE_KEYS = {
@@ -97,7 +98,7 @@ class Data(Section):
     path: str | None = Field(
         None, description="JSON lines with the task's fields; null: the task makes its own problems"
     )
-    fields: dict[Literal["id", "problem", "answer", "solution"], str] = Field(
+    fields: dict[FieldName, str] = Field(
         default_factory=dict, description="the file's name for a field, where it differs"
     )
     problems: PositiveInt = Field(4096, description="how many training problems a generating task makes")

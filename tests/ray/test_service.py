@@ -21,6 +21,11 @@ from tests.ray.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 QUICK = ["batch_size=8", "evaluate.problems=8", "data.problems=64"]
+# What no other whole run covers: bf16, the sampled-token loss, weights by the trainer's log-probabilities, two samples a prompt.
+OTHER_WAYS = [
+    "generator.dtype=bfloat16", "teacher.dtype=bfloat16", "trainer.dtype=bfloat16", "objective={type: sampled}",
+    "student_logprobs=trainer", "samples_per_prompt=2",
+]  # fmt: skip
 
 
 def free_port() -> int:
@@ -68,13 +73,17 @@ def running_cluster() -> Iterator[dict[str, str]]:
 def test_a_run_under_ray_job_submit(running_cluster: dict[str, str], tmp_path: Path) -> None:
     shown = subprocess.run(
         [BIN / "ray", "job", "submit", "--working-dir", ".", "--",
-         "renio", "train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", "steps=2", *QUICK],
+         "renio", "train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", "steps=2", *QUICK, *OTHER_WAYS],
         cwd=ROOT, env=running_cluster, text=True, capture_output=True, timeout=400,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "step 2/2" in shown.stdout
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
+    assert [line["payload/bytes"] for line in lines] == [0, 0]
+    written = [json.loads(line) for line in (tmp_path / "run/samples/step_000001.jsonl").read_text().splitlines()]
+    assert [w["row"] for w in written[::2]] == [w["row"] for w in written[1::2]]
+    assert any(a["token_ids"] != b["token_ids"] for a, b in zip(written[::2], written[1::2], strict=True))
 
 
 def test_a_cluster_without_the_token_is_closed(running_cluster: dict[str, str]) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
+import torch
 
 from actors import launch
 from actors.generation import WriteRequest
 from actors.pool import GeneratorPool
 from actors.trainer_group import TrainerGroup
+from actors.weight_sync import _put, pack_chunks
 from renio_pipeline.config import RunConfig
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import TrainBatch, TrainSample, Version
@@ -106,6 +109,19 @@ def test_sampling_at_another_temperature_reports_log_probabilities_at_the_distil
     ratio_seen, ratio_expected = seen / seen[0], expected / expected[0]
     error = np.abs(np.log(ratio_seen / ratio_expected))
     assert (error < 5 * np.sqrt(1 / (seen * draws) + 1 / (seen[0] * draws))).all(), (ratio_seen, ratio_expected)
+
+
+def test_an_update_that_misses_a_layer_is_an_error(pair: Pair) -> None:
+    """The last test of each engine: it is left without a layer's weights."""
+    state = ray.get(pair.trainers.ranks[0].state.remote())
+    lost = "model.layers.1.mlp.down_proj.weight"
+    assert state.pop(lost) is not None
+    generator = pair.generators.replicas[0]
+    ray.get(generator.start_weight_update.remote())
+    for chunk in pack_chunks(((name, torch.from_numpy(values.copy())) for name, values in state.items()), 2**20):
+        ray.get(generator.update_weights.remote(_put(chunk)))
+    with pytest.raises(Exception, match=r"the weight update did not reach 1 layers: model.layers.1.mlp.down_proj"):
+        ray.get(generator.finish_weight_update.remote(Version(0, 9)))
 
 
 async def _version(pair: Pair) -> str:

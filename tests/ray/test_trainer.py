@@ -29,9 +29,22 @@ STEPS = 2
 class ReusedRank(TrainerRank):
     """A rank whose engine is built anew for every case: starting a process costs more than the cases."""
 
-    def rebuild(self, spec: RankSpec) -> None:
-        self._spec = spec
-        self._engine = build(spec, self._world_size)
+    def rebuild(self, spec: RankSpec) -> bool:
+        """Whether the parameters were partitioned when DeepSpeed was handed the model."""
+        import deepspeed
+
+        initialize, born = deepspeed.initialize, []
+
+        def watched(*, model: Any, **kwargs: Any) -> Any:
+            born.append(all(hasattr(p, "ds_id") and p.numel() == 0 for p in model.parameters()))
+            return initialize(model=model, **kwargs)
+
+        deepspeed.initialize = watched
+        try:
+            self._spec, self._engine = spec, build(spec, self._world_size)
+        finally:
+            deepspeed.initialize = initialize
+        return born[0]
 
 
 class Case:
@@ -119,6 +132,12 @@ def test_loss_gradient_norm_and_weights_do_not_depend_on_the_split(
     assert state.keys() == whole[1].keys()
     worst = max(float(np.abs(state[name] - whole[1][name]).max()) for name in state)
     assert worst < 1e-5
+
+
+@pytest.mark.parametrize(("zero_stage", "partitioned"), [(2, False), (3, True)])
+def test_at_zero_3_the_model_is_partitioned_while_it_loads(two_ranks: Case, zero_stage: int, partitioned: bool) -> None:
+    spec = replace(two_ranks.spec, trainer=two_ranks.spec.trainer.model_copy(update={"zero_stage": zero_stage}))
+    assert ray.get([rank.rebuild.remote(spec) for rank in two_ranks.group.ranks]) == [partitioned] * 2
 
 
 def test_training_moves_the_weights(one_rank: Case, whole: Any) -> None:

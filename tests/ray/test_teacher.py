@@ -1,0 +1,121 @@
+"""A teacher on real vLLM, against transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors import launch
+from actors.placement import engine_spec
+from actors.teacher import ScoreRequest
+from renio_pipeline import models
+from renio_pipeline.types import TopK
+from tests.ray.conftest import demo, kill, run
+
+TEMPERATURE = 1.3
+K = 6
+EXTRA_ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def padded_teacher(tmp_path_factory: Any) -> Path:
+    """The embedded teacher with more output rows than tokens, as Qwen's larger models have; the rows are loud."""
+    folder: Path = tmp_path_factory.mktemp("models") / "teacher"
+    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:teacher"), dtype=torch.float32)
+    rows = model.config.vocab_size
+    torch.manual_seed(0)
+    model.resize_token_embeddings(rows + EXTRA_ROWS, mean_resizing=False)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[rows:] = torch.randn(EXTRA_ROWS, model.config.hidden_size)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(models.resolve("embedded:teacher")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[ScoreRequest]:
+    """Responses of several lengths, after prompts that are not the student's."""
+    _, prepared = demo()
+    ids = [np.asarray(prepared.tokenizer(row.solution, add_special_tokens=False)["input_ids"], np.int32) for row in prepared.rows]
+    ids[2], ids[3] = ids[2][:1], ids[3][:0]
+    return [ScoreRequest(sample_id=i, prompt_ids=prepared.prompt_ids[i + 20], response_ids=ids[i]) for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def scored(ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
+    config, prepared = demo(f"teacher.model={padded_teacher}", f"temperature={TEMPERATURE}", f"objective.k={K}")
+    assert engine_spec(config, prepared, "teacher").vocab_size == len(prepared.tokenizer)
+    pool = launch.start_teachers(config, prepared)
+
+    async def go() -> Any:
+        logprobs, payload = pool.replicas[0].score.options(num_returns=2).remote(requests)
+        return await logprobs, await payload
+
+    yield run(go())
+    kill(pool.replicas)
+
+
+def expected_logprobs(folder: Path, request: ScoreRequest) -> torch.Tensor:
+    """[T, V] by transformers: trimmed to the tokenizer's rows, then the softmax, at the distillation temperature."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([[*request.prompt_ids.tolist(), *request.response_ids.tolist()]])
+    with torch.no_grad():
+        logits = model(ids).logits[0, len(request.prompt_ids) - 1 : -1, : model.config.vocab_size - EXTRA_ROWS]
+    return torch.log_softmax(logits / TEMPERATURE, dim=-1)
+
+
+def test_log_probabilities_are_those_of_the_first_v_rows_at_the_distillation_temperature(
+    scored: Any, padded_teacher: Path, requests: list[ScoreRequest]
+) -> None:
+    for request, logprobs in zip(requests, scored[0], strict=True):
+        expected = expected_logprobs(padded_teacher, request)
+        sampled = expected.gather(1, torch.tensor(request.response_ids).long()[:, None]).squeeze(1)
+        assert logprobs.shape == request.response_ids.shape
+        np.testing.assert_allclose(logprobs, sampled.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_payload_holds_the_sampled_token_and_the_top_k(
+    scored: Any, padded_teacher: Path, requests: list[ScoreRequest]
+) -> None:
+    for request in requests:
+        table, expected = scored[1][request.sample_id], expected_logprobs(padded_teacher, request)
+        assert table.token_ids.shape == (len(request.response_ids), K + 1)
+        np.testing.assert_array_equal(table.token_ids[:, 0], request.response_ids)
+        np.testing.assert_allclose(table.logprobs[:, 1:], expected.topk(K).values.numpy(), rtol=1e-5, atol=1e-5)
+        by_id = expected.gather(1, torch.tensor(table.token_ids).long())
+        np.testing.assert_allclose(table.logprobs, by_id.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_loud_rows_would_have_mattered(padded_teacher: Path, requests: list[ScoreRequest]) -> None:
+    """Without the trim the numbers would differ: the comparison above can fail."""
+    model = AutoModelForCausalLM.from_pretrained(padded_teacher, dtype=torch.float32)
+    ids = torch.tensor([[*requests[0].prompt_ids.tolist(), *requests[0].response_ids.tolist()]])
+    with torch.no_grad():
+        logits = model(ids).logits[0, len(requests[0].prompt_ids) - 1 : -1]
+    untrimmed = torch.log_softmax(logits / TEMPERATURE, dim=-1)[:, :-EXTRA_ROWS]
+    assert float((untrimmed - expected_logprobs(padded_teacher, requests[0])).abs().max()) > 0.01
+
+
+def test_a_hub_name_is_read_on_a_node_of_its_pool(ray_cluster: None, tmp_path: Path) -> None:
+    """The node's own cache has the model; this process's does not. A name that is nowhere is the user's error."""
+    folder = tmp_path / "hub/models--someone--student"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("0" * 40)
+    (folder / "snapshots").mkdir()
+    (folder / "snapshots" / ("0" * 40)).symlink_to(models.resolve("embedded:student"))
+    config, _ = demo()
+    pool = config.pools.generator.model_copy(update={"env": {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}})
+    config = config.model_copy(update={"pools": config.pools.model_copy(update={"generator": pool, "teacher": pool})})
+    found = launch._inspect_on_cluster(config, "someone/student", "student")
+    assert replace(found, name="embedded:student") == models.inspect("embedded:student", "student")
+    with pytest.raises(models.ConfigError, match=r"teacher.model: 'someone/teacher' cannot be read as a model"):
+        launch._inspect_on_cluster(config, "someone/teacher", "teacher.model")
+    assert ray.is_initialized()
