@@ -110,9 +110,7 @@ def auroc(scores: Tensor, positives: Tensor) -> float | None:
     return int(beaten + beaten_or_tied) / (2 * len(above) * len(below))
 
 
-def _check_settings(
-    threshold: float, clip: float, temperature: float, normalization: str, group_size: int | None
-) -> None:
+def _check_settings(threshold: float, clip: float, temperature: float, normalization: str, group_size: int | None) -> None:
     if not clip > threshold:
         why = "below it no token can be pivotal, and at it all pivotal tokens weigh the same"
         raise ValueError(f"clip must be above threshold, got clip {clip} and threshold {threshold}: {why}")

@@ -1,0 +1,151 @@
+"""Chained two-digit additions and subtractions, each intermediate result written out.
+
+``37+48-9+21`` is answered by ``37+48=85;85-9=76;76+21=97;#97``. Small enough for a model of half a million parameters to
+learn on two CPU cores, and long enough for a slip in an early step to be carried to the end.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from renio_pipeline.tasks import Split
+from renio_pipeline.types import Row, Verdict
+
+Flaw = Literal["none", "early", "slip"]
+
+_FINAL = re.compile(r"[^#]*#(0|-?[1-9][0-9]*)\s*")
+_CLAIM = re.compile(r"#-?[0-9]")
+_PATIENCE = 10_000  # draws without a new problem after which a split counts as exhausted
+_SLIPS = (-10, -2, -1, 1, 2, 10)  # a lost carry, or a digit miscounted
+
+
+def split_of(problem: str) -> Split:
+    """The split a problem belongs to, by its text alone: no choice of seed or count can make the two overlap."""
+    return "held_out" if zlib.crc32(problem.encode()) % 8 == 0 else "train"
+
+
+class Arithmetic:
+    """The task. No running total is negative, so that every number is plain digits."""
+
+    name = "arithmetic"
+
+    def __init__(self, terms: int = 4, seed: int = 0) -> None:
+        if terms < 2:
+            raise ValueError(f"arithmetic: terms is {terms}, but a problem has at least 2")
+        self.terms = terms
+        self.seed = seed
+
+    def rows(self, split: Split, count: int) -> list[Row]:
+        """The first ``count`` distinct problems of a split; ValueError when the split has too few."""
+        rng = random.Random(f"arithmetic/{self.terms}/{self.seed}/{split}")
+        seen: dict[str, None] = {}  # a set that keeps its order
+        misses = 0
+        while len(seen) < count:
+            problem = _draw(rng, self.terms)
+            misses += 1
+            if problem not in seen and split_of(problem) == split:
+                seen[problem] = None
+                misses = 0
+            if misses > _PATIENCE:
+                raise ValueError(
+                    f"arithmetic: {count} problems asked of {split}, but terms={self.terms} has about {len(seen)}"
+                )
+        return [_row(f"arithmetic-{split}-{index}", problem) for index, problem in enumerate(seen)]
+
+    def messages(self, row: Row) -> list[dict[str, str]]:
+        """The problem as the one message of a user."""
+        return [{"role": "user", "content": row.problem}]
+
+    def verify(self, row: Row, text: str) -> Verdict:
+        """Judge by the final answer alone: one ``#``, a canonical integer right after it, then nothing but white space."""
+        final = _FINAL.fullmatch(text)
+        if final is not None:
+            return "correct" if final[1] == row.answer else "incorrect"
+        return "incorrect" if _CLAIM.search(text) else "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class NoisySolution:
+    """A worked solution and what is wrong with it, known because it was put there."""
+
+    text: str
+    flaw: Flaw
+
+
+def noisy_solution(problem: str, rng: random.Random, *, early: float = 0.3, slip: float = 0.3) -> NoisySolution:
+    """With probability ``early`` stop early and guess, with probability ``slip`` slip in one step, else the clean solution."""
+    draw = rng.random()
+    if draw < early:
+        return NoisySolution(stop_early(problem, rng), "early")
+    if draw < early + slip:
+        return NoisySolution(slip_once(problem, rng), "slip")
+    return NoisySolution(work(problem), "none")
+
+
+def work(problem: str) -> str:
+    """The clean worked solution."""
+    return _write(problem, slip_at=None, delta=0)
+
+
+def stop_early(problem: str, rng: random.Random) -> str:
+    """The clean solution cut after 1 to all-but-one of its steps, the running total passed off as the answer.
+
+    A total that happens to be the answer is no flaw, and is not chosen: the last term is never 0, so another is left.
+    """
+    *totals, answer = _totals(problem)[1:]
+    kept = rng.choice([count for count, total in enumerate(totals, start=1) if total != answer])
+    return ";".join([*work(problem).split(";")[:kept], f"#{totals[kept - 1]}"])
+
+
+def slip_once(problem: str, rng: random.Random) -> str:
+    """The solution with one step's result off by a little, and every later step carried on from it without error."""
+    totals = _totals(problem)[1:]
+    choices = [(at, delta) for at in range(len(totals)) for delta in _SLIPS if min(totals[at:]) + delta >= 0]
+    slip_at, delta = rng.choice(choices)
+    return _write(problem, slip_at=slip_at, delta=delta)
+
+
+def _draw(rng: random.Random, terms: int) -> str:
+    total = rng.randint(10, 99)
+    problem = str(total)
+    for _ in range(terms - 1):
+        term = rng.randint(10, 99)
+        signed = -term if term <= total and rng.random() < 0.5 else term
+        total += signed
+        problem += f"{signed:+d}"
+    return problem
+
+
+def _row(row_id: str, problem: str) -> Row:
+    return Row(id=row_id, problem=problem, answer=str(_totals(problem)[-1]), solution=work(problem))
+
+
+def _terms(problem: str) -> list[str]:
+    return re.findall(r"[+-]?[0-9]+", problem)
+
+
+def _totals(problem: str) -> list[int]:
+    first, *rest = (int(term) for term in _terms(problem))
+    totals = [first]
+    for term in rest:
+        totals.append(totals[-1] + term)
+    return totals
+
+
+def _write(problem: str, *, slip_at: int | None, delta: int) -> str:
+    return ";".join(_steps(problem, slip_at, delta))
+
+
+def _steps(problem: str, slip_at: int | None, delta: int) -> Iterator[str]:
+    first, *rest = _terms(problem)
+    total = int(first)
+    for index, term in enumerate(rest):
+        result = total + int(term) + (delta if index == slip_at else 0)
+        yield f"{total}{term}={result}"
+        total = result
+    yield f"#{total}"

@@ -1,0 +1,205 @@
+"""The command line: exit codes and messages of what fails before Ray starts, and what importing it costs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from renio_pipeline import cli
+from renio_pipeline.config import ConfigError
+from tests.unit.conftest import values
+
+COMMANDS = ("train", "check", "eval", "demo")
+EACH_COMMAND = pytest.mark.parametrize("command", COMMANDS)
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """main() belongs at the top of a process: take back what it sets there."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.delenv("RENIO_TRACEBACK", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting or joining a cluster is a failure of the test: exit code 1, not 2."""
+    from actors import launch
+
+    def refuse(address: str | None) -> Any:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(launch, "cluster", refuse)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "run.yaml"
+    small = {"max_response_tokens": 48, "data": {"problems": 8}, "evaluate": {"problems": 4}, "name": "cli"}
+    OmegaConf.save(OmegaConf.create(values(**small)), path)
+    return str(path)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Run the command, which must fail with ``code``; what it wrote to stderr."""
+    assert cli.main(arguments) == code
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith("error: ")
+    assert "Traceback" not in written.err
+    return written.err.removeprefix("error: ").removesuffix("\n")
+
+
+@EACH_COMMAND
+def test_an_unknown_key_is_exit_code_2_and_the_right_name(
+    capsys: pytest.CaptureFixture[str], config: str, command: str
+) -> None:
+    text = fails(capsys, command, "--config", config, "stepps=3")
+    assert text == f"{config}:\n  stepps: unknown key; did you mean steps?"
+
+
+@EACH_COMMAND
+def test_a_missing_configuration_is_exit_code_2(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = fails(capsys, command, "--config", "/no/such.yaml")
+    assert text == "configuration file /no/such.yaml does not exist"
+
+
+@EACH_COMMAND
+def test_a_malformed_override_is_exit_code_2(capsys: pytest.CaptureFixture[str], config: str, command: str) -> None:
+    text = fails(capsys, command, "--config", config, "steps")
+    assert text == "override 'steps': expected key=value, for example steps=10"
+
+
+@EACH_COMMAND
+@pytest.mark.usefixtures("no_ray")
+def test_a_missing_model_is_exit_code_2_before_ray_starts(
+    capsys: pytest.CaptureFixture[str], config: str, command: str
+) -> None:
+    text = fails(capsys, command, "--config", config, "teacher.model=/no/such/model")
+    assert text == "teacher.model: model folder '/no/such/model' does not exist"
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("command", ["train", "demo"])
+def test_the_directory_of_another_run_is_exit_code_2_and_left_alone(
+    capsys: pytest.CaptureFixture[str], config: str, tmp_path: Path, command: str
+) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.yaml").write_text("theirs")
+    text = fails(capsys, command, "--config", config, f"run_dir={old}")
+    assert text.startswith(f"run_dir: {old} is another run's directory (it is not empty)")
+    assert [(p.name, p.read_text()) for p in old.iterdir()] == [("config.yaml", "theirs")]
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_bad_data_is_exit_code_2_and_leaves_no_run_directory(
+    capsys: pytest.CaptureFixture[str], config: str, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("nonsense\n")
+    text = fails(capsys, "train", "--config", config, f"data.path={rows}", f"run_dir={tmp_path / 'new'}")
+    assert text.startswith(f"data.path: {rows}, line 1: not JSON")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_evaluating_on_no_problems_is_exit_code_2(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    assert "evaluate.problems: 0" in fails(capsys, "eval", "--config", config, "evaluate.problems=0")
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_good_configuration_goes_on_to_ray(capsys: pytest.CaptureFixture[str], config: str, tmp_path: Path) -> None:
+    text = fails(capsys, "train", "--config", config, f"run_dir={tmp_path / 'new'}", code=1)
+    assert text.startswith("AssertionError: Ray was started")
+
+
+def failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def load(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "load", load)
+
+
+class FakeRemoteError(Exception):
+    """As Ray's: a traceback for its text, and the error itself as ``cause``."""
+
+    cause = MemoryError("no room for the model")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("bad"), 1, "ValueError: bad\n(RENIO_TRACEBACK=1 shows where)"),
+        (FakeRemoteError("long"), 1, "MemoryError: no room for the model\n(RENIO_TRACEBACK=1 shows where)"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [KeyError("k")])]), 1, "KeyError: 'k'\n(RENIO_TRACEBACK=1 shows where)"),
+        (ConfigError("steps: no"), 2, "steps: no"),
+        (ExceptionGroup("g", [ConfigError("steps: no")]), 2, "steps: no"),
+    ],
+    ids=["error", "remote", "group", "config", "config-in-group"],
+)
+def test_a_failure_is_one_message_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, text: str
+) -> None:
+    failing_with(monkeypatch, error)
+    assert fails(capsys, "train", "--config", "x", code=code) == text
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, KeyboardInterrupt())
+    assert cli.main(["train", "--config", "x"]) == 130
+
+
+def test_the_traceback_is_there_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_with(monkeypatch, ValueError("bad"))
+    monkeypatch.setenv("RENIO_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="bad"):
+        cli.main(["train", "--config", "x"])
+
+
+def test_a_terminated_run_unwinds_so_that_ray_is_shut_down(capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, "train", "--config", "/no/such.yaml")
+    with pytest.raises(SystemExit) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 143
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["fly"], ["train", "--config"]], ids=str)
+def test_arguments_that_are_no_command_are_exit_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: renio" in capsys.readouterr().err
+
+
+def python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    text = python("-m", "renio_pipeline", "--help")
+    assert text.startswith("usage: renio")
+    assert all(command in text for command in COMMANDS)
+
+
+def test_neither_importing_the_command_nor_a_refused_configuration_loads_an_engine() -> None:
+    program = (
+        "import json, sys\n"
+        "from renio_pipeline import cli\n"
+        "code = cli.main(['train', '--config', '/no/such.yaml'])\n"
+        "print(json.dumps([code, [m for m in ('torch', 'transformers', 'vllm', 'ray', 'deepspeed') if m in sys.modules]]))"
+    )
+    assert json.loads(python("-c", program)) == [2, []]

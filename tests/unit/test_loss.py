@@ -1,0 +1,166 @@
+"""The loss against recorded vectors, a plain-Python recomputation, and every split over micro-batches."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from renio_pipeline.loss import per_sample_mean, sampled_token_loss, weighted_loss
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "loss.json").read_text())
+pytestmark = pytest.mark.usefixtures("one_thread")
+for_all = settings(deadline=None, derandomize=True)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """per_token [B, T], mask [B, T], weights [B] in float64; empty responses included."""
+    B, T = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    value = st.floats(-2.0, 5.0)
+    per_token = torch.tensor(draw(st.lists(value, min_size=B * T, max_size=B * T)), dtype=torch.float64)
+    lengths = torch.tensor(draw(st.lists(st.integers(0, T), min_size=B, max_size=B)))
+    weights = torch.tensor(draw(st.lists(st.floats(0.0, 10.0), min_size=B, max_size=B)), dtype=torch.float64)
+    return per_token.reshape(B, T), torch.arange(T)[None, :] < lengths[:, None], weights
+
+
+def with_gradient(per_token: Tensor, mask: Tensor, weights: Tensor, parts: list[slice]) -> tuple[float, Tensor]:
+    """The loss and its gradient, accumulated over `parts` of the batch as a trainer does."""
+    leaf = per_token.clone().requires_grad_()
+    value, gradient = 0.0, torch.zeros_like(per_token)
+    for part in parts:
+        loss = weighted_loss(leaf[part], mask[part], weights[part], batch_size=len(mask))
+        value += loss.item()
+        gradient += torch.autograd.grad(loss, leaf)[0]
+    return value, gradient
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize("case", VECTORS, ids=range(len(VECTORS)))
+def test_matches_the_recorded_vectors(case: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+    per_token = torch.tensor(case["per_token"], dtype=dtype)
+    mask = torch.arange(per_token.shape[1])[None, :] < torch.tensor(case["lengths"])[:, None]
+    loss = weighted_loss(per_token, mask, torch.tensor(case["weights"], dtype=dtype))
+    assert loss.dtype == dtype
+    assert loss.item() == pytest.approx(case["loss"], rel=tolerance, abs=tolerance)
+
+
+@for_all
+@given(batches())
+def test_agrees_with_a_recomputation_token_by_token(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    expected = []
+    for row, real, weight in zip(*(x.tolist() for x in batch), strict=True):
+        kept = [d for d, yes in zip(row, real, strict=True) if yes]
+        expected.append(weight * math.fsum(kept) / len(kept) if kept else 0.0)
+    assert weighted_loss(*batch).item() == pytest.approx(math.fsum(expected) / len(expected), abs=1e-10)
+
+
+@for_all
+@given(batches(), st.sets(st.integers(0, 6)))
+def test_every_split_over_micro_batches_gives_the_same_loss_and_gradient(
+    batch: tuple[Tensor, Tensor, Tensor], cuts: set[int]
+) -> None:
+    B = len(batch[1])
+    edges = [0, *sorted(min(cut, B) for cut in cuts), B]  # cuts at an end leave a part empty
+    parts = [slice(a, b) for a, b in pairwise(edges)]
+    whole, whole_gradient = with_gradient(*batch, [slice(None)])
+    split, split_gradient = with_gradient(*batch, parts)
+    assert split == pytest.approx(whole, abs=1e-12)
+    torch.testing.assert_close(split_gradient, whole_gradient, rtol=1e-12, atol=1e-12)
+
+
+@for_all
+@given(batches(), st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_padding_is_ignored_in_value_and_gradient(batch: tuple[Tensor, Tensor, Tensor], garbage: float) -> None:
+    per_token, mask, weights = batch
+    clean, clean_gradient = with_gradient(per_token.masked_fill(~mask, 0.0), mask, weights, [slice(None)])
+    dirty, dirty_gradient = with_gradient(per_token.masked_fill(~mask, garbage), mask, weights, [slice(None)])
+    assert dirty == clean
+    assert dirty_gradient.tolist() == clean_gradient.tolist()
+    assert (dirty_gradient[~mask] == 0).all()
+
+
+def test_each_token_pulls_with_its_weight_over_batch_size_and_length() -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 0]])
+    _, gradient = with_gradient(torch.ones(3, 3), mask, torch.tensor([2.0, 0.5, 7.0]), [slice(None)])
+    third, ninth = 2 / (3 * 2), 0.5 / (3 * 3)
+    torch.testing.assert_close(gradient, torch.tensor([[third, third, 0], [ninth, ninth, ninth], [0, 0, 0]]))
+
+
+def test_an_empty_response_counts_in_the_batch_and_adds_nothing() -> None:
+    loss = weighted_loss(torch.full((2, 2), 3.0), torch.tensor([[1, 1], [0, 0]]), torch.ones(2))
+    assert loss.item() == pytest.approx(1.5)
+
+
+def test_weights_get_no_gradient() -> None:
+    per_token, weights = torch.rand(2, 3, requires_grad=True), torch.rand(2, requires_grad=True)
+    loss = weighted_loss(per_token, torch.ones(2, 3), weights)
+    pull, none = torch.autograd.grad(loss, (per_token, weights), allow_unused=True)
+    assert (pull > 0).all()
+    assert none is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_fp32(dtype: torch.dtype) -> None:
+    per_token = torch.rand(2, 4000).to(dtype)
+    loss = weighted_loss(per_token, torch.ones(2, 4000), torch.ones(2, dtype=dtype))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(per_token.double().mean().item(), rel=1e-5)
+
+
+def test_nan_on_a_response_token_is_not_hidden() -> None:
+    per_token = torch.tensor([[1.0, math.nan], [1.0, 1.0]])
+    assert per_sample_mean(per_token, torch.ones(2, 2)).isnan().tolist() == [True, False]
+    assert weighted_loss(per_token, torch.ones(2, 2), torch.ones(2)).isnan()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "batch_size", "message"),
+    [
+        (((2, 3), (2, 4), (2,)), None, r"per_token and mask must both be \[B, T\], got \(2, 3\), \(2, 4\)"),
+        (((3,), (3,), (3,)), None, r"must both be \[B, T\]"),
+        (((2, 3), (2, 3), (3,)), None, r"weights must be one per sequence, \(2,\), got \(3,\)"),
+        (((2, 3), (2, 3), (2, 1)), None, r"weights must be one per sequence"),
+        (((2, 3), (2, 3), (2,)), 1, r"at least 1 and 2 given here, got 1"),
+        (((0, 3), (0, 3), (0,)), None, r"at least 1 and 0 given here, got 0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(shapes: Any, batch_size: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        weighted_loss(*(torch.ones(shape) for shape in shapes), batch_size=batch_size)
+
+
+def test_sampled_token_loss_holds_the_advantage_constant() -> None:
+    student = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    teacher = torch.tensor([[-0.5, -5.0]], requires_grad=True)
+    loss = sampled_token_loss(student, teacher)
+    assert loss.tolist() == [[0.5, -6.0]]
+    pull, none = torch.autograd.grad(loss.sum(), (student, teacher), allow_unused=True)
+    assert pull.tolist() == [[-0.5, 3.0]]  # −A: down the gradient, the token that the teacher prefers gets likelier
+    assert none is None
+
+
+def test_sampled_token_gradient_averages_to_that_of_the_reverse_kl() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    teacher = torch.log_softmax(torch.randn(6, dtype=torch.float64), dim=-1)
+    student = torch.log_softmax(logits, dim=-1)
+    p = student.exp()
+    expected = torch.autograd.grad((p * (student - teacher)).sum(), logits, retain_graph=True)[0]
+    per_token = sampled_token_loss(student[None], teacher[None])[0]
+    averaged = torch.autograd.grad((p.detach() * per_token).sum(), logits)[0]
+    torch.testing.assert_close(averaged, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_sampled_token_loss_is_fp32_at_least_and_refuses_shapes_that_differ() -> None:
+    assert sampled_token_loss(torch.zeros(1, 2).bfloat16(), torch.zeros(1, 2).bfloat16()).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"got \(1, 2\), \(1, 3\)"):
+        sampled_token_loss(torch.zeros(1, 2), torch.zeros(1, 3))

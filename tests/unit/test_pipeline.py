@@ -1,0 +1,673 @@
+"""The step loop and the run around it, with stages that are fakes: in this process, without engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import socket
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.evaluate import evaluate, wilson
+from renio_pipeline.metrics import METRICS, JsonlSink, PrometheusSink, prometheus_name, read_jsonl
+from renio_pipeline.pipeline import Publication, Stages, StepResult, TrainReport, idle_shares, train_step
+from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.progress import LiveProgress, PlainProgress
+from renio_pipeline.prompts import Cursor, held_out_prompts
+from renio_pipeline.results import decode, grade, step_metrics, verdict_metrics
+from renio_pipeline.run import Run
+from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.schema import Renio, Uniform
+from renio_pipeline.tasks import make_task
+from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, TrainBatch, Version
+from renio_pipeline.weigher import Weighed, Weigher
+from tests.unit.conftest import make_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BATCH = 6
+EOS = 1
+FIRST = Version(0, 0)
+KINDS = ("incorrect", "correct", "unfinished")
+
+
+def kind(sample_id: int) -> str:
+    """The verdict that a fake response is made for."""
+    return KINDS[sample_id % 3]
+
+
+def ratio(sample_id: int) -> float:
+    """log p_S - log p_T at the one pivotal token of a fake response that is not correct."""
+    return 0.0 if kind(sample_id) == "correct" else 1.0 + 0.1 * (sample_id % 7)
+
+
+@dataclass
+class FakeGenerators:
+    """Writes a response whose verdict its sample id fixes; the last prompt's comes first."""
+
+    tokenizer: Any
+    size: int = 1
+    version: Version = FIRST
+    calls: list[tuple[list[int], float]] = field(default_factory=list)
+    before_last: Callable[[], Any] = lambda: asyncio.sleep(0)
+
+    def write(self, prompt: Prompt) -> Rollout:
+        row = prompt.row
+        assert row.solution is not None
+        text = {"incorrect": "#1000000", "correct": row.solution, "unfinished": "3+4"}[kind(prompt.sample_id)]
+        stops = kind(prompt.sample_id) != "unfinished"
+        ids = self.tokenizer(text)["input_ids"] + [EOS] * stops
+        return Rollout(
+            prompt=prompt, token_ids=np.array(ids, np.int32), logprobs=np.full(len(ids), -0.5, np.float32),
+            stop_reason="stop" if stops else "length", version=self.version, replica="0",
+        )  # fmt: skip
+
+    async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
+        self.calls.append(([p.sample_id for p in prompts], temperature))
+        for prompt in reversed(prompts):
+            if prompt is prompts[0]:
+                await self.before_last()
+            yield self.write(prompt)
+
+    async def busy_seconds(self) -> list[float]:
+        return [0.0]
+
+
+@dataclass
+class FakeTeachers:
+    size: int = 2
+    first_scored: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
+        scored = []
+        async for rollout in rollouts:
+            logprobs = rollout.logprobs.copy()
+            logprobs[1] -= ratio(rollout.sample_id)
+            scores = TeacherScores(sample_id=rollout.sample_id, logprobs=logprobs, payload="ref", payload_bytes=100)
+            scored.append(ScoredRollout(rollout=rollout, scores=scores))
+            self.first_scored.set()
+        return sorted(scored, key=lambda s: s.rollout.sample_id)
+
+    async def busy_seconds(self) -> list[float]:
+        return [0.0, 0.0]
+
+
+@dataclass
+class InProcessWeighting:
+    """The real arithmetic, without its actor."""
+
+    weigher: Weigher
+
+    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
+        return self.weigher.weigh(student, teacher)
+
+    async def running_mean(self) -> float | None:
+        return self.weigher.running_mean()
+
+
+REPORT = TrainReport(
+    loss=0.25, divergence=0.5, tokens=321, padding=0.1, mismatch_mean=0.001, mismatch_max=0.002, grad_norm=1.5,
+    lr=1e-3, busy_seconds=[0.0],
+)  # fmt: skip
+
+
+@dataclass
+class FakeTrainers:
+    generators: FakeGenerators
+    report: TrainReport = REPORT
+    batches: list[TrainBatch] = field(default_factory=list)
+    versions: list[Version] = field(default_factory=list)
+
+    async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
+        """The generator's but for the pivotal token, which is likelier by 0.25."""
+        return {s.sample_id: s.student_logprobs + 0.25 * (np.arange(len(s.response_ids)) == 1) for s in batch.samples}
+
+    async def train(self, batch: TrainBatch) -> TrainReport:
+        self.batches.append(batch)
+        return self.report
+
+    async def publish(self, version: Version) -> Publication:
+        self.versions.append(version)
+        self.generators.version = version
+        return Publication(version=version, bytes=1000, publish_seconds=0.1, receive_seconds=0.2, seconds=0.3)
+
+    async def save(self, folder: str) -> None:
+        assert not any(Path(folder).iterdir())
+        Path(folder, "weights").write_text("w")
+
+
+@dataclass
+class Notes:
+    """What a person would have seen."""
+
+    notes: list[str] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    evaluations: list[int] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        self.steps.append(step)
+
+    def evaluation(self, step: int, result: Any) -> None:
+        self.evaluations.append(step)
+
+
+@dataclass
+class FakeSink:
+    steps: list[int] = field(default_factory=list)
+    closed: int = 0
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.steps.append(step)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def config_of(**changes: Any) -> RunConfig:
+    shared = {
+        "steps": 3, "batch_size": BATCH, "max_response_tokens": 48, "data": {"problems": 8}, "evaluate": {"problems": 5},
+        "sampling": {"temperature": 0.9}, "objective": {"type": "top_k_forward_kl", "k": 4},
+    }  # fmt: skip
+    return make_config(**(shared | changes))
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare(config_of())
+
+
+def stages_of(prepared: Prepared, config: RunConfig) -> Stages:
+    generators = FakeGenerators(prepared.tokenizer)
+    return Stages(
+        generators=generators, teachers=FakeTeachers(), trainers=FakeTrainers(generators),
+        weighting=InProcessWeighting(Weigher(config.weighting)),
+    )  # fmt: skip
+
+
+def prompts_of(prepared: Prepared, config: RunConfig) -> list[Prompt]:
+    return Cursor(prepared.prompt_ids, prepared.rows, config).take(config.batch_size)
+
+
+async def step_of(prepared: Prepared, config: RunConfig, stages: Stages, version: Version = FIRST) -> StepResult:
+    async with asyncio.timeout(10):
+        return await train_step(stages, config, prompts_of(prepared, config), 1, version)
+
+
+def raw_weight(sample_id: int, more: float = 0.0) -> float:
+    return math.exp(ratio(sample_id) + more) if kind(sample_id) != "correct" else 1.0
+
+
+def normalised(raw: Sequence[float]) -> list[float]:
+    return [value / (math.fsum(raw) / len(raw)) for value in raw]
+
+
+def test_a_response_is_scored_before_the_last_one_is_written(prepared: Prepared) -> None:
+    async def go() -> StepResult:
+        stages = stages_of(prepared, config_of())
+        stages.generators.before_last = stages.teachers.first_scored.wait  # else the last is never written
+        return await step_of(prepared, config_of(), stages)
+
+    assert len(asyncio.run(go()).scored) == BATCH
+
+
+def test_samples_are_trained_on_in_the_order_of_their_ids_each_with_its_own_numbers(prepared: Prepared) -> None:
+    stages = stages_of(prepared, config_of())
+    result = asyncio.run(step_of(prepared, config_of(), stages))
+    (batch,) = stages.trainers.batches
+    assert [s.sample_id for s in batch.samples] == [s.rollout.sample_id for s in result.scored] == list(range(BATCH))
+    for sample, prompt in zip(batch.samples, prompts_of(prepared, config_of()), strict=True):
+        written = stages.generators.write(prompt)
+        assert sample.prompt_ids.tolist() == prompt.student_ids.tolist()
+        assert sample.response_ids.tolist() == written.token_ids.tolist()
+        assert sample.student_logprobs[1] - sample.teacher_logprobs[1] == pytest.approx(ratio(sample.sample_id))
+        assert sample.payload == "ref"
+
+
+def test_weights_are_normalised_over_the_global_batch(prepared: Prepared) -> None:
+    stages = stages_of(prepared, config_of())
+    asyncio.run(step_of(prepared, config_of(), stages))
+    weights = [s.weight for s in stages.trainers.batches[0].samples]
+    assert weights == pytest.approx(normalised([raw_weight(i) for i in range(BATCH)]), rel=1e-5)
+    assert np.mean(weights) == pytest.approx(1, rel=1e-5)
+
+
+def test_uniform_weights_are_one_and_the_diagnostics_stay(prepared: Prepared) -> None:
+    config = config_of(weighting={"type": "uniform"})
+    stages = stages_of(prepared, config)
+    result = asyncio.run(step_of(prepared, config, stages))
+    assert [s.weight for s in stages.trainers.batches[0].samples] == [1.0] * BATCH
+    assert result.weighed.raw.tolist() == pytest.approx([raw_weight(i) for i in range(BATCH)], rel=1e-5)
+
+
+@pytest.mark.parametrize(("whose", "more"), [("generator", 0.0), ("trainer", 0.25)])
+def test_the_students_logprobs_are_whose_the_configuration_says(prepared: Prepared, whose: str, more: float) -> None:
+    config = config_of(student_logprobs=whose)
+    result = asyncio.run(step_of(prepared, config, stages_of(prepared, config)))
+    assert result.weighed.raw.tolist() == pytest.approx([raw_weight(i, more) for i in range(BATCH)], rel=1e-5)
+
+
+def test_a_step_samples_at_its_temperature_and_publishes_the_next_version(prepared: Prepared) -> None:
+    stages = stages_of(prepared, config_of())
+    stages.generators.version = Version(2, 7)
+    result = asyncio.run(step_of(prepared, config_of(), stages, Version(2, 7)))
+    assert stages.generators.calls == [(list(range(BATCH)), 0.9)]
+    assert stages.trainers.versions == [result.publication.version] == [Version(2, 8)]
+
+
+@pytest.mark.parametrize("version", [Version(0, 3), Version(0, 5), Version(1, 4)], ids=str)
+def test_a_sample_of_another_version_stops_the_step_before_training(prepared: Prepared, version: Version) -> None:
+    stages = stages_of(prepared, config_of())
+    stages.generators.version = version
+    with pytest.raises(AssertionError, match=r"samples \[0, 1, 2, 3, 4, 5\] were not written by version 0.4"):
+        asyncio.run(step_of(prepared, config_of(), stages, Version(0, 4)))
+    assert not stages.trainers.batches
+    assert not stages.trainers.versions
+
+
+@pytest.mark.parametrize("change", [lambda s: s[1:], lambda s: s + s[-1:], lambda s: s[::-1]], ids=["lost", "twice", "order"])
+def test_a_sample_that_is_lost_or_doubled_stops_the_step_before_training(prepared: Prepared, change: Any) -> None:
+    class CarelessFakeTeachers(FakeTeachers):
+        async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
+            return change(await super().score(rollouts))
+
+    stages = stages_of(prepared, config_of())
+    stages.teachers = CarelessFakeTeachers()
+    with pytest.raises(AssertionError, match=r"samples \[0, 1, 2, 3, 4, 5\] were sent out"):
+        asyncio.run(step_of(prepared, config_of(), stages))
+    assert not stages.trainers.batches
+
+
+def metrics_of(prepared: Prepared) -> dict[str, float]:
+    result = asyncio.run(step_of(prepared, config_of(), stages_of(prepared, config_of())))
+    verdicts = grade(prepared.task, result.scored, decode(prepared.tokenizer, result.scored))
+    assert verdicts == [kind(i) for i in range(BATCH)]
+    return step_metrics(result, verdicts, {"generator": 1, "teacher": 2})
+
+
+def test_every_metric_of_a_step_is_registered_finite_and_plain_json(prepared: Prepared) -> None:
+    metrics = metrics_of(prepared)
+    assert metrics.keys() <= METRICS.keys()
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_a_step_gives_every_registered_metric_but_those_of_evaluation(prepared: Prepared) -> None:
+    missing = METRICS.keys() - metrics_of(prepared).keys()
+    assert missing == {"eval/accuracy", "eval/response_tokens"}
+
+
+def test_the_metrics_of_a_step_are_what_its_samples_say(prepared: Prepared) -> None:
+    metrics = metrics_of(prepared)
+    prompts = prompts_of(prepared, config_of())
+    lengths = [len(FakeGenerators(prepared.tokenizer).write(p).token_ids) for p in prompts]
+    raw = [raw_weight(i) for i in range(BATCH)]
+    weights = normalised(raw)
+    wrong = np.array([kind(i) != "correct" for i in range(BATCH)])
+    expected = {
+        "loss": 0.25, "tokens/trained": 321, "grad_norm": 1.5, "payload/bytes": 600, "sync/version": 1,
+        "tokens/generated": sum(lengths), "response/tokens": sum(lengths) / BATCH, "response/truncated": 1 / 3,
+        "tokens/scored": sum(lengths) + sum(len(p.teacher_ids) for p in prompts), "reward/accuracy": 1 / 3,
+        "pivotal/fraction": 4 / sum(lengths), "ratio/mean": sum(map(ratio, range(BATCH))) / sum(lengths),
+        "weights/max": max(weights), "weights/min": min(weights), "weights/auroc": 1.0,
+        "weights/effective_sample_size": BATCH**2 / sum(w * w for w in weights),
+        "weights/wrong_over_right": np.array(weights)[wrong].mean() / np.array(weights)[~wrong].mean(),
+        "pool/generator/size": 1, "pool/teacher/size": 2,
+    }  # fmt: skip
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert metrics["time/step"] >= metrics["time/generate"] + metrics["time/weigh"] + metrics["time/train"]
+
+
+def test_idle_is_the_share_of_the_step_without_work() -> None:
+    before, after = {"generator": [1.0], "teacher": [0.0, 2.0]}, {"generator": [4.0], "teacher": [1.0, 2.0]}
+    publication = Publication(version=Version(0, 1), bytes=0, publish_seconds=0, receive_seconds=0, seconds=1.0)
+    shares = idle_shares(before, after, replace(REPORT, busy_seconds=[2.0, 4.0]), publication, 10.0)
+    assert shares == pytest.approx({"idle/generator": 0.7, "idle/teacher": 0.95, "idle/trainer": 0.6})
+
+
+def run_of(folder: Path, prepared: Prepared, **changes: Any) -> Run:
+    config = config_of(run_dir=str(folder / "run"), **changes)
+    stages = stages_of(prepared, config)
+    directory = RunDirectory(config)
+    return Run(
+        config=config, prepared=prepared, stages=stages, directory=directory, progress=Notes(),
+        sinks=[JsonlSink(directory.metrics)],
+    )  # fmt: skip
+
+
+def test_a_run_leaves_its_metrics_samples_checkpoints_and_result(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, steps=5, checkpoint={"every": 2}, evaluate={"problems": 5, "every": 3})
+    outcome = asyncio.run(run.run())
+    path = run.directory.path
+    lines = read_jsonl(path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == run.progress.steps == [1, 2, 3, 4, 5]
+    assert [line["sync/version"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines if "eval/accuracy" in line] == [3, 5]
+    assert sorted(p.name for p in (path / "samples").iterdir()) == [f"step_00000{i}.jsonl" for i in range(1, 6)]
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["step_000002", "step_000004", "step_000005"]
+    assert (path / "checkpoints/step_000004/weights").read_text() == "w"
+    state = json.loads((path / "checkpoints/step_000004/run.json").read_text())
+    assert state == {"step": 4, "samples_drawn": 4 * BATCH, "version": [0, 4], "running_mean": None}
+    assert json.loads((path / "result.json").read_text()) == json.loads(json.dumps(outcome))
+    assert list(outcome["evaluations"]) == run.progress.evaluations == [0, 3, 5]
+    assert outcome["auroc"] == 1.0
+    assert outcome["first_step"].items() >= {k: v for k, v in lines[0].items() if k != "step"}.items()
+
+
+def test_the_run_directorys_configuration_makes_the_same_run_again(tmp_path: Path) -> None:
+    config = config_of(
+        run_dir=str(tmp_path / "größe"), name="007", generator={"engine": {"a": None, "b": [1, "2"], "c": "on"}},
+        pools={"generator": {"env": {"NCCL_DEBUG": "1", "X": "null"}}}, objective={"type": "sampled"},
+    )  # fmt: skip
+    RunDirectory(config)
+    assert load(config.directory / "config.yaml") == config
+
+
+def test_every_sample_id_is_drawn_once_and_written_down_with_what_became_of_it(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared)
+    asyncio.run(run.run())
+    files = sorted((run.directory.path / "samples").iterdir())
+    records = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [r["sample_id"] for r in records] == list(range(3 * BATCH))
+    assert [r["verdict"] for r in records] == [kind(i) for i in range(3 * BATCH)]
+    assert [r["version"] for r in records] == [f"0.{i // BATCH}" for i in range(3 * BATCH)]
+    assert [r["pivotal"] for r in records] == [[] if kind(i) == "correct" else [1] for i in range(3 * BATCH)]
+    assert [r["stop_reason"] for r in records[:3]] == ["stop", "stop", "length"]
+    trained = [s.weight for batch in run.stages.trainers.batches for s in batch.samples]
+    assert [r["weight"] for r in records] == trained
+    assert records[1]["response"] == prepared.rows[[row.id for row in prepared.rows].index(records[1]["row"])].solution
+
+
+def test_weights_go_out_before_the_first_sample_is_asked_for(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared)
+    publish = run.stages.trainers.publish
+    calls_at_publish = []
+
+    async def watched(version: Version) -> Publication:
+        calls_at_publish.append((version, len(run.stages.generators.calls)))
+        return await publish(version)
+
+    run.stages.trainers.publish = watched
+    asyncio.run(run.run())
+    assert calls_at_publish[0] == (Version(0, 0), 0)
+    assert [version.number for version, _ in calls_at_publish] == [0, 1, 2, 3]
+
+
+def test_evaluation_has_its_own_temperature_and_never_a_training_sample(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, evaluate={"problems": 5, "temperature": 0.3})
+    asyncio.run(run.run())
+    evaluations = [ids for ids, temperature in run.stages.generators.calls if temperature == 0.3]
+    assert evaluations == [[-1, -2, -3, -4, -5]] * 2
+    assert all(min(ids) >= 0 for ids, temperature in run.stages.generators.calls if temperature == 0.9)
+
+
+def test_without_evaluation_the_result_has_none(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, steps=1, evaluate={"problems": 0})
+    outcome = asyncio.run(run.run())
+    assert outcome["evaluations"] == {}
+    assert len(run.stages.generators.calls) == 1
+
+
+def test_the_ema_state_is_in_the_checkpoint(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, steps=1, weighting={"type": "renio", "normalization": "ema"})
+    asyncio.run(run.run())
+    state = json.loads((run.directory.path / "checkpoints/step_000001/run.json").read_text())
+    assert state["running_mean"] == pytest.approx(np.mean([raw_weight(i) for i in range(BATCH)]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "warned"), [(0.41, True), (0.39, False)])
+def test_a_mismatch_above_half_the_threshold_is_noted(tmp_path: Path, prepared: Prepared, mean: float, warned: bool) -> None:
+    run = run_of(tmp_path, prepared, steps=1)  # threshold 0.8
+    run.stages.trainers.report = replace(REPORT, mismatch_mean=mean)
+    asyncio.run(run.run())
+    assert any("set student_logprobs=trainer" in note for note in run.progress.notes) == warned
+
+
+@pytest.mark.parametrize(
+    ("stage", "verb"),
+    [("generators", "generate"), ("teachers", "score"), ("weighting", "weigh"), ("trainers", "train"),
+     ("trainers", "publish"), ("trainers", "save"), ("weighting", "running_mean")],
+)  # fmt: skip
+def test_an_exception_in_a_stage_surfaces_and_commits_no_checkpoint(
+    tmp_path: Path, prepared: Prepared, stage: str, verb: str
+) -> None:
+    run = run_of(tmp_path, prepared, checkpoint={"every": 1})
+    error = RuntimeError("a worker died")
+
+    async def fail(*arguments: Any) -> Any:
+        raise error
+
+    async def fail_to_stream(*arguments: Any) -> AsyncIterator[Rollout]:
+        raise error
+        yield
+
+    setattr(getattr(run.stages, stage), verb, fail_to_stream if verb == "generate" else fail)
+    with pytest.raises(RuntimeError) as caught:
+        asyncio.run(run.run())
+    assert caught.value is error
+    committed = [p.name for p in (run.directory.path / "checkpoints").iterdir() if not p.name.startswith(".")]
+    assert committed == []
+    assert not (run.directory.path / "result.json").exists()
+
+
+def test_a_failure_in_the_second_step_keeps_what_the_first_one_wrote(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, checkpoint={"every": 1})
+    train = run.stages.trainers.train
+
+    async def fail_second(batch: TrainBatch) -> TrainReport:
+        if batch.step == 2:
+            raise RuntimeError("out of memory")
+        return await train(batch)
+
+    run.stages.trainers.train = fail_second
+    with pytest.raises(RuntimeError, match="out of memory"):
+        asyncio.run(run.run())
+    assert [line["step"] for line in read_jsonl(run.directory.metrics)] == [1]
+    assert [p.name for p in (run.directory.path / "checkpoints").iterdir()] == ["step_000001"]
+
+
+def test_a_metric_that_is_not_finite_stops_the_run_before_its_checkpoint(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, checkpoint={"every": 1})
+    run.stages.trainers.report = replace(REPORT, grad_norm=math.nan)
+    with pytest.raises(ValueError, match=r"step 1: metrics that are not finite: \{'grad_norm': nan\}"):
+        asyncio.run(run.run())
+    assert read_jsonl(run.directory.metrics) == []
+    assert list((run.directory.path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("fails_at", [2, 9], ids=["fails", "ends"])
+def test_every_sink_gets_every_step_and_is_closed_whatever_happens(tmp_path: Path, prepared: Prepared, fails_at: int) -> None:
+    run = run_of(tmp_path, prepared)
+    run.sinks = sinks = [FakeSink(), FakeSink()]
+    train = run.stages.trainers.train
+
+    async def fail_at(batch: TrainBatch) -> TrainReport:
+        if batch.step == fails_at:
+            raise RuntimeError("out of memory")
+        return await train(batch)
+
+    run.stages.trainers.train = fail_at
+    with pytest.raises(RuntimeError) if fails_at <= 3 else nullcontext():
+        asyncio.run(run.run())
+    assert [sink.steps for sink in sinks] == [list(range(1, min(fails_at, 4)))] * 2
+    assert [sink.closed for sink in sinks] == [1, 1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_prometheus_serves_the_latest_metrics_under_the_runs_name() -> None:
+    port = free_port()
+    sink = PrometheusSink("my-run", port)
+    try:
+        sink.write(1, {"loss": 2.0, "time/step": 9.0})
+        sink.write(2, {"loss": 1.5, "time/step": 3.0})
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        with pytest.raises(ConfigError, match=f"metrics_port: {port} cannot be used"):
+            PrometheusSink("other-run", port)
+    finally:
+        sink.close()
+    assert 'renio_loss{run="my-run"} 1.5' in lines
+    assert 'renio_time_step_seconds{run="my-run"} 3.0' in lines
+
+
+def test_prometheus_names_are_legal_and_each_metrics_own() -> None:
+    names = [prometheus_name(name) for name in METRICS]
+    assert len(set(names)) == len(METRICS)
+    assert all(re.fullmatch(r"renio(_[a-z]+)+", name) for name in names)
+    assert prometheus_name("sync/bytes") == "renio_sync_bytes"
+
+
+def test_a_checkpoint_replaces_what_a_broken_one_left(tmp_path: Path) -> None:
+    directory = RunDirectory(config_of(run_dir=str(tmp_path)))
+    (directory.begin_checkpoint(3) / "half").touch()
+    folder = directory.begin_checkpoint(3)
+    assert list(folder.iterdir()) == []
+    assert directory.commit_checkpoint(folder, {"step": 3}) == tmp_path / "checkpoints/step_000003"
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000003"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_sink_refuses_what_is_not_finite_and_writes_none_of_it(tmp_path: Path, value: float) -> None:
+    sink = JsonlSink(tmp_path / "m")
+    sink.write(1, {"loss": 1.0})
+    with pytest.raises(ValueError, match=r"step 2: metrics that are not finite: \{'lr'"):
+        sink.write(2, {"loss": 1.0, "lr": value})
+    assert read_jsonl(tmp_path / "m") == [{"step": 1, "loss": 1.0}]  # flushed before it is closed
+    sink.close()
+
+
+def test_the_sink_refuses_a_name_that_is_not_registered(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"without an entry in the registry: \['loss/total', 'losss'\]"):
+        sink.write(1, {"loss": 1.0, "losss": 1.0, "loss/total": 1.0})
+    sink.close()
+    assert (tmp_path / "m").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(50, 100, 0.40383, 0.59617), (0, 10, 0, 0.27753), (9, 10, 0.59585, 0.98212), (10, 10, 0.72247, 1), (1, 1, 0.20655, 1)],
+)  # fmt: skip
+def test_wilsons_interval_has_its_known_values(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-5)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilsons_interval_is_around_the_proportion_and_within_0_and_1(counts: tuple[int, int]) -> None:
+    successes, trials = counts
+    low, high = wilson(successes, trials)
+    assert 0 <= low < high <= 1
+    assert low - 1e-12 <= successes / trials <= high + 1e-12
+    mirrored = wilson(trials - successes, trials)
+    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_no_success_and_no_failure_stay_within_0_and_1_to_the_last_digit() -> None:
+    assert all(wilson(0, n)[0] >= 0 and wilson(n, n)[1] <= 1 for n in range(1, 1000))
+
+
+def test_evaluation_counts_unfinished_as_wrong(prepared: Prepared) -> None:
+    prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
+    generators = FakeGenerators(prepared.tokenizer)
+    found = asyncio.run(evaluate(generators, prompts, prepared.task, prepared.tokenizer, 1.0))
+    right = sum(kind(p.sample_id) == "correct" for p in prompts)
+    assert {kind(p.sample_id) for p in prompts} == set(KINDS)
+    assert (found.problems, found.accuracy) == (5, right / 5)
+    assert (found.low, found.high) == wilson(right, 5)
+    lengths = [len(generators.write(p).token_ids) for p in prompts]
+    assert found.response_tokens == pytest.approx(np.mean(lengths))
+
+
+def test_evaluation_leaves_out_rows_without_an_answer(prepared: Prepared) -> None:
+    rows = [Row(id="a", problem="1+1", answer="3+4", solution="3+4"), Row(id="b", problem="1+1", solution="2")]
+    generators, task = FakeGenerators(prepared.tokenizer), make_task("plain")
+    prompts = held_out_prompts([np.zeros(1, np.int32)] * 2, rows)  # ids -1 (unfinished: 3+4) and -2 (its solution)
+    assert asyncio.run(evaluate(generators, prompts, task, prepared.tokenizer, 1.0)).problems == 1
+    with pytest.raises(ValueError, match="no held-out row has an answer"):
+        asyncio.run(evaluate(generators, prompts[1:], task, prepared.tokenizer, 1.0))
+
+
+def test_weights_are_judged_by_the_verdicts_that_there_are() -> None:
+    raw = np.array([3.0, 1.0, 2.0, 1.0, 9.0], np.float32)
+    metrics = verdict_metrics(raw, raw * 2, ["incorrect", "correct", "correct", "unfinished", None])
+    assert metrics == pytest.approx(
+        {"reward/accuracy": 0.5, "weights/auroc": (1 + 1 + 0.5 + 0) / 4, "weights/wrong_over_right": 4.0 / 3.0}
+    )
+
+
+@pytest.mark.parametrize(("verdicts", "accuracy"), [(["correct"] * 2, 1.0), (["incorrect", "unfinished"], 0.0)])
+def test_verdicts_of_one_kind_leave_nothing_to_tell_apart(verdicts: Any, accuracy: float) -> None:
+    assert verdict_metrics(np.ones(2), np.ones(2), verdicts) == {"reward/accuracy": accuracy}
+
+
+def test_no_verdict_at_all_gives_no_metric() -> None:
+    assert verdict_metrics(np.ones(2), np.ones(2), [None, None]) == {}
+
+
+def rows_of(*lists: list[float]) -> list[np.ndarray]:
+    return [np.array(values, np.float32) for values in lists]
+
+
+def test_the_weigher_pads_nothing_into_the_weights() -> None:
+    student, teacher = rows_of([-1, -1, -1], [-1], []), rows_of([-3, -1, -2], [-9], [])
+    found = Weigher(Renio(threshold=0.8, clip=2.5)).weigh(student, teacher)
+    raw = [math.exp((2 + 1) / 2), math.exp(2.5), 1.0]
+    assert found.raw.tolist() == pytest.approx(raw, rel=1e-6)
+    assert found.weights.tolist() == pytest.approx(normalised(raw), rel=1e-6)
+    assert [p.tolist() for p in found.pivotal] == [[0, 2], [0], []]
+    assert found.metrics["pivotal/fraction"] == 3 / 4
+    assert found.metrics["ratio/mean"] == pytest.approx((2 + 0 + 1 + 8) / 4)
+
+
+@pytest.mark.parametrize("weighting", [Renio(), Uniform()], ids=["renio", "uniform"])
+def test_a_batch_of_empty_responses_weighs_the_same(weighting: Renio | Uniform) -> None:
+    found = Weigher(weighting).weigh(rows_of([], []), rows_of([], []))
+    assert found.weights.tolist() == [1.0, 1.0]
+    assert found.metrics["pivotal/fraction"] == found.metrics["ratio/mean"] == 0
+
+
+def test_the_weighers_running_mean_goes_on_from_where_it_was() -> None:
+    ema = Renio(normalization="ema", threshold=0.1, clip=3.0)
+    batches = [(rows_of([-1.0]), rows_of([-1.0 - r])) for r in (1.0, 2.0, 0.5)]
+    straight = Weigher(ema)
+    expected = [straight.weigh(*batch).weights.tolist() for batch in batches]
+    found, state = [], None
+    for batch in batches:
+        resumed = Weigher(ema, state)
+        found.append(resumed.weigh(*batch).weights.tolist())
+        state = resumed.running_mean()
+    assert found == expected
+    assert state == pytest.approx(0.9 * (0.9 * math.e + 0.1 * math.e**2) + 0.1 * math.e**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["plain", "live"])
+def test_progress_shows_a_step_with_and_without_verdicts(prepared: Prepared, live: bool) -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=live, width=120, highlight=False)
+    metrics = metrics_of(prepared)
+    with (LiveProgress if live else PlainProgress)(2, console) as progress:
+        progress.step(1, metrics)
+        progress.step(2, {k: v for k, v in metrics.items() if k != "reward/accuracy" and not k.startswith("weights/")})
+    assert ("generate" if live else "step 1/2  loss 0.2500  accuracy 0.33") in screen.getvalue()
