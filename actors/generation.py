@@ -136,9 +136,7 @@ class Generator:
         completion = output.outputs[0]
         if completion.finish_reason not in ("stop", "length"):
             empty = np.empty(0)
-            return Written(
-                sample_id=sample_id, token_ids=empty, logprobs=empty, stop_reason=None, version=self._version
-            )
+            return Written(sample_id=sample_id, token_ids=empty, logprobs=empty, stop_reason=None, version=self._version)
         return Written(
             sample_id=sample_id,
             token_ids=np.asarray(completion.token_ids, np.int32),

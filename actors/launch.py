@@ -68,9 +68,7 @@ def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
     if config.run_dir is None:
         return config.model_copy(update={"run_dir": str(Path.home() / "renio-runs" / config.name)})
     if not Path(config.run_dir).is_absolute():
-        raise ConfigError(
-            f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster"
-        )
+        raise ConfigError(f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster")
     return config
 
 
@@ -104,9 +102,7 @@ def claim(config: RunConfig) -> Any:
     try:
         return ray.remote(Control).options(name=config.name, namespace=NAMESPACE, num_cpus=0).remote()
     except ValueError:
-        raise ConfigError(
-            f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name"
-        ) from None
+        raise ConfigError(f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name") from None
 
 
 def start_generators(config: RunConfig, prepared: Prepared) -> GeneratorPool:
@@ -140,9 +136,7 @@ def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = N
         for i in range(world_size)
     ]
     actor = ray.remote(TrainerRank)
-    ranks = [
-        actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)
-    ]
+    ranks = [actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)]
     return TrainerGroup(ranks, config, prepared.vocab_size, ledger)
 
 
@@ -186,6 +180,4 @@ async def _all_see(folder: Path, trainers: TrainerGroup) -> None:
         probe.unlink()
     blind = [node for node, sees in seen if not sees]
     if blind:
-        raise ConfigError(
-            f"run_dir: {folder} is not visible on {', '.join(sorted(set(blind)))}; use a shared file system"
-        )
+        raise ConfigError(f"run_dir: {folder} is not visible on {', '.join(sorted(set(blind)))}; use a shared file system")

@@ -58,9 +58,7 @@ class GeneratorPool:
                 if written.stop_reason is None:
                     resends[prompt.sample_id] = resends.get(prompt.sample_id, 0) + 1
                     if resends[prompt.sample_id] > MAX_RESENDS:
-                        raise RuntimeError(
-                            f"sample {prompt.sample_id} was aborted {MAX_RESENDS + 1} times by its generator"
-                        )
+                        raise RuntimeError(f"sample {prompt.sample_id} was aborted {MAX_RESENDS + 1} times by its generator")
                     pending[replica].append(prompt)
                     continue
                 left -= 1
@@ -87,9 +85,7 @@ class GeneratorPool:
             count = min(self._slots, fair) - load[replica]
         return [queue.popleft() for _ in range(min(count, len(queue)))]
 
-    async def _stream(
-        self, replica: int, prompts: Sequence[Prompt], temperature: float, done: asyncio.Queue[Any]
-    ) -> None:
+    async def _stream(self, replica: int, prompts: Sequence[Prompt], temperature: float, done: asyncio.Queue[Any]) -> None:
         try:
             requests = [self._request(p, temperature) for p in prompts]
             async for ref in self.replicas[replica].generate.options(num_returns="streaming").remote(requests):
@@ -183,8 +179,7 @@ class TeacherPool:
 
     async def _score_batch(self, replica: int, batch: Sequence[Rollout]) -> list[ScoredRollout]:
         requests = [
-            ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids)
-            for r in batch
+            ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids) for r in batch
         ]
         refs: tuple[Awaitable[Any], Any] = self.replicas[replica].score.options(num_returns=2).remote(requests)
         logprobs_ref, payload = refs

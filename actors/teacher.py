@@ -41,9 +41,7 @@ class Teacher:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=self._top_k, flat_logprobs=True, detokenize=False)
-        futures = self._loop.submit(
-            [Request(r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests]
-        )
+        futures = self._loop.submit([Request(r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests])
         outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
         tables = [
             top_k_of(output.prompt_logprobs, len(r.response_ids), self._top_k)

@@ -31,9 +31,7 @@ class TrainerGroup:
         workers = await asyncio.gather(*(g.ready.remote() for g in generators))
         address, port = await self.ranks[0].address.remote()
         config = self._config
-        await self._all(
-            "connect", list(generators), list(workers), config.generator.dtype, config.sync.backend, address, port
-        )
+        await self._all("connect", list(generators), list(workers), config.generator.dtype, config.sync.backend, address, port)
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
         found = await self._each("logprobs", self._plan(batch), self._config.temperature, self._vocab_size)

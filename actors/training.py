@@ -16,15 +16,12 @@ import numpy as np
 from actors.deepspeed_engine import RankSpec, build, full_state, optimizer_step
 from actors.weight_source import DeepSpeedSource
 from actors.weight_sync import Sender, SyncClient, SyncReceipt, make_sender
+from renio_pipeline.pipeline import NonFiniteError
 from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:
     from renio_pipeline.types import TopK
-
-
-class NonFiniteLossError(RuntimeError):
-    """A loss that is not finite. The text names the step and the samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +66,7 @@ class TrainerRank:
     def _lm(self) -> Any:
         return self._engine.module.lm
 
-    def connect(
-        self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int
-    ) -> None:
+    def connect(self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int) -> None:
         """Make the weight sender. Called again whenever the generators change."""
         import torch
 
@@ -84,9 +79,7 @@ class TrainerRank:
         assert self._sender is not None, "connect() comes first"
         return self._sender.send(version)
 
-    def logprobs(
-        self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int
-    ) -> dict[int, np.ndarray]:
+    def logprobs(self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int) -> dict[int, np.ndarray]:
         """log p_S by the current weights: [T] float32 by sample id. Collective."""
         import torch
 
@@ -110,7 +103,7 @@ class TrainerRank:
         """Accumulate the gradient of this rank's share of the step's loss. Collective.
 
         Raises:
-            NonFiniteLossError: before the samples' gradients are taken.
+            NonFiniteError: before the samples' gradients are taken.
         """
         import torch
 
@@ -136,7 +129,7 @@ class TrainerRank:
             bad = non_finite_samples(samples, micro.per_token)
             if bad or not torch.isfinite(micro.loss):
                 ids = bad or [s.sample_id for s in samples]
-                raise NonFiniteLossError(f"step {step}: the loss is not finite; samples {ids}")
+                raise NonFiniteError(f"step {step}: the loss is not finite; samples {ids}")
             # DeepSpeed averages gradients over ranks; the loss has the global denominator already.
             self._engine.backward(micro.loss * self._world_size, scale_wrt_gas=False)
             if samples:
@@ -151,7 +144,7 @@ class TrainerRank:
         try:
             norm = optimizer_step(self._engine)
         except FloatingPointError as error:
-            raise NonFiniteLossError(f"step {step}: {error}; samples of this rank: {self._last_ids}") from None
+            raise NonFiniteError(f"step {step}: {error}; samples of this rank: {self._last_ids}") from None
         if ledger is not None:
             with Path(ledger, f"rank_{self._rank}.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "sample_ids": self._last_ids}) + "\n")

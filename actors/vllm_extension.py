@@ -32,9 +32,7 @@ class RenioWorker:
         processor = self.model_runner.get_model().logits_processor  # type: ignore[attr-defined]
         processor.scale *= 1.0 / temperature
         if vocab_size > processor.org_vocab_size:
-            raise ValueError(
-                f"the model has {processor.org_vocab_size} output rows, fewer than the {vocab_size} asked for"
-            )
+            raise ValueError(f"the model has {processor.org_vocab_size} output rows, fewer than the {vocab_size} asked for")
         processor.org_vocab_size = vocab_size
 
     def renio_verify_loaded(self) -> None:

@@ -54,9 +54,7 @@ class SyncClient:
     ``finish_weight_update``.
     """
 
-    def __init__(
-        self, engines: Sequence[Any], workers: Sequence[int], call: Callable[..., list[Any]] | None = None
-    ) -> None:
+    def __init__(self, engines: Sequence[Any], workers: Sequence[int], call: Callable[..., list[Any]] | None = None) -> None:
         self.engines = list(engines)
         self.workers = list(workers)
         self.version = Version(0, 0)
@@ -225,9 +223,7 @@ class NativeSender:
     fresh port.
     """
 
-    def __init__(
-        self, init_info: Any, source: Any, client: SyncClient, *, rank: int, seconds: float = SEND_SECONDS
-    ) -> None:
+    def __init__(self, init_info: Any, source: Any, client: SyncClient, *, rank: int, seconds: float = SEND_SECONDS) -> None:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
         self._source, self._client, self._rank, self._seconds = _Round(source), client, rank, seconds
@@ -300,18 +296,14 @@ class _Round:
         _exhaust(self._pairs)
 
 
-def make_sender(
-    backend: str, source: Any, client: SyncClient, *, rank: int, address: str = "", port: int = 0
-) -> Sender:
+def make_sender(backend: str, source: Any, client: SyncClient, *, rank: int, address: str = "", port: int = 0) -> Sender:
     """The sender of a backend. ``address`` and ``port`` are the first rank's, for ``nccl``'s rendezvous."""
     if backend == "host":
         return HostSender(source, client, rank=rank)
     if backend == "nccl":
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        info: Any = NCCLTrainerInitInfo(
-            master_address=address, master_port=port, world_size=client.world_size, rank=rank
-        )
+        info: Any = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=client.world_size, rank=rank)
     elif backend == "ipc":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 

@@ -163,9 +163,7 @@ def _eval(args: argparse.Namespace) -> int:
         prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
         temperature = config.evaluate.temperature
         result = asyncio.run(evaluate(generators, prompts, prepared.task, prepared.tokenizer, temperature))
-    print(
-        f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens"
-    )
+    print(f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens")
     return 0
 
 

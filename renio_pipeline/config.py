@@ -71,9 +71,7 @@ class RunConfig(Section):
         for pool in ("generator", "teacher"):
             section, gpus = getattr(self, pool), getattr(self.pools, pool).gpus
             if gpus and section.tensor_parallel > 1 and gpus != section.tensor_parallel:
-                raise ValueError(
-                    f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})"
-                )
+                raise ValueError(f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})")
             _refuse_owned(f"{pool}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
         _refuse_owned("trainer.deepspeed", self.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
         if self.sync.backend != "host" and not (self.pools.generator.gpus and self.pools.trainer.gpus):

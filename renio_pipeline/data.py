@@ -28,15 +28,20 @@ def read_rows(path: str, fields: Mapping[FieldName, str], *, key: str = "data.pa
         raise ConfigError(f"{key}: {path} {reason}") from None
     rows = {number: _row(line, number, path, fields, key) for number, line in enumerate(lines, 1) if line.strip()}
     if not rows:
-        raise ConfigError(
-            f"{key}: {path} is empty; expected one JSON object a line, with {fields.get('problem', 'problem')!r}"
-        )
+        raise ConfigError(f"{key}: {path} is empty; expected one JSON object a line, with {fields.get('problem', 'problem')!r}")
+    for field, name in fields.items():
+        if all(_value(line, name) is None for line in lines if line.strip()):
+            raise ConfigError(f"data.fields.{field}: no line of {path} has a field {name!r}")
     seen: dict[str, int] = {}
     for number, row in rows.items():
         if row.id in seen:
             raise ConfigError(f"{key}: {path}: lines {seen[row.id]} and {number} have the same id {row.id!r}")
         seen[row.id] = number
     return list(rows.values())
+
+
+def _value(line: str, name: str) -> object:
+    return json.loads(line).get(name)
 
 
 def _row(line: str, number: int, path: str, fields: Mapping[FieldName, str], key: str) -> Row:

@@ -18,8 +18,7 @@ def faults(outcome: dict[str, Any]) -> list[str]:
     pivotal = first["pivotal/fraction"]
     checks = {
         f"accuracy rose by {gain:.1%}, expected at least {MIN_GAIN:.0%}": gain >= MIN_GAIN,
-        f"AUROC of the weights is {outcome['auroc']}, expected at least {MIN_AUROC}": (outcome["auroc"] or 0)
-        >= MIN_AUROC,
+        f"AUROC of the weights is {outcome['auroc']}, expected at least {MIN_AUROC}": (outcome["auroc"] or 0) >= MIN_AUROC,
         f"{pivotal:.1%} of the first step's tokens are pivotal, expected {PIVOTAL[0]:.0%} to {PIVOTAL[1]:.0%}": (
             PIVOTAL[0] <= pivotal <= PIVOTAL[1]
         ),

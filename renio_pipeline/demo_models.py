@@ -94,9 +94,7 @@ def accuracy(
     seed: int = 0,
 ) -> float:
     """The share of ``rows`` that one sampled response each answers correctly, sampling from the whole distribution."""
-    prompts = [
-        tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, tokenize=False) for row in rows
-    ]
+    prompts = [tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, tokenize=False) for row in rows]
     correct = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -104,9 +102,7 @@ def accuracy(
             chunk = slice(start, start + 256)
             inputs = tokenizer(prompts[chunk], return_tensors="pt", padding=True, padding_side="left").to(model.device)
             room = MAX_TOKENS - inputs.input_ids.shape[1]
-            tokens = model.generate(
-                **inputs, max_new_tokens=room, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
-            )
+            tokens = model.generate(**inputs, max_new_tokens=room, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
             texts = tokenizer.batch_decode(tokens[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
             correct += sum(task.verify(row, text) == "correct" for row, text in zip(rows[chunk], texts, strict=True))
     return correct / len(rows)
@@ -114,9 +110,7 @@ def accuracy(
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte, so that any text is lossless and any character of the task is one token; no merges."""
-    vocabulary = {
-        token: index for index, token in enumerate(["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
-    }
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -136,9 +130,7 @@ def _train(
 ) -> Qwen3ForCausalLM:
     model = Qwen3ForCausalLM(_config(recipe, tokenizer)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.peak_lr, total_steps=recipe.steps, cycle_momentum=False
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=recipe.steps, cycle_momentum=False)
     for step, (input_ids, labels) in enumerate(_batches(recipe, tokenizer, task, seed), start=1):
         loss = model(input_ids=input_ids, labels=labels).loss
         loss.backward()
@@ -179,7 +171,7 @@ def _batches(
         for row in rows[start : start + recipe.batch]:
             prompt = tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, return_dict=False)
             text = noisy_solution(row.problem, rng, early=recipe.early, slip=recipe.slip).text
-            solution = tokenizer.encode(text) + [tokenizer.eos_token_id]
+            solution = [*tokenizer.encode(text), tokenizer.eos_token_id]
             inputs.append(torch.tensor(prompt + solution))
             labels.append(torch.tensor([-100] * len(prompt) + solution))
         pad = torch.nn.utils.rnn.pad_sequence

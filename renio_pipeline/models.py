@@ -72,9 +72,7 @@ def check_tokenizers(student: ModelInfo, teacher: ModelInfo) -> None:
         ConfigError: an id means another token, or a token only to one of them; names the first.
     """
     differing = [
-        i
-        for i in sorted(student.tokens.keys() | teacher.tokens.keys())
-        if student.tokens.get(i) != teacher.tokens.get(i)
+        i for i in sorted(student.tokens.keys() | teacher.tokens.keys()) if student.tokens.get(i) != teacher.tokens.get(i)
     ]
     if differing:
         i = differing[0]

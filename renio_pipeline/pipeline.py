@@ -23,6 +23,10 @@ from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Tra
 from renio_pipeline.weigher import Weighed
 
 
+class NonFiniteError(RuntimeError):
+    """A loss, a gradient or a log-probability is not finite. The text names the step and the samples."""
+
+
 class Generators(Protocol):
     size: int
 
@@ -106,9 +110,7 @@ class StepResult:
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
 
 
-async def train_step(
-    stages: Stages, config: RunConfig, prompts: Sequence[Prompt], step: int, version: Version
-) -> StepResult:
+async def train_step(stages: Stages, config: RunConfig, prompts: Sequence[Prompt], step: int, version: Version) -> StepResult:
     """One strictly on-policy step: write, score, weigh, train, publish."""
     clock = Clock()
     busy_before = await _busy(stages)
@@ -121,6 +123,7 @@ async def train_step(
     exactly_once(scored, prompts)
     on_policy(scored, version)
     own = await _student_logprobs(stages, config, scored, step)
+    numbers(step, scored, own)
     weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
     clock.mark("weighed")
 
@@ -149,6 +152,17 @@ def on_policy(scored: Sequence[ScoredRollout], version: Version) -> None:
     assert not stale, f"samples {stale} were not written by version {version}"
 
 
+def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.ndarray]) -> None:
+    """Raises NonFiniteError for a log-probability that is no number: it would pass for a token that is not pivotal."""
+    bad = [
+        s.rollout.sample_id
+        for s, own in zip(scored, student, strict=True)
+        if np.isnan(own).any() or np.isnan(s.rollout.logprobs).any() or np.isnan(s.scores.logprobs).any()
+    ]
+    if bad:
+        raise NonFiniteError(f"step {step}: log-probabilities that are not numbers; samples {bad}")
+
+
 def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) -> TrainBatch:
     samples = tuple(
         TrainSample(
@@ -165,9 +179,7 @@ def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) 
     return TrainBatch(step=step, samples=samples)
 
 
-async def _student_logprobs(
-    stages: Stages, config: RunConfig, scored: Sequence[ScoredRollout], step: int
-) -> list[np.ndarray]:
+async def _student_logprobs(stages: Stages, config: RunConfig, scored: Sequence[ScoredRollout], step: int) -> list[np.ndarray]:
     """log p_S for the weights: the generator's own, or one more forward pass by the trainers."""
     if config.student_logprobs == "generator":
         return [s.rollout.logprobs for s in scored]
@@ -213,9 +225,7 @@ async def _busy(stages: Stages) -> Busy:
     return {"generator": await stages.generators.busy_seconds(), "teacher": await stages.teachers.busy_seconds()}
 
 
-def idle_shares(
-    before: Busy, after: Busy, report: TrainReport, publication: Publication, seconds: float
-) -> dict[str, float]:
+def idle_shares(before: Busy, after: Busy, report: TrainReport, publication: Publication, seconds: float) -> dict[str, float]:
     """Share of the step in which each pool's replicas did nothing, on average."""
     worked: dict[str, Any] = {
         pool: np.mean(np.subtract(after[pool], before[pool])) if len(after[pool]) == len(before[pool]) else 0.0

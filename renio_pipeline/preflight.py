@@ -63,9 +63,7 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
     prompt_ids, held_out_ids = encoder.encode(rows), encoder.encode(held_out)
     limit = min(student, teacher, key=lambda m: m.context)
-    longest = check_lengths(
-        prompt_ids + held_out_ids, rows + held_out, limit.context, config.max_response_tokens, limit.name
-    )
+    longest = check_lengths(prompt_ids + held_out_ids, rows + held_out, limit.context, config.max_response_tokens, limit.name)
     _check_payload(config)
     return Prepared(
         task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, held_out=held_out, held_out_ids=held_out_ids,
@@ -100,6 +98,4 @@ def check_run_dir(config: RunConfig) -> None:
     folder = config.directory
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         key = "run_dir" if config.run_dir else "name"
-        raise ConfigError(
-            f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name"
-        )
+        raise ConfigError(f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name")

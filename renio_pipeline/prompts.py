@@ -41,9 +41,7 @@ class Cursor:
     the position, so it is unique in the run.
     """
 
-    def __init__(
-        self, prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], config: RunConfig, position: int = 0
-    ) -> None:
+    def __init__(self, prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], config: RunConfig, position: int = 0) -> None:
         self._prompt_ids, self._rows = prompt_ids, rows
         self._seed, self._repeat = config.seed, config.samples_per_prompt
         self.position = position

@@ -74,9 +74,7 @@ def verdict_metrics(raw: np.ndarray, weights: np.ndarray, verdicts: Sequence[Ver
     return metrics
 
 
-def sample_records(
-    result: StepResult, texts: Sequence[str], verdicts: Sequence[Verdict | None]
-) -> list[dict[str, Any]]:
+def sample_records(result: StepResult, texts: Sequence[str], verdicts: Sequence[Verdict | None]) -> list[dict[str, Any]]:
     """One JSON object a sample, for ``samples/step_*.jsonl``."""
     weighed = result.weighed
     return [

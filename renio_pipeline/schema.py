@@ -57,13 +57,9 @@ class Renio(Pivotal):
     """ReNIO sample weights (arXiv 2606.23104)."""
 
     type: Literal["renio"] = "renio"
-    temperature: PositiveFloat = Field(
-        1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)"
-    )
+    temperature: PositiveFloat = Field(1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)")
     normalization: Literal["batch_mean", "clamp", "ema", "none"] = "batch_mean"
-    group_size: PositiveInt | None = Field(
-        None, description="normalise in groups, to reproduce the reference; null: batch"
-    )
+    group_size: PositiveInt | None = Field(None, description="normalise in groups, to reproduce the reference; null: batch")
 
 
 class Uniform(Pivotal):
@@ -95,12 +91,8 @@ class Sampling(Section):
 
 
 class Data(Section):
-    path: str | None = Field(
-        None, description="JSON lines with the task's fields; null: the task makes its own problems"
-    )
-    fields: dict[FieldName, str] = Field(
-        default_factory=dict, description="the file's name for a field, where it differs"
-    )
+    path: str | None = Field(None, description="JSON lines with the task's fields; null: the task makes its own problems")
+    fields: dict[FieldName, str] = Field(default_factory=dict, description="the file's name for a field, where it differs")
     problems: PositiveInt = Field(4096, description="how many training problems a generating task makes")
     held_out_path: str | None = Field(None, description="problems for evaluation, when `path` is given")
     student_prompt: Literal["chat", "plain"] = Field("chat", description="plain: the template without special tokens")
@@ -109,9 +101,7 @@ class Data(Section):
 class Generator(Section):
     dtype: Dtype = "bfloat16"
     tensor_parallel: PositiveInt = 1
-    separate_process: bool = Field(
-        False, description="vLLM's engine in a process of its own; always so if tensor_parallel > 1"
-    )
+    separate_process: bool = Field(False, description="vLLM's engine in a process of its own; always so if tensor_parallel > 1")
     engine: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
 
 
@@ -159,9 +149,7 @@ class Pools(Section):
 
 class Evaluate(Section):
     problems: NonNegativeInt = Field(512, description="held-out problems; 0: no evaluation")
-    every: NonNegativeInt = Field(
-        0, description="steps between evaluations; 0: before the first and after the last only"
-    )
+    every: NonNegativeInt = Field(0, description="steps between evaluations; 0: before the first and after the last only")
     temperature: PositiveFloat = Field(1.0, description="sampling temperature of evaluation")
 
 

@@ -28,9 +28,7 @@ class TokenLogits(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
         """[b, L] ids and mask, [N] flat positions in b·L -> [N, rows] logits."""
-        hidden = self.lm.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        hidden = self.lm.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         logits = self.lm.get_output_embeddings()(hidden.flatten(0, 1)[positions])
         cap = getattr(self.lm.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
@@ -43,9 +41,7 @@ def check_head(model: TokenLogits, device: torch.device) -> None:
         expected = model.lm(input_ids=ids, use_cache=False).logits[0].float()
         found = model(ids, torch.ones_like(ids), torch.arange(4, device=device)).float()
     if not torch.allclose(expected, found, atol=1e-3 * max(1.0, float(expected.abs().max()))):
-        raise ValueError(
-            f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not know"
-        )
+        raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not know")
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,14 @@ class Weigher:
         self._running_mean = found.running_mean
         pivotal = pivotal_mask(student_BT, teacher_BT, mask, threshold=renio.threshold)
         tokens = max(1, int(lengths.sum()))
+        ratios = (student_BT - teacher_BT)[mask]
+        ratios = ratios[torch.isfinite(ratios)]  # a teacher may give a token no probability at all; weights clip that
         metrics = {
             "weights/max": float(weights.max()),
             "weights/min": float(weights.min()),
             "weights/effective_sample_size": effective_sample_size(weights),
             "pivotal/fraction": int(found.pivotal_count.sum()) / tokens,
-            "ratio/mean": float((student_BT - teacher_BT)[mask].mean()) if mask.any() else 0.0,
+            "ratio/mean": float(ratios.mean()) if len(ratios) else 0.0,
         }
         positions = [row.nonzero().squeeze(1).numpy().astype(np.int32) for row in pivotal]
         return Weighed(weights=weights.numpy(), raw=found.raw.numpy(), pivotal=positions, metrics=metrics)

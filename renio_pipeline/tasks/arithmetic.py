@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from renio_pipeline.config import ConfigError
 from renio_pipeline.tasks import Split
 from renio_pipeline.types import Row, Verdict
 
@@ -41,7 +42,7 @@ class Arithmetic:
         self.seed = seed
 
     def rows(self, split: Split, count: int) -> list[Row]:
-        """The first ``count`` distinct problems of a split; ValueError when the split has too few."""
+        """The first ``count`` distinct problems of a split; ConfigError when the split has too few."""
         rng = random.Random(f"arithmetic/{self.terms}/{self.seed}/{split}")
         seen: dict[str, None] = {}  # a set that keeps its order
         misses = 0
@@ -52,8 +53,9 @@ class Arithmetic:
                 seen[problem] = None
                 misses = 0
             if misses > _PATIENCE:
-                raise ValueError(
-                    f"arithmetic: {count} problems asked of {split}, but terms={self.terms} has about {len(seen)}"
+                raise ConfigError(
+                    f"data.problems or evaluate.problems: {count} problems asked of {split}, "
+                    f"but terms={self.terms} has about {len(seen)}"
                 )
         return [_row(f"arithmetic-{split}-{index}", problem) for index, problem in enumerate(seen)]
 
@@ -61,8 +63,10 @@ class Arithmetic:
         """The problem as the one message of a user."""
         return [{"role": "user", "content": row.problem}]
 
-    def verify(self, row: Row, text: str) -> Verdict:
+    def verify(self, row: Row, text: str) -> Verdict | None:
         """Judge by the final answer alone: one ``#``, a canonical integer right after it, then nothing but white space."""
+        if row.answer is None:
+            return None
         final = _FINAL.fullmatch(text)
         if final is not None:
             return "correct" if final[1] == row.answer else "incorrect"

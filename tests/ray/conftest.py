@@ -45,8 +45,12 @@ def samples_of(prepared: Prepared, count: int, seed: int = 0) -> list[TrainSampl
         noise = rng.normal(-1, 0.3, len(ids)).astype(np.float32)
         samples.append(
             TrainSample(
-                sample_id=i, prompt_ids=prepared.prompt_ids[i], response_ids=ids, student_logprobs=noise,
-                teacher_logprobs=noise - 0.1, weight=float(rng.uniform(0.2, 2.0)),
+                sample_id=i,
+                prompt_ids=prepared.prompt_ids[i],
+                response_ids=ids,
+                student_logprobs=noise,
+                teacher_logprobs=noise - 0.1,
+                weight=float(rng.uniform(0.2, 2.0)),
             )  # fmt: skip
         )
     return samples

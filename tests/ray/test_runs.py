@@ -21,7 +21,8 @@ VARIES = ("time/", "idle/", "memory/", "sync/publish", "sync/receive")
 def renio(*arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.run(
-        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=timeout
+        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, text=True,
+        capture_output=True, timeout=timeout,
     )  # fmt: skip
 
 

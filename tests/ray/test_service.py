@@ -21,7 +21,7 @@ from tests.ray.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 QUICK = ["batch_size=8", "evaluate.problems=8", "data.problems=64"]
-# What no other whole run covers: bf16, the sampled-token loss, weights by the trainer's log-probabilities, two samples a prompt.
+# What no other whole run covers: bf16, the sampled-token loss, the trainer's log-probabilities, two samples a prompt.
 OTHER_WAYS = [
     "generator.dtype=bfloat16", "teacher.dtype=bfloat16", "trainer.dtype=bfloat16", "objective={type: sampled}",
     "student_logprobs=trainer", "samples_per_prompt=2",

@@ -44,13 +44,17 @@ def padded_teacher(tmp_path_factory: Any) -> Path:
 def requests() -> list[ScoreRequest]:
     """Responses of several lengths, after prompts that are not the student's."""
     _, prepared = demo()
-    ids = [np.asarray(prepared.tokenizer(row.solution, add_special_tokens=False)["input_ids"], np.int32) for row in prepared.rows]
+    ids = [
+        np.asarray(prepared.tokenizer(row.solution, add_special_tokens=False)["input_ids"], np.int32) for row in prepared.rows
+    ]
     ids[2], ids[3] = ids[2][:1], ids[3][:0]
     return [ScoreRequest(sample_id=i, prompt_ids=prepared.prompt_ids[i + 20], response_ids=ids[i]) for i in range(12)]
 
 
 @pytest.fixture(scope="module")
-def scored(ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
+def scored(
+    ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]
+) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
     config, prepared = demo(f"teacher.model={padded_teacher}", f"temperature={TEMPERATURE}", f"objective.k={K}")
     assert engine_spec(config, prepared, "teacher").vocab_size == len(prepared.tokenizer)
     pool = launch.start_teachers(config, prepared)

@@ -146,12 +146,16 @@ def test_training_moves_the_weights(one_rank: Case, whole: Any) -> None:
     assert moved > 5e-5
 
 
-def test_clipping_bounds_the_update_and_reports_the_norm_before_it(one_rank: Case, samples: list[TrainSample], whole: Any) -> None:
+def test_clipping_bounds_the_update_and_reports_the_norm_before_it(
+    one_rank: Case, samples: list[TrainSample], whole: Any
+) -> None:
     reports, _ = one_rank.train(samples, zero_stage=1, micro_batch_tokens=10**6, max_grad_norm=1e-6)
     assert reports[0].grad_norm == pytest.approx(whole[0][0].grad_norm, rel=1e-5)
 
 
-def test_more_ranks_than_samples_neither_hang_nor_change_the_loss(one_rank: Case, two_ranks: Case, samples: list[TrainSample]) -> None:
+def test_more_ranks_than_samples_neither_hang_nor_change_the_loss(
+    one_rank: Case, two_ranks: Case, samples: list[TrainSample]
+) -> None:
     alone = one_rank.train(samples[:1], zero_stage=2, micro_batch_tokens=10**6)
     shared = two_ranks.train(samples[:1], zero_stage=2, micro_batch_tokens=10**6)
     assert shared[0][1].loss == pytest.approx(alone[0][1].loss, abs=1e-5)

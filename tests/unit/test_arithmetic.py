@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 
@@ -124,7 +125,7 @@ def test_a_slip_is_one_wrong_step_carried_to_a_wrong_answer(row: Row, rng: rando
     text = slip_once(row.problem, rng)
     steps = steps_of(text)
     assert [start + term == result for start, term, result in steps].count(False) == 1
-    assert all(before[2] == after[0] for before, after in zip(steps, steps[1:], strict=False))
+    assert all(before[2] == after[0] for before, after in itertools.pairwise(steps))
     assert text.endswith(f";#{steps[-1][2]}")
     assert [term for _, term, _ in steps] == [term for _, term, _ in steps_of(row.solution)]
     assert TASK.verify(row, text) == "incorrect"

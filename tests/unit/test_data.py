@@ -142,3 +142,11 @@ def test_two_rows_with_one_id_are_named_by_their_lines(path: Path) -> None:
 def test_a_number_and_its_text_are_the_same_id(path: Path) -> None:
     write(path, {"id": 2, "problem": "a"}, {"problem": "b"})
     assert "lines 1 and 2 have the same id '2'" in refusal(path)
+
+
+def test_a_mapped_field_that_no_line_has_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "1+1", "result": "2"}\n')
+    with pytest.raises(ConfigError, match=r"data.fields.answer: no line of .* has a field 'anwser'"):
+        read_rows(str(path), {"problem": "q", "answer": "anwser"})
+    assert read_rows(str(path), {"problem": "q", "answer": "result"})[0].answer == "2"

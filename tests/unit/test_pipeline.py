@@ -671,3 +671,20 @@ def test_progress_shows_a_step_with_and_without_verdicts(prepared: Prepared, liv
         progress.step(1, metrics)
         progress.step(2, {k: v for k, v in metrics.items() if k != "reward/accuracy" and not k.startswith("weights/")})
     assert ("generate" if live else "step 1/2  loss 0.2500  accuracy 0.33") in screen.getvalue()
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_log_probability_that_is_no_number_names_the_step_and_the_sample(side: str) -> None:
+    from renio_pipeline.pipeline import NonFiniteError, numbers
+    from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores
+
+    ids, fine, bad = np.zeros(2, np.int32), np.zeros(2, np.float32), np.array([0, np.nan], np.float32)
+    scored = []
+    for i in range(4):
+        student, teacher = (bad if i == 2 and side == "student" else fine), (bad if i == 2 and side == "teacher" else fine)
+        prompt = Prompt(sample_id=i, row=Row(id=str(i), problem=""), student_ids=ids, teacher_ids=ids)
+        rollout = Rollout(prompt=prompt, token_ids=ids, logprobs=student, stop_reason="stop", version=Version(0, 0))
+        scored.append(ScoredRollout(rollout=rollout, scores=TeacherScores(sample_id=i, logprobs=teacher)))
+    with pytest.raises(NonFiniteError, match=r"step 7: .* samples \[2\]"):
+        numbers(7, scored, [s.rollout.logprobs for s in scored])
+    numbers(7, scored[:2], [s.rollout.logprobs for s in scored[:2]])
