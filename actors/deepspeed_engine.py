@@ -21,6 +21,8 @@ class RankSpec:
     steps: int  # of the whole run, for the learning-rate schedule
     seed: int
     on_gpu: bool = False
+    teacher: str | None = None  # whose output head the full-vocabulary loss needs
+    teacher_dtype: str = "float32"
 
 
 def engine_config(trainer: Trainer, world_size: int) -> dict[str, Any]:

@@ -19,9 +19,10 @@ import ray
 from actors.control import NAMESPACE, Control
 from actors.deepspeed_engine import RankSpec
 from actors.generation import Generator
-from actors.placement import actor_options, check_cluster, engine_spec
+from actors.placement import actor_options, check_cluster, check_object_store, engine_spec, scorer_spec
 from actors.pool import GeneratorPool, TeacherPool
 from actors.teacher import Teacher
+from actors.torch_teacher import TorchTeacher
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
 from renio_pipeline import models
@@ -81,7 +82,9 @@ def prepare_locally(config: RunConfig) -> Prepared | None:
 def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
     """What needs the cluster to check, before any engine starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources())
-    return prepared or prepare(config, partial(_inspect_on_cluster, config))
+    prepared = prepared or prepare(config, partial(_inspect_on_cluster, config))
+    check_object_store(config, prepared, ray.cluster_resources())
+    return prepared
 
 
 def _inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelInfo:
@@ -113,18 +116,24 @@ def start_generators(config: RunConfig, prepared: Prepared) -> GeneratorPool:
 
 
 def start_teachers(config: RunConfig, prepared: Prepared) -> TeacherPool:
-    spec = engine_spec(config, prepared, "teacher")
-    options = actor_options(config, "teacher", uses_vllm=True, separate_process=spec.separate_process)
-    actor = ray.remote(Teacher).options(max_concurrency=1000, **options)
-    replicas = [actor.remote(spec, config.teacher_top_k) for _ in range(config.pools.teacher.replicas)]
-    return TeacherPool(replicas, config)
+    count = config.pools.teacher.replicas
+    if config.teacher.type == "torch":
+        torch_teacher = ray.remote(TorchTeacher).options(**actor_options(config, "teacher"))
+        replicas = [torch_teacher.remote(scorer_spec(config, prepared)) for _ in range(count)]
+    else:
+        spec = engine_spec(config, prepared, "teacher")
+        options = actor_options(config, "teacher", uses_vllm=True, separate_process=spec.separate_process)
+        teacher = ray.remote(Teacher).options(max_concurrency=1000, **options)
+        replicas = [teacher.remote(spec, config.teacher_top_k) for _ in range(count)]
+    return TeacherPool(replicas, config, prepared.payload_token_bytes)
 
 
 def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = None) -> TrainerGroup:
     """The ranks, packed on as few nodes as can be. Their models load with ``setup``."""
     spec = RankSpec(
         model=models.resolve(config.student), trainer=config.trainer, steps=config.steps, seed=config.seed,
-        on_gpu=bool(config.pools.trainer.gpus),
+        on_gpu=bool(config.pools.trainer.gpus), teacher_dtype=config.teacher.dtype,
+        teacher=models.resolve(config.teacher.model) if config.payload_kind == "hidden" else None,
     )  # fmt: skip
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas

@@ -7,8 +7,9 @@ from typing import Any
 from actors.engine import EngineSpec
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.preflight import Prepared, payload_bytes
+from renio_pipeline.preflight import Prepared
 from renio_pipeline.schema import Generator, Pool
+from renio_pipeline.types import ScorerSpec
 
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
 
@@ -30,11 +31,15 @@ def check_cluster(config: RunConfig, resources: dict[str, float]) -> None:
                 f"pools.*.{key}: the pools ask for {total:g} {unit}s ({parts}), and the cluster has {has:g}; lower "
                 f"pools.*.replicas or pools.*.{key}, or add nodes"
             )
+
+
+def check_object_store(config: RunConfig, prepared: Prepared, resources: dict[str, float]) -> None:
+    """Raises ConfigError if a step's payload may not fit into the cluster's object store."""
     store = resources.get("object_store_memory", 0.0)
-    if payload_bytes(config) > store:
+    if prepared.payload_bytes > store:
         raise ConfigError(
-            f"payload: a step's top-k may take {payload_bytes(config)} bytes, and the cluster's object store has {store:.0f}; "
-            "lower objective.k or batch_size, or start Ray with a larger --object-store-memory"
+            f"payload: a step's {config.payload_kind} may take {prepared.payload_bytes} bytes, and the cluster's object store "
+            f"has {store:.0f}; lower batch_size or objective.k, or start Ray with a larger --object-store-memory"
         )
 
 
@@ -51,6 +56,18 @@ def actor_options(
         if not pool.gpus:
             env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     return {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
+
+
+def scorer_spec(config: RunConfig, prepared: Prepared) -> ScorerSpec:
+    """What a teacher on the torch engine is built from."""
+    return ScorerSpec(
+        model=models.resolve(config.teacher.model),
+        dtype=config.teacher.dtype,
+        temperature=config.temperature,
+        vocab_size=prepared.vocab_size,
+        kind=config.payload_kind,
+        top_k=config.teacher_top_k,
+    )
 
 
 def engine_spec(config: RunConfig, prepared: Prepared, pool_name: str) -> EngineSpec:

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 from actors.generation import WriteRequest, Written
-from actors.teacher import ScoreRequest
 from renio_pipeline.config import RunConfig
-from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TeacherScores
+from renio_pipeline.types import Prompt, Rollout, ScoredRollout, ScoreRequest, TeacherScores
 
 MAX_RESENDS = 3
 
@@ -124,10 +123,10 @@ class TeacherPool:
     A batch is whatever waits when a replica falls free: short queues give small batches at once, long ones full batches.
     """
 
-    def __init__(self, replicas: Sequence[Any], config: RunConfig) -> None:
+    def __init__(self, replicas: Sequence[Any], config: RunConfig, token_bytes: int = 0) -> None:
         self.replicas = list(replicas)
         self.size = len(self.replicas)
-        self._config = config
+        self._config, self._token_bytes = config, token_bytes
 
     async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
         deterministic = self._config.deterministic
@@ -184,15 +183,14 @@ class TeacherPool:
         refs: tuple[Awaitable[Any], Any] = self.replicas[replica].score.options(num_returns=2).remote(requests)
         logprobs_ref, payload = refs
         logprobs = await logprobs_ref
-        k = self._config.teacher_top_k
         return [
             ScoredRollout(
                 rollout=rollout,
                 scores=TeacherScores(
                     sample_id=rollout.sample_id,
                     logprobs=scores,
-                    payload=payload if k else None,
-                    payload_bytes=len(scores) * (k + 1) * 8 if k else 0,
+                    payload=payload if self._token_bytes else None,
+                    payload_bytes=len(scores) * self._token_bytes,
                     replica=str(replica),
                 ),
             )

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from actors.engine import EngineLoop, EngineSpec, Request, build_engine
-from renio_pipeline.types import TopK
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRequest:
-    sample_id: int
-    prompt_ids: np.ndarray  # [P'] int32, the teacher's own prompt
-    response_ids: np.ndarray  # [T] int32
+from renio_pipeline.types import ScoreRequest, TopK
 
 
 class Teacher:

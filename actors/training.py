@@ -21,7 +21,8 @@ from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:
-    from renio_pipeline.types import TopK
+    from renio_pipeline.full_vocabulary import Head
+    from renio_pipeline.types import Payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class TrainerRank:
     def __init__(self, spec: RankSpec, rank: int, world_size: int) -> None:
         self._spec, self._rank, self._world_size = spec, rank, world_size
         self._sender: Sender | None = None
+        self._teacher_heads: dict[Version, Head] = {}
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port, for the group's rendezvous."""
@@ -61,6 +63,8 @@ class TrainerRank:
             "MASTER_ADDR": address, "MASTER_PORT": str(port),
         }  # fmt: skip
         self._engine = build(self._spec, self._world_size)
+        if self._spec.teacher is not None:
+            self._teacher_heads = {Version(0, 0): _load_head(self._spec, self._engine.device)}
 
     @property
     def _lm(self) -> Any:
@@ -125,6 +129,7 @@ class TrainerRank:
             micro = micro_batch_loss(
                 self._engine, samples, self._fetch(samples), objective=objective, batch_size=batch_size,
                 temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
+                teacher_head=self._teacher_heads.__getitem__,
             )  # fmt: skip
             bad = non_finite_samples(samples, micro.per_token)
             if bad or not torch.isfinite(micro.loss):
@@ -166,15 +171,26 @@ class TrainerRank:
 
         return {name: tensor.numpy() for name, tensor in full_state(self._lm, torch.float32).items()}
 
-    def _fetch(self, samples: Sequence[TrainSample]) -> dict[int, TopK]:
+    def _fetch(self, samples: Sequence[TrainSample]) -> dict[int, Payload]:
         """The samples' payloads, read in place from the object store."""
         import ray
 
         refs = list(dict.fromkeys(s.payload for s in samples if s.payload is not None))
-        tables: dict[int, TopK] = {}
+        tables: dict[int, Payload] = {}
         for table in ray.get(refs):
             tables |= table
         return tables
+
+
+def _load_head(spec: RankSpec, device: Any) -> Head:
+    """The teacher's head from its safetensors, on this rank's device; outside ``zero.Init``, which would partition it."""
+    import torch
+
+    from renio_pipeline.heads import load_head
+
+    assert spec.teacher is not None
+    head = load_head(spec.teacher, getattr(torch, spec.teacher_dtype))
+    return replace(head, weight=head.weight.to(device), bias=None if head.bias is None else head.bias.to(device))
 
 
 def _add(total: RankReport, samples: Sequence[TrainSample], micro: Any) -> RankReport:

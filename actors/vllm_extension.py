@@ -7,7 +7,6 @@ Importing this module in a worker also registers the ``host`` backend of vLLM's 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from multiprocessing import resource_tracker, shared_memory
 from typing import Any
@@ -19,6 +18,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+from actors.wire import tensors
 
 
 class RenioWorker:
@@ -110,7 +111,7 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
             source = np.ndarray(block.size, np.uint8, block.buf)
             self._held.append(block)
         self._held.append(source)  # vLLM may read a tensor only when its layer is complete
-        self.model.load_weights(_tensors(update_info, source))
+        self.model.load_weights(tensors(vars(update_info), source))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -122,26 +123,12 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
 
 def _attach(name: str) -> shared_memory.SharedMemory:
     """Attach without telling this process's resource tracker, which would unlink the block when the process ends."""
-    register, resource_tracker.register = (
-        resource_tracker.register,
-        lambda *_: None,
-    )  # track=False came with Python 3.13
+    register = resource_tracker.register
+    resource_tracker.register = lambda *_: None  # the argument track=False came with Python 3.13
     try:
         return shared_memory.SharedMemory(name)
     finally:
         resource_tracker.register = register
-
-
-def _tensors(info: HostUpdateInfo, source: np.ndarray) -> list[tuple[str, torch.Tensor]]:
-    with warnings.catch_warnings():  # the memory is read-only, and so is what vLLM does with it
-        warnings.simplefilter("ignore", UserWarning)
-        flat = torch.from_numpy(source)
-    pairs = []
-    for name, dtype_name, shape, offset in zip(info.names, info.dtypes, info.shapes, info.offsets, strict=True):
-        dtype = getattr(torch, dtype_name)
-        size = int(np.prod(shape)) * dtype.itemsize
-        pairs.append((name, flat[offset : offset + size].view(dtype).view(shape)))
-    return pairs
 
 
 WeightTransferEngineFactory.register_engine("host", HostWeightTransferEngine)

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from actors.wire import pack_chunks, put
 from renio_pipeline.types import Version
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 CHUNK_BYTES = 256 * 2**20
 SEND_SECONDS = 1800.0  # a native transfer that takes longer has failed
@@ -131,7 +132,7 @@ class HostSender:
             chunk = next(chunks, None)
             if chunk is None:
                 break
-            update = _put(chunk)
+            update = put(chunk)
             publish += time.perf_counter() - before
             sent += len(chunk["array"])
             client.update_weights(update)
@@ -146,47 +147,6 @@ def _exhaust(pairs: Iterator[Any]) -> None:
     """Gathering is a collective of all ranks: a rank that is done, or has failed, still takes part in what is left."""
     for _ in pairs:
         pass
-
-
-def _put(chunk: dict[str, Any]) -> dict[str, Any]:
-    import ray
-
-    return {key: value for key, value in chunk.items() if key != "array"} | {"ref": ray.put(chunk["array"])}
-
-
-def pack_chunks(pairs: Any, chunk_bytes: int) -> Iterator[dict[str, Any]]:
-    """Group (name, tensor) pairs into flat byte arrays of about ``chunk_bytes``, with their layout beside them."""
-    group: list[tuple[str, torch.Tensor]] = []
-    size = 0
-    for name, tensor in pairs:
-        group.append((name, tensor))
-        size += tensor.nbytes
-        if size >= chunk_bytes:
-            yield _pack(group)
-            group, size = [], 0
-    if group:
-        yield _pack(group)
-
-
-def _pack(group: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-    import torch
-
-    offsets = []
-    end = 0
-    for _, tensor in group:
-        offsets.append(end)
-        end += -(-tensor.nbytes // 64) * 64  # aligned, so that any dtype can be viewed in place
-    array = np.empty(end, np.uint8)
-    flat = torch.from_numpy(array)
-    for offset, (_, tensor) in zip(offsets, group, strict=True):
-        flat[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-    return {
-        "names": [name for name, _ in group],
-        "dtypes": [str(tensor.dtype).removeprefix("torch.") for _, tensor in group],
-        "shapes": [list(tensor.shape) for _, tensor in group],
-        "offsets": offsets,
-        "array": array,
-    }
 
 
 class HostReceiver:

@@ -62,6 +62,13 @@ class RunConfig(Section):
         """How many of its likeliest tokens the teacher sends; 0: the sampled token's log-probability alone."""
         return self.objective.k if isinstance(self.objective, schema.TopKForwardKL) else 0
 
+    @property
+    def payload_kind(self) -> Literal["sampled", "top_k", "hidden"]:
+        """What the teacher sends of each token (ALGORITHM: "What the teacher returns")."""
+        if isinstance(self.objective, schema.Jsd):
+            return "hidden"
+        return "top_k" if self.teacher_top_k else "sampled"
+
     @model_validator(mode="after")
     def _combinations(self) -> RunConfig:
         if self.batch_size % self.samples_per_prompt:
@@ -74,6 +81,15 @@ class RunConfig(Section):
                 raise ValueError(f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})")
             _refuse_owned(f"{pool}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
         _refuse_owned("trainer.deepspeed", self.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
+        if self.payload_kind == "hidden" and self.teacher.type != "torch":
+            raise ValueError(
+                f"objective.type jsd needs the teacher's hidden states, which teacher.type {self.teacher.type} does not send; "
+                "set teacher.type=torch, or objective.type=top_k_forward_kl"
+            )
+        if self.teacher.type == "torch" and (self.teacher.tensor_parallel > 1 or self.teacher.engine):
+            raise ValueError(
+                "teacher.tensor_parallel and teacher.engine are vLLM's; a torch teacher has neither: set teacher.type=vllm"
+            )
         if self.sync.backend != "host" and not (self.pools.generator.gpus and self.pools.trainer.gpus):
             raise ValueError(
                 f"sync.backend {self.sync.backend!r} moves weights between GPUs, but pools.generator.gpus or "

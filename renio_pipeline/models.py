@@ -28,6 +28,7 @@ class ModelInfo:
     architecture: str
     vocab_rows: int  # rows of the output head
     context: int  # tokens
+    hidden_size: int  # H
     tokens: dict[int, str]  # id -> token, added ones included
 
 
@@ -61,6 +62,7 @@ def inspect(name: str, key: str) -> ModelInfo:
         architecture=(config.architectures or [config.model_type])[0],
         vocab_rows=config.vocab_size,
         context=getattr(config, "max_position_embeddings", 2**31),
+        hidden_size=config.hidden_size,
         tokens=tokens,
     )
 

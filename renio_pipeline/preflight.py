@@ -30,6 +30,8 @@ class Prepared:
     held_out_ids: list[np.ndarray]
     vocab_size: int  # V: the smaller of the two models' output rows
     context: int  # tokens of the longest prompt, a whole response, and the one token that scoring adds
+    payload_token_bytes: int  # of a response token
+    payload_bytes: int  # the most that a step can take
 
 
 def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
@@ -64,10 +66,13 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     prompt_ids, held_out_ids = encoder.encode(rows), encoder.encode(held_out)
     limit = min(student, teacher, key=lambda m: m.context)
     longest = check_lengths(prompt_ids + held_out_ids, rows + held_out, limit.context, config.max_response_tokens, limit.name)
-    _check_payload(config)
+    token_bytes = payload_token_bytes(config, teacher.hidden_size)
+    _check_payload(config, config.batch_size * config.max_response_tokens * token_bytes)
     return Prepared(
         task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, held_out=held_out, held_out_ids=held_out_ids,
         vocab_size=vocab_size, context=longest + config.max_response_tokens + 1,
+        payload_token_bytes=token_bytes,
+        payload_bytes=config.batch_size * config.max_response_tokens * token_bytes,
     )  # fmt: skip
 
 
@@ -80,16 +85,19 @@ def _rows(config: RunConfig, task: Task, split: Split) -> list[Row]:
     return task.rows(split, config.evaluate.problems)
 
 
-def payload_bytes(config: RunConfig) -> int:
-    """The most that a step's teacher payload can take: an id and a log-probability for each of K+1 tokens."""
-    return config.batch_size * config.max_response_tokens * (config.teacher_top_k + 1) * 8
+def payload_token_bytes(config: RunConfig, teacher_hidden_size: int) -> int:
+    """What the teacher's payload takes for a token: an id and a log-probability for each of K+1, or H' values."""
+    if config.payload_kind == "hidden":
+        return teacher_hidden_size * (4 if config.teacher.dtype == "float32" else 2)
+    return (config.teacher_top_k + 1) * 8 if config.payload_kind == "top_k" else 0
 
 
-def _check_payload(config: RunConfig) -> None:
-    if config.teacher_top_k and payload_bytes(config) > config.payload.max_bytes:
+def _check_payload(config: RunConfig, payload_bytes: int) -> None:
+    if payload_bytes > config.payload.max_bytes:
         raise ConfigError(
-            f"payload.max_bytes: a step's top-k may take {payload_bytes(config)} bytes (batch_size x max_response_tokens x "
-            f"(objective.k + 1) x 8), and payload.max_bytes is {config.payload.max_bytes}; raise it, or lower objective.k"
+            f"payload.max_bytes: a step's {config.payload_kind} may take {payload_bytes} bytes (batch_size x "
+            f"max_response_tokens x bytes per token), and payload.max_bytes is {config.payload.max_bytes}; raise it, or lower "
+            "batch_size or objective.k"
         )
 
 

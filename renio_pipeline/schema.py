@@ -78,6 +78,16 @@ class TopKForwardKL(Section):
     token_clip: PositiveFloat | None = None
 
 
+class Jsd(Section):
+    """The exact divergence over the whole vocabulary; the teacher sends hidden states and the trainer projects them."""
+
+    type: Literal["jsd"] = "jsd"
+    beta: float = Field(0.0, ge=0, le=1, description="0: forward KL, 1: reverse KL, between: generalised Jensen-Shannon")
+    entry_clip: PositiveFloat | None = None
+    token_clip: PositiveFloat | None = None
+    chunk_tokens: PositiveInt | None = Field(None, description="tokens whose logits are held at a time; null: by the device")
+
+
 class Sampled(Section):
     """Policy gradient on the sampled token (k1): the teacher sends one number a token."""
 
@@ -107,7 +117,7 @@ class Generator(Section):
 
 class Teacher(Generator):
     model: str
-    type: Literal["vllm"] = "vllm"
+    type: Literal["vllm", "torch"] = Field("vllm", description="torch: a transformers forward, which can send hidden states")
     max_batch_tokens: PositiveInt = Field(16384, description="tokens scored in one call")
 
 
@@ -158,4 +168,4 @@ class Checkpoint(Section):
 
 
 Weighting = Annotated[Renio | Uniform, Field(discriminator="type")]
-Objective = Annotated[TopKForwardKL | Sampled, Field(discriminator="type")]
+Objective = Annotated[TopKForwardKL | Jsd | Sampled, Field(discriminator="type")]

@@ -6,7 +6,7 @@ order; b sequences, padded on the right to L.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
+from renio_pipeline.full_vocabulary import Head, full_vocabulary_loss
+from renio_pipeline.heads import head_of, logit_settings
 from renio_pipeline.loss import sampled_token_loss, weighted_loss
-from renio_pipeline.schema import Objective, TopKForwardKL
-from renio_pipeline.types import TopK, TrainSample
+from renio_pipeline.schema import Jsd, Objective, TopKForwardKL
+from renio_pipeline.scorer import from_numpy
+from renio_pipeline.types import Hidden, TrainSample, Version
+
+HeadJob = Callable[[Tensor, Head], Any]  # what to do with [N, H] hidden states and the student's head
 
 
 class TokenLogits(nn.Module):
@@ -25,13 +30,32 @@ class TokenLogits(nn.Module):
     def __init__(self, lm: Any) -> None:
         super().__init__()
         self.lm: Any = lm
+        let_jobs_in(lm)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
-        """[b, L] ids and mask, [N] flat positions in b·L -> [N, rows] logits."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, job: HeadJob | None = None) -> Any:
+        """[b, L] ids and mask, [N] flat positions in b·L -> [N, rows] logits, or what ``job`` makes of the hidden states."""
         hidden = self.lm.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        logits = self.lm.get_output_embeddings()(hidden.flatten(0, 1)[positions])
-        cap = getattr(self.lm.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        chosen = hidden.flatten(0, 1)[positions]
+        if job is not None:
+            return self.lm.get_output_embeddings()(chosen, job)
+        logits = self.lm.get_output_embeddings()(chosen)
+        scale, cap = logit_settings(self.lm.config.get_text_config())
+        return (logits if cap is None else torch.tanh(logits / cap) * cap) * scale
+
+
+def let_jobs_in(lm: Any) -> None:
+    """Make the output head's forward run a job, if it is given one, with the head's own parameters.
+
+    ZeRO 3 gathers a module's parameters around that module's forward and backward: whatever needs the whole head has to run
+    inside of them.
+    """
+    head = lm.get_output_embeddings()
+    project = head.forward
+
+    def forward(hidden: Tensor, job: HeadJob | None = None) -> Any:
+        return project(hidden) if job is None else job(hidden, head_of(lm))
+
+    head.forward = forward
 
 
 def check_head(model: TokenLogits, device: torch.device) -> None:
@@ -95,13 +119,14 @@ class MicroLoss:
 def micro_batch_loss(
     model: nn.Module,
     samples: Sequence[TrainSample],
-    payload: Mapping[int, TopK],
+    payload: Mapping[int, Any],
     *,
     objective: Objective,
     batch_size: int,
     temperature: float,
     vocab_size: int,
     device: torch.device | str = "cpu",
+    teacher_head: Callable[[Version], Head] | None = None,
 ) -> MicroLoss:
     """Forward a micro-batch and sum its samples' shares of the step's loss (ALGORITHM: "Loss").
 
@@ -109,8 +134,17 @@ def micro_batch_loss(
         model: a TokenLogits, or an engine around one.
         payload: the teacher's top-k by sample id; unused by the sampled-token loss.
         batch_size: B of the whole step, over all ranks.
+        teacher_head: the teacher's output head of a version, for the full-vocabulary loss.
     """
     batch = collate(samples, device)
+    if samples and isinstance(objective, Jsd):
+        assert teacher_head is not None
+        job = _full_vocabulary_job(
+            samples, payload, batch, teacher_head, objective=objective, batch_size=batch_size, temperature=temperature,
+            vocab_size=vocab_size, device=device,
+        )  # fmt: skip
+        loss, per_token, sampled = model(batch.input_ids, batch.attention_mask, batch.positions, job)
+        return MicroLoss(loss, per_token, sampled)
     logits = model(batch.input_ids, batch.attention_mask, batch.positions)
     logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
     sampled_N = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1)
@@ -131,7 +165,40 @@ def micro_batch_loss(
     return MicroLoss(loss, per_token.detach(), sampled_N.detach())
 
 
-def _stack(samples: Sequence[TrainSample], payload: Mapping[int, TopK], device: Any) -> tuple[Tensor, Tensor]:
+def _full_vocabulary_job(
+    samples: Sequence[TrainSample],
+    payload: Mapping[int, Any],
+    batch: Collated,
+    teacher_head: Callable[[Version], Head],
+    *,
+    objective: Jsd,
+    batch_size: int,
+    temperature: float,
+    vocab_size: int,
+    device: torch.device | str,
+) -> HeadJob:
+    """The exact divergence of a micro-batch, to be run where the student's head is whole."""
+    tables: list[Hidden] = [payload[s.sample_id] for s in samples]
+    versions = {t.version for t in tables}
+    assert len(versions) == 1, f"one step's samples were scored by teachers of versions {sorted(versions)}"
+    teacher = teacher_head(versions.pop())
+    teacher_hidden = torch.cat([from_numpy(t.values) for t in tables]).to(device)
+    shares = [s.weight / (batch_size * max(1, len(s.response_ids))) for s in samples]
+    lengths = torch.tensor([len(s.response_ids) for s in samples])
+    coefficients = torch.repeat_interleave(torch.tensor(shares, dtype=torch.float32), lengths).to(device)
+
+    def job(hidden: Tensor, student: Head) -> tuple[Tensor, Tensor, Tensor]:
+        found = full_vocabulary_loss(
+            hidden, student, teacher_hidden.to(teacher.weight.dtype), teacher, batch.targets, coefficients,
+            beta=objective.beta, temperature=temperature, entry_clip=objective.entry_clip, token_clip=objective.token_clip,
+            vocab_size=vocab_size, chunk_tokens=objective.chunk_tokens,
+        )  # fmt: skip
+        return found.loss, found.per_token, found.student_logprobs
+
+    return job
+
+
+def _stack(samples: Sequence[TrainSample], payload: Mapping[int, Any], device: Any) -> tuple[Tensor, Tensor]:
     tables = [payload[s.sample_id] for s in samples]
     ids = torch.cat([torch.tensor(t.token_ids) for t in tables]).long().to(device)
     return ids, torch.cat([torch.tensor(t.logprobs) for t in tables]).to(device)

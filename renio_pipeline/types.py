@@ -65,6 +65,19 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """One response for a teacher to score."""
+
+    sample_id: int
+    prompt_ids: np.ndarray  # [P'] int32, the teacher's own prompt
+    response_ids: np.ndarray  # [T] int32
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
     """The teacher's likeliest tokens. Column 0 is the sampled token, columns 1 to K are the top K in falling order."""
 
@@ -73,12 +86,23 @@ class TopK:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hidden:
+    """The teacher's states that predict a response's tokens: after the final norm, before the output head."""
+
+    values: np.ndarray  # [T, H'] float32, or bfloat16's bits as uint16
+    version: Version  # of the teacher: its head of that version makes logits of them
+
+
+Payload = TopK | Hidden
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherScores:
-    """What a teacher says of one rollout. The payload (a TopK per sample id) stays where the teacher put it."""
+    """What a teacher says of one rollout. The payload (a Payload per sample id) stays where the teacher put it."""
 
     sample_id: int
     logprobs: np.ndarray  # [T] float32, log p_T of the sampled tokens at the distillation temperature
-    payload: Any = None  # a reference to {sample_id: TopK} in the object store, or None
+    payload: Any = None  # a reference to {sample_id: Payload} in the object store, or None
     payload_bytes: int = 0
     replica: str = ""
 
@@ -87,6 +111,18 @@ class TeacherScores:
 class ScoredRollout:
     rollout: Rollout
     scores: TeacherScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSpec:
+    """What a teacher on the torch engine is built from."""
+
+    model: str
+    dtype: str
+    temperature: float
+    vocab_size: int
+    kind: Literal["sampled", "top_k", "hidden"]
+    top_k: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,8 @@ import ray
 
 from actors.generation import WriteRequest, Written
 from actors.pool import GeneratorPool, TeacherPool, sample_seed
-from actors.teacher import ScoreRequest
 from renio_pipeline.config import RunConfig
-from renio_pipeline.types import Prompt, Rollout, Row, TopK, Version
+from renio_pipeline.types import Prompt, Rollout, Row, ScoreRequest, TopK, Version
 from tests.ray.conftest import demo, run
 
 

@@ -15,7 +15,7 @@ from actors import launch
 from actors.generation import WriteRequest
 from actors.pool import GeneratorPool
 from actors.trainer_group import TrainerGroup
-from actors.weight_sync import _put, pack_chunks
+from actors.wire import pack_chunks, put
 from renio_pipeline.config import RunConfig
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import TrainBatch, TrainSample, Version
@@ -119,7 +119,7 @@ def test_an_update_that_misses_a_layer_is_an_error(pair: Pair) -> None:
     generator = pair.generators.replicas[0]
     ray.get(generator.start_weight_update.remote())
     for chunk in pack_chunks(((name, torch.from_numpy(values.copy())) for name, values in state.items()), 2**20):
-        ray.get(generator.update_weights.remote(_put(chunk)))
+        ray.get(generator.update_weights.remote(put(chunk)))
     with pytest.raises(Exception, match=r"the weight update did not reach 1 layers: model.layers.1.mlp.down_proj"):
         ray.get(generator.finish_weight_update.remote(Version(0, 9)))
 

@@ -15,9 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors import launch
 from actors.placement import engine_spec
-from actors.teacher import ScoreRequest
 from renio_pipeline import models
-from renio_pipeline.types import TopK
+from renio_pipeline.types import ScoreRequest, TopK
 from tests.ray.conftest import demo, kill, run
 
 TEMPERATURE = 1.3

@@ -133,7 +133,7 @@ FAULTS = [
     ({"weighting": {"type": "rennio"}}, "weighting.type: 'rennio' is not known; allowed: renio, uniform"),
     ({"weighting": {"threshold": 1}}, "weighting.type: required; allowed: renio, uniform"),
     ({"weighting": "renio"}, "weighting: "),
-    ({"objective": {"type": "kl"}}, "objective.type: 'kl' is not known; allowed: top_k_forward_kl, sampled"),
+    ({"objective": {"type": "kl"}}, "objective.type: 'kl' is not known; allowed: top_k_forward_kl, jsd, sampled"),
     ({"objective": {"type": "top_k_forward_kl", "k": 0}}, "objective.k: "),
     ({"objective": {"type": "top_k_forward_kl", "entry_clip": 0}}, "objective.entry_clip: "),
     ({"data": {"fields": {"question": "q"}}}, "data.fields.question: "),

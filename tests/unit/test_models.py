@@ -12,7 +12,7 @@ import pytest
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.models import inspect, is_local, resolve
-from renio_pipeline.preflight import check_run_dir, payload_bytes, prepare
+from renio_pipeline.preflight import check_run_dir, prepare
 from tests.unit.conftest import DEMO, make_config
 
 Variant = Callable[..., str]
@@ -199,11 +199,10 @@ def test_k_must_be_below_the_vocabulary() -> None:
 def test_the_payload_must_fit_to_the_byte() -> None:
     objective = {"type": "top_k_forward_kl", "k": 7}
     need = 32 * 48 * 8 * 8
-    assert payload_bytes(small(objective=objective)) == need
-    prepare(small(objective=objective, payload={"max_bytes": need}))
+    assert prepare(small(objective=objective, payload={"max_bytes": need})).payload_bytes == need
     text = refusal(objective=objective, payload={"max_bytes": need - 1})
-    assert text.startswith(f"payload.max_bytes: a step's top-k may take {need} bytes")
-    assert f"payload.max_bytes is {need - 1}; raise it, or lower objective.k" in text
+    assert text.startswith(f"payload.max_bytes: a step's top_k may take {need} bytes")
+    assert f"payload.max_bytes is {need - 1}; raise it, or lower batch_size or objective.k" in text
 
 
 def test_the_sampled_objective_has_no_payload_to_bound() -> None:

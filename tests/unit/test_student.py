@@ -295,10 +295,24 @@ def test_a_head_that_caps_its_logits_is_followed() -> None:
     assert uncapped.abs().max().item() > 0.5
 
 
-def test_a_head_that_scales_its_logits_in_its_own_way_is_refused() -> None:
+def granite(scaling: float) -> GraniteForCausalLM:
     sizes = {key: value for key, value in SIZES.items() if key != "head_dim"}
-    config = GraniteConfig(**sizes, **HEADS, logits_scaling=4.0, initializer_range=0.4, pad_token_id=0)
-    with pytest.raises(ValueError, match="GraniteForCausalLM scales its logits"):
-        check_head(TokenLogits(GraniteForCausalLM(config)), torch.device("cpu"))
-    config.logits_scaling = 1.0
-    check_head(TokenLogits(GraniteForCausalLM(config)), torch.device("cpu"))
+    config = GraniteConfig(**sizes, **HEADS, logits_scaling=scaling, initializer_range=0.4, pad_token_id=0)
+    return GraniteForCausalLM(config)
+
+
+def test_a_head_that_scales_its_logits_is_followed() -> None:
+    check_head(TokenLogits(granite(4.0)), torch.device("cpu"))
+
+
+def test_a_head_that_changes_its_logits_in_its_own_way_is_refused() -> None:
+    class OwnWay(GraniteForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().forward(*args, **kwargs)
+            found.logits = found.logits * 2
+            return found
+
+    model = granite(1.0)
+    model.__class__ = OwnWay
+    with pytest.raises(ValueError, match="OwnWay scales its logits in a way that this trainer does not know"):
+        check_head(TokenLogits(model), torch.device("cpu"))

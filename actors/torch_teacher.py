@@ -1,0 +1,63 @@
+"""A teacher on the torch engine: a Ray actor around ``renio_pipeline.scorer``, with the verbs of a weight sync."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
+
+
+class TorchTeacher:
+    """Answers as ``actors.teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
+
+    def __init__(self, spec: ScorerSpec) -> None:
+        from renio_pipeline.scorer import Scorer
+
+        self._scorer = Scorer(spec)
+        self._busy_seconds = 0.0
+
+    def ready(self) -> int:
+        """How many workers receive weights."""
+        return 1
+
+    def busy_seconds(self) -> float:
+        return self._busy_seconds
+
+    def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Payload]]:
+        """Two results, so that the payload stays in the object store: see ``actors.teacher.Teacher.score``."""
+        started = time.perf_counter()
+        try:
+            return self._scorer.score(requests)
+        finally:
+            self._busy_seconds += time.perf_counter() - started
+
+    def weight_version(self) -> str:
+        return str(self._scorer.version)
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """The host backend needs no rendezvous."""
+
+    def start_weight_update(self) -> None:
+        self._missing = {name for name, _ in self._scorer.model.named_parameters()}
+
+    def update_weights(self, update_info: dict[str, Any]) -> float:
+        """Load one chunk. Returns the seconds of fetching it."""
+        import ray
+
+        from actors.wire import tensors
+
+        started = time.perf_counter()
+        array = ray.get(update_info["ref"])
+        fetched = time.perf_counter() - started
+        self._scorer.load(tensors(update_info, array))
+        self._missing -= set(update_info["names"])
+        return fetched
+
+    def finish_weight_update(self, version: Version) -> None:
+        """Raises RuntimeError if a parameter did not get its new value."""
+        if self._missing:
+            raise RuntimeError(f"the weight update did not reach {sorted(self._missing)[:5]}")
+        self._scorer.version = Version(*version)

@@ -1,0 +1,66 @@
+"""Output heads of transformers' models: what makes logits of a hidden state, scale and soft cap included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from renio_pipeline.full_vocabulary import Head
+
+
+def logit_settings(config: Any) -> tuple[float, float | None]:
+    """Scale and soft cap of a model's logits, by the names that transformers' configurations give them."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
+    return scale, getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
+
+
+def head_of(model: Any) -> Head:
+    """The head of a loaded model, its own tensors."""
+    output = model.get_output_embeddings()
+    scale, soft_cap = logit_settings(model.config.get_text_config())
+    return Head(weight=output.weight, bias=getattr(output, "bias", None), scale=scale, soft_cap=soft_cap)
+
+
+def load_head(folder: str, dtype: torch.dtype) -> Head:
+    """Read a head from a model's safetensors and nothing else of it. ``folder``: a local folder or a hub name.
+
+    Raises:
+        ValueError: the files have no tensor for it.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    with init_empty_weights():
+        skeleton = AutoModelForCausalLM.from_config(config)
+    head = skeleton.get_output_embeddings()
+    names = dict(skeleton.named_parameters(remove_duplicate=False))
+    candidates = [name for name, p in names.items() if p is head.weight]
+    if config.get_text_config().tie_word_embeddings:
+        candidates += [name for name, p in names.items() if p is skeleton.get_input_embeddings().weight]
+    bias_names = [name for name, p in names.items() if p is getattr(head, "bias", None)]
+    weight = _read(folder, candidates, dtype)
+    if weight is None:
+        raise ValueError(f"{folder}: no safetensors file has the output head, {' or '.join(candidates)}")
+    scale, soft_cap = logit_settings(config.get_text_config())
+    return Head(weight=weight, bias=_read(folder, bias_names, dtype), scale=scale, soft_cap=soft_cap)
+
+
+def _read(folder: str, names: list[str], dtype: torch.dtype) -> torch.Tensor | None:
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    index = cached_file(folder, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
+    files = json.loads(Path(index).read_text())["weight_map"] if index else {}
+    for name in names:
+        path = cached_file(folder, files.get(name, "model.safetensors"), _raise_exceptions_for_missing_entries=False)
+        if path is None:
+            continue
+        with safe_open(path, "pt") as file:
+            if name in file.keys():
+                return file.get_tensor(name).to(dtype)
+    return None

@@ -1,0 +1,119 @@
+"""A teacher as a transformers forward: the torch engine. Runs without Ray.
+
+Sequences are packed end to end, a row of them at a time, with positions that start anew: transformers keeps each sequence's
+attention to itself (a block mask with sdpa, variable-length kernels with flash attention), so no padding is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renio_pipeline.heads import head_of
+from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
+
+ROW_TOKENS = 2048  # with sdpa a row's attention costs its square
+LOGIT_ELEMENTS = 2**25  # of [C, V]
+
+
+class Scorer:
+    """Holds the model; ``score`` may be called any number of times, ``load`` changes its weights."""
+
+    def __init__(self, spec: ScorerSpec) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self._spec = spec
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=getattr(torch, spec.dtype))
+        self.model = model.eval().requires_grad_(False).to(self._device)
+        self.version = Version(0, 0)
+
+    @torch.no_grad()
+    def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Payload]]:
+        """log p_T of each response's tokens ([T] float32, in the order given), and the payload by sample id."""
+        logprobs: dict[int, np.ndarray] = {}
+        payload: dict[int, Payload] = {}
+        for row in pack(requests):
+            hidden = self._hidden(row)
+            lengths = [len(r.response_ids) for r in row]
+            targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
+            sampled, ids, values = self._logprobs(hidden, targets)
+            tables = zip(
+                row, hidden.split(lengths), sampled.split(lengths), ids.split(lengths), values.split(lengths), strict=True
+            )
+            for request, states, own, top_ids, top_values in tables:
+                logprobs[request.sample_id] = own.cpu().numpy()
+                if self._spec.kind == "hidden":
+                    payload[request.sample_id] = Hidden(values=to_numpy(states), version=self.version)
+                elif self._spec.kind == "top_k":
+                    payload[request.sample_id] = TopK(token_ids=top_ids.int().cpu().numpy(), logprobs=top_values.cpu().numpy())
+        return [logprobs[r.sample_id] for r in requests], payload
+
+    def _hidden(self, row: Sequence[ScoreRequest]) -> Tensor:
+        """[N, H'] states before each response token of a packed row."""
+        ids, positions, keep, start = [], [], [], 0
+        for r in row:
+            ids.append(torch.as_tensor(np.concatenate([r.prompt_ids, r.response_ids])).long())
+            positions.append(torch.arange(r.tokens))
+            first = start + len(r.prompt_ids) - 1
+            keep.append(torch.arange(first, first + len(r.response_ids)))
+            start += r.tokens
+        packed = {"input_ids": torch.cat(ids)[None], "position_ids": torch.cat(positions)[None]}
+        states = self.model.base_model(**{k: v.to(self._device) for k, v in packed.items()}, use_cache=False)
+        return states.last_hidden_state[0, torch.cat(keep).to(self._device)]
+
+    def _logprobs(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of [N, H'] states: log p of the targets [N], and ids and log p of target and top K [N, K+1]; chunk by chunk."""
+        spec, head = self._spec, head_of(self.model)
+        chunk = max(1, LOGIT_ELEMENTS // spec.vocab_size)
+        parts = []
+        for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = torch.nn.functional.linear(states, head.weight, head.bias)[:, : spec.vocab_size].float()
+            if head.soft_cap is not None:
+                logits = torch.tanh(logits / head.soft_cap) * head.soft_cap
+            logprobs = torch.log_softmax(logits * (head.scale / spec.temperature), dim=-1)
+            top = logprobs.topk(spec.top_k, dim=-1)
+            ids = torch.cat([own[:, None], top.indices], dim=1)
+            parts.append((ids, logprobs.gather(1, ids)))
+        ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
+        return values[:, 0], ids, values
+
+    def load(self, weights: Sequence[tuple[str, Tensor]]) -> None:
+        """Copy new weights over the model's own. Raises ValueError for a name that it does not have."""
+        own = dict(self.model.named_parameters())
+        unknown = [name for name, _ in weights if name not in own]
+        if unknown:
+            raise ValueError(f"the teacher has no parameters named {unknown[:3]}")
+        with torch.no_grad():
+            for name, tensor in weights:
+                own[name].copy_(tensor)
+
+
+def pack(requests: Sequence[ScoreRequest], row_tokens: int = ROW_TOKENS) -> list[list[ScoreRequest]]:
+    """Rows of whole sequences, in order; a sequence longer than a row has one of its own."""
+    rows: list[list[ScoreRequest]] = []
+    used = 0
+    for request in requests:
+        if rows and used + request.tokens <= row_tokens:
+            rows[-1].append(request)
+            used += request.tokens
+        else:
+            rows.append([request])
+            used = request.tokens
+    return rows
+
+
+def to_numpy(states: Tensor) -> np.ndarray[Any, Any]:
+    """[T, H] float32 as it is; bfloat16, which NumPy lacks, as its bits in uint16."""
+    states = states.cpu()
+    return states.view(torch.uint16).numpy() if states.dtype == torch.bfloat16 else states.float().numpy()
+
+
+def from_numpy(values: np.ndarray[Any, Any]) -> Tensor:
+    """The inverse of ``to_numpy``."""
+    tensor = torch.tensor(values)
+    return tensor.view(torch.bfloat16) if values.dtype == np.uint16 else tensor
