@@ -10,10 +10,14 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from renio_pipeline.evaluate import Evaluation
 
+FIGURES = {
+    "loss": "loss", "divergence": "divergence", "reward/accuracy": "accuracy", "pivotal/fraction": "pivotal tokens",
+    "weights/effective_sample_size": "effective samples", "weights/auroc": "AUROC of weights",
+}  # fmt: skip
 STAGES = ("generate", "score", "weigh", "train", "sync")
 
 
@@ -82,7 +86,7 @@ class LiveProgress(PlainProgress):
         self._live.update(outer)
 
     def _stages(self, metrics: dict[str, float]) -> Table:
-        table = Table("stage", "seconds", "tokens/s", "idle")
+        table = Table(*(Column(name, no_wrap=True) for name in ("stage", "seconds", "tokens/s", "idle")))
         tokens = {"generate": "tokens/generated", "score": "tokens/scored", "train": "tokens/trained"}
         pools = {"generate": "generator", "score": "teacher", "train": "trainer"}
         for stage in STAGES:
@@ -93,13 +97,10 @@ class LiveProgress(PlainProgress):
         return table
 
     def _figures(self, metrics: dict[str, float]) -> Table:
-        table = Table("figure", "value")
-        names = (
-            "loss", "divergence", "reward/accuracy", "pivotal/fraction", "weights/effective_sample_size", "weights/auroc",
-        )  # fmt: skip
-        for name in names:
+        table = Table(*(Column(name, no_wrap=True) for name in ("figure", "value")))
+        for name, label in FIGURES.items():
             if name in metrics:
-                table.add_row(name, f"{metrics[name]:.3f}")
+                table.add_row(label, f"{metrics[name]:.3f}")
         return table
 
 
