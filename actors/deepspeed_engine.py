@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from renio_pipeline.schema import Trainer
+from renio_pipeline.schema import Opsd, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,7 @@ class RankSpec:
     on_gpu: bool = False
     teacher: str | None = None  # whose output head the full-vocabulary loss needs
     teacher_dtype: str = "float32"
+    follow: Opsd | None = None  # a teacher whose weights follow the student's
 
 
 def engine_config(trainer: Trainer, world_size: int) -> dict[str, Any]:

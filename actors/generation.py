@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engine import EngineLoop, EngineSpec, Request, build_engine
-from actors.weight_sync import HostReceiver
+from actors.engine import Request
+from actors.replica import VllmReplica
 from renio_pipeline.types import StopReason, Version
 
 if TYPE_CHECKING:
@@ -43,18 +41,8 @@ class Written:
     version: Version
 
 
-class Generator:
-    """A Ray actor. ``generate`` streams; the four ``*_weight_*`` verbs are vLLM's weight-transfer protocol."""
-
-    def __init__(self, spec: EngineSpec) -> None:
-        self._spec = spec
-        self._loop = EngineLoop(partial(build_engine, spec))
-        self._version = Version(0, 0)
-        self._receiver = HostReceiver(in_process=not spec.separate_process and spec.tensor_parallel == 1)
-
-    async def ready(self) -> int:
-        """How many engine workers receive weights."""
-        return self._spec.tensor_parallel
+class Generator(VllmReplica):
+    """A Ray actor. ``generate`` streams."""
 
     async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
         """Yield each response as it ends. The requests are admitted together, in their order."""
@@ -64,45 +52,6 @@ class Generator:
             sample_id, output = await done
             yield self._written(sample_id, output)
 
-    async def busy_seconds(self) -> float:
-        return self._loop.busy_seconds
-
-    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        await self._rpc("init_weight_transfer_engine", init_info)
-
-    async def start_weight_update(self) -> None:
-        await self._rpc("start_weight_update")
-
-    async def update_weights(self, update_info: dict[str, Any]) -> float:
-        """Load one chunk. Returns the seconds of fetching it, before the engine's own load."""
-        if self._spec.sync_backend != "host":
-            await self._rpc("update_weights", update_info)
-            return 0.0
-        started = time.perf_counter()
-        chunk = await self._receiver.fetch(update_info)
-        fetched = time.perf_counter() - started
-        try:
-            await self._rpc("update_weights", chunk)
-        finally:
-            del chunk
-        return fetched
-
-    async def finish_weight_update(self, version: Version) -> None:
-        """Make the new weights those of every later sample. Raises RuntimeError if a layer did not get its own."""
-        await self._rpc("renio_verify_loaded")
-        await self._rpc("finish_weight_update")
-        await self._rpc("renio_repack_tied_head")
-        if not await asyncio.wrap_future(self._loop.call(lambda engine: engine.reset_prefix_cache())):
-            raise RuntimeError("vLLM kept its prefix cache over a weight update: requests were still running")
-        await asyncio.wrap_future(self._loop.call(lambda engine: engine.set_weight_version(str(version))))
-        self._receiver.release()
-        self._version = Version(*version)
-
-    async def weight_version(self) -> str:
-        """The version as the engine itself knows it."""
-        version: str = await asyncio.wrap_future(self._loop.call(lambda engine: engine.get_weight_version()))
-        return version
-
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
         """log p_S of every token but the first of each sequence, [len - 1] float32: what the tests compare."""
         from vllm import SamplingParams
@@ -111,9 +60,6 @@ class Generator:
         futures = self._loop.submit([Request(p, params) for p in prompts])
         outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
         return [np.asarray(output.prompt_logprobs.logprobs, np.float32) for output in outputs]
-
-    async def _rpc(self, method: str, *args: Any) -> Any:
-        return await asyncio.wrap_future(self._loop.call(lambda engine: engine.collective_rpc(method, args=args)))
 
     def _params(self, request: WriteRequest) -> Any:
         from vllm import SamplingParams

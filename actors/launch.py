@@ -75,7 +75,7 @@ def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
 
 def prepare_locally(config: RunConfig) -> Prepared | None:
     """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
-    names = (config.student, config.teacher.model)
+    names = (config.student, config.teacher_model)
     return prepare(config) if all(map(models.is_local, names)) else None
 
 
@@ -133,7 +133,8 @@ def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = N
     spec = RankSpec(
         model=models.resolve(config.student), trainer=config.trainer, steps=config.steps, seed=config.seed,
         on_gpu=bool(config.pools.trainer.gpus), teacher_dtype=config.teacher.dtype,
-        teacher=models.resolve(config.teacher.model) if config.payload_kind == "hidden" else None,
+        teacher=models.resolve(config.teacher_model) if config.payload_kind == "hidden" else None,
+        follow=config.follow,
     )  # fmt: skip
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
@@ -176,6 +177,8 @@ async def start(config: RunConfig, prepared: Prepared) -> Stages:
         *(replica.ready.remote() for replica in [*generators.replicas, *teachers.replicas]),
     )  # fmt: skip
     await trainers.connect(generators.replicas)
+    if config.follow:
+        await trainers.connect_teacher(teachers.replicas)
     return Stages(generators=generators, teachers=teachers, weighting=weighting, trainers=trainers)
 
 

@@ -61,7 +61,7 @@ def actor_options(
 def scorer_spec(config: RunConfig, prepared: Prepared) -> ScorerSpec:
     """What a teacher on the torch engine is built from."""
     return ScorerSpec(
-        model=models.resolve(config.teacher.model),
+        model=models.resolve(config.teacher_model),
         dtype=config.teacher.dtype,
         temperature=config.temperature,
         vocab_size=prepared.vocab_size,
@@ -75,7 +75,7 @@ def engine_spec(config: RunConfig, prepared: Prepared, pool_name: str) -> Engine
     section: Generator = getattr(config, pool_name)
     is_teacher = pool_name == "teacher"
     return EngineSpec(
-        model=models.resolve(config.teacher.model if is_teacher else config.student),
+        model=models.resolve(config.teacher_model if is_teacher else config.student),
         dtype=section.dtype,
         tensor_parallel=section.tensor_parallel,
         separate_process=section.separate_process or section.tensor_parallel > 1,
@@ -84,7 +84,7 @@ def engine_spec(config: RunConfig, prepared: Prepared, pool_name: str) -> Engine
         vocab_size=prepared.vocab_size,
         seed=config.seed,
         max_logprobs=config.teacher_top_k if is_teacher else 0,
-        sync_backend=None if is_teacher else config.sync.backend,
+        sync_backend=None if is_teacher and not config.follow else config.sync.backend,
         on_gpu=bool(getattr(config.pools, pool_name).gpus),
         options=section.engine,
     )

@@ -1,28 +1,22 @@
-"""A teacher: a frozen model that scores response tokens after its own prompt."""
+"""A teacher on vLLM: a model that scores response tokens after its own prompt."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 import numpy as np
 
-from actors.engine import EngineLoop, EngineSpec, Request, build_engine
+from actors.engine import EngineSpec, Request
+from actors.replica import VllmReplica
 from renio_pipeline.types import ScoreRequest, TopK
 
 
-class Teacher:
-    """A Ray actor."""
+class Teacher(VllmReplica):
+    """A Ray actor. Its weights change only where the student teaches itself."""
 
     def __init__(self, spec: EngineSpec, top_k: int) -> None:
+        super().__init__(spec)
         self._top_k = top_k
-        self._loop = EngineLoop(partial(build_engine, spec))
-
-    async def ready(self) -> bool:
-        return True
-
-    async def busy_seconds(self) -> float:
-        return self._loop.busy_seconds
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, TopK]]:
         """Two results: log p_T of each response's tokens ([T] float32), and the payload by sample id.

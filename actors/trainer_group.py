@@ -33,6 +33,11 @@ class TrainerGroup:
         config = self._config
         await self._all("connect", list(generators), list(workers), config.generator.dtype, config.sync.backend, address, port)
 
+    async def connect_teacher(self, teachers: Sequence[Any]) -> None:
+        """Tell the first rank which teachers follow the student."""
+        workers = await asyncio.gather(*(t.ready.remote() for t in teachers))
+        await self._all("connect_teacher", list(teachers), list(workers))
+
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
         found = await self._each("logprobs", self._plan(batch), self._config.temperature, self._vocab_size)
         return {sample_id: values for rank in found for sample_id, values in rank.items()}
@@ -59,6 +64,9 @@ class TrainerGroup:
 
     async def publish(self, version: Version) -> Publication:
         receipt = (await self._all("publish", version))[0]
+        follow = self._config.follow
+        if follow and version.number % follow.refresh_every == 0:
+            await self._all("publish_teacher", version)
         return Publication(
             version=version, bytes=receipt.bytes, publish_seconds=receipt.publish_seconds,
             receive_seconds=receipt.receive_seconds, seconds=receipt.seconds,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.deepspeed_engine import RankSpec, build, full_state, optimizer_step
+from actors.moving_teacher import Ema, WithHead
 from actors.weight_source import DeepSpeedSource
 from actors.weight_sync import Sender, SyncClient, SyncReceipt, make_sender
 from renio_pipeline.pipeline import NonFiniteError
@@ -44,6 +45,7 @@ class TrainerRank:
         self._spec, self._rank, self._world_size = spec, rank, world_size
         self._sender: Sender | None = None
         self._teacher_heads: dict[Version, Head] = {}
+        self._ema: Ema | None = None
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port, for the group's rendezvous."""
@@ -77,6 +79,25 @@ class TrainerRank:
         source = DeepSpeedSource(self._lm, dtype=getattr(torch, dtype))
         client = SyncClient(engines, workers)
         self._sender = make_sender(backend, source, client, rank=self._rank, address=address, port=port)
+
+    def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
+        """Make the sender of a teacher that follows the student."""
+        import torch
+
+        follow, dtype = self._spec.follow, getattr(torch, self._spec.teacher_dtype)
+        assert follow is not None
+        source: Any = DeepSpeedSource(self._lm, dtype=dtype)
+        if follow.teacher == "ema":
+            source = self._ema = Ema(self._lm, follow.decay, rank=self._rank, world_size=self._world_size, dtype=dtype)
+        self._teacher_source = WithHead(source, self._lm)
+        self._teacher_sender = make_sender("host", self._teacher_source, SyncClient(teachers, workers), rank=self._rank)
+
+    def publish_teacher(self, version: Version) -> SyncReceipt:
+        """Bring every teacher to the student's weights, or to their average. Collective."""
+        receipt = self._teacher_sender.send(version)
+        # Strictly on-policy, every payload of an older version has been trained on by now.
+        self._teacher_heads = {version: self._teacher_source.head}
+        return receipt
 
     def publish(self, version: Version) -> SyncReceipt:
         """Bring every generator to this rank's weights. Collective."""
@@ -150,6 +171,8 @@ class TrainerRank:
             norm = optimizer_step(self._engine)
         except FloatingPointError as error:
             raise NonFiniteError(f"step {step}: {error}; samples of this rank: {self._last_ids}") from None
+        if self._ema is not None:
+            self._ema.update()
         if ledger is not None:
             with Path(ledger, f"rank_{self._rank}.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "sample_ids": self._last_ids}) + "\n")
@@ -158,6 +181,8 @@ class TrainerRank:
     def save(self, folder: str) -> None:
         """Write DeepSpeed's state and a Hugging Face model (``hf/``) below ``folder``. Collective."""
         self._engine.save_checkpoint(f"{folder}/deepspeed", tag="state", save_latest=False)
+        if self._ema is not None:
+            self._ema.save(f"{folder}/ema")
         state = full_state(self._lm)
         if self._rank == 0:
             from transformers import AutoTokenizer

@@ -41,10 +41,11 @@ class RunConfig(Section):
     task: str = "arithmetic"
     data: schema.Data = schema.Data()
     sampling: schema.Sampling = schema.Sampling()
+    method: schema.Method = schema.Opd()
     weighting: schema.Weighting = schema.Renio()
     objective: schema.Objective = schema.TopKForwardKL()
     generator: schema.Generator = schema.Generator()
-    teacher: schema.Teacher
+    teacher: schema.Teacher = schema.Teacher()
     trainer: schema.Trainer = schema.Trainer()
     sync: schema.Sync = schema.Sync()
     payload: schema.Payload = schema.Payload()
@@ -61,6 +62,21 @@ class RunConfig(Section):
     def teacher_top_k(self) -> int:
         """How many of its likeliest tokens the teacher sends; 0: the sampled token's log-probability alone."""
         return self.objective.k if isinstance(self.objective, schema.TopKForwardKL) else 0
+
+    @property
+    def teacher_model(self) -> str:
+        """What the teacher pool loads at first: for opsd the student itself."""
+        return self.teacher.model or self.student
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the teacher is shown the reference solution."""
+        return isinstance(self.method, schema.Opsd) or self.method.privileged
+
+    @property
+    def follow(self) -> schema.Opsd | None:
+        """The method, if its teacher's weights follow the student's during the run."""
+        return self.method if isinstance(self.method, schema.Opsd) and self.method.teacher != "fixed" else None
 
     @property
     def payload_kind(self) -> Literal["sampled", "top_k", "hidden"]:
@@ -81,6 +97,15 @@ class RunConfig(Section):
                 raise ValueError(f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})")
             _refuse_owned(f"{pool}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
         _refuse_owned("trainer.deepspeed", self.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
+        if isinstance(self.method, schema.Opsd) and self.teacher.model not in (None, self.student):
+            raise ValueError(
+                f"teacher.model ({self.teacher.model}) differs from student ({self.student}), but in opsd the teacher is the "
+                "student itself; leave teacher.model out, or set method.type=opd"
+            )
+        if isinstance(self.method, schema.Opd) and self.teacher.model is None:
+            raise ValueError("teacher.model: required, unless method.type is opsd")
+        if self.follow and self.sync.backend != "host":
+            raise ValueError(f"method.teacher {self.follow.teacher} needs sync.backend=host, not {self.sync.backend}")
         if self.payload_kind == "hidden" and self.teacher.type != "torch":
             raise ValueError(
                 f"objective.type jsd needs the teacher's hidden states, which teacher.type {self.teacher.type} does not send; "
@@ -147,7 +172,7 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
 
 def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any]) -> None:
     """``weighting.type=uniform`` over a file's renio section leaves out the keys that only renio has."""
-    for name in ("weighting", "objective"):
+    for name in ("method", "weighting", "objective"):
         given, section = overrides.get(name), base.get(name)
         if not (isinstance(given, dict) and isinstance(section, dict)):
             continue

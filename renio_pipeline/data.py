@@ -69,4 +69,4 @@ def _row(line: str, number: int, path: str, fields: Mapping[FieldName, str], key
             )
         optional[field] = None if value is None else str(value)
     row_id = record.get(fields.get("id", "id"))
-    return Row(id=str(number if row_id is None else row_id), problem=problem, **optional)
+    return Row(id=str(number if row_id is None else row_id), problem=problem, line=number, **optional)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from renio_pipeline.tasks import Task
@@ -37,10 +39,10 @@ class Recipe:
     name: str
     hidden: int
     tied: bool  # whether the output head is the embedding
-    early: float = 0.0  # share of the solutions that stop early and guess
+    early: float = 0.0  # share of the solutions that stop early
     slip: float = 0.0  # share that slip in one step
     layers: int = 3
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 96
     peak_lr: float = 3e-3
 
@@ -56,7 +58,7 @@ class Report:
 
 # Different widths and head tyings, so that the demo goes through the general code paths.
 TEACHER = Recipe(name="teacher", hidden=128, tied=False)
-STUDENT = Recipe(name="student", hidden=96, tied=True, early=0.3, slip=0.3)
+STUDENT = Recipe(name="student", hidden=96, tied=True, early=0.35, slip=0.3)
 
 
 def make_demo_models(
@@ -65,53 +67,49 @@ def make_demo_models(
     seed: int = 0,
     recipes: tuple[Recipe, Recipe] = (TEACHER, STUDENT),
     progress: Callable[[str], None] = print,
+    problems: int = 1024,
 ) -> Report:
     """Train and save ``out/teacher`` and ``out/student``: minutes on two cores; the same seed gives the same bytes."""
     started = time.monotonic()
     tokenizer, task = make_tokenizer(), Arithmetic(seed=seed)
     found = []
-    for index, recipe in enumerate(recipes):
-        with _two_threads(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + index)
-            model = _train(recipe, tokenizer, task, seed, progress)
+    for recipe in recipes:
         folder = out / recipe.name
-        model.to(torch.bfloat16).save_pretrained(folder)
+        _train(recipe, tokenizer, task, seed, progress).to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        found.append(accuracy(saved, tokenizer, task.rows("held_out", 1024), task, seed=seed))
+        found.append(accuracy(saved, tokenizer, task.rows("held_out", problems), task, seed=seed))
         progress(f"{recipe.name}: accuracy {found[-1]:.3f}, after {time.monotonic() - started:.0f} s, in {folder}")
     return Report(teacher_accuracy=found[0], student_accuracy=found[1], seconds=time.monotonic() - started)
 
 
 @torch.no_grad()
 def accuracy(
-    model: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: list[Row],
-    task: Task,
-    *,
-    temperature: float = 1.0,
-    seed: int = 0,
+    model: Any, tokenizer: Any, rows: list[Row], task: Task, *, temperature: float = 1.0, seed: int = 0, batch: int = 256
 ) -> float:
     """The share of ``rows`` that one sampled response each answers correctly, sampling from the whole distribution."""
-    prompts = [tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, tokenize=False) for row in rows]
     correct = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for start in range(0, len(rows), 256):
-            chunk = slice(start, start + 256)
-            inputs = tokenizer(prompts[chunk], return_tensors="pt", padding=True, padding_side="left").to(model.device)
-            room = MAX_TOKENS - inputs.input_ids.shape[1]
-            tokens = model.generate(**inputs, max_new_tokens=room, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
-            texts = tokenizer.batch_decode(tokens[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
-            correct += sum(task.verify(row, text) == "correct" for row, text in zip(rows[chunk], texts, strict=True))
+        for start in range(0, len(rows), batch):
+            asked = rows[start : start + batch]
+            chats = [task.messages(row) for row in asked]
+            inputs = tokenizer.apply_chat_template(
+                chats, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
+            )
+            prompt = inputs["input_ids"].shape[1]
+            tokens = model.generate(
+                **inputs, max_new_tokens=MAX_TOKENS - prompt, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
+            )
+            texts = tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
+            correct += sum(task.verify(row, text) == "correct" for row, text in zip(asked, texts, strict=True))
     return correct / len(rows)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, so that any text is lossless and any character of the task is one token; no merges."""
-    vocabulary = {token: index for index, token in enumerate(["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    """One token a byte: any text survives the round trip, and a character of the task is one token."""
+    names = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
@@ -125,25 +123,27 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _train(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, task: Arithmetic, seed: int, progress: Callable[[str], None]
-) -> Qwen3ForCausalLM:
-    model = Qwen3ForCausalLM(_config(recipe, tokenizer)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=recipe.steps, cycle_momentum=False)
-    for step, (input_ids, labels) in enumerate(_batches(recipe, tokenizer, task, seed), start=1):
-        loss = model(input_ids=input_ids, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        if step % 100 == 0:
-            progress(f"{recipe.name}: step {step}/{recipe.steps}, loss {loss.item():.4f}")
+def _train(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int, progress: Callable[[str], None]) -> Qwen3ForCausalLM:
+    with _two_threads(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(_config(recipe, tokenizer)).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.peak_lr, total_steps=recipe.steps, pct_start=0.2, cycle_momentum=False
+        )
+        for step, (input_ids, labels) in enumerate(_batches(recipe, tokenizer, task, seed), start=1):
+            loss = model(input_ids=input_ids, labels=labels).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            if step % 100 == 0:
+                progress(f"{recipe.name}: step {step}/{recipe.steps}, loss {loss.item():.4f}")
     return model.eval()
 
 
-def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+def _config(recipe: Recipe, tokenizer: Any) -> Qwen3Config:
     return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
@@ -160,9 +160,7 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     )
 
 
-def _batches(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, task: Arithmetic, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Input ids and labels [B, P+T], padded on the right; no problem comes twice, and the prompt carries no loss."""
     rng = random.Random(seed)
     rows = task.rows("train", recipe.steps * recipe.batch)
@@ -174,11 +172,7 @@ def _batches(
             solution = [*tokenizer.encode(text), tokenizer.eos_token_id]
             inputs.append(torch.tensor(prompt + solution))
             labels.append(torch.tensor([-100] * len(prompt) + solution))
-        pad = torch.nn.utils.rnn.pad_sequence
-        yield (
-            pad(inputs, batch_first=True, padding_value=tokenizer.pad_token_id),
-            pad(labels, batch_first=True, padding_value=-100),
-        )
+        yield pad_sequence(inputs, batch_first=True, padding_value=tokenizer.pad_token_id), pad_sequence(labels, True, -100)
 
 
 @contextmanager

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26}  # of [C, V]: fewer, and reading the head anew costs more than the product
-BLOCK_ELEMENTS = 2**19  # of [R, V] on a CPU: what a softmax leaves is still in its cache for the divergence
-GAP = 80.0  # nats; e^-80 is nothing beside 1, in double precision too
+from renio_pipeline.divergence import at_least_fp32, generalized_jsd
+
+CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26}  # of [C, V]: with fewer, reading the head anew costs more than it saves
+BLOCK_ELEMENTS = 2**19  # of [R, V] on a CPU: what a softmax leaves is still in the cache for the divergence
+GAP = 80.0  # nats: e^-80 beside 1 is nothing, in double precision too
 
 
 @dataclass(frozen=True)
 class Head:
-    """An output head: the logits of a hidden state h are scale · cap(weight · h + bias), cap(x) = soft_cap · tanh(x / soft_cap).
+    """An output head: a hidden state h has logits scale · cap(weight · h + bias), with cap(x) = soft_cap · tanh(x / soft_cap).
 
     The cap comes before the scale, as in vLLM's LogitsProcessor. soft_cap None: no cap.
     """
@@ -46,15 +48,19 @@ class FullVocabulary:
 
 
 @dataclass(frozen=True)
-class _Options:
+class _Given:
+    """What is constant: all but the student's hidden states and head."""
+
+    student: Head
+    teacher_hidden: Tensor  # [N, H']
+    teacher: Head
+    targets: Tensor  # [N]
+    coefficients: Tensor  # [N]
     beta: float
     temperature: float
     entry_clip: float | None
     token_clip: float | None
     vocab_size: int
-    chunk_tokens: int
-    block_tokens: int
-    differentiate: bool
 
 
 def full_vocabulary_loss(
@@ -72,128 +78,101 @@ def full_vocabulary_loss(
     vocab_size: int,
     chunk_tokens: int | None = None,
 ) -> FullVocabulary:
-    """Σ_n coefficients_n · d_n, where d_n is `generalized_jsd` of token n's logits under the two heads.
+    """Σ_n coefficients_n · d_n, where d_n is the `generalized_jsd` of token n's logits under the two heads.
 
-    student_hidden [N, H], teacher_hidden [N, H']: after the final norm. Each is multiplied in its head's precision, the
+    student_hidden [N, H], teacher_hidden [N, H']: after the final norm. They are multiplied in their head's precision; the
     logits and all that follows are in float32 or wider.
-    targets [N]: token ids, whose log-probabilities are returned; they do not touch the loss.
-    coefficients [N]: constants; each sample's weight over the batch size and its length.
+    targets [N]: token ids whose log-probabilities are returned; the loss does not look at them.
+    coefficients [N]: constants, such as the sample's weight over batch size and response length.
     beta, temperature, entry_clip, token_clip: as in `generalized_jsd`.
     vocab_size: V; both heads are cut to their first V rows before the softmax.
-    chunk_tokens: C. None: what is fastest on the device, 128 MiB of logits a side on a CPU and 256 MiB on a GPU.
+    chunk_tokens: C. None: 128 MiB of logits a side on a CPU, 256 MiB on a GPU.
 
-    The gradients of student_hidden, and of the student head's weight and bias where they require one, are computed along
-    with the value, summed in float32, and handed to autograd by the first backward; there can be no second one. Nothing
-    flows to the teacher.
+    The gradients of student_hidden, and of the student head's weight and bias, are computed along with the value wherever
+    they are required, summed in float32 or wider, and handed over by the first backward: there can be no second one.
 
-    Raises ValueError for shapes that do not fit, token ids outside the vocabulary and options outside their range.
+    Raises ValueError for shapes that do not fit, targets outside the vocabulary and options outside their range.
     """
-    N = len(student_hidden)
-    _check_shapes(student_hidden, student, teacher_hidden, teacher, targets, coefficients, vocab_size)
-    _check_options(beta, chunk_tokens, temperature=temperature, entry_clip=entry_clip, token_clip=token_clip)
-    on_gpu = student_hidden.is_cuda
-    most = chunk_tokens or max(1, CHUNK_ELEMENTS["cuda" if on_gpu else "cpu"] // vocab_size)
-    chunk = math.ceil(N / math.ceil(N / most)) if N else 1  # equal chunks: a short last one costs as much as a whole one
-    block = chunk if on_gpu else max(1, BLOCK_ELEMENTS // vocab_size)
-    options = _Options(beta, temperature, entry_clip, token_clip, vocab_size, chunk, block, torch.is_grad_enabled())
-    return FullVocabulary(
-        *_ChunkedLoss.apply(
-            student_hidden, student.weight, student.bias, student, teacher_hidden, teacher, targets, coefficients, options
-        )
+    given = _Given(
+        student, teacher_hidden, teacher, targets, coefficients, beta, temperature, entry_clip, token_clip, vocab_size
     )
+    _check(student_hidden, given, chunk_tokens)
+    most = chunk_tokens or max(1, CHUNK_ELEMENTS["cuda" if student_hidden.is_cuda else "cpu"] // vocab_size)
+    chunks = max(1, math.ceil(len(targets) / most))
+    chunk = max(1, math.ceil(len(targets) / chunks))  # all equal: a short last one would read the whole head too
+    inputs = (student_hidden, student.weight, student.bias)
+    return FullVocabulary(*_ChunkedLoss.apply(*inputs, given, chunk, torch.is_grad_enabled()))
 
 
 class _ChunkedLoss(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        hidden_NH: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        student: Head,
-        teacher_hidden_NH: Tensor,
-        teacher: Head,
-        targets_N: Tensor,
-        coefficients_N: Tensor,
-        options: _Options,
+    def forward(
+        ctx: Any, hidden_NH: Tensor, weight: Tensor, bias: Tensor | None, given: _Given, chunk: int, differentiable: bool
     ) -> tuple[Tensor, ...]:
-        V, C = options.vocab_size, options.chunk_tokens
-        weight_VH, teacher_VH = _for_products(weight[:V]), _for_products(teacher.weight[:V])
-        wide = _wide(hidden_NH, weight)
-        raw_CV = hidden_NH.new_empty(C, V, dtype=wide)
-        teacher_raw_CV = teacher_hidden_NH.new_empty(C, V, dtype=_wide(teacher_hidden_NH, teacher.weight))
-        wanted = [need and options.differentiate for need in ctx.needs_input_grad[:3]]
+        V, N = given.vocab_size, len(hidden_NH)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        wanted = [needed and differentiable for needed in ctx.needs_input_grad[:3]]
         grads = [
             torch.zeros_like(x, dtype=wide) if want and x is not None else None
             for x, want in zip((hidden_NH, weight, bias), wanted, strict=True)
         ]
-        per_token_3N = hidden_NH.new_empty(3, len(hidden_NH), dtype=wide)
-        for start in range(0, len(hidden_NH), C):
-            rows = slice(start, start + C)
+        weight_VH, teacher_VH = _factor(weight[:V]), _factor(given.teacher.weight[:V])
+        columns = [hidden_NH.new_empty(N, dtype=wide) for _ in range(3)]
+        for start in range(0, N, chunk):
+            rows = slice(start, start + chunk)
             hidden_CH = hidden_NH[rows].to(weight_VH.dtype)
-            raw = _product(hidden_CH, weight_VH.T, out=raw_CV[: len(hidden_CH)])
-            teacher_hidden_CH = teacher_hidden_NH[rows].to(teacher_VH.dtype)
-            teacher_raw = _product(teacher_hidden_CH, teacher_VH.T, out=teacher_raw_CV[: len(hidden_CH)])
-            tokens = zip(
-                *(x.split(options.block_tokens) for x in (raw, teacher_raw, targets_N[rows], coefficients_N[rows])),
-                per_token_3N[:, rows].split(options.block_tokens, dim=1),
-                strict=True,
-            )
-            for x_RV, y_RV, targets_R, coefficients_R, out_3R in tokens:
-                _block(x_RV, y_RV, targets_R, coefficients_R, student, teacher, options, any(wanted), out=out_3R)
-            _add_gradients(raw, hidden_CH, weight_VH, rows, grads)
-        per_token, student_logprobs, teacher_logprobs = per_token_3N.unbind()
+            products_CV = _product(hidden_CH, weight_VH.T)
+            _chunk(products_CV, teacher_VH, given, rows, any(wanted), out=columns)
+            _add_gradients(products_CV, hidden_CH, weight_VH, rows, grads)
+            del products_CV  # before the next chunk's are made
         ctx.grads = grads
-        ctx.mark_non_differentiable(per_token, student_logprobs, teacher_logprobs)
-        return (coefficients_N.to(wide) * per_token).sum(), per_token, student_logprobs, teacher_logprobs
+        ctx.mark_non_differentiable(*columns)
+        return (given.coefficients.to(wide) * columns[0]).sum(), *columns
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, loss_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        # Given away, not kept: autograd then makes the head's gradient `.grad` itself instead of copying it.
-        grads, ctx.grads = ctx.grads, None
+    def backward(ctx: Any, loss_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, None  # no second reference: autograd makes the tensor itself `.grad`, without a copy
         if grads is None:
-            raise RuntimeError("full_vocabulary_loss allows one backward: its gradients are handed over, not kept")
+            raise RuntimeError("full_vocabulary_loss allows one backward: it hands its gradients over and keeps no copy")
         if loss_grad != 1:
             for grad in grads:
                 if grad is not None:
                     grad.mul_(loss_grad)
-        return (*grads, *[None] * 6)  # autograd casts each to its input's type
+        return (*grads, None, None, None)  # autograd casts each to its input's type
 
 
-def _block(
-    raw_RV: Tensor,
-    teacher_raw_RV: Tensor,
-    targets_R: Tensor,
-    coefficients_R: Tensor,
-    student: Head,
-    teacher: Head,
-    options: _Options,
-    differentiate: bool,
-    *,
-    out: Tensor,
+def _chunk(
+    products_CV: Tensor, teacher_VH: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
 ) -> None:
-    """Fill out [3, R] with divergence and target log-probabilities; turn raw_RV (weight · h) into the loss's gradient."""
-    logits = _logits(raw_RV, student)
-    factor = student.scale / options.temperature
-    log_p = torch.log_softmax(logits * factor, dim=-1)
-    log_q = torch.log_softmax(_logits(teacher_raw_RV, teacher) * (teacher.scale / options.temperature), dim=-1)
-    entries, slopes = _entries_and_slopes(log_p, log_q, options.beta)
-    if options.entry_clip is not None:
-        clipped = entries.clamp(0.0, options.entry_clip)
-        slopes.masked_fill_(clipped != entries, 0.0)
-        entries = clipped
-    divergence = entries.sum(dim=-1)
-    torch.stack([log_p.gather(1, targets_R[:, None])[:, 0], log_q.gather(1, targets_R[:, None])[:, 0]], out=out[1:])
-    out[0] = divergence if options.token_clip is None else divergence.clamp(max=options.token_clip)
-    if not differentiate:
-        return
-    per_token = coefficients_R.to(out.dtype) * factor
-    if options.token_clip is not None:
-        per_token = per_token.masked_fill(divergence > options.token_clip, 0.0)
-    torch.addcmul(slopes, log_p.exp_(), slopes.sum(dim=-1, keepdim=True), value=-1, out=raw_RV).mul_(per_token[:, None])
-    if student.soft_cap is not None:
-        raw_RV.mul_(1 - (logits / student.soft_cap).square())
+    """Fill out's rows with divergence and targets' log-probabilities, and products_CV (weight · h) with its gradient.
+
+    A CPU takes a few rows at a time, so that a dozen passes over them find them in its cache.
+    """
+    teacher_CV = _product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
+    C, V = products_CV.shape
+    block = C if products_CV.is_cuda else max(1, BLOCK_ELEMENTS // V)
+    parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
+    for x_RV, y_RV, targets_R, coefficients_R, divergence_R, *logprobs in zip(*(p.split(block) for p in parts), strict=True):
+        log_p, log_q = _log_softmax(x_RV, given.student, given), _log_softmax(y_RV, given.teacher, given)
+        for logprobs_R, log in zip(logprobs, (log_p, log_q), strict=True):
+            logprobs_R.copy_(log.gather(1, targets_R[:, None])[:, 0])
+        entries, slopes = _entries_and_slopes(log_p, log_q, given.beta)
+        if given.entry_clip is not None:
+            clipped = entries.clamp(0.0, given.entry_clip)
+            slopes.masked_fill_(clipped != entries, 0.0)
+            entries = clipped
+        divergence_R.copy_(entries.sum(dim=-1))
+        factor_R = coefficients_R.to(x_RV.dtype) * (given.student.scale / given.temperature)
+        if given.token_clip is not None:
+            factor_R.masked_fill_(divergence_R > given.token_clip, 0.0)
+            divergence_R.clamp_(max=given.token_clip)
+        if differentiate:
+            cap = given.student.soft_cap
+            bend = None if cap is None else 1 - (_capped(x_RV, given.student) / cap).square()
+            torch.addcmul(slopes, log_p.exp_(), slopes.sum(dim=-1, keepdim=True), value=-1, out=x_RV).mul_(factor_R[:, None])
+            if bend is not None:
+                x_RV.mul_(bend)
 
 
 def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -201,94 +180,79 @@ def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tens
 
     A token that either side rules out (a logit of -inf) has its limit here too.
     """
+    q = log_q.exp()
     if beta == 0:
-        q = log_q.exp()
-        return ((log_q - log_p) * q).masked_fill_(q == 0, 0.0), -q
+        return (log_q - log_p).mul_(q).masked_fill_(q == 0, 0.0), q.neg_()
     p = log_p.exp()
     if beta == 1:
-        entries = ((log_p - log_q) * p).masked_fill_(p == 0, 0.0)
-        return entries, entries + p
-    # log(p / m) = -log(1 - beta + beta · q / p): from the ratio, for near p = q a difference of logarithms is mostly noise.
+        entries = (log_p - log_q).mul_(p).masked_fill_(p == 0, 0.0)
+        return entries, p.add_(entries)
+    # log p/m = -log(1 - beta + beta · q/p), from the ratio: near p = q a difference of two logarithms would be noise.
     gap = (log_q - log_p.clamp(min=torch.finfo(log_p.dtype).min)).clamp_(-GAP, GAP)
     log_p_over_m = gap.expm1().mul_(beta).log1p_().neg_().clamp_(max=-math.log1p(-beta))
     slopes = p.mul_(log_p_over_m).mul_(1 - beta)
-    return torch.addcmul(slopes, gap.add_(log_p_over_m), log_q.exp(), value=beta), slopes
+    return torch.addcmul(slopes, gap.add_(log_p_over_m), q, value=beta), slopes
 
 
-def _logits(raw: Tensor, head: Head) -> Tensor:
-    """[R, V] products -> [R, V] logits, before the scale."""
-    if head.bias is not None:
-        raw = raw + head.bias[: raw.shape[-1]]
-    return raw if head.soft_cap is None else torch.tanh(raw / head.soft_cap) * head.soft_cap
+def _capped(products: Tensor, head: Head) -> Tensor:
+    logits = products if head.bias is None else products + head.bias[: products.shape[-1]]
+    return logits if head.soft_cap is None else torch.tanh(logits / head.soft_cap) * head.soft_cap
 
 
-def _add_gradients(raw_grad_CV: Tensor, hidden_CH: Tensor, weight_VH: Tensor, rows: slice, grads: list[Tensor | None]) -> None:
-    """Carry a chunk's gradient over to those of hidden states [N, H], weight [rows, H] and bias [rows], where wanted."""
+def _log_softmax(products: Tensor, head: Head, given: _Given) -> Tensor:
+    return torch.log_softmax(_capped(products, head) * (head.scale / given.temperature), dim=-1)
+
+
+def _add_gradients(grad_CV: Tensor, hidden_CH: Tensor, weight_VH: Tensor, rows: slice, grads: list[Tensor | None]) -> None:
+    """Carry a chunk's gradient on to those of hidden states [N, H], weight [rows, H] and bias [rows], where wanted."""
     hidden_grad, weight_grad, bias_grad = grads
-    V = raw_grad_CV.shape[1]
-    narrow = raw_grad_CV.to(weight_VH.dtype)
-    if hidden_grad is not None:
-        _product(narrow, weight_VH, out=hidden_grad[rows])
-    if weight_grad is not None:
-        total = weight_grad[:V]
-        if narrow.dtype == total.dtype:
-            total.addmm_(narrow.T, hidden_CH)
-        else:
-            torch.addmm(total, narrow.T, hidden_CH, out_dtype=total.dtype, out=total)
+    V = grad_CV.shape[1]
     if bias_grad is not None:
-        bias_grad[:V] += raw_grad_CV.sum(dim=0)
+        bias_grad[:V] += grad_CV.sum(dim=0)
+    if hidden_grad is None and weight_grad is None:
+        return
+    grad_CV = grad_CV.to(weight_VH.dtype)
+    if hidden_grad is not None:
+        hidden_grad[rows] = _product(grad_CV, weight_VH)
+    if weight_grad is not None and weight_VH.dtype == torch.bfloat16:
+        torch.addmm(weight_grad[:V], grad_CV.T, hidden_CH, out_dtype=weight_grad.dtype, out=weight_grad[:V])
+    elif weight_grad is not None:
+        weight_grad[:V].addmm_(grad_CV.T, hidden_CH)
 
 
-def _wide(*tensors: Tensor) -> torch.dtype:
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
+def _factor(weight: Tensor) -> Tensor:
+    """A head as the products take it: bfloat16 on a GPU, which sums it in float32, or else float32 or wider.
+
+    float16 too becomes float32: a token's share of the gradient, near 1e-8, would be 0 in it.
+    """
+    return weight if weight.is_cuda and weight.dtype == torch.bfloat16 else at_least_fp32(weight)
 
 
-def _for_products(weight: Tensor) -> Tensor:
-    """bfloat16 stays where the device multiplies it into float32; float16 nowhere: gradients of 1e-8 would be 0."""
-    return weight if weight.is_cuda and weight.dtype == torch.bfloat16 else weight.to(_wide(weight))
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """In float32 or wider: bfloat16's three digits are too few for logits."""
+    if right.dtype == torch.bfloat16:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.mm(left, right)
 
 
-def _product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
-    if left.dtype == out.dtype:
-        return torch.mm(left, right, out=out)
-    return torch.mm(left, right, out_dtype=out.dtype, out=out)
-
-
-def _check_shapes(
-    student_hidden: Tensor,
-    student: Head,
-    teacher_hidden: Tensor,
-    teacher: Head,
-    targets: Tensor,
-    coefficients: Tensor,
-    vocab_size: int,
-) -> None:
-    N = len(student_hidden)
-    for name, hidden, head in (("student", student_hidden, student), ("teacher", teacher_hidden, teacher)):
-        if hidden.ndim != 2 or len(hidden) != N or head.weight.ndim != 2 or hidden.shape[1] != head.weight.shape[1]:
-            given = f"{tuple(hidden.shape)} and {tuple(head.weight.shape)}"
-            raise ValueError(f"{name}: hidden states must be [{N}, H] and the head's weight [rows, H], got {given}")
-        if head.bias is not None and head.bias.shape != head.weight.shape[:1]:
-            raise ValueError(f"{name}: the head's bias must be [{len(head.weight)}], got {tuple(head.bias.shape)}")
-        if not 0 < vocab_size <= len(head.weight):
-            raise ValueError(f"vocab_size must lie in 1 to the {name} head's {len(head.weight)} rows, got {vocab_size}")
+def _check(hidden: Tensor, given: _Given, chunk_tokens: int | None) -> None:
+    N, V = len(hidden), given.vocab_size
+    for name, states, head in (("student", hidden, given.student), ("teacher", given.teacher_hidden, given.teacher)):
+        rows, H = head.weight.shape
+        if states.shape != (N, H):
+            raise ValueError(f"{name}: hidden states must be [{N}, {H}], as its head is, got {tuple(states.shape)}")
+        if head.bias is not None and head.bias.shape != (rows,):
+            raise ValueError(f"{name}: the head's bias must be [{rows}], got {tuple(head.bias.shape)}")
+        if not 0 < V <= rows:
+            raise ValueError(f"vocab_size must lie in 1 to {rows}, the rows of the {name}'s head, got {V}")
         if head.soft_cap is not None and not head.soft_cap > 0:
-            raise ValueError(f"{name}: soft_cap must be positive or None for no cap, got {head.soft_cap}")
-    if not targets.shape == coefficients.shape == (N,):
-        shapes = f"{tuple(targets.shape)}, {tuple(coefficients.shape)}"
+            raise ValueError(f"{name}: soft_cap must be positive, or None for no cap, got {head.soft_cap}")
+    if not given.targets.shape == given.coefficients.shape == (N,):
+        shapes = f"{tuple(given.targets.shape)}, {tuple(given.coefficients.shape)}"
         raise ValueError(f"targets and coefficients must both be [{N}], got {shapes}")
-    if N and not 0 <= int(targets.min()) <= int(targets.max()) < vocab_size:
-        raise ValueError(f"targets must lie in 0 to vocab_size - 1 = {vocab_size - 1}")
-
-
-def _check_options(beta: float, chunk_tokens: int | None, **positive: float | None) -> None:
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta must lie in [0, 1] (0 forward KL, 1 reverse KL), got {beta}")
+    if N and not 0 <= int(given.targets.min()) <= int(given.targets.max()) < V:
+        raise ValueError(f"targets must lie in [0, {V})")
     if chunk_tokens is not None and chunk_tokens < 1:
         raise ValueError(f"chunk_tokens must be at least 1, or None for the device's default, got {chunk_tokens}")
-    for name, value in positive.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+    keys = ("beta", "temperature", "entry_clip", "token_clip")
+    generalized_jsd(*torch.zeros(2, 0, 1), **{key: getattr(given, key) for key in keys})  # no tokens: only its checks

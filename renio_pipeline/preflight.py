@@ -12,6 +12,7 @@ from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data import read_rows
 from renio_pipeline.prompts import Encoder, check_lengths
+from renio_pipeline.schema import Opsd
 from renio_pipeline.tasks import Split, Task, make_task
 from renio_pipeline.types import Row
 
@@ -26,6 +27,7 @@ class Prepared:
     tokenizer: Any
     rows: list[Row]
     prompt_ids: list[np.ndarray]
+    teacher_ids: list[np.ndarray]  # of each row, the teacher's own prompt
     held_out: list[Row]
     held_out_ids: list[np.ndarray]
     vocab_size: int  # V: the smaller of the two models' output rows
@@ -52,7 +54,7 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
             "give them answers, or set evaluate.problems=0"
         )
     student = inspect(config.student, "student")
-    teacher = inspect(config.teacher.model, "teacher.model")
+    teacher = student if config.teacher_model == config.student else inspect(config.teacher_model, "teacher.model")
     models.check_tokenizers(student, teacher)
     vocab_size = min(student.vocab_rows, teacher.vocab_rows)
     if config.teacher_top_k >= vocab_size:
@@ -63,17 +65,30 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     if tokenizer.chat_template is None:
         raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
     encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
-    prompt_ids, held_out_ids = encoder.encode(rows), encoder.encode(held_out)
+    thinking = False if isinstance(config.method, Opsd) else None
+    prompt_ids, held_out_ids = encoder.encode(rows, thinking=thinking), encoder.encode(held_out, thinking=thinking)
+    teacher_ids = _privileged(config, encoder, rows) if config.privileged else prompt_ids
     limit = min(student, teacher, key=lambda m: m.context)
-    longest = check_lengths(prompt_ids + held_out_ids, rows + held_out, limit.context, config.max_response_tokens, limit.name)
+    asked = [*prompt_ids, *held_out_ids, *teacher_ids]
+    longest = check_lengths(asked, [*rows, *held_out, *rows], limit.context, config.max_response_tokens, limit.name)
     token_bytes = payload_token_bytes(config, teacher.hidden_size)
     _check_payload(config, config.batch_size * config.max_response_tokens * token_bytes)
     return Prepared(
-        task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, held_out=held_out, held_out_ids=held_out_ids,
-        vocab_size=vocab_size, context=longest + config.max_response_tokens + 1,
+        task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, teacher_ids=teacher_ids, held_out=held_out,
+        held_out_ids=held_out_ids, vocab_size=vocab_size, context=longest + config.max_response_tokens + 1,
         payload_token_bytes=token_bytes,
         payload_bytes=config.batch_size * config.max_response_tokens * token_bytes,
     )  # fmt: skip
+
+
+def _privileged(config: RunConfig, encoder: Encoder, rows: list[Row]) -> list[np.ndarray]:
+    """The prompts of a teacher that sees the reference solutions. Raises ConfigError for a row without one."""
+    without = next((row for row in rows if row.solution is None), None)
+    if without is not None:
+        where = f"{config.data.path}, line {without.line}" if without.line else f"row {without.id!r}"
+        key = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
+        raise ConfigError(f"data.path: {where} has no solution, which {key} shows the teacher (data.fields.solution names it)")
+    return encoder.encode(rows, privileged=True, thinking=True if isinstance(config.method, Opsd) else None)
 
 
 def _rows(config: RunConfig, task: Task, split: Split) -> list[Row]:

@@ -18,12 +18,19 @@ class Encoder:
     def __init__(self, tokenizer: Any, task: Task, *, plain: bool) -> None:
         self._tokenizer, self._task, self._plain = tokenizer, task, plain
 
-    def encode(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """[P] int32 of each row. ``plain`` leaves the template's special tokens out, as the reference did."""
+    def encode(self, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None) -> list[np.ndarray]:
+        """[P] int32 of each row. ``plain`` leaves the template's special tokens out, as the reference did.
+
+        Args:
+            privileged: with the row's reference solution, for a teacher.
+            thinking: the template's thinking mode, where it knows one; None leaves it to the template.
+        """
         if not rows:
             return []
+        messages = self._task.privileged_messages if privileged else self._task.messages
+        mode = {} if thinking is None else {"enable_thinking": thinking}
         texts = [
-            self._tokenizer.apply_chat_template(self._task.messages(row), add_generation_prompt=True, tokenize=False)
+            self._tokenizer.apply_chat_template(messages(row), add_generation_prompt=True, tokenize=False, **mode)
             for row in rows
         ]
         if self._plain:
@@ -41,8 +48,16 @@ class Cursor:
     the position, so it is unique in the run.
     """
 
-    def __init__(self, prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], config: RunConfig, position: int = 0) -> None:
+    def __init__(
+        self,
+        prompt_ids: Sequence[np.ndarray],
+        rows: Sequence[Row],
+        config: RunConfig,
+        position: int = 0,
+        teacher_ids: Sequence[np.ndarray] | None = None,
+    ) -> None:
         self._prompt_ids, self._rows = prompt_ids, rows
+        self._teacher_ids = prompt_ids if teacher_ids is None else teacher_ids
         self._seed, self._repeat = config.seed, config.samples_per_prompt
         self.position = position
 
@@ -55,8 +70,12 @@ class Cursor:
     def _prompt(self, sample_id: int) -> Prompt:
         epoch, place = divmod(sample_id // self._repeat, len(self._rows))
         index = int(self._order(epoch)[place])
-        ids = self._prompt_ids[index]
-        return Prompt(sample_id=sample_id, row=self._rows[index], student_ids=ids, teacher_ids=ids)
+        return Prompt(
+            sample_id=sample_id,
+            row=self._rows[index],
+            student_ids=self._prompt_ids[index],
+            teacher_ids=self._teacher_ids[index],
+        )
 
     def _order(self, epoch: int) -> np.ndarray:
         if getattr(self, "_epoch", None) != epoch:

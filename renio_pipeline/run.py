@@ -42,7 +42,7 @@ class Run:
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
         config = self.config
-        cursor = Cursor(self.prepared.prompt_ids, self.prepared.rows, config)
+        cursor = Cursor(self.prepared.prompt_ids, self.prepared.rows, config, teacher_ids=self.prepared.teacher_ids)
         evaluations: dict[int, Evaluation] = {}
         raw: list[np.ndarray] = []
         verdicts: list[Verdict | None] = []

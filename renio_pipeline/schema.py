@@ -116,7 +116,7 @@ class Generator(Section):
 
 
 class Teacher(Generator):
-    model: str
+    model: str | None = Field(None, description="a folder or a hub name; null for opsd, whose teacher is the student")
     type: Literal["vllm", "torch"] = Field("vllm", description="torch: a transformers forward, which can send hidden states")
     max_batch_tokens: PositiveInt = Field(16384, description="tokens scored in one call")
 
@@ -133,6 +133,22 @@ class Trainer(Section):
     micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
     gradient_checkpointing: bool = False
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed options")
+
+
+class Opd(Section):
+    """On-policy distillation from another, stronger model."""
+
+    type: Literal["opd"] = "opd"
+    privileged: bool = Field(False, description="show the teacher the reference solution, as the reference code does")
+
+
+class Opsd(Section):
+    """On-policy self-distillation: the teacher is the student, shown the reference solution."""
+
+    type: Literal["opsd"] = "opsd"
+    teacher: Literal["fixed", "ema", "latest"] = Field("fixed", description="which of the student's weights teach")
+    decay: float = Field(0.999, ge=0, lt=1, description="of the ema teacher, per step")
+    refresh_every: PositiveInt = Field(1, description="steps between the teacher's weight updates (ema, latest)")
 
 
 class Sync(Section):
@@ -168,4 +184,5 @@ class Checkpoint(Section):
 
 
 Weighting = Annotated[Renio | Uniform, Field(discriminator="type")]
+Method = Annotated[Opd | Opsd, Field(discriminator="type")]
 Objective = Annotated[TopKForwardKL | Jsd | Sampled, Field(discriminator="type")]

@@ -6,7 +6,7 @@ P prompt tokens, V vocabulary entries, K the teacher's top-k.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ class Row:
     problem: str
     answer: str | None = None  # the final answer alone, for the verifier
     solution: str | None = None  # the worked solution
+    line: int | None = field(default=None, compare=False)  # where it stands in its file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,10 @@ class Task(Protocol):
         """The chat messages that ask the problem."""
         ...
 
+    def privileged_messages(self, row: Row) -> list[dict[str, str]]:
+        """The same for a teacher that is shown the row's reference solution. Only called for rows that have one."""
+        ...
+
     def verify(self, row: Row, text: str) -> Verdict | None:
         """The verdict on a response's text, or None where the task (or the row) has no known answer."""
         ...

@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from renio_pipeline.config import ConfigError
@@ -22,7 +23,8 @@ Flaw = Literal["none", "early", "slip"]
 _FINAL = re.compile(r"[^#]*#(0|-?[1-9][0-9]*)\s*")
 _CLAIM = re.compile(r"#-?[0-9]")
 _PATIENCE = 10_000  # draws without a new problem after which a split counts as exhausted
-_SLIPS = (-10, -2, -1, 1, 2, 10)  # a lost carry, or a digit miscounted
+# One too many counted, or carried. Never too few: two slips would cancel, and a wrong solution would end right.
+_SLIPS = (1, 10)
 
 
 def split_of(problem: str) -> Split:
@@ -63,6 +65,10 @@ class Arithmetic:
         """The problem as the one message of a user."""
         return [{"role": "user", "content": row.problem}]
 
+    def privileged_messages(self, row: Row) -> list[dict[str, str]]:
+        """The worked solution before the problem, in the few characters that the demo's models know."""
+        return [{"role": "user", "content": f"{row.solution};{row.problem}"}]
+
     def verify(self, row: Row, text: str) -> Verdict | None:
         """Judge by the final answer alone: one ``#``, a canonical integer right after it, then nothing but white space."""
         if row.answer is None:
@@ -82,7 +88,7 @@ class NoisySolution:
 
 
 def noisy_solution(problem: str, rng: random.Random, *, early: float = 0.3, slip: float = 0.3) -> NoisySolution:
-    """With probability ``early`` stop early and guess, with probability ``slip`` slip in one step, else the clean solution."""
+    """With probability ``early`` stop early, with probability ``slip`` slip in one step, else the clean solution."""
     draw = rng.random()
     if draw < early:
         return NoisySolution(stop_early(problem, rng), "early")
@@ -93,25 +99,25 @@ def noisy_solution(problem: str, rng: random.Random, *, early: float = 0.3, slip
 
 def work(problem: str) -> str:
     """The clean worked solution."""
-    return _write(problem, slip_at=None, delta=0)
+    return ";".join(_steps(problem))
 
 
 def stop_early(problem: str, rng: random.Random) -> str:
     """The clean solution cut after 1 to all-but-one of its steps, the running total passed off as the answer.
 
-    A total that happens to be the answer is no flaw, and is not chosen: the last term is never 0, so another is left.
+    A total that equals the answer is no flaw and is passed over: the last term is never 0, so the last total differs.
     """
     *totals, answer = _totals(problem)[1:]
+    if not totals:
+        raise ValueError(f"arithmetic: {problem} has one step, so that a solution cannot stop early: expected 3 terms or more")
     kept = rng.choice([count for count, total in enumerate(totals, start=1) if total != answer])
     return ";".join([*work(problem).split(";")[:kept], f"#{totals[kept - 1]}"])
 
 
 def slip_once(problem: str, rng: random.Random) -> str:
-    """The solution with one step's result off by a little, and every later step carried on from it without error."""
-    totals = _totals(problem)[1:]
-    choices = [(at, delta) for at in range(len(totals)) for delta in _SLIPS if min(totals[at:]) + delta >= 0]
-    slip_at, delta = rng.choice(choices)
-    return _write(problem, slip_at=slip_at, delta=delta)
+    """The solution with one step's result too large, and every later step carried on from it without error."""
+    steps = len(_terms(problem)) - 1
+    return ";".join(_steps(problem, slip_at=rng.randrange(steps), delta=rng.choice(_SLIPS)))
 
 
 def _draw(rng: random.Random, terms: int) -> str:
@@ -134,18 +140,10 @@ def _terms(problem: str) -> list[str]:
 
 
 def _totals(problem: str) -> list[int]:
-    first, *rest = (int(term) for term in _terms(problem))
-    totals = [first]
-    for term in rest:
-        totals.append(totals[-1] + term)
-    return totals
+    return list(accumulate(int(term) for term in _terms(problem)))
 
 
-def _write(problem: str, *, slip_at: int | None, delta: int) -> str:
-    return ";".join(_steps(problem, slip_at, delta))
-
-
-def _steps(problem: str, slip_at: int | None, delta: int) -> Iterator[str]:
+def _steps(problem: str, *, slip_at: int | None = None, delta: int = 0) -> Iterator[str]:
     first, *rest = _terms(problem)
     total = int(first)
     for index, term in enumerate(rest):

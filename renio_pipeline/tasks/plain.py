@@ -5,6 +5,8 @@ from __future__ import annotations
 from renio_pipeline.config import ConfigError
 from renio_pipeline.types import Row, Verdict
 
+TRANSITION = "Now that you have understood the reference solution, solve the problem yourself, step by step."
+
 
 class Plain:
     """The problem is the user's message. A response is correct if its last line is the row's answer."""
@@ -17,6 +19,10 @@ class Plain:
 
     def messages(self, row: Row) -> list[dict[str, str]]:
         return [{"role": "user", "content": row.problem}]
+
+    def privileged_messages(self, row: Row) -> list[dict[str, str]]:
+        content = f"{row.problem}\n\nA reference solution:\n{row.solution}\n\n{TRANSITION}"
+        return [{"role": "user", "content": content}]
 
     def verify(self, row: Row, text: str) -> Verdict | None:
         if row.answer is None:

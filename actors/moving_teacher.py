@@ -1,0 +1,100 @@
+"""The weights of a teacher that follows the student: the latest, or their moving average. Runs on every trainer rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.weight_source import DeepSpeedSource, ParameterMeta
+from renio_pipeline.full_vocabulary import Head
+from renio_pipeline.heads import logit_settings
+
+
+class Ema:
+    """An exponential moving average of the student's fp32 master weights: ema = decay * ema + (1 - decay) * weights.
+
+    Each rank keeps every n-th parameter whole, so that the average costs the memory of one shard. Updating and iterating are
+    collectives of all ranks. Iteration makes it a weight source, as ``DeepSpeedSource`` is.
+    """
+
+    def __init__(self, module: torch.nn.Module, decay: float, *, rank: int, world_size: int, dtype: torch.dtype) -> None:
+        self._module, self._decay, self._dtype = module, decay, dtype
+        self._rank, self._world_size = rank, world_size
+        self._average = {name: full.clone() for name, full in self._masters() if self._owner(name) == rank}
+
+    def update(self) -> None:
+        """Take the weights of the step that just ended in."""
+        for name, full in self._masters():
+            if self._owner(name) == self._rank:
+                self._average[name].lerp_(full, 1 - self._decay)
+
+    def metadata(self) -> list[ParameterMeta]:
+        return DeepSpeedSource(self._module, dtype=self._dtype).metadata()
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for meta in self.metadata():
+            owner = self._owner(meta.name)
+            device = next(self._module.parameters()).device
+            whole = self._average[meta.name] if owner == self._rank else torch.empty(meta.shape, device=device)
+            if self._world_size > 1:
+                torch.distributed.broadcast(whole, src=owner)
+            yield meta.name, whole.to(self._dtype)
+
+    def save(self, folder: str) -> None:
+        """This rank's share, as safetensors."""
+        from safetensors.torch import save_file
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous().cpu() for name, t in self._average.items()}, f"{folder}/rank_{self._rank}.safetensors")
+
+    def _owner(self, name: str) -> int:
+        order = {other: i for i, (other, _) in enumerate(self._module.named_parameters())}
+        return order[name] % self._world_size
+
+    def _masters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each parameter whole, in fp32, from the optimizer's master copy where there is one."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        for name, parameter in self._module.named_parameters():
+            partitioned = hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
+            full = safe_get_full_fp32_param(parameter) if partitioned else parameter.detach()
+            yield name, full.float()
+
+
+def keep_head(pairs: Any, lm: Any, found: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Pass a weight source on, and keep the output head's tensors as they go by: payloads of this version need it."""
+    output = lm.get_output_embeddings()
+    names = {id(p): name for name, p in lm.named_parameters()}
+    wanted = {names.get(id(output.weight)): "weight", names.get(id(getattr(output, "bias", None))): "bias"}
+    for name, tensor in pairs:
+        if name in wanted:
+            found[wanted[name]] = tensor.detach().clone()
+        yield name, tensor
+
+
+def head_from(found: dict[str, torch.Tensor], lm: Any) -> Head:
+    scale, soft_cap = logit_settings(lm.config.get_text_config())
+    return Head(weight=found["weight"], bias=found.get("bias"), scale=scale, soft_cap=soft_cap)
+
+
+class WithHead:
+    """A weight source that also yields the output head of what it sent last."""
+
+    def __init__(self, source: Any, lm: Any) -> None:
+        self._source, self._lm = source, lm
+        self._found: dict[str, torch.Tensor] = {}
+
+    def metadata(self) -> list[ParameterMeta]:
+        metadata: list[ParameterMeta] = self._source.metadata()
+        return metadata
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        self._found = {}
+        return keep_head(self._source, self._lm, self._found)
+
+    @property
+    def head(self) -> Head:
+        return head_from(self._found, self._lm)

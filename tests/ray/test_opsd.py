@@ -1,0 +1,97 @@
+"""Self-distillation: after every step the teacher's version and weights are what its mode says."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from actors import launch
+from renio_pipeline import models
+from renio_pipeline.scorer import Scorer
+from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
+from tests.ray.conftest import demo, kill, run, samples_of
+
+DECAY = 0.5
+STEPS = 3
+MODES = {
+    "fixed": ["method={type: opsd, teacher: fixed}", "teacher.type=torch", "objective={type: jsd}"],
+    "latest": ["method={type: opsd, teacher: latest}", "teacher.type=torch", "objective={type: jsd}"],
+    "every second": ["method={type: opsd, teacher: latest, refresh_every: 2}", "teacher.type=torch", "objective={type: jsd}"],
+    "ema": [f"method={{type: opsd, teacher: ema, decay: {DECAY}}}", "teacher.type=torch", "objective={type: jsd}"],
+    "latest on vllm": ["method={type: opsd, teacher: latest}", "objective={type: top_k_forward_kl, k: 8}"],
+}
+VERSIONS = {"fixed": [0, 0, 0, 0], "every second": [0, 0, 2, 2]}
+SHARDING = {"latest": (2, 3), "ema": (2, 2), "every second": (2, 0)}  # ranks, ZeRO stage
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_teachers_version_and_weights_are_those_of_its_mode(ray_cluster: None, mode: str) -> None:
+    ranks, zero_stage = SHARDING.get(mode, (1, 1))
+    sharding = [f"pools.trainer.replicas={ranks}", f"trainer.zero_stage={zero_stage}", "trainer.lr=0.003"]
+    config, prepared = demo("teacher.model=null", *MODES[mode], *sharding)
+    teachers, trainers = launch.start_teachers(config, prepared), launch.start_trainers(config, prepared)
+    samples = samples_of(prepared, 8)
+    asked = [ScoreRequest(sample_id=s.sample_id, prompt_ids=s.prompt_ids, response_ids=s.response_ids) for s in samples]
+
+    async def go() -> tuple[list[str], list[Any], list[Any]]:
+        await asyncio.gather(trainers.setup(), *(t.ready.remote() for t in teachers.replicas))
+        await trainers.connect([])
+        if config.follow:
+            await trainers.connect_teacher(teachers.replicas)
+        versions, scores, states = [], [], []
+        for step in range(STEPS + 1):
+            logprobs, payload = teachers.replicas[0].score.options(num_returns=2).remote(asked)
+            await logprobs
+            if step:
+                scored = tuple(replace(s, payload=payload) for s in samples)
+                await trainers.train(TrainBatch(step=step, samples=scored))
+            await trainers.publish(Version(0, step))
+            states.append((await trainers._all("state"))[0])
+            versions.append(await teachers.replicas[0].weight_version.remote())
+            logprobs, _ = teachers.replicas[0].score.options(num_returns=2).remote(asked)
+            scores.append(await logprobs)
+        return versions, scores, states
+
+    versions, scores, states = run(go())
+    kill([*teachers.replicas, *trainers.ranks])
+    expected = VERSIONS.get(mode, list(range(STEPS + 1)))
+    assert [v for v in versions if v != "default"] == [f"0.{n}" for n in expected]
+    assert _gap(states[0], states[-1]) > 1e-3, "training did not move the student: nothing is compared"
+    for found, weights in zip(scores, _weights_of(mode, states, expected), strict=True):
+        for ours, theirs in zip(found, _scores_with(weights, asked, prepared.vocab_size), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def _weights_of(mode: str, states: list[dict[str, np.ndarray]], versions: list[int]) -> list[dict[str, np.ndarray]]:
+    if mode != "ema":
+        return [states[n] for n in versions]
+    average = [states[0]]
+    for state in states[1:]:
+        average.append({name: DECAY * average[-1][name] + (1 - DECAY) * state[name] for name in state})
+    return average
+
+
+def _scores_with(weights: dict[str, np.ndarray], asked: list[ScoreRequest], vocab_size: int) -> list[np.ndarray]:
+    model = models.resolve("embedded:student")
+    scorer = Scorer(ScorerSpec(model=model, dtype="float32", temperature=1.0, vocab_size=vocab_size, kind="sampled"))
+    scorer.load([(name, torch.from_numpy(values.copy())) for name, values in weights.items()])
+    return scorer.score(asked)[0]
+
+
+def _gap(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+def test_the_teacher_reads_the_solution_and_the_student_does_not() -> None:
+    _, prepared = demo("teacher.model=null", "method={type: opsd}")
+    row, student, teacher = prepared.rows[0], prepared.prompt_ids[0], prepared.teacher_ids[0]
+    assert row.solution is not None
+    assert row.solution in prepared.tokenizer.decode(teacher)
+    assert row.solution not in prepared.tokenizer.decode(student)
+    assert ray.is_initialized()
