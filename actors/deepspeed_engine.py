@@ -110,9 +110,9 @@ def _check(norm: float) -> None:
         raise FloatingPointError(f"gradient norm is {norm}")
 
 
-def full_state(module: torch.nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """The whole model's parameters on the host, gathered if they are partitioned. A collective of all ranks."""
+def full_state(module: torch.nn.Module, *, keep: bool, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """The whole model's parameters on the host, for ranks that ``keep`` them. A collective of all ranks."""
     from actors.weight_source import DeepSpeedSource
 
     source = DeepSpeedSource(module, dtype=dtype or next(module.parameters()).dtype)
-    return {name: tensor.cpu().clone() for name, tensor in source}
+    return {name: tensor.to("cpu", copy=True) for name, tensor in source if keep}

@@ -82,7 +82,7 @@ class EngineLoop:
 
     def __init__(self, build: Callable[[], LLMEngine]) -> None:
         self.busy_seconds = 0.0
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[Callable[[], None], Sequence[Future[Any]]]] = queue.SimpleQueue()
         self._under_way: dict[str, Future[RequestOutput]] = {}
         self._ids = itertools.count()
         self._error: BaseException | None = None
@@ -96,6 +96,8 @@ class EngineLoop:
 
         def admit() -> None:
             for request, future in zip(requests, futures, strict=True):
+                if future.cancelled():
+                    continue
                 name = str(next(self._ids))
                 self._under_way[name] = future
                 try:
@@ -125,7 +127,9 @@ class EngineLoop:
             for future in futures:
                 future.set_exception(self._error)
         else:
-            self._inbox.put(command)
+            self._inbox.put((command, futures))
+            if self._error is not None:  # it came in between
+                self._fail(self._error)
 
     def _run(self, build: Callable[[], LLMEngine]) -> None:
         try:
@@ -134,24 +138,35 @@ class EngineLoop:
             self._built.set_exception(error)
             return
         self._built.set_result(None)
-        while True:
-            if not self._under_way:
-                self._inbox.get()()
-            while not self._inbox.empty():
-                self._inbox.get()()
-            if self._under_way:
-                self._step()
+        try:
+            while True:
+                self._take_commands(wait=not self._under_way)
+                if self._under_way:
+                    self._step()
+        except BaseException as error:
+            self._fail(error)
+
+    def _take_commands(self, *, wait: bool) -> None:
+        while wait or not self._inbox.empty():
+            command, futures = self._inbox.get()
+            # A caller that gave up may have cancelled: from here on it cannot any more, and results may be set.
+            if [future for future in futures if future.set_running_or_notify_cancel()]:
+                command()
+            wait = False
 
     def _step(self) -> None:
         started = time.perf_counter()
-        try:
-            outputs = self._engine.step()
-        except BaseException as error:
-            self._error, failed, self._under_way = error, self._under_way, {}
-            for future in failed.values():
-                future.set_exception(error)
-            return
+        outputs = self._engine.step()
         self.busy_seconds += time.perf_counter() - started
         for output in outputs:
-            if output.finished:
-                self._under_way.pop(output.request_id).set_result(output)
+            if output.finished and (future := self._under_way.pop(output.request_id, None)) is not None:
+                future.set_result(output)
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing may wait for ever: whoever waits, and whoever comes, gets the error."""
+        self._error = error
+        waiting, self._under_way = list(self._under_way.values()), {}
+        while not self._inbox.empty():
+            waiting += [f for f in self._inbox.get()[1] if f.set_running_or_notify_cancel()]
+        for future in waiting:
+            future.set_exception(error)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +20,9 @@ import ray
 
 from actors.control import NAMESPACE, Control
 from actors.deepspeed_engine import RankSpec
+from actors.engine_options import check_engine_options
 from actors.generation import Generator
-from actors.placement import actor_options, check_cluster, check_object_store, engine_spec, scorer_spec
+from actors.placement import ALL_POOLS, actor_options, check_cluster, check_object_store, engine_spec, scorer_spec
 from actors.pool import GeneratorPool, TeacherPool
 from actors.teacher import Teacher
 from actors.torch_teacher import TorchTeacher
@@ -52,6 +55,8 @@ def cluster(address: str | None) -> Iterator[Cluster]:
         logging_level=logging.ERROR,
         **options,
     )
+    # Ray has just put a handler of its own in place, which aborts: unwind instead, so that Ray is shut down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield Cluster(own=own)
     finally:
@@ -75,13 +80,14 @@ def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
 
 def prepare_locally(config: RunConfig) -> Prepared | None:
     """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
+    check_engine_options(config)
     names = (config.student, config.teacher_model)
     return prepare(config) if all(map(models.is_local, names)) else None
 
 
-def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
-    """What needs the cluster to check, before any engine starts. Raises ConfigError."""
-    check_cluster(config, ray.cluster_resources())
+def check(config: RunConfig, prepared: Prepared | None, pools: Sequence[str] = ALL_POOLS) -> Prepared:
+    """What needs the cluster to check, before any engine of ``pools`` starts. Raises ConfigError."""
+    check_cluster(config, ray.cluster_resources(), pools)
     prepared = prepared or prepare(config, partial(_inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
     return prepared
@@ -140,7 +146,6 @@ def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = N
     world_size = config.pools.trainer.replicas
     bundle = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
     group = ray.util.placement_group([{k: v for k, v in bundle.items() if v}] * world_size, strategy="PACK")
-    ray.get(group.ready())
     strategy = [
         ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
         for i in range(world_size)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from actors.engine import EngineSpec
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.schema import Generator, Pool
+from renio_pipeline.schema import Generator, Pool, WeightingActor
 from renio_pipeline.types import ScorerSpec
 
+ALL_POOLS = ("generator", "teacher", "trainer", "weighting")
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
 
 
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
     """Logical CPUs and GPUs that each pool asks for."""
-    pools: dict[str, Pool] = dict(config.pools)
+    pools: dict[str, Pool | WeightingActor] = dict(config.pools)
     return {name: {"CPU": p.cpus * p.replicas, "GPU": p.gpus * p.replicas} for name, p in pools.items()}
 
 
-def check_cluster(config: RunConfig, resources: dict[str, float]) -> None:
+def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] = ALL_POOLS) -> None:
     """Raises ConfigError if the pools ask for more than ``resources`` (ray.cluster_resources())."""
-    asked = demands(config)
+    asked = {name: demand for name, demand in demands(config).items() if name in pools}
     for unit, key in (("CPU", "cpus"), ("GPU", "gpus")):
         total, has = sum(pool[unit] for pool in asked.values()), resources.get(unit, 0.0)
         if total > has + 1e-6:
@@ -47,7 +49,7 @@ def actor_options(
     config: RunConfig, pool_name: str, *, uses_vllm: bool = False, separate_process: bool = False
 ) -> dict[str, Any]:
     """Ray options of a pool's actors. One actor holds all GPUs of its replica, so they lie on one node."""
-    pool: Pool = getattr(config.pools, pool_name)
+    pool: Pool | WeightingActor = getattr(config.pools, pool_name)
     env = dict(COMMON_ENV)
     if not pool.gpus:
         env |= {"OMP_NUM_THREADS": str(max(1, int(pool.cpus))), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}

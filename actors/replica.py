@@ -43,6 +43,7 @@ class VllmReplica:
         chunk = await self._receiver.fetch(update_info)
         fetched = time.perf_counter() - started
         await self._rpc("update_weights", chunk)
+        self._receiver.release()  # the workers hold it until they are done: a death from here on leaves nothing behind
         return fetched
 
     async def finish_weight_update(self, version: Version) -> None:
@@ -53,7 +54,6 @@ class VllmReplica:
         if not await asyncio.wrap_future(self._loop.call(lambda engine: engine.reset_prefix_cache())):
             raise RuntimeError("vLLM kept its prefix cache over a weight update: requests were still running")
         await asyncio.wrap_future(self._loop.call(lambda engine: engine.set_weight_version(str(version))))
-        self._receiver.release()
         self._version = Version(*version)
 
     async def weight_version(self) -> str:

@@ -183,7 +183,7 @@ class TrainerRank:
         self._engine.save_checkpoint(f"{folder}/deepspeed", tag="state", save_latest=False)
         if self._ema is not None:
             self._ema.save(f"{folder}/ema")
-        state = full_state(self._lm)
+        state = full_state(self._lm, keep=self._rank == 0)
         if self._rank == 0:
             from transformers import AutoTokenizer
 
@@ -194,7 +194,7 @@ class TrainerRank:
         """The whole model in fp32, for tests and inspection. Collective."""
         import torch
 
-        return {name: tensor.numpy() for name, tensor in full_state(self._lm, torch.float32).items()}
+        return {name: tensor.numpy() for name, tensor in full_state(self._lm, keep=True, dtype=torch.float32).items()}
 
     def _fetch(self, samples: Sequence[TrainSample]) -> dict[int, Payload]:
         """The samples' payloads, read in place from the object store."""

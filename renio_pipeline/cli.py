@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from renio_pipeline.config import ConfigError, RunConfig, load
 def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     args = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that Ray is shut down
     try:
         return int(args.run(args))
     except ConfigError as error:
@@ -44,7 +42,8 @@ def _failed(error: BaseException) -> int:
     if os.environ.get("RENIO_TRACEBACK"):
         raise error
     cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
-    print(f"error: {type(cause).__name__}: {cause}\n(RENIO_TRACEBACK=1 shows where)", file=sys.stderr)
+    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    print(f"error: {where}{type(cause).__name__}: {cause}\n(RENIO_TRACEBACK=1 shows where)", file=sys.stderr)
     return 1
 
 
@@ -94,6 +93,8 @@ def _demo(args: argparse.Namespace) -> int:
     from renio_pipeline.demo_check import faults
 
     config = load(args.config, args.overrides)
+    if not config.evaluate.problems:
+        raise ConfigError("evaluate.problems: the demo compares accuracy before and after; set it to 500 or more")
     found = faults(_run(config, args.address))
     for fault in found:
         print(f"demo failed: {fault}", file=sys.stderr)
@@ -158,7 +159,7 @@ def _eval(args: argparse.Namespace) -> int:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
     prepared = launch.prepare_locally(config)
     with launch.cluster(args.address):
-        prepared = launch.check(config, prepared)
+        prepared = launch.check(config, prepared, pools=("generator",))
         generators = launch.start_generators(config, prepared)
         prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
         temperature = config.evaluate.temperature

@@ -80,7 +80,7 @@ class RunConfig(Section):
 
     @property
     def payload_kind(self) -> Literal["sampled", "top_k", "hidden"]:
-        """What the teacher sends of each token (ALGORITHM: "What the teacher returns")."""
+        """What the teacher sends of each token."""
         if isinstance(self.objective, schema.Jsd):
             return "hidden"
         return "top_k" if self.teacher_top_k else "sampled"
@@ -111,10 +111,19 @@ class RunConfig(Section):
                 f"objective.type jsd needs the teacher's hidden states, which teacher.type {self.teacher.type} does not send; "
                 "set teacher.type=torch, or objective.type=top_k_forward_kl"
             )
-        if self.teacher.type == "torch" and (self.teacher.tensor_parallel > 1 or self.teacher.engine):
+        if self.teacher.type == "torch" and (
+            self.teacher.tensor_parallel > 1 or self.teacher.engine or self.teacher.separate_process
+        ):
             raise ValueError(
-                "teacher.tensor_parallel and teacher.engine are vLLM's; a torch teacher has neither: set teacher.type=vllm"
+                "teacher.tensor_parallel, teacher.engine and teacher.separate_process are vLLM's; a torch teacher has none of "
+                "them: set teacher.type=vllm"
             )
+        if self.trainer.warmup_steps >= self.steps:
+            raise ValueError(f"trainer.warmup_steps ({self.trainer.warmup_steps}) must be below steps ({self.steps})")
+        if isinstance(self.weighting, schema.Renio) and self.batch_size % (self.weighting.group_size or 1):
+            raise ValueError(f"weighting.group_size ({self.weighting.group_size}) must divide batch_size ({self.batch_size})")
+        if not (self.pools.trainer.cpus or self.pools.trainer.gpus):
+            raise ValueError("pools.trainer.cpus and pools.trainer.gpus are both 0: a rank needs one of them to be placed by")
         if self.sync.backend != "host" and not (self.pools.generator.gpus and self.pools.trainer.gpus):
             raise ValueError(
                 f"sync.backend {self.sync.backend!r} moves weights between GPUs, but pools.generator.gpus or "

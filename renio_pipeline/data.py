@@ -54,6 +54,8 @@ def _row(line: str, number: int, path: str, fields: Mapping[FieldName, str], key
         raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
     name = fields.get("problem", "problem")
     problem = record.get(name)
+    if isinstance(problem, str) and not problem.isprintable() and any("\ud800" <= c <= "\udfff" for c in problem):
+        raise ConfigError(f"{where}: field {name!r} holds half a surrogate pair, which is no text")
     if not isinstance(problem, str) or not problem.strip():
         has = ", ".join(map(repr, record)) or "nothing"
         raise ConfigError(

@@ -42,7 +42,7 @@ class Recipe:
     early: float = 0.0  # share of the solutions that stop early
     slip: float = 0.0  # share that slip in one step
     layers: int = 3
-    steps: int = 1500
+    steps: int = 2000
     batch: int = 96
     peak_lr: float = 3e-3
 
@@ -129,7 +129,7 @@ def _train(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int, progress
         model = Qwen3ForCausalLM(_config(recipe, tokenizer)).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.peak_lr, total_steps=recipe.steps, pct_start=0.2, cycle_momentum=False
+            optimizer, recipe.peak_lr, total_steps=recipe.steps, cycle_momentum=False
         )
         for step, (input_ids, labels) in enumerate(_batches(recipe, tokenizer, task, seed), start=1):
             loss = model(input_ids=input_ids, labels=labels).loss

@@ -1,4 +1,4 @@
-"""How far the student is from the teacher, token by token (ALGORITHM: "Divergence per token"; arXiv 2606.23104).
+"""How far the student is from the teacher, token by token (arXiv 2606.23104).
 
 Entries over the vocabulary, or over the teacher's top K, then a sum. All of it is in nats, in fp32 at least, and
 differentiable: the student's gradient flows, the teacher's does if it was asked for. A token that either side rules out
@@ -72,8 +72,7 @@ def top_k_forward_kl(
     entry_clip: float | None = None,
     token_clip: float | None = None,
 ) -> Tensor:
-    """Forward KL(teacher ‖ student) over the tokens that the teacher named, [...] in nats (ALGORITHM: "What the teacher
-    returns").
+    """Forward KL(teacher ‖ student) over the tokens that the teacher named, [...] in nats.
 
     student_logprobs, teacher_logprobs [..., K']: of the same tokens, each normalised over the whole vocabulary.
     support [..., K'] bool: False leaves a column out, whatever it holds (see `top_k_support`).

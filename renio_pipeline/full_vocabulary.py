@@ -1,4 +1,4 @@
-"""The exact divergence over the whole vocabulary, from hidden states (ALGORITHM: "hidden"; arXiv 2606.23104).
+"""The exact divergence over the whole vocabulary, from hidden states (arXiv 2606.23104).
 
 Logits are V wide where hidden states are H wide, so they are made for a chunk of tokens at a time, on both sides, and the
 gradients are taken while they are there: nothing of [N, V] is ever held, and nothing is projected twice.

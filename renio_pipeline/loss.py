@@ -1,4 +1,4 @@
-"""From divergences per token to one number (ALGORITHM: "Loss"; arXiv 2606.23104).
+"""From divergences per token to one number (arXiv 2606.23104).
 
 L = (1/B) Σ_b w_b · (Σ_t d_bt) / max(1, T_b), over the *global* batch, so that the loss and its gradient do not depend
 on how the batch is split over micro-batches and ranks: the parts add up.

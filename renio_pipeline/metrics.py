@@ -95,10 +95,10 @@ class PrometheusSink:
     def __init__(self, run: str, port: int) -> None:
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
+        self._run = run
         registry = CollectorRegistry()
         self._gauges = {
-            name: Gauge(prometheus_name(name), meaning, ["run"], registry=registry).labels(run)
-            for name, (_, meaning) in METRICS.items()
+            name: Gauge(prometheus_name(name), meaning, ["run"], registry=registry) for name, (_, meaning) in METRICS.items()
         }
         try:
             self._server, self._thread = start_http_server(port, registry=registry)
@@ -108,7 +108,7 @@ class PrometheusSink:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self._gauges[name].set(value)
+            self._gauges[name].labels(self._run).set(value)  # from here on it is shown: what was not measured is not 0
 
     def close(self) -> None:
         self._server.shutdown()

@@ -41,7 +41,7 @@ def inspect(name: str, key: str) -> ModelInfo:
     path = Path(resolve(name))
     if is_local(name):
         if not path.is_dir():
-            raise ConfigError(f"{key}: model folder {str(path)!r} does not exist")
+            raise ConfigError(f"{key}: model folder {str(path)!r} {'is a file' if path.exists() else 'does not exist'}")
         if not (path / "config.json").is_file():
             raise ConfigError(f"{key}: {str(path)!r} has no config.json: expected a Hugging Face model folder")
     from transformers import AutoConfig, AutoTokenizer
@@ -51,7 +51,8 @@ def inspect(name: str, key: str) -> ModelInfo:
         tokenizer = AutoTokenizer.from_pretrained(resolve(name))
     except Exception as error:  # a damaged file gives any of them, KeyError too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{key}: {name!r} cannot be read as a model: {reason}") from None
+        hub = "" if path.is_dir() else " (there is no such folder, so it was taken for a hub name)"
+        raise ConfigError(f"{key}: {name!r} cannot be read as a model{hub}: {reason}") from None
     if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
         raise ConfigError(f"{key}: {name!r} ({config.model_type}) is not a causal language model")
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}

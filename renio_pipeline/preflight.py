@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,9 @@ def _check_payload(config: RunConfig, payload_bytes: int) -> None:
 def check_run_dir(config: RunConfig) -> None:
     """Raises ConfigError if the run directory belongs to another run already."""
     folder = config.directory
+    key = "run_dir" if config.run_dir else "name"
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: {folder} cannot be made: {parent} is not a folder that this user can write to")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        key = "run_dir" if config.run_dir else "name"
         raise ConfigError(f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name")

@@ -53,7 +53,11 @@ class Run:
                 evaluations[0] = await self._evaluate(0)
             for step in range(1, config.steps + 1):
                 prompts = cursor.take(config.batch_size)
-                result = await train_step(self.stages, config, prompts, step, self.version)
+                try:
+                    result = await train_step(self.stages, config, prompts, step, self.version)
+                except Exception as error:
+                    error.add_note(f"in step {step}")
+                    raise
                 self.version = result.publication.version
                 metrics, step_verdicts = self._record(result)
                 raw.append(result.weighed.raw)

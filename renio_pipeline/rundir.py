@@ -1,4 +1,4 @@
-"""A run's directory: what the run was, what it did, and what it can be continued from."""
+"""A run's directory: what the run was, and what it did."""
 
 from __future__ import annotations
 

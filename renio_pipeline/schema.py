@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 Dtype = Literal["float32", "bfloat16"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 FieldName = Literal["id", "problem", "answer", "solution"]
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
@@ -60,6 +61,15 @@ class Renio(Pivotal):
     temperature: PositiveFloat = Field(1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)")
     normalization: Literal["batch_mean", "clamp", "ema", "none"] = "batch_mean"
     group_size: PositiveInt | None = Field(None, description="normalise in groups, to reproduce the reference; null: batch")
+
+    @model_validator(mode="after")
+    def _no_overflow(self) -> Renio:
+        if self.clip / self.temperature > 80:
+            raise ValueError(
+                f"clip / temperature ({self.clip} / {self.temperature}) is above 80, and raw weights, exp of up to that, would "
+                "overflow; raise weighting.temperature"
+            )
+        return self
 
 
 class Uniform(Pivotal):
@@ -128,7 +138,7 @@ class Trainer(Section):
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_steps: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: NonNegativeFloat = Field(1.0, description="0: no clipping")
     micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
     gradient_checkpointing: bool = False
@@ -160,17 +170,28 @@ class Payload(Section):
 
 
 class Pool(Section):
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # of env: NCCL's values are mostly numbers
     replicas: PositiveInt = 1
     cpus: NonNegativeFloat = Field(1.0, description="logical CPUs of one replica")
     gpus: NonNegativeFloat = Field(0.0, description="GPUs of one replica: tensor_parallel, or a share of one")
     env: dict[str, str] = Field(default_factory=dict, description="environment of its processes (NCCL_*, GLOO_*, ...)")
 
 
+class WeightingActor(Section):
+    """There is one: its normaliser is over the whole batch."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    replicas: ClassVar[int] = 1
+    gpus: ClassVar[float] = 0.0
+    cpus: NonNegativeFloat = 0.1
+    env: dict[str, str] = Field(default_factory=dict, description="environment of its process")
+
+
 class Pools(Section):
     generator: Pool = Pool()
     teacher: Pool = Pool()
     trainer: Pool = Pool()
-    weighting: Pool = Pool(cpus=0.1)
+    weighting: WeightingActor = WeightingActor()
 
 
 class Evaluate(Section):

@@ -128,7 +128,7 @@ def micro_batch_loss(
     device: torch.device | str = "cpu",
     teacher_head: Callable[[Version], Head] | None = None,
 ) -> MicroLoss:
-    """Forward a micro-batch and sum its samples' shares of the step's loss (ALGORITHM: "Loss").
+    """Forward a micro-batch and sum its samples' shares of the step's loss.
 
     Args:
         model: a TokenLogits, or an engine around one.

@@ -128,7 +128,7 @@ class ScorerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleWeights:
-    """Weights of a batch, without gradients (ALGORITHM: "Sample weights")."""
+    """Weights of a batch, without gradients."""
 
     weights: Tensor  # [B]
     raw: Tensor  # [B] before normalisation

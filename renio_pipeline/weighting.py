@@ -1,4 +1,4 @@
-"""How much each response counts (ALGORITHM: "Sample weights"; ReNIO, arXiv 2606.23104).
+"""How much each response counts (ReNIO, arXiv 2606.23104).
 
 A response in which the student was surer of its own tokens than the teacher was, at the few tokens where that matters,
 has more to teach: it weighs more. Nothing here carries a gradient.

@@ -23,8 +23,8 @@ Flaw = Literal["none", "early", "slip"]
 _FINAL = re.compile(r"[^#]*#(0|-?[1-9][0-9]*)\s*")
 _CLAIM = re.compile(r"#-?[0-9]")
 _PATIENCE = 10_000  # draws without a new problem after which a split counts as exhausted
-# One too many counted, or carried. Never too few: two slips would cancel, and a wrong solution would end right.
-_SLIPS = (1, 10)
+_LARGEST_SLIP = 20
+_GUESSES = 1000  # many, so that a blind guess is hardly ever right
 
 
 def split_of(problem: str) -> Split:
@@ -103,21 +103,22 @@ def work(problem: str) -> str:
 
 
 def stop_early(problem: str, rng: random.Random) -> str:
-    """The clean solution cut after 1 to all-but-one of its steps, the running total passed off as the answer.
-
-    A total that equals the answer is no flaw and is passed over: the last term is never 0, so the last total differs.
-    """
-    *totals, answer = _totals(problem)[1:]
-    if not totals:
+    """The clean solution cut after 1 to all-but-one of its steps, and a blind guess, never the answer."""
+    *steps, final = _steps(problem)
+    if len(steps) < 2:
         raise ValueError(f"arithmetic: {problem} has one step, so that a solution cannot stop early: expected 3 terms or more")
-    kept = rng.choice([count for count, total in enumerate(totals, start=1) if total != answer])
-    return ";".join([*work(problem).split(";")[:kept], f"#{totals[kept - 1]}"])
+    kept = steps[: rng.randint(1, len(steps) - 1)]
+    guess = rng.randrange(_GUESSES - 1)
+    return ";".join([*kept, f"#{guess + (guess >= int(final[1:]))}"])
 
 
 def slip_once(problem: str, rng: random.Random) -> str:
-    """The solution with one step's result too large, and every later step carried on from it without error."""
-    steps = len(_terms(problem)) - 1
-    return ";".join(_steps(problem, slip_at=rng.randrange(steps), delta=rng.choice(_SLIPS)))
+    """The solution with one step's result off by 1 to 20, and every later step carried on from it without error."""
+    totals = _totals(problem)[1:]
+    slip_at = rng.randrange(len(totals))
+    lowest = max(-_LARGEST_SLIP, -min(totals[slip_at:]))  # no total may become negative
+    delta = rng.choice([delta for delta in range(lowest, _LARGEST_SLIP + 1) if delta])
+    return ";".join(_steps(problem, slip_at=slip_at, delta=delta))
 
 
 def _draw(rng: random.Random, terms: int) -> str:

@@ -131,6 +131,20 @@ def test_a_killed_driver_leaves_nothing_behind(cluster: str, running_cluster: di
     assert gone, [_title(p) for p in mine if _alive(p)]
 
 
+def test_a_driver_told_to_stop_leaves_in_order(running_cluster: dict[str, str], tmp_path: Path) -> None:
+    environment = {k: v for k, v in running_cluster.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+    driver = _renio(
+        ["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", "steps=5000", *QUICK], environment
+    )
+    metrics = tmp_path / "run/metrics.jsonl"
+    assert wait_until(lambda: metrics.exists() and "\n" in metrics.read_text(), 240), "the run did not get going"
+    started = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(60) == 143
+    assert b"Traceback" not in driver.stderr.read()  # type: ignore[union-attr]
+    assert wait_until(lambda: not any(_alive(p) for p in started), 60)
+
+
 def _renio(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE,

@@ -126,24 +126,20 @@ def test_a_slip_is_one_wrong_step_carried_to_a_wrong_answer(row: Row, rng: rando
     steps = steps_of(text)
     assert [start + term == result for start, term, result in steps].count(False) == 1
     assert all(before[2] == after[0] for before, after in itertools.pairwise(steps))
+    assert all(result >= 0 for _, _, result in steps)
     assert text.endswith(f";#{steps[-1][2]}")
     assert [term for _, term, _ in steps] == [term for _, term, _ in steps_of(row.solution)]
     assert TASK.verify(row, text) == "incorrect"
 
 
 @given(rows, generators)
-def test_stopping_early_is_a_true_prefix_and_its_total_as_a_wrong_answer(row: Row, rng: random.Random) -> None:
+def test_stopping_early_is_a_true_prefix_and_a_wrong_guess(row: Row, rng: random.Random) -> None:
     text = stop_early(row.problem, rng)
-    steps, _, claim = text.rpartition("#")
+    steps, _, guess = text.rpartition("#")
     assert row.solution.startswith(steps)
     assert 1 <= steps.count(";") < row.solution.count(";")
-    assert int(claim) == steps_of(text)[-1][2] != true_answer(row.problem)
+    assert int(guess) != true_answer(row.problem)
     assert TASK.verify(row, text) == "incorrect"
-
-
-@given(generators)
-def test_a_total_that_equals_the_answer_is_not_claimed(rng: random.Random) -> None:
-    assert stop_early("37+48-20+20", rng) == "37+48=85;85-20=65;#65"
 
 
 def test_a_solution_of_one_step_cannot_stop_early() -> None:

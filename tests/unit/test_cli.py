@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,11 @@ EACH_COMMAND = pytest.mark.parametrize("command", COMMANDS)
 
 
 @pytest.fixture(autouse=True)
-def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """main() belongs at the top of a process: take back what it sets there."""
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.delenv("RENIO_TRACEBACK", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
@@ -166,13 +161,6 @@ def test_the_traceback_is_there_when_it_is_asked_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RENIO_TRACEBACK", "1")
     with pytest.raises(ValueError, match="bad"):
         cli.main(["train", "--config", "x"])
-
-
-def test_a_terminated_run_unwinds_so_that_ray_is_shut_down(capsys: pytest.CaptureFixture[str]) -> None:
-    fails(capsys, "train", "--config", "/no/such.yaml")
-    with pytest.raises(SystemExit) as caught:
-        signal.raise_signal(signal.SIGTERM)
-    assert caught.value.code == 143
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["fly"], ["train", "--config"]], ids=str)

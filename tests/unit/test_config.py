@@ -311,3 +311,27 @@ def test_a_configuration_is_frozen() -> None:
 def test_the_run_directory_is_named_after_the_run_unless_it_is_given() -> None:
     assert make_config(name="a").directory == Path("runs/a")
     assert make_config(name="a", run_dir="/x").directory == Path("/x")
+
+
+def test_values_of_the_environment_may_be_numbers() -> None:
+    config = parse(values(pools={"generator": {"env": {"NCCL_DEBUG_LEVEL": 3}}, "weighting": {"env": {"A": 1}}}))
+    assert config.pools.generator.env == {"NCCL_DEBUG_LEVEL": "3"}
+    assert config.pools.weighting.cpus == 0.1, "setting one key of the weighting actor changed another"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"weighting": {"type": "renio", "temperature": 0.01}}, "would overflow"),
+        ({"trainer": {"betas": [2, 3]}}, "trainer.betas"),
+        ({"trainer": {"warmup_steps": 10**6}}, "trainer.warmup_steps"),
+        ({"weighting": {"type": "renio", "group_size": 7}}, "weighting.group_size (7) must divide batch_size"),
+        ({"pools": {"trainer": {"cpus": 0}}}, "pools.trainer.cpus and pools.trainer.gpus are both 0"),
+        ({"pools": {"weighting": {"replicas": 3}}}, "pools.weighting.replicas: unknown key"),
+        ({"method": {"type": "opsd"}, "teacher": {"model": "another"}}, "in opsd the teacher is the student itself"),
+        ({"teacher": {"model": None}}, "teacher.model: required"),
+        ({"objective": {"type": "jsd"}}, "set teacher.type=torch"),
+    ],
+)
+def test_values_that_would_only_fail_later_are_refused(change: dict[str, Any], text: str) -> None:
+    assert text in refused(**change)

@@ -245,3 +245,17 @@ def test_the_directory_of_another_run_is_refused_by_the_key_that_named_it(
 def test_a_new_or_an_empty_directory_is_fine(tmp_path: Path) -> None:
     check_run_dir(make_config(run_dir=str(tmp_path)))
     check_run_dir(make_config(run_dir=str(tmp_path / "new")))
+
+
+def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"run_dir: .*file/run cannot be made"):
+        check_run_dir(small(run_dir=str(tmp_path / "file/run")))
+
+
+def test_a_row_without_the_solution_that_self_distillation_needs_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"problem": "1+1", "solution": "1+1=2"}\n\n{"problem": "1+2"}\n')
+    data = {"path": str(path)}
+    text = refusal(method={"type": "opsd"}, teacher={"model": None}, data=data, task="plain", evaluate={"problems": 0})
+    assert f"{path}, line 3 has no solution" in text

@@ -1,0 +1,35 @@
+"""Which options vLLM's engine accepts, without the seconds and the memory of importing it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from importlib.util import find_spec
+from pathlib import Path
+
+from renio_pipeline.config import ConfigError, RunConfig
+
+
+def accepted() -> set[str]:
+    """The fields of vLLM's EngineArgs, read off its source; empty where vLLM is not installed (a driver without it)."""
+    package = find_spec("vllm")
+    if package is None or package.origin is None:
+        return set()
+    tree = ast.parse((Path(package.origin).parent / "engine/arg_utils.py").read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs"]
+    return {
+        field.target.id
+        for node in classes
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+
+
+def check_engine_options(config: RunConfig) -> None:
+    """Raises ConfigError for an option that vLLM's engine does not have."""
+    known = accepted()
+    for section, options in (("generator", config.generator.engine), ("teacher", config.teacher.engine)):
+        for unknown in known and sorted(options.keys() - known):
+            near = difflib.get_close_matches(unknown, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{section}.engine.{unknown}: vLLM's engine has no such option{hint}")
