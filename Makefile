@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench gpu-check
 
 setup: $(STAMP)
 
@@ -36,3 +36,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/step.py
+	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json
+
+gpu-check:  # on a machine with a GPU and torch and transformers of its own; needs nothing else
+	python -m pytest tests/gpu

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors import reaper
 from actors.control import NAMESPACE, Control
 from actors.deepspeed_engine import RankSpec
 from actors.engine_options import check_engine_options
@@ -48,6 +49,7 @@ def cluster(address: str | None) -> Iterator[Cluster]:
     address = address or os.environ.get("RAY_ADDRESS")
     own = not address
     options: dict[str, Any] = {"include_dashboard": False} if own else {}
+    watch = reaper.start() if own else None
     ray.init(
         address="local" if own else address,
         namespace=NAMESPACE,
@@ -61,6 +63,8 @@ def cluster(address: str | None) -> Iterator[Cluster]:
         yield Cluster(own=own)
     finally:
         ray.shutdown()
+        if watch is not None:
+            watch.communicate()  # closes its input: it ends what Ray has left, and itself
 
 
 def run_directory(config: RunConfig, found: Cluster) -> RunConfig:

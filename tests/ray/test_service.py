@@ -53,16 +53,19 @@ def running_cluster() -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
     }  # fmt: skip
+    # Ports that Ray fixes unless told otherwise: the tests' own cluster on this machine has them already.
+    ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "ray-client-server-port")]
     head = subprocess.Popen(
         [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--dashboard-port={dashboard}",
-         f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1"],
+         f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *ports],
         env={k: v for k, v in environment.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        listing = [BIN / "ray", "job", "list"]
-        up = wait_until(lambda: subprocess.run(listing, env=environment, capture_output=True).returncode == 0, 120)
-        assert up, "the cluster's job server did not come up"
+        # The job server answers before the agent that starts jobs is there: ready is what has taken a job.
+        probe = [BIN / "ray", "job", "submit", "--no-wait", "--", "true"]
+        up = wait_until(lambda: subprocess.run(probe, env=environment, capture_output=True).returncode == 0, 180)
+        assert up, "the cluster did not take a job"
         yield environment
     finally:
         head.send_signal(signal.SIGTERM)
