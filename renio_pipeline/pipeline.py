@@ -12,13 +12,14 @@ protocols: the loop does not care whether they are Ray pools or fakes.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.selection import Judged, Selection, exactly_once
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 from renio_pipeline.weigher import Weighed
 
@@ -38,7 +39,11 @@ class Generators(Protocol):
 
 
 class Teachers(Protocol):
-    size: int
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def replicas(self) -> Sequence[Any]: ...
 
     async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
         """Score rollouts as they come; the list is in the order of sample ids."""
@@ -100,9 +105,19 @@ class Stages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedStep:
+    """A step whose filter kept nothing: nothing was trained on, and the weights are what they were."""
+
+    step: int
+    judged: Mapping[int, Judged]  # every response that was written, by sample id
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
     step: int
-    scored: list[ScoredRollout]
+    judged: Mapping[int, Judged]  # every response that was written, by sample id
+    scored: list[ScoredRollout]  # those that were kept
     weighed: Weighed
     report: TrainReport
     publication: Publication
@@ -110,18 +125,25 @@ class StepResult:
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
 
 
-async def train_step(stages: Stages, config: RunConfig, prompts: Sequence[Prompt], step: int, version: Version) -> StepResult:
+async def train_step(
+    stages: Stages, config: RunConfig, selection: Selection, step: int, version: Version
+) -> StepResult | SkippedStep:
     """One strictly on-policy step: write, score, weigh, train, publish."""
     clock = Clock()
     busy_before = await _busy(stages)
     clock.mark("start")
 
-    responses = stages.generators.generate(prompts, config.sampling.temperature)
-    scored = await stages.teachers.score(clock.first_and_last(responses))
+    def write(prompts: Sequence[Prompt]) -> AsyncIterator[Rollout]:
+        return clock.first_and_last(stages.generators.generate(prompts, config.sampling.temperature))
+
+    scored = await stages.teachers.score(selection.responses(write))
     clock.mark("scored")
 
-    exactly_once(scored, prompts)
+    in_order(scored, selection.kept)
     on_policy(scored, version)
+    if not scored:
+        seconds = {"time/step": clock.seconds("start", "scored"), "time/generate": clock.seconds("start", "last")}
+        return SkippedStep(step=step, judged=selection.judged, seconds=seconds)
     own = await _student_logprobs(stages, config, scored, step)
     numbers(step, scored, own)
     weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
@@ -135,15 +157,16 @@ async def train_step(stages: Stages, config: RunConfig, prompts: Sequence[Prompt
 
     idle = idle_shares(busy_before, await _busy(stages), report, publication, clock.seconds("start", "published"))
     return StepResult(
-        step=step, scored=scored, weighed=weighed, report=report, publication=publication, idle=idle,
-        seconds=clock.stages(),
+        step=step, judged=selection.judged, scored=scored, weighed=weighed, report=report, publication=publication,
+        idle=idle, seconds=clock.stages(),
     )  # fmt: skip
 
 
-def exactly_once(scored: Sequence[ScoredRollout], prompts: Sequence[Prompt]) -> None:
-    """Every sample that was sent out must have come back, once, in the order of sample ids."""
-    sent, came = [p.sample_id for p in prompts], [s.rollout.sample_id for s in scored]
-    assert came == sorted(sent), f"samples {sorted(sent)} were sent out, {came} came back"
+def in_order(scored: Sequence[ScoredRollout], kept: Sequence[int]) -> None:
+    """Every sample that was kept must have been scored, once, and stand in the order of sample ids."""
+    came = [s.rollout.sample_id for s in scored]
+    exactly_once(came, kept)
+    assert came == sorted(came), f"samples came back as {came}, not in the order of their ids"
 
 
 def on_policy(scored: Sequence[ScoredRollout], version: Version) -> None:

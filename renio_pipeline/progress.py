@@ -39,7 +39,10 @@ class PlainProgress:
         self._console.print(text, markup=False)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
+        """A skipped step, which has no loss, gets no line: its note says all."""
         self._times.append(time.monotonic())
+        if "loss" not in metrics:
+            return
         pace = (self._times[-1] - self._times[0]) / max(1, len(self._times) - 1) or metrics["time/step"]
         left = pace * (self._steps - step)
         accuracy = f"  accuracy {metrics['reward/accuracy']:.2f}" if "reward/accuracy" in metrics else ""
@@ -78,6 +81,8 @@ class LiveProgress(PlainProgress):
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         self._bar.update(self._task, completed=step)
+        if "loss" not in metrics:
+            return
         table = Table.grid(padding=(0, 2))
         table.add_row(self._stages(metrics), self._figures(metrics))
         outer = Table.grid()

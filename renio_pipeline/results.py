@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from renio_pipeline.pipeline import StepResult
-from renio_pipeline.tasks import Task
-from renio_pipeline.types import ScoredRollout, Verdict
+from renio_pipeline.pipeline import SkippedStep, StepResult
+from renio_pipeline.selection import Judged
+from renio_pipeline.types import Verdict
 
 
-def decode(tokenizer: Any, scored: Sequence[ScoredRollout]) -> list[str]:
-    """Responses as text, once, for grading and logs."""
-    texts: list[str] = tokenizer.batch_decode([s.rollout.token_ids for s in scored], skip_special_tokens=True)
-    return texts
+def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float]:
+    """What a step's responses say of the student, whether they were kept or not."""
+    rollouts = [j.rollout for j in judged.values()]
+    lengths = [len(r.token_ids) for r in rollouts]
+    return {
+        "response/tokens": float(np.mean(lengths)),
+        "response/truncated": float(np.mean([r.stop_reason == "length" for r in rollouts])),
+        "tokens/generated": sum(lengths),
+        "filter/drawn": len(rollouts),
+        "filter/kept": kept / len(rollouts),
+        **accuracy([j.verdict for j in judged.values()]),
+    }
 
 
-def grade(task: Task, scored: Sequence[ScoredRollout], texts: Sequence[str]) -> list[Verdict | None]:
-    return [task.verify(s.rollout.prompt.row, text) for s, text in zip(scored, texts, strict=True)]
+def skipped_metrics(result: SkippedStep, sizes: dict[str, int]) -> dict[str, float]:
+    """Of a step that trained on nothing."""
+    return response_metrics(result.judged, 0) | result.seconds | _sizes(sizes)
 
 
-def step_metrics(result: StepResult, verdicts: Sequence[Verdict | None], sizes: dict[str, int]) -> dict[str, float]:
+def step_metrics(result: StepResult, sizes: dict[str, int]) -> dict[str, float]:
     """Every metric of a step by its registered name. A metric that the step cannot give is left out, never NaN."""
     report, publication, scored = result.report, result.publication, result.scored
-    lengths = [len(s.rollout.token_ids) for s in scored]
-    metrics: dict[str, float] = {
+    verdicts = [result.judged[s.rollout.sample_id].verdict for s in scored]
+    return {
         "loss": report.loss,
         "divergence": report.divergence,
         "grad_norm": report.grad_norm,
@@ -35,11 +44,9 @@ def step_metrics(result: StepResult, verdicts: Sequence[Verdict | None], sizes: 
         "mismatch/logprob_abs_mean": report.mismatch_mean,
         "mismatch/logprob_abs_max": report.mismatch_max,
         **result.weighed.metrics,
-        "response/tokens": float(np.mean(lengths)),
-        "response/truncated": float(np.mean([s.rollout.stop_reason == "length" for s in scored])),
+        **response_metrics(result.judged, len(scored)),
         "staleness/max": 0,
-        "tokens/generated": sum(lengths),
-        "tokens/scored": sum(lengths) + sum(len(s.rollout.prompt.teacher_ids) for s in scored),
+        "tokens/scored": sum(len(s.rollout.token_ids) + len(s.rollout.prompt.teacher_ids) for s in scored),
         "tokens/trained": report.tokens,
         "tokens/padding": report.padding,
         **result.seconds,
@@ -51,9 +58,19 @@ def step_metrics(result: StepResult, verdicts: Sequence[Verdict | None], sizes: 
         "sync/receive": publication.receive_seconds,
         "payload/bytes": sum(s.scores.payload_bytes for s in scored),
         "memory/driver/peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **{f"pool/{pool}/size": size for pool, size in sizes.items()},
+        **_sizes(sizes),
+        **verdict_metrics(result.weighed.raw, result.weighed.weights, verdicts),
     }
-    return metrics | verdict_metrics(result.weighed.raw, result.weighed.weights, verdicts)
+
+
+def _sizes(sizes: dict[str, int]) -> dict[str, float]:
+    return {f"pool/{pool}/size": size for pool, size in sizes.items()}
+
+
+def accuracy(verdicts: Sequence[Verdict | None]) -> dict[str, float]:
+    """Share of correct ones among those with a verdict."""
+    graded = [v for v in verdicts if v is not None]
+    return {"reward/accuracy": float(np.mean([v == "correct" for v in graded]))} if graded else {}
 
 
 def verdict_metrics(raw: np.ndarray, weights: np.ndarray, verdicts: Sequence[Verdict | None]) -> dict[str, float]:
@@ -64,32 +81,30 @@ def verdict_metrics(raw: np.ndarray, weights: np.ndarray, verdicts: Sequence[Ver
 
     graded = np.array([v is not None for v in verdicts], dtype=bool)
     wrong = np.array([v != "correct" for v in verdicts], dtype=bool)[graded]
-    if not graded.any():
-        return {}
-    metrics = {"reward/accuracy": float(1 - wrong.mean())}
     area = auroc(torch.tensor(raw[graded]), torch.tensor(wrong))
-    if area is not None:
-        metrics["weights/auroc"] = area
-        metrics["weights/wrong_over_right"] = float(weights[graded][wrong].mean() / weights[graded][~wrong].mean())
-    return metrics
+    if area is None:  # no verdicts, or all the same
+        return {}
+    ratio = weights[graded][wrong].mean() / weights[graded][~wrong].mean()
+    return {"weights/auroc": area, "weights/wrong_over_right": float(ratio)}
 
 
-def sample_records(result: StepResult, texts: Sequence[str], verdicts: Sequence[Verdict | None]) -> list[dict[str, Any]]:
-    """One JSON object a sample, for ``samples/step_*.jsonl``."""
+def sample_records(result: StepResult) -> list[dict[str, Any]]:
+    """One JSON object a sample that was kept, for ``samples/step_*.jsonl``."""
     weighed = result.weighed
+    judged = [result.judged[s.rollout.sample_id] for s in result.scored]
     return [
         {
             "sample_id": s.rollout.sample_id,
             "row": s.rollout.prompt.row.id,
             "problem": s.rollout.prompt.row.problem,
-            "response": texts[i],
+            "response": judged[i].text,
             "token_ids": s.rollout.token_ids.tolist(),
             "student_logprobs": s.rollout.logprobs.tolist(),
             "teacher_logprobs": s.scores.logprobs.tolist(),
             "pivotal": weighed.pivotal[i].tolist(),
             "raw_weight": float(weighed.raw[i]),
             "weight": float(weighed.weights[i]),
-            "verdict": verdicts[i],
+            "verdict": judged[i].verdict,
             "stop_reason": s.rollout.stop_reason,
             "version": str(s.rollout.version),
             "generator": s.rollout.replica,

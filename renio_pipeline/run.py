@@ -11,11 +11,12 @@ import numpy as np
 from renio_pipeline.config import RunConfig
 from renio_pipeline.evaluate import Evaluation, evaluate
 from renio_pipeline.metrics import Sink
-from renio_pipeline.pipeline import Stages, StepResult, train_step
+from renio_pipeline.pipeline import SkippedStep, Stages, StepResult, train_step
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.prompts import Cursor, held_out_prompts
-from renio_pipeline.results import decode, grade, sample_records, step_metrics, verdict_metrics
+from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.selection import Selection, judge_of
 from renio_pipeline.types import Verdict, Version
 
 
@@ -43,6 +44,7 @@ class Run:
         """Every step of the run. Returns what ``result.json`` says."""
         config = self.config
         cursor = Cursor(self.prepared.prompt_ids, self.prepared.rows, config, teacher_ids=self.prepared.teacher_ids)
+        judge = judge_of(self.prepared.task, self.prepared.tokenizer)
         evaluations: dict[int, Evaluation] = {}
         raw: list[np.ndarray] = []
         verdicts: list[Verdict | None] = []
@@ -52,17 +54,17 @@ class Run:
             if config.evaluate.problems:
                 evaluations[0] = await self._evaluate(0)
             for step in range(1, config.steps + 1):
-                prompts = cursor.take(config.batch_size)
                 try:
-                    result = await train_step(self.stages, config, prompts, step, self.version)
+                    result = await train_step(self.stages, config, Selection(config, cursor.take, judge), step, self.version)
                 except Exception as error:
                     error.add_note(f"in step {step}")
                     raise
-                self.version = result.publication.version
-                metrics, step_verdicts = self._record(result)
-                raw.append(result.weighed.raw)
-                verdicts += step_verdicts
-                first = first or metrics
+                metrics = self._record(result)
+                if isinstance(result, StepResult):
+                    self.version = result.publication.version
+                    raw.append(result.weighed.raw)
+                    verdicts += [result.judged[s.rollout.sample_id].verdict for s in result.scored]
+                    first = first or metrics
                 if self._due(step, config.evaluate.every) and config.evaluate.problems:
                     evaluations[step] = await self._evaluate(step)
                     metrics["eval/accuracy"] = evaluations[step].accuracy
@@ -75,27 +77,33 @@ class Run:
         finally:
             for sink in self.sinks:
                 sink.close()
-        outcome = self._outcome(evaluations, first, np.concatenate(raw), verdicts)
+        outcome = self._outcome(evaluations, first, np.concatenate(raw) if raw else np.empty(0), verdicts)
         self.directory.write_result(outcome)
         return outcome
 
     def _due(self, step: int, every: int) -> bool:
         return step == self.config.steps or bool(every and step % every == 0)
 
-    def _record(self, result: StepResult) -> tuple[dict[str, float], list[Verdict | None]]:
-        texts = decode(self.prepared.tokenizer, result.scored)
-        verdicts = grade(self.prepared.task, result.scored, texts)
-        self.directory.write_samples(result.step, sample_records(result, texts, verdicts))
+    def _record(self, result: StepResult | SkippedStep) -> dict[str, float]:
         sizes = {"generator": self.stages.generators.size, "teacher": self.stages.teachers.size}
-        metrics = step_metrics(result, verdicts, sizes)
-        threshold = self.config.weighting.threshold
+        config, kept = self.config, len(result.scored) if isinstance(result, StepResult) else 0
+        if kept < config.batch_size:
+            self.progress.note(
+                f"step {result.step}: filter {config.filter} kept {kept} of {len(result.judged)} samples"
+                + ("" if kept else ": the step is skipped")
+            )
+        if isinstance(result, SkippedStep):
+            return skipped_metrics(result, sizes)
+        self.directory.write_samples(result.step, sample_records(result))
+        metrics = step_metrics(result, sizes)
+        threshold = config.weighting.threshold
         if metrics["mismatch/logprob_abs_mean"] > threshold / 2:
             self.progress.note(
                 f"step {result.step}: generator and trainer log-probabilities differ by "
                 f"{metrics['mismatch/logprob_abs_mean']:.3g} on average, more than half of weighting.threshold ({threshold}): "
                 "their numerics alone could make tokens pivotal; set student_logprobs=trainer"
             )
-        return metrics, verdicts
+        return metrics
 
     async def _evaluate(self, step: int) -> Evaluation:
         p = self.prepared

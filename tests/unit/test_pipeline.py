@@ -28,10 +28,11 @@ from renio_pipeline.pipeline import Publication, Stages, StepResult, TrainReport
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.progress import LiveProgress, PlainProgress
 from renio_pipeline.prompts import Cursor, held_out_prompts
-from renio_pipeline.results import decode, grade, step_metrics, verdict_metrics
+from renio_pipeline.results import accuracy, step_metrics, verdict_metrics
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
 from renio_pipeline.schema import Renio, Uniform
+from renio_pipeline.selection import Selection, judge_of
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, TrainBatch, Version
 from renio_pipeline.weigher import Weighed, Weigher
@@ -207,7 +208,10 @@ def prompts_of(prepared: Prepared, config: RunConfig) -> list[Prompt]:
 
 async def step_of(prepared: Prepared, config: RunConfig, stages: Stages, version: Version = FIRST) -> StepResult:
     async with asyncio.timeout(10):
-        return await train_step(stages, config, prompts_of(prepared, config), 1, version)
+        selection = Selection(
+            config, Cursor(prepared.prompt_ids, prepared.rows, config).take, judge_of(prepared.task, prepared.tokenizer)
+        )
+        return await train_step(stages, config, selection, 1, version)
 
 
 def raw_weight(sample_id: int, more: float = 0.0) -> float:
@@ -289,16 +293,15 @@ def test_a_sample_that_is_lost_or_doubled_stops_the_step_before_training(prepare
 
     stages = stages_of(prepared, config_of())
     stages.teachers = CarelessFakeTeachers()
-    with pytest.raises(AssertionError, match=r"samples \[0, 1, 2, 3, 4, 5\] were sent out"):
+    with pytest.raises(AssertionError, match=r"samples (\[0, 1, 2, 3, 4, 5\] were sent out|came back as \[5, 4, 3, 2, 1, 0\])"):
         asyncio.run(step_of(prepared, config_of(), stages))
     assert not stages.trainers.batches
 
 
 def metrics_of(prepared: Prepared) -> dict[str, float]:
     result = asyncio.run(step_of(prepared, config_of(), stages_of(prepared, config_of())))
-    verdicts = grade(prepared.task, result.scored, decode(prepared.tokenizer, result.scored))
-    assert verdicts == [kind(i) for i in range(BATCH)]
-    return step_metrics(result, verdicts, {"generator": 1, "teacher": 2})
+    assert [result.judged[i].verdict for i in range(BATCH)] == [kind(i) for i in range(BATCH)]
+    return step_metrics(result, {"generator": 1, "teacher": 2})
 
 
 def test_every_metric_of_a_step_is_registered_finite_and_plain_json(prepared: Prepared) -> None:
@@ -612,18 +615,18 @@ def test_evaluation_leaves_out_rows_without_an_answer(prepared: Prepared) -> Non
 def test_weights_are_judged_by_the_verdicts_that_there_are() -> None:
     raw = np.array([3.0, 1.0, 2.0, 1.0, 9.0], np.float32)
     metrics = verdict_metrics(raw, raw * 2, ["incorrect", "correct", "correct", "unfinished", None])
-    assert metrics == pytest.approx(
-        {"reward/accuracy": 0.5, "weights/auroc": (1 + 1 + 0.5 + 0) / 4, "weights/wrong_over_right": 4.0 / 3.0}
-    )
+    assert metrics == pytest.approx({"weights/auroc": (1 + 1 + 0.5 + 0) / 4, "weights/wrong_over_right": 4.0 / 3.0})
+    assert accuracy(["incorrect", "correct", "correct", "unfinished", None]) == {"reward/accuracy": 0.5}
 
 
-@pytest.mark.parametrize(("verdicts", "accuracy"), [(["correct"] * 2, 1.0), (["incorrect", "unfinished"], 0.0)])
-def test_verdicts_of_one_kind_leave_nothing_to_tell_apart(verdicts: Any, accuracy: float) -> None:
-    assert verdict_metrics(np.ones(2), np.ones(2), verdicts) == {"reward/accuracy": accuracy}
+@pytest.mark.parametrize(("verdicts", "share"), [(["correct"] * 2, 1.0), (["incorrect", "unfinished"], 0.0)])
+def test_verdicts_of_one_kind_leave_nothing_to_tell_apart(verdicts: Any, share: float) -> None:
+    assert verdict_metrics(np.ones(2), np.ones(2), verdicts) == {}
+    assert accuracy(verdicts) == {"reward/accuracy": share}
 
 
 def test_no_verdict_at_all_gives_no_metric() -> None:
-    assert verdict_metrics(np.ones(2), np.ones(2), [None, None]) == {}
+    assert verdict_metrics(np.ones(2), np.ones(2), [None, None]) == accuracy([None, None]) == {}
 
 
 def rows_of(*lists: list[float]) -> list[np.ndarray]:

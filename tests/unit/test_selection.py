@@ -1,0 +1,173 @@
+"""Filtering by verdict, and the step that trains on what is left. The stages are fakes, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.metrics import METRICS, read_jsonl
+from renio_pipeline.pipeline import SkippedStep, StepResult, train_step
+from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.prompts import Cursor
+from renio_pipeline.run import Run
+from renio_pipeline.selection import MOST_DRAWN, Judged, Selection
+from renio_pipeline.types import Rollout
+from tests.unit.conftest import make_config
+from tests.unit.test_pipeline import BATCH, FIRST, KINDS, config_of, kind, run_of, stages_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare(config_of())
+
+
+def judge(rollout: Rollout) -> Judged:
+    return Judged(rollout=rollout, text="", verdict=kind(rollout.sample_id))
+
+
+def step(prepared: Prepared, judge: Any = judge, **changes: Any) -> tuple[Any, Any, Cursor]:
+    config = config_of(**changes)
+    stages, cursor = stages_of(prepared, config), Cursor(prepared.prompt_ids, prepared.rows, config)
+    selection = Selection(config, cursor.take, judge)
+    return asyncio.run(train_step(stages, config, selection, 1, FIRST)), stages, cursor
+
+
+def trained(stages: Any) -> list[int]:
+    return [s.sample_id for batch in stages.trainers.batches for s in batch.samples]
+
+
+@pytest.mark.parametrize(
+    ("filter_by", "unfinished", "wanted"),
+    [("all", False, set(KINDS)), ("correct", False, {"correct"}), ("incorrect", False, {"incorrect"}),
+     ("incorrect", True, {"incorrect", "unfinished"})],
+)  # fmt: skip
+@pytest.mark.parametrize("batch", ["refill", "shrink"])
+def test_only_samples_of_the_verdict_are_trained_on(
+    prepared: Prepared, filter_by: str, unfinished: bool, wanted: set[str], batch: str
+) -> None:
+    result, stages, _ = step(prepared, filter=filter_by, unfinished=unfinished, filter_batch=batch)
+    ids = trained(stages)
+    assert {kind(i) for i in ids} == wanted
+    assert ids == sorted(set(ids)) == [s.rollout.sample_id for s in result.scored]
+    expected = BATCH if batch == "refill" or filter_by == "all" else sum(kind(i) in wanted for i in range(BATCH))
+    assert len(ids) == expected
+
+
+def test_a_refill_draws_what_is_missing_until_the_batch_is_whole(prepared: Prepared) -> None:
+    result, stages, cursor = step(prepared, filter="correct")
+    draws = [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12], [13, 14], [15], [16]]
+    assert [ids for ids, _ in stages.generators.calls] == draws
+    assert trained(stages) == [1, 4, 7, 10, 13, 16]
+    assert cursor.position == len(result.judged) == 17
+
+
+def test_the_batch_size_of_a_shrunk_batch_is_what_was_kept(prepared: Prepared) -> None:
+    _, stages, cursor = step(prepared, filter="correct", filter_batch="shrink")
+    (batch,) = stages.trainers.batches
+    assert [s.sample_id for s in batch.samples] == [1, 4]
+    assert sum(s.weight for s in batch.samples) == pytest.approx(2, rel=1e-5)
+    assert cursor.position == BATCH
+
+
+@pytest.mark.parametrize(("batch", "draws"), [("refill", MOST_DRAWN * BATCH), ("shrink", BATCH)])
+def test_a_step_that_keeps_nothing_is_skipped_and_moves_the_cursor(prepared: Prepared, batch: str, draws: int) -> None:
+    def never(rollout: Rollout) -> Judged:
+        return Judged(rollout=rollout, text="", verdict="correct")
+
+    result, stages, cursor = step(prepared, never, filter="incorrect", filter_batch=batch)
+    assert isinstance(result, SkippedStep)
+    assert stages.trainers.batches == stages.trainers.versions == []
+    assert cursor.position == len(result.judged) == draws
+
+
+def test_a_run_goes_on_after_a_skipped_step_and_its_line_says_so(tmp_path: Path, prepared: Prepared) -> None:
+    run: Run = run_of(tmp_path, prepared, filter="incorrect", filter_batch="shrink", steps=3, evaluate={"problems": 0})
+    verify, asked = run.prepared.task.verify, []
+
+    class Gentle:
+        """A task that calls everything correct in the second step."""
+
+        name = "gentle"
+
+        def verify(self, row: Any, text: str) -> Any:
+            asked.append(row)
+            return "correct" if BATCH < len(asked) <= 2 * BATCH else verify(row, text)
+
+    object.__setattr__(run.prepared, "task", Gentle())
+    try:
+        outcome = asyncio.run(run.run())
+    finally:
+        object.__setattr__(run.prepared, "task", prepare(config_of()).task)
+    lines = read_jsonl(run.directory.metrics)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert ["loss" in line for line in lines] == [True, False, True]
+    assert [line["filter/kept"] for line in lines] == pytest.approx([1 / 3, 0, 1 / 3])
+    assert [line["reward/accuracy"] for line in lines] == pytest.approx([1 / 3, 1, 1 / 3])
+    assert all(line.keys() - {"step"} <= METRICS.keys() for line in lines)
+    assert [line.get("sync/version") for line in lines] == [1, None, 2]
+    assert "step 2: filter incorrect kept 0 of 6 samples: the step is skipped" in run.progress.notes
+    assert trained(run.stages) == [0, 3, 12, 15]
+    assert sorted(p.name for p in (run.directory.path / "samples").iterdir()) == ["step_000001.jsonl", "step_000003.jsonl"]
+    assert json.loads((run.directory.path / "result.json").read_text())["auroc"] is None is outcome["auroc"]
+    state = json.loads((run.directory.path / "checkpoints/step_000003/run.json").read_text())
+    assert (state["version"], state["samples_drawn"]) == ([0, 2], 3 * BATCH)
+
+
+def test_a_run_that_keeps_nothing_at_all_ends(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, filter="correct", filter_batch="shrink", batch_size=1, steps=1, evaluate={"problems": 0})
+    assert kind(0) == "incorrect"
+    assert asyncio.run(run.run()) == {"evaluations": {}, "auroc": None, "first_step": {}}
+
+
+def test_metrics_speak_of_all_that_was_written_and_weights_of_what_was_kept(prepared: Prepared) -> None:
+    from renio_pipeline.results import step_metrics
+
+    result, _, _ = step(prepared, filter="correct")
+    assert isinstance(result, StepResult)
+    metrics = step_metrics(result, {"generator": 1, "teacher": 1})
+    written = [j.rollout for j in result.judged.values()]
+    assert metrics["filter/drawn"] == 17
+    assert metrics["filter/kept"] == pytest.approx(BATCH / 17)
+    assert metrics["reward/accuracy"] == pytest.approx(6 / 17)
+    assert metrics["tokens/generated"] == sum(len(r.token_ids) for r in written)
+    assert metrics["pivotal/fraction"] == 0  # a correct fake response has no pivotal token
+    assert metrics["weights/max"] == metrics["weights/min"] == 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=200), st.sampled_from(["refill", "shrink"]), st.integers(1, 8))
+def test_no_sample_is_kept_twice_and_none_of_another_verdict(verdicts: list[Any], batch: str, size: int) -> None:
+    prepared = prepare(config_of())
+
+    def judge(rollout: Rollout) -> Judged:
+        return Judged(rollout=rollout, text="", verdict=verdicts[rollout.sample_id % len(verdicts)])
+
+    result, stages, cursor = step(prepared, judge, filter="incorrect", filter_batch=batch, batch_size=size)
+    ids = trained(stages)
+    assert ids == [i for i in range(cursor.position) if verdicts[i % len(verdicts)] == "incorrect"][: len(ids)]
+    assert len(ids) == size or batch == "shrink" or cursor.position >= MOST_DRAWN * size
+    assert isinstance(result, SkippedStep) == (not ids)
+
+
+@pytest.mark.parametrize("filter_by", ["all", "correct"])
+def test_unfinished_without_the_incorrect_filter_says_why_not(filter_by: str) -> None:
+    with pytest.raises(ConfigError, match="unfinished: true goes with filter incorrect alone"):
+        make_config(filter=filter_by, unfinished=True)
+
+
+def test_a_filter_needs_an_answer_in_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"problem": "1+1", "answer": "2"}\n\n{"problem": "2+2"}\n')
+    shared = {"task": "plain", "data": {"path": str(path)}, "evaluate": {"problems": 0}, "max_response_tokens": 16}
+    prepare(make_config(**shared))
+    with pytest.raises(ConfigError, match=r"filter: correct needs verdicts, and .*rows.jsonl, line 3 has no answer"):
+        prepare(make_config(**shared, filter="correct"))
