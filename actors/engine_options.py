@@ -28,7 +28,8 @@ def accepted() -> set[str]:
 def check_engine_options(config: RunConfig) -> None:
     """Raises ConfigError for an option that vLLM's engine does not have."""
     known = accepted()
-    for section, options in (("generator", config.generator.engine), ("teacher", config.teacher.engine)):
+    teachers = ((config.teacher_key(name), teacher.engine) for name, teacher in config.all_teachers.items())
+    for section, options in (("generator", config.generator.engine), *teachers):
         for unknown in known and sorted(options.keys() - known):
             near = difflib.get_close_matches(unknown, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

@@ -23,7 +23,15 @@ from actors.control import NAMESPACE, Control
 from actors.deepspeed_engine import RankSpec
 from actors.engine_options import check_engine_options
 from actors.generation import Generator
-from actors.placement import ALL_POOLS, actor_options, check_cluster, check_object_store, engine_spec, scorer_spec
+from actors.hidden_teacher import HiddenTeacher
+from actors.placement import (
+    actor_options,
+    check_cluster,
+    check_object_store,
+    generator_spec,
+    scorer_spec,
+    teacher_spec,
+)
 from actors.pool import GeneratorPool, TeacherPool
 from actors.teacher import Teacher
 from actors.torch_teacher import TorchTeacher
@@ -33,6 +41,7 @@ from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.routing import RoutedTeachers
 from renio_pipeline.weigher import Weighed, Weigher
 
 
@@ -85,12 +94,12 @@ def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
 def prepare_locally(config: RunConfig) -> Prepared | None:
     """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
     check_engine_options(config)
-    names = (config.student, config.teacher_model)
+    names = [config.student, *map(config.teacher_model, config.all_teachers)]
     return prepare(config) if all(map(models.is_local, names)) else None
 
 
-def check(config: RunConfig, prepared: Prepared | None, pools: Sequence[str] = ALL_POOLS) -> Prepared:
-    """What needs the cluster to check, before any engine of ``pools`` starts. Raises ConfigError."""
+def check(config: RunConfig, prepared: Prepared | None, pools: Sequence[str] | None = None) -> Prepared:
+    """What needs the cluster to check, before any engine of ``pools`` (None: all) starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources(), pools)
     prepared = prepared or prepare(config, partial(_inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
@@ -101,7 +110,8 @@ def _inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelI
     """Read a folder here; a hub name on a node that has what the model's pool needs, where it will be loaded."""
     if models.is_local(name):
         return models.inspect(name, key)
-    options = actor_options(config, "teacher" if key.startswith("teacher") else "generator")
+    owners = {config.teacher_key(teacher, "model"): pool for teacher, pool in config.teacher_pools.items()}
+    options = actor_options(config, owners.get(key, "generator"))
     task = ray.remote(models.inspect).options(**options)
     try:
         found: models.ModelInfo = ray.get(task.remote(name, key))
@@ -119,32 +129,41 @@ def claim(config: RunConfig) -> Any:
 
 
 def start_generators(config: RunConfig, prepared: Prepared) -> GeneratorPool:
-    spec = engine_spec(config, prepared, "generator")
+    spec = generator_spec(config, prepared)
     options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
     actor = ray.remote(Generator).options(max_concurrency=1000, **options)
     return GeneratorPool([actor.remote(spec) for _ in range(config.pools.generator.replicas)], config)
 
 
-def start_teachers(config: RunConfig, prepared: Prepared) -> TeacherPool:
-    count = config.pools.teacher.replicas
-    if config.teacher.type == "torch":
-        torch_teacher = ray.remote(TorchTeacher).options(**actor_options(config, "teacher"))
-        replicas = [torch_teacher.remote(scorer_spec(config, prepared)) for _ in range(count)]
+def start_teachers(config: RunConfig, prepared: Prepared) -> TeacherPool | RoutedTeachers:
+    pools = {name: _start_teacher(config, prepared, name) for name in config.all_teachers}
+    return RoutedTeachers(pools) if config.teachers else pools[""]
+
+
+def _start_teacher(config: RunConfig, prepared: Prepared, name: str) -> TeacherPool:
+    pool = config.teacher_pools[name]
+    if config.all_teachers[name].type == "torch":
+        torch_teacher = ray.remote(TorchTeacher).options(**actor_options(config, pool))
+        start = partial(torch_teacher.remote, scorer_spec(config, prepared, name))
     else:
-        spec = engine_spec(config, prepared, "teacher")
-        options = actor_options(config, "teacher", uses_vllm=True, separate_process=spec.separate_process)
-        teacher = ray.remote(Teacher).options(max_concurrency=1000, **options)
-        replicas = [teacher.remote(spec, config.teacher_top_k) for _ in range(count)]
-    return TeacherPool(replicas, config, prepared.payload_token_bytes)
+        spec = teacher_spec(config, prepared, name)
+        options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
+        kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
+        start = partial(ray.remote(kind).options(max_concurrency=1000, **options).remote, spec, name)
+    replicas = [start() for _ in range(config.pool(pool).replicas)]
+    return TeacherPool(replicas, config, prepared.payload_token_bytes[name], vocab_size=prepared.vocab_size, name=name)
 
 
 def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = None) -> TrainerGroup:
     """The ranks, packed on as few nodes as can be. Their models load with ``setup``."""
+    heads: dict[str, tuple[str, str]] = {}
+    if config.payload_kind == "hidden":
+        heads = {n: (models.resolve(config.teacher_model(n)), t.dtype) for n, t in config.all_teachers.items()}
     spec = RankSpec(
         model=models.resolve(config.student), trainer=config.trainer, steps=config.steps, seed=config.seed,
-        on_gpu=bool(config.pools.trainer.gpus), teacher_dtype=config.teacher.dtype,
-        teacher=models.resolve(config.teacher_model) if config.payload_kind == "hidden" else None,
-        follow=config.follow,
+        on_gpu=bool(config.pools.trainer.gpus), heads=heads, follow=config.follow,
+        teacher_dtype=config.teacher.dtype, adapter_sync=config.sync.lora == "adapter",
+        merged_checkpoint=config.trainer.lora is None or config.checkpoint.merged,
     )  # fmt: skip
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas

@@ -9,22 +9,21 @@ from actors.engine import EngineSpec
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.schema import Generator, Pool, WeightingActor
+from renio_pipeline.schema import Generator
 from renio_pipeline.types import ScorerSpec
 
-ALL_POOLS = ("generator", "teacher", "trainer", "weighting")
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
 
 
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
     """Logical CPUs and GPUs that each pool asks for."""
-    pools: dict[str, Pool | WeightingActor] = dict(config.pools)
+    pools = {name: config.pool(name) for name in config.pool_names}
     return {name: {"CPU": p.cpus * p.replicas, "GPU": p.gpus * p.replicas} for name, p in pools.items()}
 
 
-def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] = ALL_POOLS) -> None:
-    """Raises ConfigError if the pools ask for more than ``resources`` (ray.cluster_resources())."""
-    asked = {name: demand for name, demand in demands(config).items() if name in pools}
+def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
+    """Raises ConfigError if the pools (None: all) ask for more than ``resources`` (ray.cluster_resources())."""
+    asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
     for unit, key in (("CPU", "cpus"), ("GPU", "gpus")):
         total, has = sum(pool[unit] for pool in asked.values()), resources.get(unit, 0.0)
         if total > has + 1e-6:
@@ -49,7 +48,7 @@ def actor_options(
     config: RunConfig, pool_name: str, *, uses_vllm: bool = False, separate_process: bool = False
 ) -> dict[str, Any]:
     """Ray options of a pool's actors. One actor holds all GPUs of its replica, so they lie on one node."""
-    pool: Pool | WeightingActor = getattr(config.pools, pool_name)
+    pool = config.pool(pool_name)
     env = dict(COMMON_ENV)
     if not pool.gpus:
         env |= {"OMP_NUM_THREADS": str(max(1, int(pool.cpus))), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
@@ -60,24 +59,42 @@ def actor_options(
     return {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
 
 
-def scorer_spec(config: RunConfig, prepared: Prepared) -> ScorerSpec:
+def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:
     """What a teacher on the torch engine is built from."""
+    section = config.all_teachers[teacher]
     return ScorerSpec(
-        model=models.resolve(config.teacher_model),
-        dtype=config.teacher.dtype,
+        model=models.resolve(config.teacher_model(teacher)),
+        dtype=section.dtype,
         temperature=config.temperature,
         vocab_size=prepared.vocab_size,
         kind=config.payload_kind,
         top_k=config.teacher_top_k,
+        attention=section.attention,
+        name=teacher,
     )
 
 
-def engine_spec(config: RunConfig, prepared: Prepared, pool_name: str) -> EngineSpec:
-    """What a generator's or a teacher's engine is built from."""
-    section: Generator = getattr(config, pool_name)
-    is_teacher = pool_name == "teacher"
+def generator_spec(config: RunConfig, prepared: Prepared) -> EngineSpec:
+    """What a generator's engine is built from."""
+    model = models.resolve(config.student)
+    lora = config.trainer.lora if config.sync.lora == "adapter" else None
+    return _engine_spec(config, prepared, config.generator, model, "generator", lora=lora, sync_backend=config.sync.backend)
+
+
+def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> EngineSpec:
+    """What the engine of a teacher on vLLM is built from."""
+    return _engine_spec(
+        config, prepared, config.all_teachers[teacher], models.resolve(config.teacher_model(teacher)),
+        config.teacher_pools[teacher], max_logprobs=config.teacher_top_k,
+        sync_backend=config.sync.backend if config.follow else None, hidden_states=config.payload_kind == "hidden",
+    )  # fmt: skip
+
+
+def _engine_spec(
+    config: RunConfig, prepared: Prepared, section: Generator, model: str, pool_name: str, **more: Any
+) -> EngineSpec:
     return EngineSpec(
-        model=models.resolve(config.teacher_model if is_teacher else config.student),
+        model=model,
         dtype=section.dtype,
         tensor_parallel=section.tensor_parallel,
         separate_process=section.separate_process or section.tensor_parallel > 1,
@@ -85,8 +102,7 @@ def engine_spec(config: RunConfig, prepared: Prepared, pool_name: str) -> Engine
         temperature=config.temperature,
         vocab_size=prepared.vocab_size,
         seed=config.seed,
-        max_logprobs=config.teacher_top_k if is_teacher else 0,
-        sync_backend=None if is_teacher and not config.follow else config.sync.backend,
-        on_gpu=bool(getattr(config.pools, pool_name).gpus),
+        on_gpu=bool(config.pool(pool_name).gpus),
         options=section.engine,
+        **more,
     )

@@ -123,14 +123,16 @@ class TeacherPool:
     A batch is whatever waits when a replica falls free: short queues give small batches at once, long ones full batches.
     """
 
-    def __init__(self, replicas: Sequence[Any], config: RunConfig, token_bytes: int = 0) -> None:
+    def __init__(
+        self, replicas: Sequence[Any], config: RunConfig, token_bytes: int = 0, *, vocab_size: int = 2**31, name: str = ""
+    ) -> None:
         self.replicas = list(replicas)
         self.size = len(self.replicas)
-        self._config, self._token_bytes = config, token_bytes
+        self._deterministic, self._max_tokens = config.deterministic, config.all_teachers[name].max_batch_tokens
+        self._token_bytes, self._vocab_size, self._name = token_bytes, vocab_size, name
 
     async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
-        deterministic = self._config.deterministic
-        scored = await (self._score_in_order(rollouts) if deterministic else self._score_as_they_come(rollouts))
+        scored = await (self._score_in_order(rollouts) if self._deterministic else self._score_as_they_come(rollouts))
         return sorted(scored, key=lambda s: s.rollout.sample_id)
 
     async def busy_seconds(self) -> list[float]:
@@ -146,7 +148,7 @@ class TeacherPool:
             while True:
                 async with news:
                     await news.wait_for(lambda: waiting or ended)
-                    batch = take_batch(waiting, self._config.teacher.max_batch_tokens)
+                    batch = take_batch(waiting, self._max_tokens)
                 if not batch:
                     return
                 scored.extend(await self._score_batch(replica, batch))
@@ -170,13 +172,15 @@ class TeacherPool:
         async def serve(replica: int) -> list[ScoredRollout]:
             waiting = deque(r for r in ordered if r.sample_id % self.size == replica)
             scored: list[ScoredRollout] = []
-            while batch := take_batch(waiting, self._config.teacher.max_batch_tokens):
+            while batch := take_batch(waiting, self._max_tokens):
                 scored += await self._score_batch(replica, batch)
             return scored
 
         return list(itertools.chain.from_iterable(await asyncio.gather(*map(serve, range(self.size)))))
 
     async def _score_batch(self, replica: int, batch: Sequence[Rollout]) -> list[ScoredRollout]:
+        for rollout in batch:
+            _in_vocabulary(rollout, self._vocab_size)
         requests = [
             ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids) for r in batch
         ]
@@ -191,11 +195,21 @@ class TeacherPool:
                     logprobs=scores,
                     payload=payload if self._token_bytes else None,
                     payload_bytes=len(scores) * self._token_bytes,
-                    replica=str(replica),
+                    replica=f"{self._name}/{replica}" if self._name else str(replica),
                 ),
             )
             for rollout, scores in zip(batch, logprobs, strict=True)
         ]
+
+
+def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
+    """Raises ValueError for a token that the teacher may not know: its probability would be another token's."""
+    outside = rollout.token_ids[(rollout.token_ids < 0) | (rollout.token_ids >= vocab_size)]
+    if len(outside):
+        raise ValueError(
+            f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside of the {vocab_size} entries that the "
+            "output heads of student and teacher share"
+        )
 
 
 def take_batch(waiting: deque[Rollout], max_tokens: int) -> list[Rollout]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +19,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationErr
 from yaml import YAMLError
 
 from renio_pipeline import schema
+from renio_pipeline.combinations import check_combinations
 from renio_pipeline.schema import Section
 
 
@@ -37,6 +40,9 @@ class RunConfig(Section):
     temperature: PositiveFloat = Field(1.0, description="the distillation temperature, of student and teacher alike")
     deterministic: bool = Field(False, description="repeat digit for digit (CPU, float32): fixed replicas and batches")
     student_logprobs: Literal["generator", "trainer"] = "generator"
+    filter: Literal["all", "correct", "incorrect"] = Field("all", description="train on samples of this verdict alone")
+    filter_batch: Literal["refill", "shrink"] = Field("refill", description="draw until batch_size are kept, or train on fewer")
+    unfinished: bool = Field(False, description="filter incorrect takes responses without a final answer too")
     student: str = Field(description="a model folder, a hub name, or embedded:student")
     task: str = "arithmetic"
     data: schema.Data = schema.Data()
@@ -46,6 +52,9 @@ class RunConfig(Section):
     objective: schema.Objective = schema.TopKForwardKL()
     generator: schema.Generator = schema.Generator()
     teacher: schema.Teacher = schema.Teacher()
+    teachers: dict[str, schema.Teacher] | None = Field(
+        None, description="several, each for the rows that name it; no `teacher`"
+    )
     trainer: schema.Trainer = schema.Trainer()
     sync: schema.Sync = schema.Sync()
     payload: schema.Payload = schema.Payload()
@@ -64,9 +73,38 @@ class RunConfig(Section):
         return self.objective.k if isinstance(self.objective, schema.TopKForwardKL) else 0
 
     @property
-    def teacher_model(self) -> str:
-        """What the teacher pool loads at first: for opsd the student itself."""
-        return self.teacher.model or self.student
+    def all_teachers(self) -> dict[str, schema.Teacher]:
+        """Each teacher by the name that rows are routed by; a single one's is empty."""
+        return self.teachers or {"": self.teacher}
+
+    def teacher_model(self, name: str = "") -> str:
+        """What a teacher's pool loads at first: for opsd the student itself."""
+        return self.all_teachers[name].model or self.student
+
+    def teacher_key(self, name: str, key: str = "") -> str:
+        """A teacher's section, or a key of it, as the user writes it: ``teacher.dtype`` or ``teachers.maths.dtype``."""
+        section = f"teachers.{name}" if self.teachers else "teacher"
+        return f"{section}.{key}" if key else section
+
+    def pool(self, name: str) -> schema.AnyPool:
+        """A pool by its name: ``generator``, ``teacher``, ``teacher.maths``, ``trainer``, ``weighting``."""
+        kind, _, teacher = name.partition(".")
+        pool: schema.AnyPool = getattr(self.pools, kind)
+        return self.pools.teachers.get(teacher, pool) if teacher else pool
+
+    def pool_key(self, name: str) -> str:
+        """Where the user writes a pool's keys, below ``pools``."""
+        kind, _, teacher = name.partition(".")
+        return f"teachers.{teacher}" if teacher in self.pools.teachers else kind
+
+    @property
+    def teacher_pools(self) -> dict[str, str]:
+        """The name of each teacher's pool."""
+        return {name: f"teacher.{name}" if name else "teacher" for name in self.all_teachers}
+
+    @property
+    def pool_names(self) -> list[str]:
+        return ["generator", *self.teacher_pools.values(), "trainer", "weighting"]
 
     @property
     def privileged(self) -> bool:
@@ -87,87 +125,46 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> RunConfig:
-        if self.batch_size % self.samples_per_prompt:
-            raise ValueError(
-                f"batch_size ({self.batch_size}) must be a multiple of samples_per_prompt ({self.samples_per_prompt})"
-            )
-        for pool in ("generator", "teacher"):
-            section, gpus = getattr(self, pool), getattr(self.pools, pool).gpus
-            if gpus and section.tensor_parallel > 1 and gpus != section.tensor_parallel:
-                raise ValueError(f"pools.{pool}.gpus ({gpus}) must equal {pool}.tensor_parallel ({section.tensor_parallel})")
-            _refuse_owned(f"{pool}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
-        _refuse_owned("trainer.deepspeed", self.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
-        if isinstance(self.method, schema.Opsd) and self.teacher.model not in (None, self.student):
-            raise ValueError(
-                f"teacher.model ({self.teacher.model}) differs from student ({self.student}), but in opsd the teacher is the "
-                "student itself; leave teacher.model out, or set method.type=opd"
-            )
-        if isinstance(self.method, schema.Opd) and self.teacher.model is None:
-            raise ValueError("teacher.model: required, unless method.type is opsd")
-        if self.follow and self.sync.backend != "host":
-            raise ValueError(f"method.teacher {self.follow.teacher} needs sync.backend=host, not {self.sync.backend}")
-        if self.payload_kind == "hidden" and self.teacher.type != "torch":
-            raise ValueError(
-                f"objective.type jsd needs the teacher's hidden states, which teacher.type {self.teacher.type} does not send; "
-                "set teacher.type=torch, or objective.type=top_k_forward_kl"
-            )
-        if self.teacher.type == "torch" and (
-            self.teacher.tensor_parallel > 1 or self.teacher.engine or self.teacher.separate_process
-        ):
-            raise ValueError(
-                "teacher.tensor_parallel, teacher.engine and teacher.separate_process are vLLM's; a torch teacher has none of "
-                "them: set teacher.type=vllm"
-            )
-        if self.trainer.warmup_steps >= self.steps:
-            raise ValueError(f"trainer.warmup_steps ({self.trainer.warmup_steps}) must be below steps ({self.steps})")
-        if isinstance(self.weighting, schema.Renio) and self.batch_size % (self.weighting.group_size or 1):
-            raise ValueError(f"weighting.group_size ({self.weighting.group_size}) must divide batch_size ({self.batch_size})")
-        if not (self.pools.trainer.cpus or self.pools.trainer.gpus):
-            raise ValueError("pools.trainer.cpus and pools.trainer.gpus are both 0: a rank needs one of them to be placed by")
-        if self.sync.backend != "host" and not (self.pools.generator.gpus and self.pools.trainer.gpus):
-            raise ValueError(
-                f"sync.backend {self.sync.backend!r} moves weights between GPUs, but pools.generator.gpus or "
-                "pools.trainer.gpus is 0; use host, or give both pools GPUs"
-            )
-        if self.deterministic and {self.generator.dtype, self.trainer.dtype} != {"float32"}:
-            raise ValueError("deterministic needs generator.dtype and trainer.dtype float32")
+        check_combinations(self)
         return self
 
 
-def _refuse_owned(section: str, given: dict[str, Any], owned: dict[str, str]) -> None:
-    for key, setting in owned.items():
-        outer, _, inner = key.partition(".")
-        if outer in given and (not inner or (isinstance(given[outer], dict) and inner in given[outer])):
-            instead = f"; set {setting.format(pool=section.partition('.')[0])} instead" if setting else ""
-            raise ValueError(f"{section}.{key} is set by the pipeline itself{instead}")
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read ``path`` and apply ``key.path=value`` overrides.
+def load(path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a file, or several of which a later one's keys count, and apply ``key.path=value`` overrides.
 
     Raises:
-        ConfigError: the file is missing or no YAML, an override is malformed, or a key or value is not allowed.
+        ConfigError: a file is missing or no YAML, an override is malformed, or a key or value is not allowed.
     """
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    for item in overrides:
+        if not item.partition("=")[0].strip() or "=" not in item:
+            raise ConfigError(f"override {item!r}: expected key=value, for example steps=10")
+    layers: list[tuple[str, Callable[[], Any]]] = [(str(p), partial(OmegaConf.load, p)) for p in paths]
+    if overrides:
+        layers.append((f"{paths[-1]} with {' '.join(overrides)}", partial(OmegaConf.from_dotlist, list(overrides))))
+    values: dict[str, Any] = {}
+    for source, read in layers:
+        with _reading(source):
+            layer: Any = OmegaConf.to_container(read())
+            if not isinstance(layer, dict):
+                raise ConfigError(f"{source}: expected a mapping of keys, got {type(layer).__name__}")
+            _drop_keys_of_replaced_variants(values, layer)
+            values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(values, layer)))
+    with _reading(layers[-1][0]):
+        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+    return parse(resolved, source=" + ".join(map(str, paths)))
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
     try:
-        base = OmegaConf.load(path)
-        for item in overrides:
-            if not item.partition("=")[0].strip() or "=" not in item:
-                raise ConfigError(f"override {item!r}: expected key=value, for example steps=10")
-        extra = OmegaConf.from_dotlist(list(overrides))
-        base_values: Any = OmegaConf.to_container(base)
-        extra_values: Any = OmegaConf.to_container(extra)
-        if not isinstance(base_values, dict):
-            raise ConfigError(f"{path}: expected a mapping of keys, got {type(base_values).__name__}")
-        _drop_keys_of_replaced_variants(base_values, extra_values)
-        merged = OmegaConf.merge(OmegaConf.create(base_values), extra)
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        yield
     except FileNotFoundError:
-        raise ConfigError(f"configuration file {path} does not exist") from None
+        raise ConfigError(f"configuration file {source} does not exist") from None
     except IsADirectoryError:
-        raise ConfigError(f"configuration file {path} is a folder") from None
+        raise ConfigError(f"configuration file {source} is a folder") from None
     except (OSError, UnicodeDecodeError, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return parse(values, source=str(path))
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def parse(values: Any, *, source: str = "configuration") -> RunConfig:
@@ -180,7 +177,10 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
 
 
 def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """``weighting.type=uniform`` over a file's renio section leaves out the keys that only renio has."""
+    """``weighting.type=uniform`` over a file's renio section leaves out the keys that only renio has; ``teachers`` over a
+    file's ``teacher`` leaves that out."""
+    if "teachers" in overrides and "teacher" not in overrides:
+        base.pop("teacher", None)
     for name in ("method", "weighting", "objective"):
         given, section = overrides.get(name), base.get(name)
         if not (isinstance(given, dict) and isinstance(section, dict)):
@@ -203,17 +203,28 @@ def _variants(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _variants(argument)
 
 
+def _is_mapping(annotation: Any) -> bool:
+    return any(typing.get_origin(a) is dict for a in (annotation, *typing.get_args(annotation)))
+
+
 def _explain(fault: Any) -> str:
     loc = [str(part) for part in fault["loc"]]
     models: list[type[BaseModel]] = [RunConfig]
     keys: list[str] = []
+    named = False  # by the user: a key of a mapping
     for part in loc[:-1]:
+        if named:
+            keys.append(part)
+            named = False
+            continue
         tagged = [m for m in models if "type" in m.model_fields and m.model_fields["type"].default == part]
         if tagged and part not in RunConfig.model_fields:  # a union's tag, which is not a key of the file
             models = tagged
             continue
         keys.append(part)
-        models = [v for m in models if part in m.model_fields for v in _variants(m.model_fields[part].annotation)]
+        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        named = any(_is_mapping(a) for a in annotations)
+        models = [v for a in annotations for v in _variants(a)]
     tags = {m.model_fields["type"].default for m in models if "type" in m.model_fields} if len(models) > 1 else set()
     key = ".".join([*keys, *(part for part in loc[-1:] if part not in {"[key]", *tags})])
     if fault["type"] == "extra_forbidden":

@@ -12,7 +12,7 @@ from renio_pipeline.types import Row
 
 
 def read_rows(path: str, fields: Mapping[FieldName, str], *, key: str = "data.path") -> list[Row]:
-    """Read ``path``: a JSON object a line, with ``problem`` and optionally ``id``, ``answer``, ``solution``.
+    """Read ``path``: a JSON object a line, with ``problem`` and optionally ``id``, ``answer``, ``solution``, ``teacher``.
 
     Args:
         fields: the file's names for those, where they differ.
@@ -62,7 +62,7 @@ def _row(line: str, number: int, path: str, fields: Mapping[FieldName, str], key
             f"{where}: field {name!r} must be text that is not empty; the line has {has} (data.fields maps names)"
         )
     optional: dict[str, str | None] = {}
-    names: tuple[FieldName, ...] = ("answer", "solution")
+    names: tuple[FieldName, ...] = ("answer", "solution", "teacher")
     for field in names:
         value = record.get(fields.get(field, field))
         if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Prepared:
     held_out_ids: list[np.ndarray]
     vocab_size: int  # V: the smaller of the two models' output rows
     context: int  # tokens of the longest prompt, a whole response, and the one token that scoring adds
-    payload_token_bytes: int  # of a response token
+    payload_token_bytes: dict[str, int]  # of a response token, by teacher
     payload_bytes: int  # the most that a step can take
 
 
@@ -48,6 +49,8 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     """
     task = make_task(config.task)
     rows = _rows(config, task, "train")
+    _check_filter(config, task, rows)
+    _check_routes(config, rows)
     held_out = _rows(config, task, "held_out")[: config.evaluate.problems] if config.evaluate.problems else []
     if held_out and all(task.verify(row, "") is None for row in held_out):
         raise ConfigError(
@@ -55,9 +58,10 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
             "give them answers, or set evaluate.problems=0"
         )
     student = inspect(config.student, "student")
-    teacher = student if config.teacher_model == config.student else inspect(config.teacher_model, "teacher.model")
-    models.check_tokenizers(student, teacher)
-    vocab_size = min(student.vocab_rows, teacher.vocab_rows)
+    if config.trainer.lora is not None:
+        models.check_lora_targets(config.student, config.trainer.lora.targets)
+    teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
+    vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
     if config.teacher_top_k >= vocab_size:
         raise ConfigError(f"objective.k: {config.teacher_top_k} must be below the vocabulary's {vocab_size} entries")
     from transformers import AutoTokenizer
@@ -69,26 +73,61 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     thinking = False if isinstance(config.method, Opsd) else None
     prompt_ids, held_out_ids = encoder.encode(rows, thinking=thinking), encoder.encode(held_out, thinking=thinking)
     teacher_ids = _privileged(config, encoder, rows) if config.privileged else prompt_ids
-    limit = min(student, teacher, key=lambda m: m.context)
+    limit = min(student, *teachers.values(), key=lambda m: m.context)
     asked = [*prompt_ids, *held_out_ids, *teacher_ids]
     longest = check_lengths(asked, [*rows, *held_out, *rows], limit.context, config.max_response_tokens, limit.name)
-    token_bytes = payload_token_bytes(config, teacher.hidden_size)
-    _check_payload(config, config.batch_size * config.max_response_tokens * token_bytes)
+    token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
+    payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
+    _check_payload(config, payload_bytes)
     return Prepared(
         task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, teacher_ids=teacher_ids, held_out=held_out,
         held_out_ids=held_out_ids, vocab_size=vocab_size, context=longest + config.max_response_tokens + 1,
-        payload_token_bytes=token_bytes,
-        payload_bytes=config.batch_size * config.max_response_tokens * token_bytes,
+        payload_token_bytes=token_bytes, payload_bytes=payload_bytes,
     )  # fmt: skip
+
+
+def _check_filter(config: RunConfig, task: Task, rows: list[Row]) -> None:
+    """Raises ConfigError for a row that a filter by verdict can never judge."""
+    unknown = next((row for row in rows if task.verify(row, "") is None), None) if config.filter != "all" else None
+    if unknown is not None:
+        raise ConfigError(
+            f"filter: {config.filter} needs verdicts, and {_where(config, unknown)} has no answer that task {task.name} can "
+            "verify (data.fields.answer names it); give every row its answer, or set filter=all"
+        )
+
+
+def _check_routes(config: RunConfig, rows: list[Row]) -> None:
+    """Raises ConfigError for a row that names none of several teachers."""
+    lost = next((row for row in rows if row.teacher not in config.teachers), None) if config.teachers else None
+    if lost is not None:
+        names = "names no teacher" if lost.teacher is None else f"names teacher {lost.teacher!r}"
+        raise ConfigError(
+            f"teachers: {_where(config, lost)} {names}; teachers has {', '.join(config.teachers or ())}, and "
+            f"{config.data.fields.get('teacher', 'teacher')!r} is the row's field (data.fields.teacher names another)"
+        )
+
+
+def _teacher(config: RunConfig, name: str, student: models.ModelInfo, inspect: Inspect) -> models.ModelInfo:
+    """A teacher's sizes. Raises ConfigError if its tokenizer is not the student's."""
+    key, model = config.teacher_key(name, "model"), config.teacher_model(name)
+    teacher = student if model == config.student else inspect(model, key)
+    models.check_tokenizers(student, teacher, key)
+    return teacher
+
+
+def _where(config: RunConfig, row: Row) -> str:
+    return f"{config.data.path}, line {row.line}" if row.line else f"row {row.id!r}"
 
 
 def _privileged(config: RunConfig, encoder: Encoder, rows: list[Row]) -> list[np.ndarray]:
     """The prompts of a teacher that sees the reference solutions. Raises ConfigError for a row without one."""
     without = next((row for row in rows if row.solution is None), None)
     if without is not None:
-        where = f"{config.data.path}, line {without.line}" if without.line else f"row {without.id!r}"
         key = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
-        raise ConfigError(f"data.path: {where} has no solution, which {key} shows the teacher (data.fields.solution names it)")
+        raise ConfigError(
+            f"data.path: {_where(config, without)} has no solution, which {key} shows the teacher "
+            "(data.fields.solution names it)"
+        )
     return encoder.encode(rows, privileged=True, thinking=True if isinstance(config.method, Opsd) else None)
 
 
@@ -101,10 +140,23 @@ def _rows(config: RunConfig, task: Task, split: Split) -> list[Row]:
     return task.rows(split, config.evaluate.problems)
 
 
-def payload_token_bytes(config: RunConfig, teacher_hidden_size: int) -> int:
+def not_here(config: RunConfig) -> list[str]:
+    """Which models and files of a configuration this machine does not have, as ``key: name``; no network is asked."""
+    names = {"student": config.student}
+    names |= {
+        config.teacher_key(name, "model"): model
+        for name in config.all_teachers
+        if (model := config.teacher_model(name)) != config.student
+    }
+    missing = [f"{key}: {name}" for key, name in names.items() if not models.is_cached(name)]
+    files = {"data.path": config.data.path, "data.held_out_path": config.data.held_out_path}
+    return missing + [f"{key}: {path}" for key, path in files.items() if path and not Path(path).exists()]
+
+
+def payload_token_bytes(config: RunConfig, teacher: str, teacher_hidden_size: int) -> int:
     """What the teacher's payload takes for a token: an id and a log-probability for each of K+1, or H' values."""
     if config.payload_kind == "hidden":
-        return teacher_hidden_size * (4 if config.teacher.dtype == "float32" else 2)
+        return teacher_hidden_size * (4 if config.all_teachers[teacher].dtype == "float32" else 2)
     return (config.teacher_top_k + 1) * 8 if config.payload_kind == "top_k" else 0
 
 

@@ -17,14 +17,14 @@ from pydantic import (
 
 Dtype = Literal["float32", "bfloat16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-FieldName = Literal["id", "problem", "answer", "solution"]
+FieldName = Literal["id", "problem", "answer", "solution", "teacher"]
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
 OWNED_ENGINE_KEYS = {
     "model": "student (or teacher.model)", "tokenizer": "student", "dtype": "{pool}.dtype", "seed": "seed",
     "tensor_parallel_size": "{pool}.tensor_parallel", "distributed_executor_backend": "{pool}.separate_process",
     "worker_extension_cls": "", "weight_transfer_config": "sync.backend", "logprobs_mode": "", "max_logprobs": "objective.k",
-    "disable_log_stats": "",
+    "disable_log_stats": "", "enable_lora": "trainer.lora", "max_lora_rank": "trainer.lora.r", "max_loras": "trainer.lora",
 }  # fmt: skip
 OWNED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "trainer.micro_batch_tokens",
@@ -128,7 +128,20 @@ class Generator(Section):
 class Teacher(Generator):
     model: str | None = Field(None, description="a folder or a hub name; null for opsd, whose teacher is the student")
     type: Literal["vllm", "torch"] = Field("vllm", description="torch: a transformers forward, which can send hidden states")
+    attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="of a torch teacher")
     max_batch_tokens: PositiveInt = Field(16384, description="tokens scored in one call")
+
+
+class Lora(Section):
+    """Train low-rank factors beside the weights, which never change: W + alpha / r * B A."""
+
+    r: int = Field(64, ge=1, le=512)
+    alpha: PositiveInt = 128
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="names of the linear modules that get factors",
+    )
 
 
 class Trainer(Section):
@@ -142,6 +155,7 @@ class Trainer(Section):
     max_grad_norm: NonNegativeFloat = Field(1.0, description="0: no clipping")
     micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
     gradient_checkpointing: bool = False
+    lora: Lora | None = Field(None, description="null: full fine-tuning")
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed options")
 
 
@@ -163,6 +177,7 @@ class Opsd(Section):
 
 class Sync(Section):
     backend: Literal["host", "nccl", "ipc"] = "host"
+    lora: Literal["merged", "adapter"] = Field("merged", description="with trainer.lora: send whole weights, or factors alone")
 
 
 class Payload(Section):
@@ -187,9 +202,13 @@ class WeightingActor(Section):
     env: dict[str, str] = Field(default_factory=dict, description="environment of its process")
 
 
+AnyPool = Pool | WeightingActor
+
+
 class Pools(Section):
     generator: Pool = Pool()
     teacher: Pool = Pool()
+    teachers: dict[str, Pool] = Field(default_factory=dict, description="of single ones of `teachers`, instead of `teacher`")
     trainer: Pool = Pool()
     weighting: WeightingActor = WeightingActor()
 
@@ -202,6 +221,7 @@ class Evaluate(Section):
 
 class Checkpoint(Section):
     every: NonNegativeInt = Field(0, description="steps between checkpoints; 0: after the last step only")
+    merged: bool = Field(False, description="with trainer.lora: write the merged model (hf/) beside the adapter")
 
 
 Weighting = Annotated[Renio | Uniform, Field(discriminator="type")]

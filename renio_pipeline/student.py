@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
-from renio_pipeline.full_vocabulary import Head, full_vocabulary_loss
+from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
 from renio_pipeline.heads import head_of, logit_settings
 from renio_pipeline.loss import sampled_token_loss, weighted_loss
 from renio_pipeline.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.scorer import from_numpy
 from renio_pipeline.types import Hidden, TrainSample, Version
 
+TeacherHead = Callable[[str, Version], Head]
 HeadJob = Callable[[Tensor, Head], Any]  # what to do with [N, H] hidden states and the student's head
 
 
@@ -126,7 +127,7 @@ def micro_batch_loss(
     temperature: float,
     vocab_size: int,
     device: torch.device | str = "cpu",
-    teacher_head: Callable[[Version], Head] | None = None,
+    teacher_head: TeacherHead | None = None,
 ) -> MicroLoss:
     """Forward a micro-batch and sum its samples' shares of the step's loss.
 
@@ -134,7 +135,7 @@ def micro_batch_loss(
         model: a TokenLogits, or an engine around one.
         payload: the teacher's top-k by sample id; unused by the sampled-token loss.
         batch_size: B of the whole step, over all ranks.
-        teacher_head: the teacher's output head of a version, for the full-vocabulary loss.
+        teacher_head: the output head of a teacher and a version, for the full-vocabulary loss.
     """
     batch = collate(samples, device)
     if samples and isinstance(objective, Jsd):
@@ -169,7 +170,7 @@ def _full_vocabulary_job(
     samples: Sequence[TrainSample],
     payload: Mapping[int, Any],
     batch: Collated,
-    teacher_head: Callable[[Version], Head],
+    teacher_head: TeacherHead,
     *,
     objective: Jsd,
     batch_size: int,
@@ -177,23 +178,31 @@ def _full_vocabulary_job(
     vocab_size: int,
     device: torch.device | str,
 ) -> HeadJob:
-    """The exact divergence of a micro-batch, to be run where the student's head is whole."""
+    """The exact divergence of a micro-batch, to be run where the student's head is whole: teacher by teacher."""
     tables: list[Hidden] = [payload[s.sample_id] for s in samples]
-    versions = {t.version for t in tables}
-    assert len(versions) == 1, f"one step's samples were scored by teachers of versions {sorted(versions)}"
-    teacher = teacher_head(versions.pop())
-    teacher_hidden = torch.cat([from_numpy(t.values) for t in tables]).to(device)
-    shares = [s.weight / (batch_size * max(1, len(s.response_ids))) for s in samples]
     lengths = torch.tensor([len(s.response_ids) for s in samples])
+    shares = [s.weight / (batch_size * max(1, len(s.response_ids))) for s in samples]
     coefficients = torch.repeat_interleave(torch.tensor(shares, dtype=torch.float32), lengths).to(device)
+    owners = [(t.teacher, t.version) for t in tables]
+
+    def of_teacher(owner: tuple[str, Version], hidden: Tensor, student: Head) -> tuple[Tensor, FullVocabulary]:
+        own = torch.repeat_interleave(torch.tensor([o == owner for o in owners]), lengths).nonzero()[:, 0].to(device)
+        states = torch.cat([from_numpy(t.values) for t, o in zip(tables, owners, strict=True) if o == owner]).to(device)
+        teacher = teacher_head(*owner)
+        found = full_vocabulary_loss(
+            hidden if len(own) == len(hidden) else hidden[own], student, states.to(teacher.weight.dtype), teacher,
+            batch.targets[own], coefficients[own], beta=objective.beta, temperature=temperature,
+            entry_clip=objective.entry_clip, token_clip=objective.token_clip, vocab_size=vocab_size,
+            chunk_tokens=objective.chunk_tokens,
+        )  # fmt: skip
+        return own, found
 
     def job(hidden: Tensor, student: Head) -> tuple[Tensor, Tensor, Tensor]:
-        found = full_vocabulary_loss(
-            hidden, student, teacher_hidden.to(teacher.weight.dtype), teacher, batch.targets, coefficients,
-            beta=objective.beta, temperature=temperature, entry_clip=objective.entry_clip, token_clip=objective.token_clip,
-            vocab_size=vocab_size, chunk_tokens=objective.chunk_tokens,
-        )  # fmt: skip
-        return found.loss, found.per_token, found.student_logprobs
+        parts = [of_teacher(owner, hidden, student) for owner in dict.fromkeys(owners)]
+        order = torch.cat([own for own, _ in parts]).argsort()
+        per_token = torch.cat([found.per_token for _, found in parts])[order]
+        sampled = torch.cat([found.student_logprobs for _, found in parts])[order]
+        return torch.stack([found.loss for _, found in parts]).sum(), per_token, sampled
 
     return job
 

@@ -36,6 +36,7 @@ class Row:
     problem: str
     answer: str | None = None  # the final answer alone, for the verifier
     solution: str | None = None  # the worked solution
+    teacher: str | None = None  # which of several teachers scores its responses
     line: int | None = field(default=None, compare=False)  # where it stands in its file
 
 
@@ -92,6 +93,7 @@ class Hidden:
 
     values: np.ndarray  # [T, H'] float32, or bfloat16's bits as uint16
     version: Version  # of the teacher: its head of that version makes logits of them
+    teacher: str = ""  # its name, where there are several
 
 
 Payload = TopK | Hidden
@@ -124,6 +126,8 @@ class ScorerSpec:
     vocab_size: int
     kind: Literal["sampled", "top_k", "hidden"]
     top_k: int = 0
+    attention: str = "sdpa"
+    name: str = ""  # the teacher's, where there are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,8 @@ from renio_pipeline.config import ConfigError, RunConfig, load, parse
 from tests.unit.conftest import make_config, values
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+SHAPES = [ROOT / "configs/paper/two-nodes.yaml"]  # laid over a preset
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in SHAPES)
 RENIO = {"type": "renio", "threshold": 1.0, "clip": 2.0, "temperature": 0.5}
 UNION_TAGS = {"renio", "uniform", "top_k_forward_kl", "sampled"}
 for_all = settings(deadline=None, derandomize=True)
@@ -54,7 +55,8 @@ def sections(model: type[BaseModel] = RunConfig, path: tuple[str, ...] = ()) -> 
     yield path, model
     for name, field in model.model_fields.items():
         for inner in models_of(field.annotation):
-            yield from sections(inner, (*path, name))
+            mapping = any(get_origin(a) is dict for a in (field.annotation, *get_args(field.annotation)))
+            yield from sections(inner, (*path, name, "maths") if mapping else (*path, name))
 
 
 KEYS = [(path, model, name) for path, model in sections() for name in model.model_fields]
@@ -330,8 +332,58 @@ def test_values_of_the_environment_may_be_numbers() -> None:
         ({"pools": {"weighting": {"replicas": 3}}}, "pools.weighting.replicas: unknown key"),
         ({"method": {"type": "opsd"}, "teacher": {"model": "another"}}, "in opsd the teacher is the student itself"),
         ({"teacher": {"model": None}}, "teacher.model: required"),
-        ({"objective": {"type": "jsd"}}, "set teacher.type=torch"),
+        ({"objective": {"type": "jsd"}, "method": {"type": "opsd", "teacher": "latest"}, "teacher": {"model": None}},
+         "method.teacher latest with objective.type jsd needs teacher.type=torch"),
+        ({"method": {"type": "opd", "decay": 0.9}}, "method.decay: unknown key"),
+        ({"method": {"type": "opsd", "teacher": "ema"}}, "whose weights it may take over; leave teacher.model out"),
+        ({"teacher": {"model": "x", "attention": "flash_attention_2"}}, "teacher.attention is a torch teacher's"),
+        ({"teacher": {"model": "x", "type": "torch", "tensor_parallel": 2}}, "set teacher.type=vllm"),
     ],
-)
+)  # fmt: skip
 def test_values_that_would_only_fail_later_are_refused(change: dict[str, Any], text: str) -> None:
     assert text in refused(**change)
+
+
+PAPER = {  # arXiv 2606.23104: student, method, clip, threshold, entry clip, largest gradient norm
+    "qwen3-1.7b-opd": ("Qwen/Qwen3-1.7B", "opd", 2.0, 1.0, 0.05, 1.0),
+    "qwen3-1.7b-opsd": ("Qwen/Qwen3-1.7B", "opsd", 2.5, 0.8, 0.05, 1.0),
+    "qwen3-4b-opsd": ("Qwen/Qwen3-4B", "opsd", 2.0, 0.01, 0.05, 0.1),
+    "qwen3-8b-opsd": ("Qwen/Qwen3-8B", "opsd", 2.0, 0.01, 0.06, 0.1),
+}
+
+
+@pytest.mark.parametrize("shape", [None, *SHAPES], ids=["8 GPUs", "2 nodes"])
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_presets_say_what_the_paper_says(name: str, shape: Path | None) -> None:
+    student, method, clip, threshold, entry_clip, norm = PAPER[name]
+    preset = ROOT / f"configs/paper/{name}.yaml"
+    c = load([preset, shape] if shape else preset)
+    assert (c.student, c.method.type, c.weighting.clip, c.weighting.threshold) == (student, method, clip, threshold)
+    assert (c.objective.type, c.objective.beta, c.objective.entry_clip) == ("jsd", 0.0, entry_clip)
+    assert (c.weighting.normalization, c.weighting.temperature) == ("batch_mean", 1.0)
+    assert (c.temperature, c.sampling.temperature, c.sampling.top_p, c.sampling.top_k) == (1.1, 1.1, 0.95, 20)
+    assert (c.max_response_tokens, c.batch_size, c.steps, c.data.student_prompt) == (1024, 32, 126, "plain")
+    t = c.trainer
+    assert (t.lr, t.schedule, t.warmup_steps, t.weight_decay, t.max_grad_norm) == (5e-6, "linear", 0, 0.0, norm)
+    assert (t.dtype, t.zero_stage, t.gradient_checkpointing, t.lora.r, t.lora.alpha) == ("bfloat16", 2, True, 64, 128)
+    assert set(t.lora.targets) == {f"{m}_proj" for m in ("q", "k", "v", "o", "gate", "up", "down")}
+    gpus = sum(c.pool(pool).gpus * c.pool(pool).replicas for pool in c.pool_names)
+    assert gpus == (16 if shape else 8)
+
+
+def test_there_is_a_preset_for_every_row_and_no_other() -> None:
+    assert {p.stem for p in (ROOT / "configs/paper").iterdir()} == PAPER.keys() | {p.stem for p in SHAPES}
+
+
+def test_of_several_files_later_ones_count_and_overrides_last(tmp_path: Path) -> None:
+    first = written(tmp_path, steps=3, weighting=RENIO, pools={"generator": {"replicas": 2, "cpus": 3}})
+    (tmp_path / "more.yaml").write_text("steps: 4\npools: {generator: {replicas: 5}}\nweighting: {type: uniform}\n")
+    found = load([first, tmp_path / "more.yaml"], ["seed=7"])
+    assert (found.steps, found.seed, found.weighting.type) == (4, 7, "uniform")
+    assert (found.pools.generator.replicas, found.pools.generator.cpus) == (5, 3)
+    assert load([first, tmp_path / "more.yaml"], ["steps=9"]).steps == 9
+    assert load(first, ["teachers={maths: {model: a/b}}"]).all_teachers.keys() == {"maths"}
+    with pytest.raises(ConfigError, match=r"run.yaml \+ .*more.yaml:\n  stepz: unknown key; did you mean steps\?"):
+        load([first, tmp_path / "more.yaml"], ["stepz=9"])
+    with pytest.raises(ConfigError, match=r"configuration file .*none.yaml does not exist"):
+        load([first, tmp_path / "none.yaml"])

@@ -1,0 +1,127 @@
+"""Combinations of keys that cannot give a run. Each error says why, and which key to change."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from renio_pipeline import schema
+
+if TYPE_CHECKING:
+    from renio_pipeline.config import RunConfig
+
+
+def check_combinations(config: RunConfig) -> None:
+    """Raises ValueError for the first one found."""
+    for check in (_batch, _filter, _teachers, _method, _lora, _pools, _sync, _deterministic):
+        check(config)
+
+
+def _batch(c: RunConfig) -> None:
+    if c.batch_size % c.samples_per_prompt:
+        raise ValueError(f"batch_size ({c.batch_size}) must be a multiple of samples_per_prompt ({c.samples_per_prompt})")
+    if isinstance(c.weighting, schema.Renio) and c.batch_size % (c.weighting.group_size or 1):
+        raise ValueError(f"weighting.group_size ({c.weighting.group_size}) must divide batch_size ({c.batch_size})")
+    if c.trainer.warmup_steps >= c.steps:
+        raise ValueError(f"trainer.warmup_steps ({c.trainer.warmup_steps}) must be below steps ({c.steps})")
+    _refuse_owned("trainer.deepspeed", c.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
+
+
+def _filter(c: RunConfig) -> None:
+    if c.unfinished and c.filter != "incorrect":
+        why = "filter all keeps them anyway" if c.filter == "all" else "a response without a final answer is never correct"
+        raise ValueError(f"unfinished: true goes with filter incorrect alone: {why}; set filter=incorrect, or leave it out")
+
+
+def _method(c: RunConfig) -> None:
+    if isinstance(c.method, schema.Opd):
+        for name, teacher in c.all_teachers.items():
+            if teacher.model is None:
+                raise ValueError(f"{c.teacher_key(name, 'model')}: required, unless method.type is opsd")
+        return
+    if c.teachers:
+        raise ValueError("teachers: in opsd the teacher is the student itself, and there is one; set method.type=opd")
+    if c.teacher.model not in (None, c.student):
+        raise ValueError(
+            f"teacher.model ({c.teacher.model}) differs from student ({c.student}), but in opsd the teacher is the "
+            "student itself, whose weights it may take over; leave teacher.model out, or set method.type=opd"
+        )
+    if c.follow and c.payload_kind == "hidden" and c.teacher.type != "torch":
+        raise ValueError(
+            f"method.teacher {c.follow.teacher} with objective.type jsd needs teacher.type=torch, which takes new weights and "
+            f"sends hidden states; {c.teacher.type} does only one of them at a time"
+        )
+
+
+def _teachers(c: RunConfig) -> None:
+    if c.teachers is not None and c.teacher != schema.Teacher():
+        raise ValueError("teacher and teachers are both given: one teacher for every row, or one for each group of rows")
+    if c.teachers == {}:
+        raise ValueError("teachers: names no teacher; give at least one, or use teacher")
+    for name in {**(c.teachers or {}), **c.pools.teachers}:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"teachers.{name}: a teacher's name has letters, digits, _ and - only")
+    unknown = sorted(c.pools.teachers.keys() - (c.teachers or {}).keys())
+    if unknown:
+        raise ValueError(f"pools.teachers.{unknown[0]}: there is no teacher of this name in teachers")
+    for name, teacher in c.all_teachers.items():
+        _teacher(c, name, teacher)
+
+
+def _teacher(c: RunConfig, name: str, teacher: schema.Teacher) -> None:
+    section = c.teacher_key(name)
+    if teacher.type == "torch" and (teacher.tensor_parallel > 1 or teacher.engine or teacher.separate_process):
+        raise ValueError(
+            f"{section}.tensor_parallel, {section}.engine and {section}.separate_process are vLLM's; a torch teacher has none "
+            f"of them: set {section}.type=vllm"
+        )
+    if teacher.type == "vllm" and teacher.attention != "sdpa":
+        raise ValueError(f"{section}.attention is a torch teacher's; vLLM chooses its own: set {section}.type=torch")
+
+
+def _lora(c: RunConfig) -> None:
+    if c.trainer.lora is None:
+        for given, key in ((c.sync.lora == "adapter", "sync.lora=adapter"), (c.checkpoint.merged, "checkpoint.merged")):
+            if given:
+                raise ValueError(f"{key} needs trainer.lora: without it there is no adapter")
+    elif c.sync.lora == "adapter" and c.sync.backend != "host":
+        raise ValueError(f"sync.lora adapter needs sync.backend=host, not {c.sync.backend}: adapters go by host memory")
+
+
+def _pools(c: RunConfig) -> None:
+    sections: dict[str, schema.Generator] = {"generator": c.generator}
+    pools = {"generator": "generator"}
+    for name, teacher in c.all_teachers.items():
+        sections[c.teacher_key(name)] = teacher
+        pools[c.teacher_key(name)] = c.teacher_pools[name]
+    for key, section in sections.items():
+        gpus = c.pool(pools[key]).gpus
+        if gpus and section.tensor_parallel > 1 and gpus != section.tensor_parallel:
+            other = f"{key}.tensor_parallel ({section.tensor_parallel})"
+            raise ValueError(f"pools.{c.pool_key(pools[key])}.gpus ({gpus}) must equal {other}")
+        _refuse_owned(f"{key}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
+    if not (c.pools.trainer.cpus or c.pools.trainer.gpus):
+        raise ValueError("pools.trainer.cpus and pools.trainer.gpus are both 0: a rank needs one of them to be placed by")
+
+
+def _sync(c: RunConfig) -> None:
+    if c.follow and c.sync.backend != "host":
+        raise ValueError(f"method.teacher {c.follow.teacher} needs sync.backend=host, not {c.sync.backend}")
+    if c.sync.backend != "host" and not (c.pools.generator.gpus and c.pools.trainer.gpus):
+        raise ValueError(
+            f"sync.backend {c.sync.backend!r} moves weights between GPUs, but pools.generator.gpus or "
+            "pools.trainer.gpus is 0; use host, or give both pools GPUs"
+        )
+
+
+def _deterministic(c: RunConfig) -> None:
+    if c.deterministic and {c.generator.dtype, c.trainer.dtype} != {"float32"}:
+        raise ValueError("deterministic needs generator.dtype and trainer.dtype float32")
+
+
+def _refuse_owned(section: str, given: dict[str, Any], owned: dict[str, str]) -> None:
+    for key, setting in owned.items():
+        outer, _, inner = key.partition(".")
+        if outer in given and (not inner or (isinstance(given[outer], dict) and inner in given[outer])):
+            instead = f"; set {setting.format(pool=section.removesuffix('.engine'))} instead" if setting else ""
+            raise ValueError(f"{section}.{key} is set by the pipeline itself{instead}")
