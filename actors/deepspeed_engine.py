@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from renio_pipeline.schema import Opsd, Trainer
+from renio_pipeline.schema import Lora, Opsd, Trainer
 
 if TYPE_CHECKING:
     import torch
     from deepspeed import DeepSpeedEngine
+
+    from actors.lora import MergedSource
+    from actors.weight_source import DeepSpeedSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +25,11 @@ class RankSpec:
     steps: int  # of the whole run, for the learning-rate schedule
     seed: int
     on_gpu: bool = False
-    teacher: str | None = None  # whose output head the full-vocabulary loss needs
-    teacher_dtype: str = "float32"
+    heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # teacher -> model, dtype: for the full-vocabulary loss
     follow: Opsd | None = None  # a teacher whose weights follow the student's
+    teacher_dtype: str = "float32"  # of that teacher
+    adapter_sync: bool = False  # send the factors alone
+    merged_checkpoint: bool = True  # write hf/, the whole model
 
 
 def engine_config(trainer: Trainer, world_size: int) -> dict[str, Any]:
@@ -54,6 +60,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     from transformers import AutoModelForCausalLM, get_scheduler
     from transformers.integrations import HfDeepSpeedConfig
 
+    from actors.lora import add_factors
     from renio_pipeline.student import TokenLogits, check_head
 
     if not spec.on_gpu:
@@ -66,6 +73,8 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     zero_3 = HfDeepSpeedConfig(config) if spec.trainer.zero_stage == 3 else None
     lm = AutoModelForCausalLM.from_pretrained(spec.model, dtype=getattr(torch, spec.trainer.dtype))
     del zero_3
+    if spec.trainer.lora is not None:
+        add_factors(lm, spec.trainer.lora, spec.seed)
     if spec.trainer.gradient_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
     model = TokenLogits(lm)
@@ -110,9 +119,14 @@ def _check(norm: float) -> None:
         raise FloatingPointError(f"gradient norm is {norm}")
 
 
-def full_state(module: torch.nn.Module, *, keep: bool, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """The whole model's parameters on the host, for ranks that ``keep`` them. A collective of all ranks."""
+def weight_source(module: torch.nn.Module, lora: Lora | None, dtype: torch.dtype) -> DeepSpeedSource | MergedSource:
+    """The whole student's weights under its Hugging Face names, as generators, teachers and checkpoints have them."""
+    from actors.lora import MergedSource
     from actors.weight_source import DeepSpeedSource
 
-    source = DeepSpeedSource(module, dtype=dtype or next(module.parameters()).dtype)
+    return DeepSpeedSource(module, dtype=dtype) if lora is None else MergedSource(module, lora, dtype=dtype)
+
+
+def on_host(source: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:
+    """A source's tensors on the host, for ranks that ``keep`` them. A collective of all ranks."""
     return {name: tensor.to("cpu", copy=True) for name, tensor in source if keep}

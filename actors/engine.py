@@ -15,8 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from renio_pipeline.schema import Lora
+
 if TYPE_CHECKING:
-    from vllm import LLMEngine, RequestOutput, SamplingParams
+    from vllm import LLMEngine, PoolingParams, RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for; a lower rank fits into the next
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,8 @@ class EngineSpec:
     max_logprobs: int = 0
     sync_backend: str | None = None  # None: the weights never change
     on_gpu: bool = False
+    hidden_states: bool = False  # give hidden states, not text
+    lora: Lora | None = None  # serve the model with an adapter, which comes by ``renio_load_adapter``
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,9 +51,15 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
 
     options = dict(spec.options)
     if spec.dtype == "bfloat16":  # logits near 20 are 0.125 apart in bf16: the head and the softmax need fp32
-        options["hf_overrides"] = {"head_dtype": "float32", **options.get("hf_overrides", {})}
+        head_dtype = "model" if spec.hidden_states else "float32"  # of states: they must stay what the model makes
+        options["hf_overrides"] = {"head_dtype": head_dtype, **options.get("hf_overrides", {})}
     if not spec.on_gpu:
         options = {"enforce_eager": True} | options
+    if spec.hidden_states:
+        options |= {"runner": "pooling", "convert": "embed"}
+    if spec.lora is not None:
+        rank = min(r for r in LORA_RANKS if r >= spec.lora.r)
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "lora_target_modules": list(spec.lora.targets)}
     args = EngineArgs(
         model=spec.model,
         dtype=spec.dtype,
@@ -70,7 +83,8 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
 @dataclass(frozen=True)
 class Request:
     prompt_ids: list[int]
-    params: SamplingParams
+    params: SamplingParams | PoolingParams
+    lora: LoRARequest | None = None
 
 
 class EngineLoop:
@@ -101,7 +115,8 @@ class EngineLoop:
                 name = str(next(self._ids))
                 self._under_way[name] = future
                 try:
-                    self._engine.add_request(name, {"prompt_token_ids": request.prompt_ids}, request.params)
+                    prompt = {"prompt_token_ids": request.prompt_ids}
+                    self._engine.add_request(name, prompt, request.params, lora_request=request.lora)
                 except Exception as error:
                     del self._under_way[name]
                     future.set_exception(error)

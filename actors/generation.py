@@ -46,7 +46,7 @@ class Generator(VllmReplica):
 
     async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
         """Yield each response as it ends. The requests are admitted together, in their order."""
-        futures = self._loop.submit([Request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
+        futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
         waiting = [_with_id(r.sample_id, f) for r, f in zip(requests, futures, strict=True)]
         for done in asyncio.as_completed(waiting):
             sample_id, output = await done
@@ -57,9 +57,19 @@ class Generator(VllmReplica):
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
-        futures = self._loop.submit([Request(p, params) for p in prompts])
+        futures = self._loop.submit([self._request(p, params) for p in prompts])
         outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
         return [np.asarray(output.prompt_logprobs.logprobs, np.float32) for output in outputs]
+
+    def _request(self, prompt_ids: list[int], params: Any) -> Request:
+        if self._spec.lora is None:
+            return Request(prompt_ids, params)
+        from vllm.lora.request import LoRARequest
+
+        from actors.vllm_lora import ADAPTER_ID
+
+        # The path is never read: the adapter comes before the first request. Cached prefixes go by the name.
+        return Request(prompt_ids, params, LoRARequest(f"student-{self._version}", ADAPTER_ID, "memory"))
 
     def _params(self, request: WriteRequest) -> Any:
         from vllm import SamplingParams

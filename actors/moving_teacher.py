@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 
-from actors.weight_source import DeepSpeedSource, ParameterMeta
+from actors.deepspeed_engine import weight_source
+from actors.lora import merged, scale_of
+from actors.weight_source import ParameterMeta
 from renio_pipeline.full_vocabulary import Head
 from renio_pipeline.heads import logit_settings
+from renio_pipeline.schema import Lora
 
 
 class Ema:
@@ -20,8 +23,10 @@ class Ema:
     collectives of all ranks. Iteration makes it a weight source, as ``DeepSpeedSource`` is.
     """
 
-    def __init__(self, module: torch.nn.Module, decay: float, *, rank: int, world_size: int, dtype: torch.dtype) -> None:
-        self._module, self._decay, self._dtype = module, decay, dtype
+    def __init__(
+        self, module: torch.nn.Module, decay: float, *, rank: int, world_size: int, dtype: torch.dtype, lora: Lora | None = None
+    ) -> None:
+        self._module, self._decay, self._dtype, self._lora = module, decay, dtype, lora
         self._rank, self._world_size = rank, world_size
         self._average = {name: full.clone() for name, full in self._masters() if self._owner(name) == rank}
 
@@ -32,7 +37,7 @@ class Ema:
                 self._average[name].lerp_(full, 1 - self._decay)
 
     def metadata(self) -> list[ParameterMeta]:
-        return DeepSpeedSource(self._module, dtype=self._dtype).metadata()
+        return weight_source(self._module, self._lora, self._dtype).metadata()
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for meta in self.metadata():
@@ -51,17 +56,26 @@ class Ema:
         save_file({name: t.contiguous().cpu() for name, t in self._average.items()}, f"{folder}/rank_{self._rank}.safetensors")
 
     def _owner(self, name: str) -> int:
-        order = {other: i for i, (other, _) in enumerate(self._module.named_parameters())}
+        order = {meta.name: i for i, meta in enumerate(self.metadata())}
         return order[name] % self._world_size
 
     def _masters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each parameter whole, in fp32, from the optimizer's master copy where there is one."""
-        from deepspeed.utils import safe_get_full_fp32_param
+        """Each parameter whole, in fp32; with LoRA, the plain model's."""
+        pairs = ((name, _master(parameter)) for name, parameter in self._module.named_parameters())
+        return pairs if self._lora is None else merged(pairs, scale_of(self._lora), torch.float32)
 
-        for name, parameter in self._module.named_parameters():
-            partitioned = hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
-            full = safe_get_full_fp32_param(parameter) if partitioned else parameter.detach()
-            yield name, full.float()
+
+def _master(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A whole parameter in fp32, from the optimizer's master copy where there is one."""
+    import deepspeed
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    partitioned = hasattr(parameter, "ds_id")
+    if partitioned and not parameter.requires_grad:  # the optimizer does not know it
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().float().clone()
+    full = safe_get_full_fp32_param(parameter) if partitioned or hasattr(parameter, "_hp_mapping") else parameter.detach()
+    return full.float()
 
 
 def keep_head(pairs: Any, lm: Any, found: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -51,6 +51,21 @@ class VllmReplica:
         await self._rpc("renio_verify_loaded")
         await self._rpc("finish_weight_update")
         await self._rpc("renio_repack_tied_head")
+        await self._adopt(version)
+
+    async def load_adapter(self, update_info: dict[str, Any]) -> float:
+        """Make LoRA factors those of every later sample. Returns the seconds of fetching them."""
+        started = time.perf_counter()
+        chunk = await self._receiver.fetch(update_info)
+        fetched = time.perf_counter() - started
+        assert self._spec.lora is not None, "the engine was not built for an adapter"
+        await self._rpc("renio_load_adapter", chunk, self._spec.lora.model_dump(mode="json"))
+        self._receiver.release()
+        await self._adopt(update_info["version"])
+        return fetched
+
+    async def _adopt(self, version: Version) -> None:
+        """What was cached is of older weights; from here on every sample carries the new version."""
         if not await asyncio.wrap_future(self._loop.call(lambda engine: engine.reset_prefix_cache())):
             raise RuntimeError("vLLM kept its prefix cache over a weight update: requests were still running")
         await asyncio.wrap_future(self._loop.call(lambda engine: engine.set_weight_version(str(version))))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.deepspeed_engine import RankSpec, build, full_state, optimizer_step
+from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
+from actors.lora import AdapterSource, save_adapter
 from actors.moving_teacher import Ema, WithHead
-from actors.weight_source import DeepSpeedSource
-from actors.weight_sync import Sender, SyncClient, SyncReceipt, make_sender
+from actors.weight_sync import AdapterSender, Sender, SyncClient, SyncReceipt, make_sender
 from renio_pipeline.pipeline import NonFiniteError
 from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
@@ -44,7 +44,7 @@ class TrainerRank:
     def __init__(self, spec: RankSpec, rank: int, world_size: int) -> None:
         self._spec, self._rank, self._world_size = spec, rank, world_size
         self._sender: Sender | None = None
-        self._teacher_heads: dict[Version, Head] = {}
+        self._teacher_heads: dict[tuple[str, Version], Head] = {}
         self._ema: Ema | None = None
 
     def address(self) -> tuple[str, int]:
@@ -65,8 +65,8 @@ class TrainerRank:
             "MASTER_ADDR": address, "MASTER_PORT": str(port),
         }  # fmt: skip
         self._engine = build(self._spec, self._world_size)
-        if self._spec.teacher is not None:
-            self._teacher_heads = {Version(0, 0): _load_head(self._spec, self._engine.device)}
+        device = self._engine.device
+        self._teacher_heads = {(n, Version(0, 0)): _load_head(*head, device) for n, head in self._spec.heads.items()}
 
     @property
     def _lm(self) -> Any:
@@ -76,8 +76,11 @@ class TrainerRank:
         """Make the weight sender. Called again whenever the generators change."""
         import torch
 
-        source = DeepSpeedSource(self._lm, dtype=getattr(torch, dtype))
-        client = SyncClient(engines, workers)
+        client, sent_as = SyncClient(engines, workers), getattr(torch, dtype)
+        if self._spec.adapter_sync:
+            self._sender = AdapterSender(AdapterSource(self._lm, dtype=sent_as), client, rank=self._rank)
+            return
+        source = weight_source(self._lm, self._spec.trainer.lora, sent_as)
         self._sender = make_sender(backend, source, client, rank=self._rank, address=address, port=port)
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
@@ -86,9 +89,11 @@ class TrainerRank:
 
         follow, dtype = self._spec.follow, getattr(torch, self._spec.teacher_dtype)
         assert follow is not None
-        source: Any = DeepSpeedSource(self._lm, dtype=dtype)
+        source: Any = weight_source(self._lm, self._spec.trainer.lora, dtype)
         if follow.teacher == "ema":
-            source = self._ema = Ema(self._lm, follow.decay, rank=self._rank, world_size=self._world_size, dtype=dtype)
+            source = self._ema = Ema(
+                self._lm, follow.decay, rank=self._rank, world_size=self._world_size, dtype=dtype, lora=self._spec.trainer.lora
+            )
         self._teacher_source = WithHead(source, self._lm)
         self._teacher_sender = make_sender("host", self._teacher_source, SyncClient(teachers, workers), rank=self._rank)
 
@@ -96,7 +101,7 @@ class TrainerRank:
         """Bring every teacher to the student's weights, or to their average. Collective."""
         receipt = self._teacher_sender.send(version)
         # Strictly on-policy, every payload of an older version has been trained on by now.
-        self._teacher_heads = {version: self._teacher_source.head}
+        self._teacher_heads = {("", version): self._teacher_source.head}
         return receipt
 
     def publish(self, version: Version) -> SyncReceipt:
@@ -150,7 +155,7 @@ class TrainerRank:
             micro = micro_batch_loss(
                 self._engine, samples, self._fetch(samples), objective=objective, batch_size=batch_size,
                 temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
-                teacher_head=self._teacher_heads.__getitem__,
+                teacher_head=lambda *key: self._teacher_heads[key],
             )  # fmt: skip
             bad = non_finite_samples(samples, micro.per_token)
             if bad or not torch.isfinite(micro.loss):
@@ -179,12 +184,22 @@ class TrainerRank:
         return {"grad_norm": norm, "lr": lr, "busy_seconds": time.perf_counter() - started}
 
     def save(self, folder: str) -> None:
-        """Write DeepSpeed's state and a Hugging Face model (``hf/``) below ``folder``. Collective."""
-        self._engine.save_checkpoint(f"{folder}/deepspeed", tag="state", save_latest=False)
+        """Write DeepSpeed's state and a Hugging Face model (``hf/``) or adapter below ``folder``. Collective."""
+        lora = self._spec.trainer.lora
+        self._engine.save_checkpoint(
+            f"{folder}/deepspeed", tag="state", save_latest=False, exclude_frozen_parameters=lora is not None
+        )
         if self._ema is not None:
             self._ema.save(f"{folder}/ema")
-        state = full_state(self._lm, keep=self._rank == 0)
-        if self._rank == 0:
+        first = self._rank == 0
+        if lora is not None:
+            factors = on_host(AdapterSource(self._lm, dtype=None), keep=first)
+            if first:
+                save_adapter(factors, lora, self._spec.model, f"{folder}/adapter")
+        if not self._spec.merged_checkpoint:
+            return
+        state = on_host(weight_source(self._lm, lora, next(self._lm.parameters()).dtype), keep=first)
+        if first:
             from transformers import AutoTokenizer
 
             self._lm.save_pretrained(f"{folder}/hf", state_dict=state, safe_serialization=True)
@@ -194,7 +209,8 @@ class TrainerRank:
         """The whole model in fp32, for tests and inspection. Collective."""
         import torch
 
-        return {name: tensor.numpy() for name, tensor in full_state(self._lm, keep=True, dtype=torch.float32).items()}
+        source = weight_source(self._lm, self._spec.trainer.lora, torch.float32)
+        return {name: tensor.numpy() for name, tensor in on_host(source, keep=True).items()}
 
     def _fetch(self, samples: Sequence[TrainSample]) -> dict[int, Payload]:
         """The samples' payloads, read in place from the object store."""
@@ -207,15 +223,13 @@ class TrainerRank:
         return tables
 
 
-def _load_head(spec: RankSpec, device: Any) -> Head:
-    """The teacher's head from its safetensors, on this rank's device; outside ``zero.Init``, which would partition it."""
+def _load_head(model: str, dtype: str, device: Any) -> Head:
+    """A teacher's head from its safetensors, on this rank's device; outside ``zero.Init``, which would partition it."""
     import torch
 
     from renio_pipeline.heads import load_head
 
-    assert spec.teacher is not None
-    head = load_head(spec.teacher, getattr(torch, spec.teacher_dtype))
-    return replace(head, weight=head.weight.to(device), bias=None if head.bias is None else head.bias.to(device))
+    return load_head(model, getattr(torch, dtype)).to(device)
 
 
 def _add(total: RankReport, samples: Sequence[TrainSample], micro: Any) -> RankReport:

@@ -20,6 +20,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from actors.wire import tensors
+from renio_pipeline.schema import Lora
 
 
 class RenioWorker:
@@ -35,6 +36,14 @@ class RenioWorker:
         if vocab_size > processor.org_vocab_size:
             raise ValueError(f"the model has {processor.org_vocab_size} output rows, fewer than the {vocab_size} asked for")
         processor.org_vocab_size = vocab_size
+
+    def renio_load_adapter(self, chunk: dict[str, Any], lora: dict[str, Any]) -> None:
+        """Make a chunk of LoRA factors, laid out as ``HostUpdateInfo``, the adapter of every later request."""
+        from actors.vllm_lora import load_adapter
+
+        source, block = _open(chunk.get("array"), chunk.get("shared_memory"))
+        load_adapter(self.model_runner.lora_manager, tensors(chunk, source), Lora(**lora), self.device)  # type: ignore[attr-defined]
+        del source, block
 
     def renio_verify_loaded(self) -> None:
         """Raise RuntimeError if an update left a layer without its new weights: vLLM itself only logs that."""
@@ -105,12 +114,8 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HostUpdateInfo) -> None:
-        source = update_info.array
-        if update_info.shared_memory is not None:
-            block = _attach(update_info.shared_memory)
-            source = np.ndarray(block.size, np.uint8, block.buf)
-            self._held.append(block)
-        self._held.append(source)  # vLLM may read a tensor only when its layer is complete
+        source, block = _open(update_info.array, update_info.shared_memory)
+        self._held += [block, source]  # vLLM may read a tensor only when its layer is complete
         self.model.load_weights(tensors(vars(update_info), source))
 
     def finish_weight_update(self) -> None:
@@ -119,6 +124,14 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
 
     def shutdown(self) -> None:
         self._held = []
+
+
+def _open(array: Any, name: str | None) -> tuple[Any, Any]:
+    """A chunk's bytes, and what must outlive them."""
+    if name is None:
+        return array, None
+    block = _attach(name)
+    return np.ndarray(block.size, np.uint8, block.buf), block
 
 
 def _attach(name: str) -> shared_memory.SharedMemory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,20 @@ class DeepSpeedSource:
 
     Args:
         module: the model, with Hugging Face parameter names.
-        dtype: what the generators load; tensors are cast before they are sent.
+        dtype: what the generators load; tensors are cast before they are sent. None: as they are.
+        only: which names; None: all.
     """
 
-    def __init__(self, module: torch.nn.Module, *, dtype: torch.dtype) -> None:
-        self._module, self._dtype = module, dtype
+    def __init__(
+        self, module: torch.nn.Module, *, dtype: torch.dtype | None, only: Callable[[str], bool] | None = None
+    ) -> None:
+        self._module, self._dtype, self._only = module, dtype, only
 
     def metadata(self) -> list[ParameterMeta]:
         """What iteration yields, in its order, without a gather."""
         return [
-            ParameterMeta(name, self._dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
-            for name, parameter in self._module.named_parameters()
+            ParameterMeta(name, self._dtype or parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
+            for name, parameter in self._parameters()
         ]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -46,15 +49,18 @@ class DeepSpeedSource:
                 import deepspeed
 
                 with deepspeed.zero.GatheredParameters(parameters):
-                    gathered = [(name, p.detach().to(self._dtype, copy=True)) for name, p in group]
+                    gathered = [(name, p.detach().to(self._dtype or p.dtype, copy=True)) for name, p in group]
             else:
-                gathered = [(name, parameter.detach().to(self._dtype)) for name, parameter in group]
+                gathered = [(name, parameter.detach().to(self._dtype or parameter.dtype)) for name, parameter in group]
             yield from gathered
+
+    def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self._module.named_parameters() if self._only is None or self._only(name)]
 
     def _groups(self) -> list[list[tuple[str, torch.nn.Parameter]]]:
         """Parameters by layer: those that share the name up to its first number."""
         groups: dict[str, list[tuple[str, torch.nn.Parameter]]] = {}
-        for name, parameter in self._module.named_parameters():
+        for name, parameter in self._parameters():
             groups.setdefault(layer_of(name), []).append((name, parameter))
         return list(groups.values())
 

@@ -91,6 +91,11 @@ class SyncClient:
             raise
         self.receive_seconds += max((s or 0.0 for s in seconds), default=0.0)
 
+    def load_adapter(self, update_info: Any, version: Version) -> float:
+        """Make LoRA factors those of every later sample, on every engine. Returns the slowest one's seconds of fetching."""
+        update = update_info | {"version": version}
+        return max(self._call(self.engines, "load_adapter", [update] * len(self.engines)), default=0.0)
+
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._call(self.engines, "finish_weight_update", [self.version] * len(self.engines))
 
@@ -139,6 +144,27 @@ class HostSender:
         client.finish_weight_update()
         return SyncReceipt(
             version=version, bytes=sent, publish_seconds=publish, receive_seconds=client.receive_seconds,
+            seconds=time.perf_counter() - started,
+        )  # fmt: skip
+
+
+class AdapterSender:
+    """Sends LoRA factors alone, through the object store, to engines that serve the base with an adapter."""
+
+    def __init__(self, source: Any, client: SyncClient, *, rank: int) -> None:
+        self._source, self._client, self._rank = source, client, rank
+
+    def send(self, version: Version) -> SyncReceipt:
+        started = time.perf_counter()
+        pairs = list(self._source)  # a collective of all ranks
+        if self._rank:
+            return SyncReceipt(version=version, bytes=0, publish_seconds=0, receive_seconds=0, seconds=0)
+        (chunk,) = pack_chunks(pairs, 2**62)
+        update = put(chunk)
+        published = time.perf_counter()
+        received = self._client.load_adapter(update, version)
+        return SyncReceipt(
+            version=version, bytes=len(chunk["array"]), publish_seconds=published - started, receive_seconds=received,
             seconds=time.perf_counter() - started,
         )  # fmt: skip
 

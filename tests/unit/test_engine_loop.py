@@ -28,7 +28,7 @@ class FakeEngine:
     waiting: dict[str, int] = field(default_factory=dict)
     admitted: list[list[str]] = field(default_factory=lambda: [[]])
 
-    def add_request(self, name: str, prompt: Any, params: Any) -> None:
+    def add_request(self, name: str, prompt: Any, params: Any, *, lora_request: Any = None) -> None:
         if prompt["prompt_token_ids"] == [13]:
             raise ValueError("unlucky")
         self.waiting[name] = 2
