@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="renio", description="On-policy distillation with ReNIO sample weights.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", required=True, help="a YAML file, such as configs/demo.yaml")
+    common.add_argument(
+        "--config", required=True, action="append", help="a YAML file, such as configs/demo.yaml; of several, later ones count"
+    )
     common.add_argument("--address", help="a Ray cluster; default: RAY_ADDRESS, or a Ray started for this run")
     common.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as steps=10")
     for name, function, text in (
@@ -60,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         ("eval", _eval, "accuracy of the student on held-out problems"),
         ("demo", _demo, "train the demo, and fail unless ReNIO's weights do what they should"),
     ):
-        commands.add_parser(name, parents=[common], help=text, description=text).set_defaults(run=function)
+        command = commands.add_parser(name, parents=[common], help=text, description=text)
+        command.set_defaults(run=function)
+        if name == "check":
+            command.add_argument("--offline", action="store_true", help="without a network, a cluster, or the models' weights")
     make = commands.add_parser("make-demo-models", help="train the embedded teacher and student again (minutes)")
     make.add_argument("--out", type=Path, default=Path(__file__).parent / "demo")
     make.add_argument("--seed", type=int, default=0)
@@ -73,15 +78,37 @@ def _check(args: argparse.Namespace) -> int:
     from renio_pipeline.preflight import check_run_dir
 
     config = load(args.config, args.overrides)
+    if args.offline:
+        return _check_offline(config)
     prepared = launch.prepare_locally(config)
     with launch.cluster(args.address) as found:
         check_run_dir(launch.run_directory(config, found))
         prepared = launch.check(config, prepared)
     print(
-        f"{args.config}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
+        f"{' + '.join(args.config)}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
         f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
     )
     return 0
+
+
+def _check_offline(config: RunConfig) -> int:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from actors.engine_options import check_engine_options
+    from renio_pipeline.preflight import not_here, prepare
+
+    check_engine_options(config)
+    missing = not_here(config)
+    if not missing:
+        prepare(config)
+    demands = ", ".join(f"{name} {pool.replicas} x {pool.gpus:g} GPUs" for name, pool in _pools_of(config).items())
+    print(f"configuration fine; it asks for {demands}")
+    for name in missing:
+        print(f"not here, so not checked: {name}")
+    return 0
+
+
+def _pools_of(config: RunConfig) -> dict[str, Any]:
+    return {name: config.pool(name) for name in config.pool_names if name != "weighting"}
 
 
 def _train(args: argparse.Namespace) -> int:

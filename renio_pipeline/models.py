@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError
 
 EMBEDDED = "embedded:"
+# Texts on which tokenizers with the same entries may still differ: merges, digits, white space, case, accents, scripts.
+PROBES = (
+    "The quick brown fox doesn't jump over 12345678 lazy dogs.", "f(x) = \\frac{3x^2 - 1}{2\\pi}, x \\in [0, 1)",
+    "def f(n):\n    return n if n < 2 else f(n - 1)\n\n\n\t# done", "  leading,   inner and trailing spaces  ",
+    "UPPER Title lower iPhone", "café cafe\u0301 naïve ﬁ Ⅳ ①", "日本語 русский عربى हिन्दी 👩‍🚀", "37+48-9=76;#76",
+)  # fmt: skip
 
 
 def resolve(name: str) -> str:
@@ -22,6 +29,25 @@ def is_local(name: str) -> bool:
     return name.startswith((EMBEDDED, "/", ".", "~")) or Path(name).exists() or name.count("/") != 1
 
 
+def is_cached(name: str) -> bool:
+    """Whether a model's configuration and tokenizer can be read without a network."""
+    if is_local(name):
+        return True  # or it is an error, which ``inspect`` explains
+    from transformers.utils import cached_file
+
+    files = ("config.json", "tokenizer_config.json")
+    return all(
+        cached_file(
+            name,
+            f,
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        for f in files
+    )
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     name: str
@@ -30,6 +56,7 @@ class ModelInfo:
     context: int  # tokens
     hidden_size: int  # H
     tokens: dict[int, str]  # id -> token, added ones included
+    probes: tuple[tuple[int, ...], ...]  # the ids of each of PROBES
 
 
 def inspect(name: str, key: str) -> ModelInfo:
@@ -65,14 +92,33 @@ def inspect(name: str, key: str) -> ModelInfo:
         context=getattr(config, "max_position_embeddings", 2**31),
         hidden_size=config.hidden_size,
         tokens=tokens,
+        probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
     )
 
 
-def check_tokenizers(student: ModelInfo, teacher: ModelInfo) -> None:
-    """Compare two tokenizers id by id; the numbers of output rows need not agree (Qwen pads them by size).
+def check_lora_targets(name: str, targets: Sequence[str]) -> None:
+    """Raises ConfigError for a target of trainer.lora that is no linear module of the model; reads no weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(name)))
+    head = skeleton.get_output_embeddings()
+    linear = [path for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    exist = sorted({path.rpartition(".")[2] for path in linear})
+    unknown = [t for t in targets if not any(path == t or path.endswith(f".{t}") for path in linear)]
+    if unknown:
+        raise ConfigError(
+            f"trainer.lora.targets: {unknown[0]!r} matches no linear module of {name!r} below its output head; they are "
+            f"{', '.join(exist)}"
+        )
+
+
+def check_tokenizers(student: ModelInfo, teacher: ModelInfo, key: str = "teacher.model") -> None:
+    """Compare two tokenizers id by id and text by text; the numbers of output rows need not agree (Qwen pads them by size).
 
     Raises:
-        ConfigError: an id means another token, or a token only to one of them; names the first.
+        ConfigError: an id means another token, or a token only to one of them, or a text has other ids; names the first.
     """
     differing = [
         i for i in sorted(student.tokens.keys() | teacher.tokens.keys()) if student.tokens.get(i) != teacher.tokens.get(i)
@@ -80,7 +126,18 @@ def check_tokenizers(student: ModelInfo, teacher: ModelInfo) -> None:
     if differing:
         i = differing[0]
         raise ConfigError(
-            f"teacher.model: the tokenizers of student {student.name!r} and teacher {teacher.name!r} disagree at "
+            f"{key}: the tokenizers of student {student.name!r} and teacher {teacher.name!r} disagree at "
             f"{len(differing)} ids, first at id {i}: student {student.tokens.get(i)!r}, teacher {teacher.tokens.get(i)!r}; "
             "the teacher scores the student's token ids, so both must have one tokenizer"
         )
+    for text, ours, theirs in zip(PROBES, student.probes, teacher.probes, strict=True):
+        if ours != theirs:
+            raise ConfigError(
+                f"{key}: the tokenizers of student {student.name!r} and teacher {teacher.name!r} have the same tokens but cut "
+                f"text differently: {text!r} is {_start(ours)} to the student and {_start(theirs)} to the teacher; responses "
+                "would be unusual text to the teacher, so both must have one tokenizer"
+            )
+
+
+def _start(ids: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''}]"

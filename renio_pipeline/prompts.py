@@ -19,7 +19,8 @@ class Encoder:
         self._tokenizer, self._task, self._plain = tokenizer, task, plain
 
     def encode(self, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None) -> list[np.ndarray]:
-        """[P] int32 of each row. ``plain`` leaves the template's special tokens out, as the reference did.
+        """[P] int32 of each row. ``plain`` leaves the template's special tokens out of the student's prompt, as the
+        reference did.
 
         Args:
             privileged: with the row's reference solution, for a teacher.
@@ -33,7 +34,7 @@ class Encoder:
             self._tokenizer.apply_chat_template(messages(row), add_generation_prompt=True, tokenize=False, **mode)
             for row in rows
         ]
-        if self._plain:
+        if self._plain and not privileged:
             special = sorted(self._tokenizer.all_special_tokens, key=len, reverse=True)
             for token in special:
                 texts = [text.replace(token, "") for text in texts]

@@ -15,6 +15,7 @@ from renio_pipeline import cli
 from renio_pipeline.config import ConfigError
 from tests.unit.conftest import values
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = ("train", "check", "eval", "demo")
 EACH_COMMAND = pytest.mark.parametrize("command", COMMANDS)
 
@@ -191,3 +192,28 @@ def test_neither_importing_the_command_nor_a_refused_configuration_loads_an_engi
         "print(json.dumps([code, [m for m in ('torch', 'transformers', 'vllm', 'ray', 'deepspeed') if m in sys.modules]]))"
     )
     assert json.loads(python("-c", program)) == [2, []]
+
+
+def test_an_offline_check_needs_no_cluster_no_network_and_no_weights(
+    capsys: pytest.CaptureFixture[str], no_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    preset = str(ROOT / "configs/paper/qwen3-1.7b-opd.yaml")
+    assert cli.main(["check", "--offline", "--config", preset, "--config", str(ROOT / "configs/paper/two-nodes.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "configuration fine; it asks for generator 8 x 1 GPUs, teacher 4 x 1 GPUs, trainer 4 x 1 GPUs"
+    assert lines[1:] == [
+        f"not here, so not checked: {what}"
+        for what in ("student: Qwen/Qwen3-1.7B", "teacher.model: Qwen/Qwen3-8B", "data.path: openthoughts-maths.jsonl")
+    ]
+
+
+def test_an_offline_check_of_what_is_here_is_a_whole_one(
+    capsys: pytest.CaptureFixture[str], no_ray: None, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert cli.main(["check", "--offline", "--config", config]) == 0
+    assert "not checked" not in capsys.readouterr().out
+    assert "max_response_tokens" in fails(capsys, "check", "--offline", "--config", config, "max_response_tokens=500")
+    assert "generator.engine.zz" in fails(capsys, "check", "--offline", "--config", config, "generator.engine.zz=1")

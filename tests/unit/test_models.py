@@ -259,3 +259,27 @@ def test_a_row_without_the_solution_that_self_distillation_needs_is_named_by_its
     data = {"path": str(path)}
     text = refusal(method={"type": "opsd"}, teacher={"model": None}, data=data, task="plain", evaluate={"problems": 0})
     assert f"{path}, line 3 has no solution" in text
+
+
+def write_small(tokenizer: dict[str, Any]) -> None:
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+
+
+def test_tokenizers_with_the_same_tokens_that_cut_text_differently_are_refused(variant: Variant) -> None:
+    folder = variant("tokenizer.json", write_small)
+    assert inspect(folder, "student").tokens == inspect("embedded:student", "student").tokens
+    text = refusal(student=folder)
+    assert 'have the same tokens but cut text differently: "The quick brown fox' in text
+    assert "teacher.model" in text
+
+
+def test_the_students_prompt_is_plain_and_a_teacher_that_sees_the_solution_gets_the_template(variant: Variant) -> None:
+    student = variant("tokenizer_config.json")
+    template = Path(student, "chat_template.jinja")
+    template.write_text("<eos>" + template.read_text())
+    shared = {"student": student, "teacher": {}, "method": {"type": "opsd"}, "max_response_tokens": 24}
+    chat, plain = (prepare(small(data={"problems": 4, "student_prompt": kind}, **shared)) for kind in ("chat", "plain"))
+    special = set(chat.tokenizer.all_special_ids)
+    assert special & set(chat.prompt_ids[0].tolist())
+    assert not special & set(plain.prompt_ids[0].tolist())
+    assert plain.teacher_ids[0].tolist() == chat.teacher_ids[0].tolist()
