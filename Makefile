@@ -36,6 +36,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/step.py
+	$(BIN)/python tests/benchmarks/top_k.py
 	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json
 
 gpu-check:  # on a machine with a GPU and torch and transformers of its own; needs nothing else

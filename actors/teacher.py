@@ -14,15 +14,15 @@ from renio_pipeline.types import ScoreRequest, TopK
 class Teacher(VllmReplica):
     """A Ray actor. Its weights change only where the student teaches itself."""
 
-    def __init__(self, spec: EngineSpec, top_k: int) -> None:
+    def __init__(self, spec: EngineSpec, name: str = "") -> None:
         super().__init__(spec)
-        self._top_k = top_k
+        self._top_k = spec.max_logprobs
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, TopK]]:
         """Two results: log p_T of each response's tokens ([T] float32), and the payload by sample id.
 
         The payload is a result of its own so that it stays in the object store: it goes to the trainer ranks, never
-        through the driver. It is empty at ``top_k`` 0.
+        through the driver. It is empty where only the sampled token counts.
         """
         from vllm import SamplingParams
 

@@ -10,7 +10,7 @@ output head (at least V: heads are padded), C tokens of a chunk, R of them in a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,11 @@ class Head:
     bias: Tensor | None = None  # [rows]
     scale: float = 1.0
     soft_cap: float | None = None
+
+    def to(self, device: torch.device | str) -> Head:
+        """The same on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,12 @@ class _ChunkedLoss(Function):
             torch.zeros_like(x, dtype=wide) if want and x is not None else None
             for x, want in zip((hidden_NH, weight, bias), wanted, strict=True)
         ]
-        weight_VH, teacher_VH = _factor(weight[:V]), _factor(given.teacher.weight[:V])
+        weight_VH, teacher_VH = factor(weight[:V]), factor(given.teacher.weight[:V])
         columns = [hidden_NH.new_empty(N, dtype=wide) for _ in range(3)]
         for start in range(0, N, chunk):
             rows = slice(start, start + chunk)
             hidden_CH = hidden_NH[rows].to(weight_VH.dtype)
-            products_CV = _product(hidden_CH, weight_VH.T)
+            products_CV = product(hidden_CH, weight_VH.T)
             _chunk(products_CV, teacher_VH, given, rows, any(wanted), out=columns)
             _add_gradients(products_CV, hidden_CH, weight_VH, rows, grads)
             del products_CV  # before the next chunk's are made
@@ -149,7 +154,7 @@ def _chunk(
 
     A CPU takes a block of rows at a time: the half a dozen temporaries are then small, and partly still in its cache.
     """
-    teacher_CV = _product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
+    teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
     C, V = products_CV.shape
     block = C if products_CV.is_cuda else max(1, BLOCK_ELEMENTS // V)
     parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
@@ -213,14 +218,14 @@ def _add_gradients(grad_CV: Tensor, hidden_CH: Tensor, weight_VH: Tensor, rows: 
         return
     grad_CV = grad_CV.to(weight_VH.dtype)
     if hidden_grad is not None:
-        hidden_grad[rows] = _product(grad_CV, weight_VH)
+        hidden_grad[rows] = product(grad_CV, weight_VH)
     if weight_grad is not None and weight_VH.dtype == torch.bfloat16:
         torch.addmm(weight_grad[:V], grad_CV.T, hidden_CH, out_dtype=weight_grad.dtype, out=weight_grad[:V])
     elif weight_grad is not None:
         weight_grad[:V].addmm_(grad_CV.T, hidden_CH)
 
 
-def _factor(weight: Tensor) -> Tensor:
+def factor(weight: Tensor) -> Tensor:
     """A head as the products take it: bfloat16 on a GPU, which sums it in float32, or else float32 or wider.
 
     float16 too becomes float32: a token's share of the gradient, near 1e-8, would be 0 in it.
@@ -228,7 +233,7 @@ def _factor(weight: Tensor) -> Tensor:
     return weight if weight.is_cuda and weight.dtype == torch.bfloat16 else at_least_fp32(weight)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
+def product(left: Tensor, right: Tensor) -> Tensor:
     """In float32 or wider: bfloat16's three digits are too few for logits."""
     if right.dtype == torch.bfloat16:
         return torch.mm(left, right, out_dtype=torch.float32)

@@ -7,12 +7,13 @@ attention to itself (a block mask with sdpa, variable-length kernels with flash 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
@@ -28,7 +29,9 @@ class Scorer:
 
         self._spec = spec
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=getattr(torch, spec.dtype))
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.model, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
+        )
         self.model = model.eval().requires_grad_(False).to(self._device)
         self.version = Version(0, 0)
 
@@ -41,14 +44,15 @@ class Scorer:
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
-            sampled, ids, values = self._logprobs(hidden, targets)
+            ids, values = token_logprobs(hidden, targets, head_of(self.model), self._spec)
+            sampled = values[:, 0]
             tables = zip(
                 row, hidden.split(lengths), sampled.split(lengths), ids.split(lengths), values.split(lengths), strict=True
             )
             for request, states, own, top_ids, top_values in tables:
                 logprobs[request.sample_id] = own.cpu().numpy()
                 if self._spec.kind == "hidden":
-                    payload[request.sample_id] = Hidden(values=to_numpy(states), version=self.version)
+                    payload[request.sample_id] = Hidden(values=to_numpy(states), version=self.version, teacher=self._spec.name)
                 elif self._spec.kind == "top_k":
                     payload[request.sample_id] = TopK(token_ids=top_ids.int().cpu().numpy(), logprobs=top_values.cpu().numpy())
         return [logprobs[r.sample_id] for r in requests], payload
@@ -66,22 +70,6 @@ class Scorer:
         states = self.model.base_model(**{k: v.to(self._device) for k, v in packed.items()}, use_cache=False)
         return states.last_hidden_state[0, torch.cat(keep).to(self._device)]
 
-    def _logprobs(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of [N, H'] states: log p of the targets [N], and ids and log p of target and top K [N, K+1]; chunk by chunk."""
-        spec, head = self._spec, head_of(self.model)
-        chunk = max(1, LOGIT_ELEMENTS // spec.vocab_size)
-        parts = []
-        for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = torch.nn.functional.linear(states, head.weight, head.bias)[:, : spec.vocab_size].float()
-            if head.soft_cap is not None:
-                logits = torch.tanh(logits / head.soft_cap) * head.soft_cap
-            logprobs = torch.log_softmax(logits * (head.scale / spec.temperature), dim=-1)
-            top = logprobs.topk(spec.top_k, dim=-1)
-            ids = torch.cat([own[:, None], top.indices], dim=1)
-            parts.append((ids, logprobs.gather(1, ids)))
-        ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
-        return values[:, 0], ids, values
-
     def load(self, weights: Sequence[tuple[str, Tensor]]) -> None:
         """Copy new weights over the model's own. Raises ValueError for a name that it does not have."""
         own = dict(self.model.named_parameters())
@@ -91,6 +79,36 @@ class Scorer:
         with torch.no_grad():
             for name, tensor in weights:
                 own[name].copy_(tensor)
+
+
+class Projection(Protocol):
+    """How logits become log-probabilities: the fields of ``ScorerSpec`` that say it."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def top_k(self) -> int: ...
+
+
+def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection) -> tuple[Tensor, Tensor]:
+    """Of [N, H'] states: ids and log p of the target and the top K, both [N, K+1]; chunk by chunk, in fp32."""
+    weight = factor(head.weight[: spec.vocab_size])
+    bias = 0.0 if head.bias is None else head.bias[: spec.vocab_size].float()
+    chunk = max(1, LOGIT_ELEMENTS // spec.vocab_size)
+    parts = []
+    for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        logits = product(states.to(weight.dtype), weight.T) + bias
+        if head.soft_cap is not None:
+            logits = torch.tanh(logits / head.soft_cap) * head.soft_cap
+        logprobs = torch.log_softmax(logits * (head.scale / spec.temperature), dim=-1)
+        ids = torch.cat([own[:, None], logprobs.topk(spec.top_k, dim=-1).indices], dim=1)
+        parts.append((ids, logprobs.gather(1, ids)))
+    ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    return ids, values
 
 
 def pack(requests: Sequence[ScoreRequest], row_tokens: int = ROW_TOKENS) -> list[list[ScoreRequest]]:

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import ray
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from actors import launch
 from actors.deepspeed_engine import RankSpec, build
@@ -21,7 +28,7 @@ from actors.training import TrainerRank
 from renio_pipeline import models
 from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.heads import load_head
-from renio_pipeline.schema import Jsd
+from renio_pipeline.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.scorer import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, kill, run, samples_of
@@ -36,7 +43,7 @@ class ExactRank(TrainerRank):
     def rebuild(self, spec: RankSpec) -> None:
         self._spec = spec
         self._engine = build(spec, self._world_size)
-        self._teacher_heads = {Version(0, 0): load_head(spec.teacher or "", torch.float32)}
+        self._teacher_heads = {(n, Version(0, 0)): load_head(m, torch.float32) for n, (m, _) in spec.heads.items()}
 
     def gradients(self) -> dict[str, np.ndarray]:
         from deepspeed.utils import safe_get_full_grad
@@ -88,16 +95,20 @@ class Bench:
         return group
 
     def loss_and_gradients(
-        self, payload: Any, objective: Jsd, *, ranks: int, zero_stage: int, student: str, teacher: str
-    ) -> tuple[float, dict[str, np.ndarray]]:
+        self, payload: Any, objective: Objective, *, ranks: int, zero_stage: int, student: str, teacher: str | dict[str, str],
+        samples: list[TrainSample] | None = None,
+    ) -> tuple[float, dict[str, np.ndarray]]:  # fmt: skip
+        teachers = {"": teacher} if isinstance(teacher, str) else teacher
+        heads = {name: (models.resolve(model), "float32") for name, model in teachers.items()}
         group, section = self.groups[ranks], self.config.trainer.model_copy(update={"zero_stage": zero_stage})
-        spec = RankSpec(model=models.resolve(student), trainer=section, steps=10, seed=0, teacher=models.resolve(teacher))
-        batch = TrainBatch(step=1, samples=tuple(replace(s, payload=payload) for s in self.samples))
+        spec = RankSpec(model=models.resolve(student), trainer=section, steps=10, seed=0, heads=heads)
+        chosen = self.samples if samples is None else samples
+        batch = TrainBatch(step=1, samples=tuple(replace(s, payload=payload) for s in chosen))
 
         async def go() -> tuple[float, dict[str, np.ndarray]]:
             await asyncio.gather(*(r.rebuild.remote(spec) for r in group.ranks))
             reports = await group._each(
-                "forward_backward", group._plan(batch), step=1, objective=objective, batch_size=len(self.samples),
+                "forward_backward", group._plan(batch), step=1, objective=objective, batch_size=len(chosen),
                 temperature=TEMPERATURE, vocab_size=self.prepared.vocab_size,
             )  # fmt: skip
             gradients = await asyncio.gather(*(r.gradients.remote() for r in group.ranks))
@@ -136,14 +147,22 @@ def bench(ray_cluster: None) -> Bench:
 
 
 def scored_in_process(bench: Bench, teacher: str) -> Any:
+    return ray.put(states_of(bench, teacher, bench.samples))
+
+
+def states_of(
+    bench: Bench, teacher: str, samples: list[TrainSample], name: str = "", kind: Any = "hidden", top_k: int = 0
+) -> dict[int, Any]:
     spec = ScorerSpec(
         model=models.resolve(teacher),
         dtype="float32",
         temperature=TEMPERATURE,
         vocab_size=bench.prepared.vocab_size,
-        kind="hidden",
+        kind=kind,
+        top_k=top_k,
+        name=name,
     )
-    return ray.put(Scorer(spec).score(requests(bench.samples))[1])
+    return Scorer(spec).score(requests(samples))[1]
 
 
 def requests(samples: list[TrainSample]) -> list[ScoreRequest]:
@@ -209,3 +228,111 @@ def test_gradient_checkpointing_changes_nothing(bench: Bench) -> None:
         payload, objective, ranks=1, zero_stage=3, student="embedded:student", teacher="embedded:teacher"
     )
     assert_equal(found, naive(bench.samples, objective, "embedded:student", "embedded:teacher", bench.prepared.vocab_size))
+
+
+def gemma(folder: Path, rows: int) -> None:
+    """Soft cap on the logits, and a head tied to scaled embeddings."""
+    config = Gemma2Config(
+        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0, max_position_embeddings=128,
+        sliding_window=64, initializer_range=0.4,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(folder)
+
+
+def phi(folder: Path, rows: int) -> None:
+    """A bias in the head."""
+    config = PhiConfig(
+        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=128, initializer_range=0.4,
+    )  # fmt: skip
+    model = PhiForCausalLM(config)
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("make", [gemma, phi])
+def test_soft_caps_and_biases_of_heads(bench: Bench, tmp_path: Path, make: Any, role: str, zero_stage: int) -> None:
+    torch.manual_seed(2)
+    make(tmp_path, bench.prepared.vocab_size)
+    AutoTokenizer.from_pretrained(models.resolve("embedded:student")).save_pretrained(tmp_path)
+    student, teacher = ("embedded:student", str(tmp_path)) if role == "teacher" else (str(tmp_path), "embedded:teacher")
+    objective = Jsd(beta=0.3)
+    found = bench.loss_and_gradients(
+        scored_in_process(bench, teacher), objective, ranks=2, zero_stage=zero_stage, student=student, teacher=teacher
+    )
+    assert_equal(found, naive(bench.samples, objective, student, teacher, bench.prepared.vocab_size))
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_several_teachers_in_one_micro_batch(bench: Bench, zero_stage: int) -> None:
+    """The loss is a sum over samples, so what each teacher's samples give alone must add up to what they give together."""
+    teachers = {"maths": "embedded:teacher", "code": "embedded:student"}
+    objective = Jsd(beta=0.5, entry_clip=0.05)
+    shares = {"maths": bench.samples[::2], "code": bench.samples[1::2]}
+    payload: dict[int, Any] = {}
+    for name, model in teachers.items():
+        payload |= states_of(bench, model, shares[name], name)
+    student = "embedded:student"
+    found = bench.loss_and_gradients(
+        ray.put(payload), objective, ranks=2, zero_stage=zero_stage, student=student, teacher=teachers
+    )
+    parts = [naive(shares[n], objective, student, m, bench.prepared.vocab_size) for n, m in teachers.items()]
+    sizes = [len(shares[name]) / len(bench.samples) for name in teachers]  # naive() divides by its own number of samples
+    loss = sum(part[0] * size for part, size in zip(parts, sizes, strict=True))
+    gradients = {n: sum(part[1][n] * size for part, size in zip(parts, sizes, strict=True)) for n in parts[0][1]}
+    assert_equal(found, (loss, gradients))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_rank_without_samples_neither_hangs_nor_changes_the_loss(bench: Bench, zero_stage: int) -> None:
+    objective, one = Jsd(beta=0.0), bench.samples[:1]
+    payload = ray.put(states_of(bench, "embedded:teacher", one))
+    found = bench.loss_and_gradients(
+        payload, objective, ranks=2, zero_stage=zero_stage, student="embedded:student", teacher="embedded:teacher", samples=one
+    )
+    assert_equal(found, naive(one, objective, "embedded:student", "embedded:teacher", bench.prepared.vocab_size))
+
+
+def test_a_batch_of_empty_responses_has_no_loss_and_no_gradient(bench: Bench) -> None:
+    empty = [bench.samples[3]]
+    assert len(empty[0].response_ids) == 0
+    payload = ray.put(states_of(bench, "embedded:teacher", empty))
+    loss, gradients = bench.loss_and_gradients(
+        payload, Jsd(beta=0.3), ranks=2, zero_stage=2, student="embedded:student", teacher="embedded:teacher", samples=empty
+    )
+    assert loss == 0
+    assert all(not g.any() for g in gradients.values())
+
+
+def test_top_k_with_a_tail_converges_to_the_exact_loss(bench: Bench) -> None:
+    student, teacher = "embedded:student", "embedded:teacher"
+    exact = naive(bench.samples, Jsd(beta=0.0), student, teacher, bench.prepared.vocab_size)[0]
+    found = {}
+    for k in (1, 2, 8, 64, bench.prepared.vocab_size - 1):
+        payload = ray.put(states_of(bench, teacher, bench.samples, kind="top_k", top_k=k))
+        found[k] = bench.loss_and_gradients(
+            payload, TopKForwardKL(k=k), ranks=1, zero_stage=1, student=student, teacher=teacher
+        )[0]
+    short = {k: exact - loss for k, loss in found.items()}
+    print(f"exact {exact:.6f}; what top-k lacks of it, by K: {short}")
+    assert all(lacks > -1e-5 for lacks in short.values()), "a tail cannot raise the divergence"
+    assert sorted(short.values(), reverse=True) == pytest.approx(list(short.values()), abs=1e-5)
+    assert short[1] > 100 * abs(short[64])
+    assert abs(short[bench.prepared.vocab_size - 1]) < 1e-5
+
+
+def test_a_teacher_that_is_certain_gives_a_finite_loss(bench: Bench, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:teacher"), dtype=torch.float32)
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= 1000  # probability 1 in fp32: no mass is left for the tail
+    model.save_pretrained(tmp_path)
+    table = states_of(bench, str(tmp_path), bench.samples, kind="top_k", top_k=8)
+    assert max(float(t.logprobs[:, 1].max()) for t in table.values() if len(t.logprobs)) == 0.0
+    loss, gradients = bench.loss_and_gradients(
+        ray.put(table), TopKForwardKL(k=8), ranks=1, zero_stage=1, student="embedded:student", teacher="embedded:teacher"
+    )
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in gradients.values())

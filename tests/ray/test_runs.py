@@ -106,3 +106,38 @@ def test_checkpoints_come_when_asked_and_at_the_end(two_of_each: Path) -> None:
     assert sorted(p.name for p in (two_of_each / "checkpoints").iterdir()) == ["step_000002", "step_000003"]
     state = json.loads((two_of_each / "checkpoints/step_000003/run.json").read_text())
     assert state == {"step": 3, "samples_drawn": 48, "version": [0, 3], "running_mean": None}
+
+
+def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> None:
+    """Rows of two kinds, each with its teacher (one on each engine); only wrong answers are trained on; LoRA is synced."""
+    from renio_pipeline.tasks.arithmetic import Arithmetic
+
+    rows = [
+        {"id": r.id, "problem": r.problem, "answer": r.answer, "domain": "code" if i % 3 == 0 else "maths"}
+        for i, r in enumerate(Arithmetic().rows("train", 60))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "more.yaml"
+    config.write_text(
+        "teachers:\n"
+        "  maths: {model: 'embedded:teacher', type: torch, dtype: float32}\n"
+        "  code: {model: 'embedded:teacher', dtype: float32}\n"
+    )
+    folder = tmp_path / "run"
+    done = renio(
+        "train", "--config", "configs/demo.yaml", "--config", str(config), f"run_dir={folder}", *SHORT, *SMALL,
+        f"data={{path: {tmp_path}/rows.jsonl, fields: {{teacher: domain}}}}", "evaluate.problems=0", "filter=incorrect",
+        "objective={type: jsd, beta: 0.5}", "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter", "trainer.lr=0.003",
+        "pools.teachers={code: {cpus: 0.25}}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines, written = metrics(folder), responses(folder)
+    assert {r["verdict"] for r in written} == {"incorrect"}
+    assert [len([r for r in written if r["version"] == f"0.{i}"]) for i in range(3)] == [16, 16, 16]
+    assert len({r["sample_id"] for r in written}) == 48
+    domain = {row["id"]: row["domain"] for row in rows}
+    assert all(r["teacher"].startswith(f"{domain[r['row']]}/") for r in written)
+    assert {r["teacher"] for r in written} == {"maths/0", "code/0"}
+    assert all(line["filter/drawn"] > 16 and 0 < line["reward/accuracy"] < 1 for line in lines)
+    assert max(line["mismatch/logprob_abs_max"] for line in lines) < 1e-4
+    assert sorted(p.name for p in (folder / "checkpoints/step_000003").iterdir()) == ["adapter", "deepspeed", "run.json"]

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors import launch
-from actors.placement import engine_spec
+from actors.placement import teacher_spec
 from renio_pipeline import models
 from renio_pipeline.types import ScoreRequest, TopK
 from tests.ray.conftest import demo, kill, run
@@ -55,7 +55,7 @@ def scored(
     ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]
 ) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
     config, prepared = demo(f"teacher.model={padded_teacher}", f"temperature={TEMPERATURE}", f"objective.k={K}")
-    assert engine_spec(config, prepared, "teacher").vocab_size == len(prepared.tokenizer)
+    assert teacher_spec(config, prepared).vocab_size == len(prepared.tokenizer)
     pool = launch.start_teachers(config, prepared)
 
     async def go() -> Any:

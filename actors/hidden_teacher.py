@@ -1,0 +1,82 @@
+"""A teacher on vLLM that sends hidden states: for teachers of more than one GPU.
+
+vLLM's pooling runner returns the states after the final norm; the log-probabilities of the sampled tokens are made of them
+here, with the head read from the model's files, because the pooling runner does not load it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from actors.engine import EngineSpec, Request
+from actors.replica import VllmReplica
+from renio_pipeline.heads import load_head
+from renio_pipeline.scorer import to_numpy, token_logprobs
+from renio_pipeline.types import Hidden, ScoreRequest
+
+
+@dataclass(frozen=True)
+class _Projection:
+    temperature: float
+    vocab_size: int
+    top_k: int = 0
+
+
+class HiddenTeacher(VllmReplica):
+    """A Ray actor. Its weights never change."""
+
+    def __init__(self, spec: EngineSpec, name: str = "") -> None:
+        super().__init__(spec)
+        self._name, self._projection = name, _Projection(spec.temperature, spec.vocab_size)
+        head = load_head(spec.model, getattr(torch, spec.dtype))
+        self._head = head.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Hidden]]:
+        """Two results, so that the payload stays in the object store: see ``actors.teacher.Teacher.score``."""
+        from vllm import PoolingParams
+
+        # With a cached prefix vLLM would give the states of the rest alone.
+        params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)
+        asked = [r for r in requests if len(r.response_ids)]
+        futures = self._loop.submit([Request(_tokens(r), params) for r in asked])
+        outputs: list[Any] = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        found = {r.sample_id: _own(o.outputs.data, r) for r, o in zip(asked, outputs, strict=True)}
+        width = self._head.weight.shape[1]
+        none = torch.empty(0, width, dtype=getattr(torch, self._spec.dtype))
+        states = [found.get(r.sample_id, none) for r in requests]
+        payload = {
+            r.sample_id: Hidden(values=to_numpy(s), version=self._version, teacher=self._name)
+            for r, s in zip(requests, states, strict=True)
+        }
+        return await asyncio.to_thread(self._logprobs, states, requests), payload
+
+    @torch.no_grad()
+    def _logprobs(self, states: Sequence[torch.Tensor], requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        device = self._head.weight.device
+        targets = torch.as_tensor(np.concatenate([r.response_ids for r in requests])).long().to(device)
+        _, values = token_logprobs(torch.cat(list(states)).to(device), targets, self._head, self._projection)
+        return [part.cpu().numpy() for part in values[:, 0].split([len(r.response_ids) for r in requests])]
+
+
+def _tokens(request: ScoreRequest) -> list[int]:
+    """The last response token predicts nothing: its state is not asked for."""
+    ids: list[int] = request.prompt_ids.tolist() + request.response_ids.tolist()
+    return ids[:-1]
+
+
+def _own(states: torch.Tensor, request: ScoreRequest) -> torch.Tensor:
+    """The [T, H'] states that predict the response; a copy, because on a CPU vLLM gives a view of the whole step's.
+
+    Counted from the end: after a preemption in the middle of a chunked prefill vLLM returns the abandoned chunks in front.
+    """
+    if len(states) < request.tokens - 1:
+        raise RuntimeError(
+            f"vLLM returned {len(states)} states for the {request.tokens - 1} tokens of sample {request.sample_id}"
+        )
+    return states[len(states) - len(request.response_ids) :].clone()
