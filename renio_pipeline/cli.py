@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.schema import Sync
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _first(error: BaseException) -> BaseException:
+    notes = [*getattr(error, "__notes__", ())]
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+        notes += getattr(error, "__notes__", ())
+    error.__notes__ = notes
     return error
 
 
@@ -94,12 +98,10 @@ def _check(args: argparse.Namespace) -> int:
 def _check_offline(config: RunConfig) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     from actors.engine_options import check_engine_options
-    from renio_pipeline.preflight import not_here, prepare
+    from renio_pipeline.preflight import check_offline
 
     check_engine_options(config)
-    missing = not_here(config)
-    if not missing:
-        prepare(config)
+    missing = check_offline(config)
     demands = ", ".join(f"{name} {pool.replicas} x {pool.gpus:g} GPUs" for name, pool in _pools_of(config).items())
     print(f"configuration fine; it asks for {demands}")
     for name in missing:
@@ -182,6 +184,7 @@ def _eval(args: argparse.Namespace) -> int:
     from renio_pipeline.prompts import held_out_prompts
 
     config = load(args.config, args.overrides)
+    config = config.model_copy(update={"sync": Sync()})  # nothing is trained, so nothing is sent: no adapter either
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
     prepared = launch.prepare_locally(config)

@@ -80,6 +80,10 @@ def _teacher(c: RunConfig, name: str, teacher: schema.Teacher) -> None:
 
 
 def _lora(c: RunConfig) -> None:
+    dotted = next((t for t in c.trainer.lora.targets if "." in t), None) if c.trainer.lora else None
+    if dotted:
+        last = dotted.rpartition(".")[2]
+        raise ValueError(f"trainer.lora.targets: {dotted!r} is a path; give the module's last name, {last!r}")
     if c.trainer.lora is None:
         for given, key in ((c.sync.lora == "adapter", "sync.lora=adapter"), (c.checkpoint.merged, "checkpoint.merged")):
             if given:

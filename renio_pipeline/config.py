@@ -123,6 +123,18 @@ class RunConfig(Section):
             return "hidden"
         return "top_k" if self.teacher_top_k else "sampled"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pools_of_teachers(cls, values: Any) -> Any:
+        """What a teacher's own pool does not say, ``pools.teacher`` says."""
+        pools = values.get("pools") if isinstance(values, dict) else None
+        if not isinstance(pools, dict) or not isinstance(own := pools.get("teachers"), dict):
+            return values
+        shared = pools.get("teacher")
+        shared = shared if isinstance(shared, dict) else {}
+        inherited = {name: {**shared, **pool} if isinstance(pool, dict) else pool for name, pool in own.items()}
+        return {**values, "pools": {**pools, "teachers": inherited}}
+
     @model_validator(mode="after")
     def _combinations(self) -> RunConfig:
         check_combinations(self)
@@ -179,7 +191,7 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
 def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any]) -> None:
     """``weighting.type=uniform`` over a file's renio section leaves out the keys that only renio has; ``teachers`` over a
     file's ``teacher`` leaves that out."""
-    if "teachers" in overrides and "teacher" not in overrides:
+    if overrides.get("teachers") is not None and "teacher" not in overrides:
         base.pop("teacher", None)
     for name in ("method", "weighting", "objective"):
         given, section = overrides.get(name), base.get(name)

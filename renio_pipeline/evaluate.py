@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.pipeline import Generators
+from renio_pipeline.selection import judge_of
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Prompt
 
@@ -33,8 +34,8 @@ async def evaluate(
 ) -> Evaluation:
     """Write one response a problem and grade it; a response that is not finished counts as wrong."""
     rollouts = [r async for r in generators.generate(prompts, temperature)]
-    texts = tokenizer.batch_decode([r.token_ids for r in rollouts], skip_special_tokens=True)
-    verdicts = [task.verify(r.prompt.row, text) for r, text in zip(rollouts, texts, strict=True)]
+    judge = judge_of(task, tokenizer)
+    verdicts = [judge(r).verdict for r in rollouts]
     graded = [v for v in verdicts if v is not None]
     if not graded:
         raise ValueError("evaluate.problems: no held-out row has an answer that the task can verify")

@@ -12,7 +12,7 @@ import numpy as np
 
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.data import read_rows
+from renio_pipeline.data import TRAINING, read_rows
 from renio_pipeline.prompts import Encoder, check_lengths
 from renio_pipeline.schema import Opsd
 from renio_pipeline.tasks import Split, Task, make_task
@@ -72,9 +72,13 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
     thinking = False if isinstance(config.method, Opsd) else None
     prompt_ids, held_out_ids = encoder.encode(rows, thinking=thinking), encoder.encode(held_out, thinking=thinking)
-    teacher_ids = _privileged(config, encoder, rows) if config.privileged else prompt_ids
-    limit = min(student, *teachers.values(), key=lambda m: m.context)
+    _check_solutions(config, rows)
+    teacher_ids = prompt_ids
+    if config.privileged:
+        teacher_ids = encoder.encode(rows, privileged=True, thinking=True if isinstance(config.method, Opsd) else None)
     asked = [*prompt_ids, *held_out_ids, *teacher_ids]
+    _check_vocabulary(asked, [*rows, *held_out, *rows], tokenizer, vocab_size)
+    limit = min(student, *teachers.values(), key=lambda m: m.context)
     longest = check_lengths(asked, [*rows, *held_out, *rows], limit.context, config.max_response_tokens, limit.name)
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
@@ -119,25 +123,67 @@ def _where(config: RunConfig, row: Row) -> str:
     return f"{config.data.path}, line {row.line}" if row.line else f"row {row.id!r}"
 
 
-def _privileged(config: RunConfig, encoder: Encoder, rows: list[Row]) -> list[np.ndarray]:
-    """The prompts of a teacher that sees the reference solutions. Raises ConfigError for a row without one."""
-    without = next((row for row in rows if row.solution is None), None)
+def _check_solutions(config: RunConfig, rows: list[Row]) -> None:
+    """Raises ConfigError for a row without the solution that its teacher is shown."""
+    without = next((row for row in rows if row.solution is None), None) if config.privileged else None
     if without is not None:
         key = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
         raise ConfigError(
             f"data.path: {_where(config, without)} has no solution, which {key} shows the teacher "
             "(data.fields.solution names it)"
         )
-    return encoder.encode(rows, privileged=True, thinking=True if isinstance(config.method, Opsd) else None)
+
+
+def _check_vocabulary(asked: list[np.ndarray], rows: list[Row], tokenizer: Any, vocab_size: int) -> None:
+    """Raises ConfigError for a token that the smallest output head does not have: engines read past its end unnoticed."""
+    for ids, row in zip(asked, rows, strict=True):
+        if len(ids) and ids.max() >= vocab_size:
+            token = tokenizer.convert_ids_to_tokens(int(ids.max()))
+            raise ConfigError(
+                f"student, teacher.model: the prompt of row {row.id!r} has token {token!r}, id {ids.max()}, but the smaller of "
+                f"their output heads has {vocab_size} rows; choose a teacher whose vocabulary holds the student's"
+            )
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id >= vocab_size:
+        raise ConfigError(
+            f"student, teacher.model: the end token, id {tokenizer.eos_token_id}, lies outside of the {vocab_size} rows that "
+            "their output heads share, so that no response would ever end; choose another teacher"
+        )
 
 
 def _rows(config: RunConfig, task: Task, split: Split) -> list[Row]:
     data = config.data
     if split == "train":
-        return read_rows(data.path, data.fields) if data.path else task.rows(split, data.problems)
+        optional = (*TRAINING, "teacher") if config.teachers else TRAINING
+        return read_rows(data.path, data.fields, optional=optional) if data.path else task.rows(split, data.problems)
     if data.held_out_path:
-        return read_rows(data.held_out_path, data.fields, key="data.held_out_path")
+        return read_rows(data.held_out_path, data.fields, key="data.held_out_path", optional=("answer",))
     return task.rows(split, config.evaluate.problems)
+
+
+def check_offline(config: RunConfig) -> list[str]:
+    """Check what this machine can know of a configuration without a network, and return what it could not.
+
+    Raises:
+        ConfigError: as ``prepare`` does, of the models and files that are here.
+    """
+    unseen = not_here(config)
+    if not unseen:
+        prepare(config)
+        return ["the cluster"]
+    task = make_task(config.task)
+    if not any(what.startswith("data.path") for what in unseen):
+        rows = _rows(config, task, "train")
+        _check_filter(config, task, rows)
+        _check_routes(config, rows)
+        _check_solutions(config, rows)
+    if models.is_cached(config.student):
+        student = models.inspect(config.student, "student")
+        if config.trainer.lora is not None:
+            models.check_lora_targets(config.student, config.trainer.lora.targets)
+        for name in config.all_teachers:
+            if models.is_cached(config.teacher_model(name)):
+                _teacher(config, name, student, models.inspect)
+    return [*unseen, "prompt lengths, vocabulary and payload, which need all of them", "the cluster"]
 
 
 def not_here(config: RunConfig) -> list[str]:

@@ -77,6 +77,8 @@ class Run:
         finally:
             for sink in self.sinks:
                 sink.close()
+        if not raw:
+            self.progress.note(f"filter {config.filter} kept nothing in any step: the weights are what they were")
         outcome = self._outcome(evaluations, first, np.concatenate(raw) if raw else np.empty(0), verdicts)
         self.directory.write_result(outcome)
         return outcome

@@ -208,7 +208,7 @@ AnyPool = Pool | WeightingActor
 class Pools(Section):
     generator: Pool = Pool()
     teacher: Pool = Pool()
-    teachers: dict[str, Pool] = Field(default_factory=dict, description="of single ones of `teachers`, instead of `teacher`")
+    teachers: dict[str, Pool] = Field(default_factory=dict, description="of single `teachers`; the rest as in `teacher`")
     trainer: Pool = Pool()
     weighting: WeightingActor = WeightingActor()
 

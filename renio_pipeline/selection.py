@@ -31,7 +31,10 @@ Judge = Callable[[Rollout], Judged]
 def judge_of(task: Task, tokenizer: Any) -> Judge:
     def judge(rollout: Rollout) -> Judged:
         text = tokenizer.decode(rollout.token_ids, skip_special_tokens=True)
-        return Judged(rollout=rollout, text=text, verdict=task.verify(rollout.prompt.row, text))
+        verdict = task.verify(rollout.prompt.row, text)
+        if verdict is not None and rollout.stop_reason == "length":
+            verdict = "unfinished"  # it was cut: what stands last is not what it would have said last
+        return Judged(rollout=rollout, text=text, verdict=verdict)
 
     return judge
 

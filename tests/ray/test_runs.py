@@ -141,3 +141,10 @@ def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> 
     assert all(line["filter/drawn"] > 16 and 0 < line["reward/accuracy"] < 1 for line in lines)
     assert max(line["mismatch/logprob_abs_max"] for line in lines) < 1e-4
     assert sorted(p.name for p in (folder / "checkpoints/step_000003").iterdir()) == ["adapter", "deepspeed", "run.json"]
+
+
+def test_a_student_is_evaluated_although_its_run_would_sync_an_adapter() -> None:
+    done = renio("eval", "--config", "configs/demo.yaml", "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter",
+                 "evaluate.problems=16")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "of 16 held-out problems" in done.stdout

@@ -205,7 +205,13 @@ def test_an_offline_check_needs_no_cluster_no_network_and_no_weights(
     assert lines[0] == "configuration fine; it asks for generator 8 x 1 GPUs, teacher 4 x 1 GPUs, trainer 4 x 1 GPUs"
     assert lines[1:] == [
         f"not here, so not checked: {what}"
-        for what in ("student: Qwen/Qwen3-1.7B", "teacher.model: Qwen/Qwen3-8B", "data.path: openthoughts-maths.jsonl")
+        for what in (
+            "student: Qwen/Qwen3-1.7B",
+            "teacher.model: Qwen/Qwen3-8B",
+            "data.path: openthoughts-maths.jsonl",
+            "prompt lengths, vocabulary and payload, which need all of them",
+            "the cluster",
+        )
     ]
 
 
@@ -214,6 +220,21 @@ def test_an_offline_check_of_what_is_here_is_a_whole_one(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert cli.main(["check", "--offline", "--config", config]) == 0
-    assert "not checked" not in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1:] == ["not here, so not checked: the cluster"]
     assert "max_response_tokens" in fails(capsys, "check", "--offline", "--config", config, "max_response_tokens=500")
     assert "generator.engine.zz" in fails(capsys, "check", "--offline", "--config", config, "generator.engine.zz=1")
+
+
+def test_an_offline_check_looks_at_what_is_here_although_something_is_not(
+    capsys: pytest.CaptureFixture[str], no_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"problem": "1+1", "solution": "2", "Answer": "2"}\n{"problem": "2+2"}\n')
+    preset = ["check", "--offline", "--config", str(ROOT / "configs/paper/qwen3-1.7b-opsd.yaml")]
+    assert "rows.jsonl, line 2 has no solution" in fails(capsys, *preset, f"data={{path: {data}}}")
+    assert "task: 'nonsense' is not known" in fails(capsys, *preset, "task=nonsense")
+    assert "matches no linear module" in fails(
+        capsys, "check", "--offline", "--config", str(ROOT / "configs/paper/qwen3-1.7b-opd.yaml"), "student=embedded:student",
+        "trainer.lora.targets=[nope]",
+    )  # fmt: skip

@@ -150,3 +150,27 @@ def test_a_mapped_field_that_no_line_has_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.fields.answer: no line of .* has a field 'anwser'"):
         read_rows(str(path), {"problem": "q", "answer": "anwser"})
     assert read_rows(str(path), {"problem": "q", "answer": "result"})[0].answer == "2"
+
+
+@pytest.mark.parametrize("field", ["id", "problem", "answer", "solution", "teacher"])
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"problem": "1+1", field: "a\ud800b"}) + "\n")
+    with pytest.raises(ConfigError, match=f"line 1: field '{field}' holds half a surrogate pair"):
+        read_rows(str(path), {}, optional=("answer", "solution", "teacher"))
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"problem": "1+1", "answer": ' + "9" * 5000 + "}"], ids=["deep", "long"])
+def test_json_that_python_will_not_read_is_the_users_error(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ConfigError, match="line 1: "):
+        read_rows(str(path), {})
+
+
+def test_fields_that_are_not_asked_for_are_not_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"problem": "1+1", "answer": "2", "teacher": {"name": "x"}}\n')
+    assert read_rows(str(path), {"teacher": "nowhere"})[0].teacher is None
+    with pytest.raises(ConfigError, match="field 'teacher' must be text or a number, got dict"):
+        read_rows(str(path), {}, optional=("teacher",))

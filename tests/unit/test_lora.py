@@ -77,14 +77,17 @@ def test_merged_weights_are_the_plain_models_and_give_the_same_logits(targets: t
 def test_merging_is_done_in_fp32_and_cast_once() -> None:
     lm = factored(dtype=torch.bfloat16)
     parts = {name: p.detach().double() for name, p in lm.named_parameters()}
+    compared = 0
     for name, tensor in MergedSource(lm, LORA, dtype=torch.bfloat16):
         module = name.removesuffix(".weight")
         if f"{module}.base_layer.weight" in parts:
             w, a, b = (parts[f"{module}.{p}.weight"] for p in ("base_layer", "lora_A.default", "lora_B.default"))
+            compared += 1
             exact = w + 2.0 * b @ a
             nearest = exact.float().bfloat16()
             assert float((tensor == nearest).double().mean()) > 0.999, name  # ties may fall either way in fp32
             assert bool(((tensor.double() - exact).abs() <= 1.01 * (nearest.double() - exact).abs() + 1e-8).all()), name
+    assert compared == len(ALL) * lm.config.num_hidden_layers
 
 
 def test_in_bf16_an_adapter_carries_an_update_that_merged_weights_round_away() -> None:
@@ -93,7 +96,16 @@ def test_in_bf16_an_adapter_carries_an_update_that_merged_weights_round_away() -
     sent = dict(MergedSource(lm, LORA, dtype=torch.bfloat16))
     unchanged = sum(int((sent[name] == base[name]).sum()) for name in base)
     assert unchanged / sum(t.numel() for t in base.values()) > 0.99
-    assert all(bool(t.any()) for _, t in AdapterSource(lm, dtype=torch.bfloat16))
+    before = {name: t.clone() for name, t in AdapterSource(lm, dtype=torch.bfloat16)}
+    for name, p in lm.named_parameters():
+        if is_factor(name):
+            p.data += 2e-6 * torch.sign(p.data)  # a step as small as a learning rate, on factors near 1e-4
+    after = dict(AdapterSource(lm, dtype=torch.bfloat16))
+    assert len(after) == 2 * len(ALL) * lm.config.num_hidden_layers
+    changed = sum(int((after[name] != before[name]).sum()) for name in after)
+    assert changed / sum(t.numel() for t in after.values()) > 0.5
+    again = dict(MergedSource(lm, LORA, dtype=torch.bfloat16))
+    assert sum(int((again[name] != sent[name]).sum()) for name in sent) / sum(t.numel() for t in sent.values()) < 0.01
 
 
 def test_an_adapter_loads_in_stock_peft(tmp_path: Path) -> None:
@@ -147,6 +159,7 @@ def test_a_target_that_matches_nothing_is_told_which_modules_there_are() -> None
         ({"checkpoint": {"merged": True}}, "checkpoint.merged needs trainer.lora"),
         ({"trainer": {"lora": {"targets": []}}}, "trainer.lora.targets"),
         ({"trainer": {"lora": {"r": 0}}}, "trainer.lora.r"),
+        ({"trainer": {"lora": {"targets": ["self_attn.q_proj"]}}}, "give the module's last name, 'q_proj'"),
         ({"trainer": {"lora": {"rank": 8}}}, "trainer.lora.rank: unknown key"),
         ({"generator": {"engine": {"enable_lora": True}}}, "generator.engine.enable_lora is set by the pipeline itself"),
         ({"trainer": {"lora": {}}, "sync": {"lora": "adapter", "backend": "nccl"},

@@ -283,3 +283,10 @@ def test_the_students_prompt_is_plain_and_a_teacher_that_sees_the_solution_gets_
     assert special & set(chat.prompt_ids[0].tolist())
     assert not special & set(plain.prompt_ids[0].tolist())
     assert plain.teacher_ids[0].tolist() == chat.teacher_ids[0].tolist()
+
+
+def test_a_prompt_with_a_token_that_the_smaller_head_lacks_is_refused(variant: Variant) -> None:
+    teacher = variant("config.json", lambda values: values.update(vocab_size=20))
+    text = refusal(teacher={"model": teacher}, objective={"type": "sampled"})
+    assert "has token" in text
+    assert "the smaller of their output heads has 20 rows" in text

@@ -142,7 +142,8 @@ def test_teachers_that_cannot_work_are_refused(rows: Path, changes: dict[str, An
 
 
 def test_each_teacher_has_a_pool_of_its_own_size(rows: Path) -> None:
-    found = config(rows, pools={"teacher": {"replicas": 2}, "teachers": {"code": {"replicas": 3}}})
+    found = config(rows, pools={"teacher": {"replicas": 2, "gpus": 1, "cpus": 3}, "teachers": {"code": {"replicas": 3}}})
+    assert [(found.pool(f"teacher.{n}").gpus, found.pool(f"teacher.{n}").cpus) for n in ("maths", "code")] == [(1, 3)] * 2
     assert {name: found.pool(name).replicas for name in found.pool_names} == {
         "generator": 1, "teacher.maths": 2, "teacher.code": 3, "trainer": 1, "weighting": 1,
     }  # fmt: skip

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,7 +112,7 @@ def test_a_run_goes_on_after_a_skipped_step_and_its_line_says_so(tmp_path: Path,
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert ["loss" in line for line in lines] == [True, False, True]
     assert [line["filter/kept"] for line in lines] == pytest.approx([1 / 3, 0, 1 / 3])
-    assert [line["reward/accuracy"] for line in lines] == pytest.approx([1 / 3, 1, 1 / 3])
+    assert [line["reward/accuracy"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1 / 3])  # what was cut is never correct
     assert all(line.keys() - {"step"} <= METRICS.keys() for line in lines)
     assert [line.get("sync/version") for line in lines] == [1, None, 2]
     assert "step 2: filter incorrect kept 0 of 6 samples: the step is skipped" in run.progress.notes
@@ -171,3 +172,20 @@ def test_a_filter_needs_an_answer_in_every_row(tmp_path: Path) -> None:
     prepare(make_config(**shared))
     with pytest.raises(ConfigError, match=r"filter: correct needs verdicts, and .*rows.jsonl, line 3 has no answer"):
         prepare(make_config(**shared, filter="correct"))
+
+
+def test_a_response_that_was_cut_is_unfinished_whatever_stands_last(prepared: Prepared) -> None:
+    from renio_pipeline.selection import judge_of
+    from renio_pipeline.tasks import make_task
+    from renio_pipeline.types import Prompt, Row
+
+    ids = prepared.tokenizer("7;#12")["input_ids"]
+    for task in ("arithmetic", "plain"):
+        row = Row(id="0", problem="5+7", answer="12" if task == "arithmetic" else "7;#12")
+        prompt = Prompt(sample_id=0, row=row, student_ids=np.zeros(1, np.int32), teacher_ids=np.zeros(1, np.int32))
+        for stop_reason, verdict in (("stop", "correct"), ("length", "unfinished")):
+            rollout = Rollout(
+                prompt=prompt, token_ids=np.array(ids, np.int32), logprobs=np.zeros(len(ids), np.float32),
+                stop_reason=stop_reason, version=FIRST,
+            )  # fmt: skip
+            assert judge_of(make_task(task), prepared.tokenizer)(rollout).verdict == verdict
