@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from actors.rank_checkpoint import Restore
 from renio_pipeline.schema import Lora, Opsd, Trainer
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ class RankSpec:
     teacher_dtype: str = "float32"  # of that teacher
     adapter_sync: bool = False  # send the factors alone
     merged_checkpoint: bool = True  # write hf/, the whole model
+    restore: Restore | None = None  # go on from a checkpoint
+    incarnation: int = 0  # of the run: for the ledger
 
 
-def engine_config(trainer: Trainer, world_size: int) -> dict[str, Any]:
+def engine_config(trainer: Trainer, world_size: int, *, universal: bool = False) -> dict[str, Any]:
     """DeepSpeed's own configuration for a section of ours."""
     zero = dict(trainer.deepspeed.get("zero_optimization", {})) | {"stage": trainer.zero_stage}
     return {
@@ -47,6 +50,7 @@ def engine_config(trainer: Trainer, world_size: int) -> dict[str, Any]:
         "gradient_clipping": trainer.max_grad_norm,
         "bf16": {"enabled": trainer.dtype == "bfloat16"},
         "steps_per_print": 2**31,
+        **({"checkpoint": trainer.deepspeed.get("checkpoint", {}) | {"load_universal": True}} if universal else {}),
     }
 
 
@@ -68,7 +72,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         deepspeed.ops.__compatible_ops__ = {}
     torch.manual_seed(spec.seed)
     deepspeed.init_distributed("nccl" if spec.on_gpu else "gloo", auto_mpi_discovery=False)
-    config = engine_config(spec.trainer, world_size)
+    config = engine_config(spec.trainer, world_size, universal=spec.restore is not None and spec.restore.universal)
     # from_pretrained looks for this object, and holds it weakly: it must live until the model is loaded.
     zero_3 = HfDeepSpeedConfig(config) if spec.trainer.zero_stage == 3 else None
     lm = AutoModelForCausalLM.from_pretrained(spec.model, dtype=getattr(torch, spec.trainer.dtype))

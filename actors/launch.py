@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,15 +32,18 @@ from actors.placement import (
     teacher_spec,
 )
 from actors.pool import GeneratorPool, TeacherPool
+from actors.rank_checkpoint import Restore
 from actors.teacher import Teacher
 from actors.torch_teacher import TorchTeacher
 from actors.trainer_group import TrainerGroup
-from actors.training import TrainerRank
+from actors.training import CONTROL, TrainerRank
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.resume import ResumePoint
 from renio_pipeline.routing import RoutedTeachers
+from renio_pipeline.stopping import leave
 from renio_pipeline.weigher import Weighed, Weigher
 
 
@@ -67,7 +69,7 @@ def cluster(address: str | None) -> Iterator[Cluster]:
         **options,
     )
     # Ray has just put a handler of its own in place, which aborts: unwind instead, so that Ray is shut down.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, leave)
     try:
         yield Cluster(own=own)
     finally:
@@ -154,8 +156,12 @@ def _start_teacher(config: RunConfig, prepared: Prepared, name: str) -> TeacherP
     return TeacherPool(replicas, config, prepared.payload_token_bytes[name], vocab_size=prepared.vocab_size, name=name)
 
 
-def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = None) -> TrainerGroup:
-    """The ranks, packed on as few nodes as can be. Their models load with ``setup``."""
+def start_trainers(
+    config: RunConfig, prepared: Prepared, ledger: str | None = None, point: ResumePoint | None = None
+) -> TrainerGroup:
+    """The ranks, packed on as few nodes as can be. Their models, or ``point``'s checkpoint, load with ``setup``."""
+    point = point or ResumePoint()
+    restore = _restore(config, point)
     heads: dict[str, tuple[str, str]] = {}
     if config.payload_kind == "hidden":
         heads = {n: (models.resolve(config.teacher_model(n)), t.dtype) for n, t in config.all_teachers.items()}
@@ -164,6 +170,7 @@ def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = N
         on_gpu=bool(config.pools.trainer.gpus), heads=heads, follow=config.follow,
         teacher_dtype=config.teacher.dtype, adapter_sync=config.sync.lora == "adapter",
         merged_checkpoint=config.trainer.lora is None or config.checkpoint.merged,
+        restore=restore, incarnation=point.state.version.incarnation,
     )  # fmt: skip
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
@@ -173,16 +180,24 @@ def start_trainers(config: RunConfig, prepared: Prepared, ledger: str | None = N
         ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
         for i in range(world_size)
     ]
-    actor = ray.remote(TrainerRank)
+    actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank)
     ranks = [actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)]
-    return TrainerGroup(ranks, config, prepared.vocab_size, ledger)
+    return TrainerGroup(ranks, config, prepared.vocab_size, ledger, restore)
+
+
+def _restore(config: RunConfig, point: ResumePoint) -> Restore | None:
+    if point.folder is None:
+        return None
+    same = point.state.world_size == config.pools.trainer.replicas
+    return Restore(folder=str(point.folder), same_shape=same, universal=not same and config.trainer.zero_stage > 0)
 
 
 class WeightingStage:
     """The weighting actor as the loop sees it."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.actor = ray.remote(Weigher).options(**actor_options(config, "weighting")).remote(config.weighting)
+    def __init__(self, config: RunConfig, running_mean: float | None = None) -> None:
+        actor = ray.remote(Weigher).options(**actor_options(config, "weighting"))
+        self.actor = actor.remote(config.weighting, running_mean)
 
     async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
         weighed: Weighed = await self.actor.weigh.remote(student, teacher)
@@ -193,12 +208,12 @@ class WeightingStage:
         return mean
 
 
-async def start(config: RunConfig, prepared: Prepared) -> Stages:
-    """Start every pool, all at once, and wait until each can serve."""
+async def start(config: RunConfig, prepared: Prepared, point: ResumePoint | None = None) -> Stages:
+    """Start every pool, all at once, and wait until each can serve; go on from ``point``."""
     ledger = str((config.directory / "ledger").absolute())
     generators, teachers = start_generators(config, prepared), start_teachers(config, prepared)
-    weighting = WeightingStage(config)
-    trainers = start_trainers(config, prepared, ledger)
+    weighting = WeightingStage(config, point.state.running_mean if point else None)
+    trainers = start_trainers(config, prepared, ledger, point)
     await _all_see(config.directory.absolute(), trainers)
     await asyncio.gather(
         trainers.setup(), weighting.actor.ready.remote(),

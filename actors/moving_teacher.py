@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actors.deepspeed_engine import weight_source
 from actors.lora import merged, scale_of
+from actors.rank_checkpoint import size_of
 from actors.weight_source import ParameterMeta
 from renio_pipeline.full_vocabulary import Head
 from renio_pipeline.heads import logit_settings
 from renio_pipeline.schema import Lora
+
+if TYPE_CHECKING:
+    from actors.checkpoint_writer import Writer
 
 
 class Ema:
@@ -48,12 +52,22 @@ class Ema:
                 torch.distributed.broadcast(whole, src=owner)
             yield meta.name, whole.to(self._dtype)
 
-    def save(self, folder: str) -> None:
-        """This rank's share, as safetensors."""
+    def save(self, folder: str, writer: Writer) -> None:
+        """This rank's share, as safetensors, from a copy on the host."""
         from safetensors.torch import save_file
 
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_file({name: t.contiguous().cpu() for name, t in self._average.items()}, f"{folder}/rank_{self._rank}.safetensors")
+        path = f"{folder}/rank_{self._rank}.safetensors"
+        copied = {name: t.to("cpu", copy=True).contiguous() for name, t in self._average.items()}
+        writer.add(path, size_of(copied), lambda: save_file(copied, path))
+
+    def load(self, folder: str) -> None:
+        """This rank's share of what any number of ranks saved."""
+        from safetensors import safe_open
+
+        for path in sorted(Path(folder).glob("rank_*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in self._average.keys() & file.keys():
+                    self._average[name].copy_(file.get_tensor(name))
 
     def _owner(self, name: str) -> int:
         order = {meta.name: i for i, meta in enumerate(self.metadata())}

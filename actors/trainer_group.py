@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from actors.training import RankReport
+from actors.rank_checkpoint import Restore, WriteState
+from actors.training import CONTROL, RankReport
 from renio_pipeline.batching import plan
+from renio_pipeline.checkpointer import CheckpointError
 from renio_pipeline.config import RunConfig
 from renio_pipeline.pipeline import Publication, TrainReport
 from renio_pipeline.types import TrainBatch, Version
 
 
 class TrainerGroup:
-    def __init__(self, ranks: Sequence[Any], config: RunConfig, vocab_size: int, ledger: str | None) -> None:
+    def __init__(
+        self, ranks: Sequence[Any], config: RunConfig, vocab_size: int, ledger: str | None, restore: Restore | None = None
+    ) -> None:
         self.ranks = list(ranks)
         self.size = len(self.ranks)
-        self._config, self._vocab_size, self._ledger = config, vocab_size, ledger
+        self._config, self._vocab_size, self._ledger, self._restore = config, vocab_size, ledger, restore
+        self._teacher_follows = False
 
     async def setup(self) -> None:
-        """Load the model on every rank."""
+        """Load the model on every rank, or the checkpoint that the run goes on from."""
+        universal = self._restore.universal_folder if self._restore and self._restore.universal else None
+        if universal:
+            await self.ranks[0].make_universal.remote()
         address, port = await self.ranks[0].address.remote()
         await self._all("setup", address, port)
+        if universal:
+            shutil.rmtree(universal, ignore_errors=True)
 
     async def connect(self, generators: Sequence[Any]) -> None:
         """Tell the first rank whom to send weights to."""
@@ -65,15 +76,34 @@ class TrainerGroup:
     async def publish(self, version: Version) -> Publication:
         receipt = (await self._all("publish", version))[0]
         follow = self._config.follow
-        if follow and version.number % follow.refresh_every == 0:
+        # The first time always: of a run that goes on, teachers have the weights that they were loaded with.
+        if follow and (version.number % follow.refresh_every == 0 or not self._teacher_follows):
             await self._all("publish_teacher", version)
+            self._teacher_follows = True
         return Publication(
             version=version, bytes=receipt.bytes, publish_seconds=receipt.publish_seconds,
             receive_seconds=receipt.receive_seconds, seconds=receipt.seconds,
         )  # fmt: skip
 
     async def save(self, folder: str) -> None:
+        """Copy every rank's state to its host's memory and start to write it below ``folder``."""
         await self._all("save", folder)
+
+    async def written(self) -> None:
+        """Wait until no rank writes any more; training calls go on meanwhile. Raises CheckpointError if one could not."""
+        pause = 0.05
+        states = await self._write_states()
+        while not all(state.done for state in states):
+            await asyncio.sleep(pause)
+            pause = min(1.0, 2 * pause)
+            states = await self._write_states()
+        failures = [f"trainer rank {rank}: {state.failure}" for rank, state in enumerate(states) if state.failure]
+        if failures:
+            raise CheckpointError("; ".join(failures))
+
+    async def _write_states(self) -> list[WriteState]:
+        """Asked of a thread of its own on each rank: it answers in the middle of a step, and where a collective hangs."""
+        return list(await asyncio.gather(*(r.written.options(concurrency_group=CONTROL).remote() for r in self.ranks)))
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:
         return plan(batch.samples, self.size, self._config.trainer.micro_batch_tokens)

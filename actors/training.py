@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
 from actors.lora import AdapterSource, save_adapter
 from actors.moving_teacher import Ema, WithHead
@@ -22,8 +23,14 @@ from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:
+    from actors.checkpoint_writer import Writer
+    from actors.rank_checkpoint import WriteState
     from renio_pipeline.full_vocabulary import Head
     from renio_pipeline.types import Payload
+
+
+# The concurrency group of verbs that never wait: one thread beside the one thread of all else. Collectives stay on that one.
+CONTROL = "control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,7 @@ class TrainerRank:
         self._sender: Sender | None = None
         self._teacher_heads: dict[tuple[str, Version], Head] = {}
         self._ema: Ema | None = None
+        self._writer: Writer | None = None
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port, for the group's rendezvous."""
@@ -59,12 +67,19 @@ class TrainerRank:
         """This node's name, and whether a file of the driver is there."""
         return socket.gethostname(), Path(path).is_file()
 
+    def make_universal(self) -> None:
+        """Before any rank's setup: make the checkpoint that this group goes on from readable by its number of ranks."""
+        assert self._spec.restore is not None
+        rank_checkpoint.make_universal(self._spec.restore)
+
     def setup(self, address: str, port: int) -> None:
         os.environ |= {
             "RANK": str(self._rank), "WORLD_SIZE": str(self._world_size), "LOCAL_RANK": "0",
             "MASTER_ADDR": address, "MASTER_PORT": str(port),
         }  # fmt: skip
         self._engine = build(self._spec, self._world_size)
+        if self._spec.restore is not None:
+            rank_checkpoint.load(self._engine, self._spec.restore, self._rank, lora=self._spec.trainer.lora is not None)
         device = self._engine.device
         self._teacher_heads = {(n, Version(0, 0)): _load_head(*head, device) for n, head in self._spec.heads.items()}
 
@@ -94,6 +109,8 @@ class TrainerRank:
             source = self._ema = Ema(
                 self._lm, follow.decay, rank=self._rank, world_size=self._world_size, dtype=dtype, lora=self._spec.trainer.lora
             )
+            if self._spec.restore is not None:
+                self._ema.load(f"{self._spec.restore.folder}/ema")
         self._teacher_source = WithHead(source, self._lm)
         self._teacher_sender = make_sender("host", self._teacher_source, SyncClient(teachers, workers), rank=self._rank)
 
@@ -180,30 +197,43 @@ class TrainerRank:
             self._ema.update()
         if ledger is not None:
             with Path(ledger, f"rank_{self._rank}.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, "sample_ids": self._last_ids}) + "\n")
+                file.write(
+                    json.dumps({"step": step, "incarnation": self._spec.incarnation, "sample_ids": self._last_ids}) + "\n"
+                )
         return {"grad_norm": norm, "lr": lr, "busy_seconds": time.perf_counter() - started}
 
     def save(self, folder: str) -> None:
-        """Write DeepSpeed's state and a Hugging Face model (``hf/``) or adapter below ``folder``. Collective."""
-        lora = self._spec.trainer.lora
+        """Copy what ``folder`` is to hold to the host's memory, and start to write it. Collective; ``written`` says when it is
+        on the disk."""
+        from actors.checkpoint_writer import Writer
+
+        self._writer = writer = self._writer or Writer()
+        writer.begin()
+        lora, first = self._spec.trainer.lora, self._rank == 0
+        rank_checkpoint.use_writer(self._engine, writer)
         self._engine.save_checkpoint(
-            f"{folder}/deepspeed", tag="state", save_latest=False, exclude_frozen_parameters=lora is not None
+            f"{folder}/deepspeed", tag=rank_checkpoint.TAG, save_latest=False, exclude_frozen_parameters=lora is not None
         )
+        rank_checkpoint.save_random_state(folder, self._rank, writer)
         if self._ema is not None:
-            self._ema.save(f"{folder}/ema")
-        first = self._rank == 0
+            self._ema.save(f"{folder}/ema", writer)
         if lora is not None:
             factors = on_host(AdapterSource(self._lm, dtype=None), keep=first)
             if first:
-                save_adapter(factors, lora, self._spec.model, f"{folder}/adapter")
-        if not self._spec.merged_checkpoint:
-            return
-        state = on_host(weight_source(self._lm, lora, next(self._lm.parameters()).dtype), keep=first)
-        if first:
-            from transformers import AutoTokenizer
+                writer.add(
+                    f"{folder}/adapter",
+                    rank_checkpoint.size_of(factors),
+                    lambda: save_adapter(factors, lora, self._spec.model, f"{folder}/adapter"),
+                )
+        if self._spec.merged_checkpoint:
+            state = on_host(weight_source(self._lm, lora, next(self._lm.parameters()).dtype), keep=first)
+            if first:
+                rank_checkpoint.save_student(self._lm, state, self._spec.model, f"{folder}/hf", writer)
 
-            self._lm.save_pretrained(f"{folder}/hf", state_dict=state, safe_serialization=True)
-            AutoTokenizer.from_pretrained(self._spec.model).save_pretrained(f"{folder}/hf")
+    def written(self) -> WriteState:
+        """How far the files of the last ``save`` are. Returns at once."""
+        assert self._writer is not None, "save() comes first"
+        return self._writer.state()
 
     def state(self) -> dict[str, np.ndarray]:
         """The whole model in fp32, for tests and inspection. Collective."""

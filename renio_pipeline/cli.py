@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, parents=[common], help=text, description=text)
         command.set_defaults(run=function)
+        if name in ("train", "demo"):
+            command.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start if none")
         if name == "check":
             command.add_argument("--offline", action="store_true", help="without a network, a cluster, or the models' weights")
     make = commands.add_parser("make-demo-models", help="train the embedded teacher and student again (minutes)")
@@ -114,7 +116,7 @@ def _pools_of(config: RunConfig) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> int:
-    _run(load(args.config, args.overrides), args.address)
+    _run(load(args.config, args.overrides), args.address, resume=args.resume)
     return 0
 
 
@@ -124,42 +126,52 @@ def _demo(args: argparse.Namespace) -> int:
     config = load(args.config, args.overrides)
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: the demo compares accuracy before and after; set it to 500 or more")
-    found = faults(_run(config, args.address))
+    found = faults(_run(config, args.address, resume=args.resume))
     for fault in found:
         print(f"demo failed: {fault}", file=sys.stderr)
     return 1 if found else 0
 
 
-def _run(config: RunConfig, address: str | None) -> dict[str, Any]:
+def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, Any]:
     from actors import launch
     from renio_pipeline.metrics import JsonlSink, PrometheusSink
     from renio_pipeline.preflight import check_run_dir
     from renio_pipeline.progress import make_progress
+    from renio_pipeline.resume import ResumePoint, resume_point
     from renio_pipeline.run import Run
     from renio_pipeline.rundir import RunDirectory
+    from renio_pipeline.stopping import Stop
 
     if config.run_dir is not None:
-        check_run_dir(config)
+        check_run_dir(config, resume=resume)
+        if resume:
+            resume_point(config)  # so that what cannot go on is refused before Ray starts
     prepared = launch.prepare_locally(config)
     with launch.cluster(address) as found:
         config = launch.run_directory(config, found)
-        check_run_dir(config)
+        check_run_dir(config, resume=resume)
+        point = resume_point(config) if resume else ResumePoint()
         prepared = launch.check(config, prepared)
         control = launch.claim(config)
         endpoint = [PrometheusSink(config.name, config.metrics_port)] if config.metrics_port else []
-        directory = RunDirectory(config)
+        directory, stop = RunDirectory(config, point.state), Stop()
         with make_progress(config.steps) as progress:
-            progress.note(f"run {config.name} in {directory.path}: starting the engines")
+            begun = f", going on after step {point.state.step}" if point.folder else ""
+            progress.note(f"run {config.name} in {directory.path}{begun}: starting the engines")
 
             async def go() -> dict[str, Any]:
-                stages = await launch.start(config, prepared)
+                stages = await launch.start(config, prepared, point)
+                # Not from the signal's handler itself, which may have come in the middle of a line.
+                loop = asyncio.get_running_loop()
+                stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
                 run = Run(
                     config=config, prepared=prepared, stages=stages, directory=directory, progress=progress,
-                    sinks=[JsonlSink(directory.metrics), *endpoint],
+                    sinks=[JsonlSink(directory.metrics), *endpoint], start=point.state, stop=stop,
                 )  # fmt: skip
                 return await run.run()
 
             outcome = asyncio.run(go())
+            stop.disarm()
         del control
     _summarise(config, directory.path, outcome)
     return outcome
@@ -171,8 +183,8 @@ def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
     found = {step: Evaluation(**values) for step, values in outcome["evaluations"].items()}
     if found:
         print(f"\nheld-out accuracy, sampled at temperature {config.evaluate.temperature:g}, with its 95 % interval")
-        print(f"  before  {found[0]}")
-        print(f"  after   {found[config.steps]}")
+        print(f"  before  {found[min(found)]}")
+        print(f"  after   {found[max(found)]}")
     if outcome["auroc"] is not None:
         print(f"AUROC of the weights as a sign of an answer that is not correct: {outcome['auroc']:.3f}")
     print(f"run directory: {path}")

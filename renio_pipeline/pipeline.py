@@ -95,6 +95,8 @@ class Trainers(Protocol):
 
     async def save(self, folder: str) -> None: ...
 
+    async def written(self) -> None: ...
+
 
 @dataclass(kw_only=True)
 class Stages:

@@ -215,12 +215,15 @@ def _check_payload(config: RunConfig, payload_bytes: int) -> None:
         )
 
 
-def check_run_dir(config: RunConfig) -> None:
-    """Raises ConfigError if the run directory belongs to another run already."""
+def check_run_dir(config: RunConfig, *, resume: bool = False) -> None:
+    """Raises ConfigError if the run directory cannot be made, or belongs to a run already and this one does not ``resume``."""
     folder = config.directory
     key = "run_dir" if config.run_dir else "name"
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError(f"{key}: {folder} cannot be made: {parent} is not a folder that this user can write to")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name")
+    if folder.exists() and (not folder.is_dir() or (not resume and any(folder.iterdir()))):
+        raise ConfigError(
+            f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name, or go on with that "
+            "run by --resume"
+        )

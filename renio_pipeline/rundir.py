@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
+from renio_pipeline import checkpoint
+from renio_pipeline.checkpoint import THE_START, RunState, write_durably
 from renio_pipeline.config import RunConfig
+from renio_pipeline.evaluate import Evaluation
+from renio_pipeline.types import Verdict
+
+
+@dataclass(kw_only=True)
+class Past:
+    """What the run has done so far, as ``result.json`` will tell it."""
+
+    evaluations: dict[int, Evaluation] = field(default_factory=dict)
+    raw: list[np.ndarray] = field(default_factory=list)  # raw weights, [B] float32 a step
+    verdicts: list[Verdict | None] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)  # metrics of the first step that trained
 
 
 class RunDirectory:
@@ -18,40 +33,89 @@ class RunDirectory:
 
     config.yaml            resolved
     metrics.jsonl          a line a step
+    evaluations.jsonl      a line an evaluation
     samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict
     ledger/rank_*.jsonl    what each trainer rank trained on
-    checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json
+    resumes.jsonl          a line a resume: its incarnation, and the step it went on from
+    checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json; ``latest`` names the newest
     result.json            written at the end
+
+    Made for a run that goes on, it cuts back what the earlier incarnation did after ``state.step``. The ledger is never cut:
+    lines of an incarnation count up to the step that the next one went on from.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, state: RunState = THE_START) -> None:
         self.path = config.directory
-        for name in ("samples", "ledger", "checkpoints"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         resolved = OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
-        (self.path / "config.yaml").write_text(resolved, encoding="utf-8")
+        write_durably(self.path / "config.yaml", resolved)
+        for name in ("samples", "ledger", "checkpoints"):
+            (self.path / name).mkdir(exist_ok=True)
+        if state.version.incarnation:
+            self._go_on(state)
 
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
     def write_samples(self, step: int, records: Sequence[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (self.path / "samples" / f"step_{step:06d}.jsonl").write_text(lines, encoding="utf-8")
 
-    def begin_checkpoint(self, step: int) -> Path:
-        """An empty folder to write a checkpoint into; it does not count until ``commit_checkpoint``."""
-        folder = self.path / "checkpoints" / f".step_{step:06d}.partial"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder.absolute()
-
-    def commit_checkpoint(self, folder: Path, state: dict[str, Any]) -> Path:
-        """Make a written checkpoint count, in one rename."""
-        (folder / "run.json").write_text(json.dumps(state, indent=1))
-        final = folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
-        folder.rename(final)
-        return final
+    def write_evaluation(self, step: int, found: Evaluation) -> None:
+        _append(self.path / "evaluations.jsonl", {"step": step, **asdict(found)})
 
     def write_result(self, result: dict[str, Any]) -> None:
         (self.path / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+    def past(self) -> Past:
+        """What earlier incarnations did, up to where this one goes on; nothing for a run that starts."""
+        found = Past()
+        for line in complete_lines(self.path / "evaluations.jsonl"):
+            step = line.pop("step")
+            found.evaluations[step] = Evaluation(**line)
+        metrics = complete_lines(self.metrics)
+        found.first = next(({k: v for k, v in m.items() if k != "step"} for m in metrics if "loss" in m), {})
+        for path in sorted((self.path / "samples").glob("step_*.jsonl"), key=_step_of):
+            records = list(complete_lines(path))
+            found.raw.append(np.array([r["raw_weight"] for r in records], np.float32))
+            found.verdicts += [r["verdict"] for r in records]
+        return found
+
+    def _go_on(self, state: RunState) -> None:
+        _append(self.path / "resumes.jsonl", {"incarnation": state.version.incarnation, "from_step": state.step})
+        (self.path / "result.json").unlink(missing_ok=True)
+        for path in (self.metrics, self.path / "evaluations.jsonl"):
+            _keep_lines(path, lambda line: line["step"] <= state.step)
+        for path in (self.path / "ledger").glob("rank_*.jsonl"):
+            _keep_lines(path, lambda line: True)  # but for a line that a kill tore
+        for path in (self.path / "samples").glob("step_*.jsonl"):
+            if _step_of(path) > state.step or not state.step:
+                path.unlink()
+        checkpoint.cut_back(self.checkpoints, state.step)
+
+
+def _append(path: Path, values: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line; none if there is no file. A last line that was torn is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+def _keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    if path.exists():
+        write_durably(path, "".join(json.dumps(line) + "\n" for line in complete_lines(path) if wanted(line)))
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))

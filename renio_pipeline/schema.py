@@ -221,6 +221,8 @@ class Evaluate(Section):
 
 class Checkpoint(Section):
     every: NonNegativeInt = Field(0, description="steps between checkpoints; 0: after the last step only")
+    keep: PositiveInt = Field(3, description="how many of the newest ones to keep")
+    grace_seconds: NonNegativeFloat = Field(60.0, description="at SIGTERM: for the step under way and a last checkpoint")
     merged: bool = Field(False, description="with trainer.lora: write the merged model (hf/) beside the adapter")
 
 

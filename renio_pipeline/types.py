@@ -28,6 +28,9 @@ class Version(NamedTuple):
         return f"{self.incarnation}.{self.number}"
 
 
+FIRST_VERSION = Version(0, 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One problem of a task."""

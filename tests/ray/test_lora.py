@@ -81,6 +81,7 @@ def test_checkpoints_hold_an_adapter_that_peft_loads_and_the_merged_model(pair: 
 
     run(pair.trainers.train(TrainBatch(step=3, samples=tuple(pair.samples))))
     run(pair.trainers.save(str(tmp_path)))
+    run(pair.trainers.written())
     sample: TrainSample = pair.samples[0]
     ids = torch.tensor([[*sample.prompt_ids.tolist(), *sample.response_ids.tolist()]])
     plain = AutoModelForCausalLM.from_pretrained(models.resolve(pair.config.student), dtype=torch.float32)

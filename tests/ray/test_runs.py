@@ -103,9 +103,12 @@ def test_a_checkpoint_loads_in_transformers_and_in_vllm(two_of_each: Path) -> No
 
 
 def test_checkpoints_come_when_asked_and_at_the_end(two_of_each: Path) -> None:
-    assert sorted(p.name for p in (two_of_each / "checkpoints").iterdir()) == ["step_000002", "step_000003"]
+    assert sorted(p.name for p in (two_of_each / "checkpoints").iterdir()) == ["latest", "step_000002", "step_000003"]
     state = json.loads((two_of_each / "checkpoints/step_000003/run.json").read_text())
-    assert state == {"step": 3, "samples_drawn": 48, "version": [0, 3], "running_mean": None}
+    del state["files"]
+    assert state == {
+        "step": 3, "samples_drawn": 48, "version": [0, 3], "running_mean": None, "world_size": 2, "zero_stage": 2,
+    }  # fmt: skip
 
 
 def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> None:
@@ -140,7 +143,9 @@ def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> 
     assert {r["teacher"] for r in written} == {"maths/0", "code/0"}
     assert all(line["filter/drawn"] > 16 and 0 < line["reward/accuracy"] < 1 for line in lines)
     assert max(line["mismatch/logprob_abs_max"] for line in lines) < 1e-4
-    assert sorted(p.name for p in (folder / "checkpoints/step_000003").iterdir()) == ["adapter", "deepspeed", "run.json"]
+    assert sorted(p.name for p in (folder / "checkpoints/step_000003").iterdir()) == [
+        "adapter", "deepspeed", "random", "run.json",
+    ]  # fmt: skip
 
 
 def test_a_student_is_evaluated_although_its_run_would_sync_an_adapter() -> None:

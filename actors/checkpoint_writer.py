@@ -1,0 +1,148 @@
+"""Writes a rank's checkpoint while the rank trains on: copies on the host first, files by a thread of its own.
+
+    save(): collective ──> copies in host memory ──> the training thread goes on
+                                    │
+                                    └──> the writer's thread ──> files ──> disk
+
+The training thread touches no disk: one that fails there would leave the other ranks waiting in a collective.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import io
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+
+from actors.rank_checkpoint import WriteState
+
+# Left free, so that a checkpoint which does not fit fails alone: metrics, samples and ledgers lie on the same disk.
+RESERVE_BYTES = 16 * 2**20
+
+
+class Writer:
+    """Jobs for one thread, in order. After one failed, the rest of the same checkpoint is left out."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._jobs: list[Future[None]] = []
+        self._failed = False
+
+    def begin(self) -> None:
+        """A new checkpoint: forget the one before."""
+        assert self.state().done, "the checkpoint before is still being written"
+        self._jobs, self._failed = [], False
+
+    def add(self, path: str | Path, size: int, write: Callable[[], object]) -> None:
+        """Run ``write``, which makes ``path`` (a file or a folder) of about ``size`` bytes, and bring it to the disk."""
+        self._jobs.append(self._thread.submit(self._run, Path(path), size, write))
+
+    def state(self) -> WriteState:
+        if not all(job.done() for job in self._jobs):
+            return WriteState(done=False)
+        errors = [error for job in self._jobs if (error := job.exception())]
+        return WriteState(done=True, failure=f"{type(errors[0]).__name__}: {errors[0]}" if errors else None)
+
+    def _run(self, path: Path, size: int, write: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(path.parent).free
+            if free < size + RESERVE_BYTES:
+                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size} bytes to write, {free} free", str(path))
+            write()
+            _sync(path)
+        except BaseException:
+            self._failed = True
+            raise
+
+
+class WriterEngine(CheckpointEngine):
+    """DeepSpeed's files, through a Writer. Reading is immediate, and unpickles nothing but DeepSpeed's own few classes."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.name, self._writer = "WriterEngine", writer
+
+    def create(self, info: Any) -> None:
+        pass
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        pass  # the writer's thread makes them
+
+    def save(self, state_dict: Any, path: str) -> None:
+        copied, size = host_copy(state_dict)
+        self._writer.add(path, size, lambda: save_file(copied, path))
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        with torch.serialization.safe_globals(_deepspeed_classes()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+
+    def commit(self, info: Any) -> bool:
+        return True
+
+
+def save_file(value: Any, path: str) -> None:
+    """torch.save, which names the system's error: torch's own says of a full disk that a position was unexpected."""
+    with _Teller(io.FileIO(path, "wb")) as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError:
+            if file.error is None:
+                raise
+            raise file.error from None
+
+
+class _Teller(io.BufferedWriter):
+    """A file that remembers why a write failed."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def host_copy(value: Any) -> tuple[Any, int]:
+    """A copy in host memory that no later step changes, and the bytes of its tensors. Tensors that were one stay one."""
+    seen: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def of(part: Any) -> Any:
+        if isinstance(part, torch.Tensor):
+            key = (part.data_ptr(), part.shape, part.stride(), part.dtype)
+            if key not in seen or not part.numel():
+                seen[key] = part.detach().to("cpu", copy=True).contiguous()
+            return seen[key]
+        if isinstance(part, dict):
+            return {key: of(item) for key, item in part.items()}
+        if type(part) in (list, tuple):
+            return type(part)(of(item) for item in part)
+        return copy.deepcopy(part)
+
+    copied = of(value)
+    return copied, sum(t.numel() * t.element_size() for t in seen.values())
+
+
+def _deepspeed_classes() -> list[Any]:
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+
+
+def _sync(path: Path) -> None:
+    from renio_pipeline.checkpoint import sync_files, sync_folder
+
+    (sync_files if path.is_dir() else sync_folder)(path)

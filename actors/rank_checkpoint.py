@@ -1,0 +1,128 @@
+"""What a trainer rank keeps in a checkpoint, and how it goes on from one.
+
+deepspeed/state/       DeepSpeed's own files: weights, optimizer, schedule
+random/rank_*.pt       random states of Python, NumPy and torch
+ema/rank_*.safetensors the moving average that teaches, if one does
+hf/, adapter/          the student for transformers, peft and vLLM
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from deepspeed import DeepSpeedEngine
+
+    from actors.checkpoint_writer import Writer
+
+TAG = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restore:
+    """A checkpoint to go on from."""
+
+    folder: str
+    same_shape: bool  # as many ranks as wrote it
+    universal: bool = False  # on another number of ranks, and with sharded states: loaded through ``universal_folder``
+
+    @property
+    def universal_folder(self) -> str:
+        """A scratch folder beside the checkpoint, which every rank sees."""
+        folder = Path(self.folder)
+        return str(folder.with_name(f".{folder.name}.universal"))
+
+
+@dataclass(frozen=True, slots=True)
+class WriteState:
+    """How far a rank's checkpoint is."""
+
+    done: bool
+    failure: str | None = None
+
+
+def use_writer(engine: DeepSpeedEngine, writer: Writer) -> None:
+    """Let DeepSpeed write its checkpoints through ``writer``, and nothing past it."""
+    from actors.checkpoint_writer import WriterEngine
+
+    engine.checkpoint_engine = WriterEngine(writer)
+    engine._copy_recovery_script = lambda path: None  # it writes scripts, on the training thread
+
+
+def make_universal(restore: Restore) -> None:
+    """Turn DeepSpeed's shards into files by parameter, once, before any rank loads them. Needs no process group."""
+    import shutil
+
+    from deepspeed.checkpoint.ds_to_universal import main as convert
+
+    shutil.rmtree(restore.universal_folder, ignore_errors=True)
+    convert(
+        SimpleNamespace(
+            input_folder=f"{restore.folder}/deepspeed/{TAG}", output_folder=f"{restore.universal_folder}/{TAG}",
+            num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
+        )
+    )  # fmt: skip
+
+
+def load(engine: DeepSpeedEngine, restore: Restore, rank: int, *, lora: bool) -> None:
+    """Bring weights, optimizer, schedule and (on the same shape) random states to the checkpoint's. Collective."""
+    folder = restore.universal_folder if restore.universal else f"{restore.folder}/deepspeed"
+    # With LoRA the files lack the frozen weights, which are the student's own.
+    found, _ = engine.load_checkpoint(folder, tag=TAG, load_module_strict=not lora)
+    assert found is not None, f"{folder} has no state"
+    schedule = engine.lr_scheduler
+    rates = [base * f(schedule.last_epoch) for base, f in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate  # of this run's `steps`, which may be more than the checkpoint's run had
+    if restore.same_shape:
+        set_random_state(f"{restore.folder}/random/rank_{rank}.pt")
+
+
+def save_random_state(folder: str, rank: int, writer: Writer) -> None:
+    import torch
+
+    from actors.checkpoint_writer import host_copy, save_file
+
+    kind, keys, *rest = np.random.get_state()
+    numpy_state = [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    state = {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
+    copied, size = host_copy(state)
+    path = f"{folder}/random/rank_{rank}.pt"
+    writer.add(path, size, lambda: save_file(copied, path))
+
+
+def set_random_state(path: str) -> None:
+    import torch
+
+    state = torch.load(path, weights_only=True)
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_student(lm: Any, state: Mapping[str, torch.Tensor], model: str, folder: str, writer: Writer) -> None:
+    """``hf/``: the whole student, as transformers and vLLM load it."""
+    from transformers import AutoTokenizer
+
+    def write() -> None:
+        lm.save_pretrained(folder, state_dict=dict(state), safe_serialization=True)
+        AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+
+    writer.add(folder, size_of(state), write)
+
+
+def size_of(state: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of all tensors."""
+    return sum(t.numel() * t.element_size() for t in state.values())

@@ -1,0 +1,141 @@
+"""A run's checkpoints on the disk: written aside, then renamed; found again, whatever else lies there; pruned.
+
+    checkpoints/.step_000010.0.partial/   being written by incarnation 0
+    checkpoints/step_000010/              complete: run.json, which is written last, lists every file and its size
+    checkpoints/latest                    the name of the newest one; moves last
+
+Nothing here knows what the trainer writes into a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from renio_pipeline.types import FIRST_VERSION, Version
+
+_NAME = re.compile(r"step_(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What the driver must know to go on after ``step``; the trainer's ranks keep the rest beside it."""
+
+    step: int = 0
+    samples_drawn: int = 0  # the prompt cursor's position
+    version: Version = FIRST_VERSION
+    running_mean: float | None = None  # of the `ema` normaliser
+    world_size: int = 0  # trainer ranks that wrote it
+    zero_stage: int = 0
+
+
+THE_START = RunState()
+
+
+def begin(folder: Path, state: RunState) -> Path:
+    """An empty folder to write a checkpoint into; it does not count until ``commit``."""
+    partial = folder / f".step_{state.step:06d}.{state.version.incarnation}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial.absolute()
+
+
+def commit(partial: Path, state: RunState) -> Path:
+    """Make a written folder count, in one rename. Raises OSError."""
+    final = partial.parent / f"step_{state.step:06d}"
+    files = {str(path.relative_to(partial)): path.stat().st_size for path in sorted(partial.rglob("*")) if path.is_file()}
+    write_durably(partial / "run.json", json.dumps(asdict(state) | {"files": files}, indent=1))
+    shutil.rmtree(final, ignore_errors=True)  # only an incomplete one can lie there
+    partial.rename(final)
+    sync_folder(final.parent)
+    return final
+
+
+def newest(folder: Path) -> tuple[Path, RunState] | None:
+    """The complete checkpoint of the highest step, whether or not ``latest`` names it already."""
+    return next(((path, state) for path in reversed(_numbered(folder)) if (state := read(path))), None)
+
+
+def read(path: Path) -> RunState | None:
+    """A checkpoint's state, or None unless it is complete: every file that was written is there, in its size."""
+    try:
+        values = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        files = values.pop("files")
+        whole = all((path / name).stat().st_size == size for name, size in files.items())
+        state = RunState(**values | {"version": Version(*values["version"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return state if whole and path.name == f"step_{state.step:06d}" else None
+
+
+def prune(folder: Path, keep: int) -> list[Path]:
+    """Name the newest complete checkpoint in ``latest``, then delete all but the newest ``keep``. Returns what went.
+
+    Raises OSError: then ``latest`` names a checkpoint that is still there.
+    """
+    complete = [path for path in _numbered(folder) if read(path)]
+    if complete:
+        write_durably(folder / "latest", complete[-1].name + "\n")
+    old = complete[:-keep]
+    for path in old:
+        discard(path)
+    return old
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Delete what a run that goes on after ``step`` will write again, and what was never finished. Foreign files stay."""
+    for path in [*folder.glob(".step_*.partial"), *folder.glob(".step_*.universal")]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in _numbered(folder):
+        if step < int(path.name.removeprefix("step_")):
+            discard(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a checkpoint. It stops counting before its first file goes."""
+    dying = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(dying, ignore_errors=True)
+    path.rename(dying)
+    shutil.rmtree(dying, ignore_errors=True)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace a file in one go, and on the disk before this returns: a reader sees the old text or the new."""
+    aside = path.with_name(f".{path.name}.aside")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_files(folder: Path) -> None:
+    """Bring everything below a folder to the disk."""
+    for path in folder.rglob("*"):
+        sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring one folder's entries, or one file's bytes, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Folders with a checkpoint's name, in the order of their steps."""
+    return sorted(_matching(folder), key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _matching(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from (path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink())

@@ -1,0 +1,66 @@
+"""Checkpoints while the run goes on: the step waits for a copy in memory, a task of the driver for the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from renio_pipeline.checkpoint import RunState, begin, commit, prune
+
+
+class CheckpointError(RuntimeError):
+    """Ranks could not write their files. The text says which, and why. It fails the checkpoint, not the run."""
+
+
+class Saves(Protocol):
+    """The part of the trainers that checkpoints need."""
+
+    async def save(self, folder: str) -> None:
+        """Copy every rank's state to its host's memory and start to write it below ``folder``."""
+        ...
+
+    async def written(self) -> None:
+        """Wait until no rank writes any more. Raises CheckpointError if one could not."""
+        ...
+
+
+class Checkpointer:
+    """Usage: ``await save(state)`` after a step, ``await finish()`` at the end. One checkpoint is written at a time."""
+
+    def __init__(self, folder: Path, trainers: Saves, *, keep: int, note: Callable[[str], None]) -> None:
+        self._folder, self._trainers, self._keep, self._note = folder, trainers, keep, note
+        self._writing: asyncio.Task[None] | None = None
+
+    async def save(self, state: RunState) -> None:
+        """Return as soon as training may change the weights again; waits for an earlier checkpoint's files first."""
+        await self.finish()
+        try:
+            partial = begin(self._folder, state)
+        except OSError as error:
+            self._note(f"checkpoint at step {state.step} failed: {error}")
+            return
+        await self._trainers.save(str(partial))
+        self._writing = asyncio.create_task(self._complete(partial, state))
+
+    async def finish(self) -> None:
+        """Wait until the checkpoint under way counts, or has failed."""
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+
+    async def _complete(self, partial: Path, state: RunState) -> None:
+        try:
+            await self._trainers.written()
+            final = await asyncio.to_thread(commit, partial, state)
+        except (CheckpointError, OSError) as error:
+            await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
+            self._note(f"checkpoint at step {state.step} failed: {error}")
+            return
+        self._note(f"checkpoint {final}")
+        try:
+            await asyncio.to_thread(prune, self._folder, self._keep)
+        except OSError as error:
+            self._note(f"checkpoints older than {final} could not be deleted: {error}")

@@ -1,0 +1,83 @@
+"""Whether, and from where, a run goes on: its directory against the configuration that it is given now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline import checkpoint
+from renio_pipeline.checkpoint import THE_START, RunState
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.rundir import complete_lines
+from renio_pipeline.types import Version
+
+# What may change when a run goes on: how far, on what, and what is looked at. All else is the mathematics.
+FREE = (
+    "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync",
+    "generator.engine", "generator.tensor_parallel", "generator.separate_process",
+    "trainer.micro_batch_tokens", "trainer.gradient_checkpointing",
+)  # fmt: skip
+FREE_OF_TEACHERS = ("engine", "tensor_parallel", "separate_process", "attention", "max_batch_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """Where a run begins: at the start, or after a checkpoint, as an incarnation that no version was made by yet."""
+
+    state: RunState = THE_START
+    folder: Path | None = None  # the checkpoint; None: from the start
+
+
+def resume_point(config: RunConfig) -> ResumePoint:
+    """Where ``config``'s run goes on; the start, if there is no complete checkpoint or not even a directory.
+
+    Raises:
+        ConfigError: the directory is another run's, or the run has done all its steps.
+    """
+    path = config.directory
+    if not (path / "config.yaml").is_file():
+        if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+            key = "run_dir" if config.run_dir else "name"
+            raise ConfigError(
+                f"{key}: {path} is not a run's directory (it has no config.yaml), so nothing there can be resumed"
+            )
+        return ResumePoint()
+    check_same_run(load(path / "config.yaml"), config)
+    folder, state = checkpoint.newest(path / "checkpoints") or (None, THE_START)
+    if state.step > config.steps or (state.step == config.steps and (path / "result.json").is_file()):
+        raise ConfigError(
+            f"steps: {config.steps} is no more than the {state.step} that the run in {path} has done; raise steps"
+        )
+    earlier = [int(line["incarnation"]) for line in complete_lines(path / "resumes.jsonl")]
+    incarnation = max([state.version.incarnation, *earlier]) + 1
+    state = replace(state, version=Version(incarnation, state.version.number))
+    return ResumePoint(state=state, folder=folder.absolute() if folder else None)
+
+
+def check_same_run(was: RunConfig, now: RunConfig) -> None:
+    """Raises ConfigError, one line a key, for differences that would change the mathematics in the middle of a run."""
+    old, new = dict(_leaves(was.model_dump(mode="json"))), dict(_leaves(now.model_dump(mode="json")))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _free(key)]
+    if changed:
+        lines = [f"  {key}: the run has {old.get(key)!r}, given is {new.get(key)!r}" for key in changed]
+        raise ConfigError(
+            f"--resume: {now.directory} was made with another configuration:\n" + "\n".join(lines) + "\n"
+            "give the run's own values (its config.yaml has them), or choose another run_dir for a new run"
+        )
+
+
+def _free(key: str) -> bool:
+    parts = key.split(".")
+    if parts[0] in ("teacher", "teachers"):
+        return parts[1 if parts[0] == "teacher" else 2 :][:1] in ([name] for name in FREE_OF_TEACHERS)
+    return any(parts[: len(free)] == free for free in (name.split(".") for name in FREE))
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
