@@ -33,6 +33,8 @@ class RankSpec:
     merged_checkpoint: bool = True  # write hf/, the whole model
     restore: Restore | None = None  # go on from a checkpoint
     incarnation: int = 0  # of the run: for the ledger
+    transfer_seconds: float = 1800.0  # that each receiver of a weight sync has
+    kept_heads: int = 2  # versions of a following teacher's head, for payloads that are trained on later
 
 
 def engine_config(trainer: Trainer, world_size: int, *, universal: bool = False) -> dict[str, Any]:

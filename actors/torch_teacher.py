@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
+
+if TYPE_CHECKING:
+    from actors.weight_sync import HostCopy
 
 
 class TorchTeacher:
@@ -23,6 +27,10 @@ class TorchTeacher:
         """How many workers receive weights."""
         return 1
 
+    def ping(self) -> int:
+        """This process's id: called in a concurrency group of its own, at once, whatever is being scored."""
+        return os.getpid()
+
     def busy_seconds(self) -> float:
         return self._busy_seconds
 
@@ -34,23 +42,24 @@ class TorchTeacher:
         finally:
             self._busy_seconds += time.perf_counter() - started
 
+    def abandon(self) -> None:
+        """Nobody waits for what was asked. It does one thing at a time, so whatever that was has ended."""
+
     def weight_version(self) -> str:
         return str(self._scorer.version)
 
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """The host backend needs no rendezvous."""
-
     def start_weight_update(self) -> None:
+        """An earlier update that was not finished is forgotten."""
         self._missing = {name for name, _ in self._scorer.model.named_parameters()}
 
     def update_weights(self, update_info: dict[str, Any]) -> float:
-        """Load one chunk. Returns the seconds of fetching it."""
+        """Load one chunk. Returns the seconds of fetching it. Raises TimeoutError if it did not come in time."""
         import ray
 
         from actors.wire import tensors
 
         started = time.perf_counter()
-        array = ray.get(update_info["ref"])
+        array = ray.get(update_info["ref"], timeout=update_info["seconds"])
         fetched = time.perf_counter() - started
         self._scorer.load(tensors(update_info, array))
         self._missing -= set(update_info["names"])
@@ -61,3 +70,12 @@ class TorchTeacher:
         if self._missing:
             raise RuntimeError(f"the weight update did not reach {sorted(self._missing)[:5]}")
         self._scorer.version = Version(*version)
+
+    def load_copy(self, copy: HostCopy) -> None:
+        """Bring a newcomer to what the others were sent last: see ``actors.replica.VllmReplica.load_copy``."""
+        if copy.kind != "weights":
+            raise ValueError("an adapter alone does not make this teacher's weights")
+        self.start_weight_update()
+        for chunk in copy.chunks:
+            self.update_weights(chunk)
+        self.finish_weight_update(copy.version)

@@ -17,7 +17,8 @@ from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
 from actors.lora import AdapterSource, save_adapter
 from actors.moving_teacher import Ema, WithHead
-from actors.weight_sync import AdapterSender, Sender, SyncClient, SyncReceipt, make_sender
+from actors.sync_client import SyncClient
+from actors.weight_sync import AdapterSender, Sender, SyncReceipt, make_sender
 from renio_pipeline.pipeline import NonFiniteError
 from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
@@ -51,6 +52,7 @@ class TrainerRank:
     def __init__(self, spec: RankSpec, rank: int, world_size: int) -> None:
         self._spec, self._rank, self._world_size = spec, rank, world_size
         self._sender: Sender | None = None
+        self._teacher_source: WithHead | None = None
         self._teacher_heads: dict[tuple[str, Version], Head] = {}
         self._ema: Ema | None = None
         self._writer: Writer | None = None
@@ -62,6 +64,10 @@ class TrainerRank:
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def ping(self) -> int:
+        """This process, which is alive. In the concurrency group ``CONTROL``."""
+        return os.getpid()
 
     def sees(self, path: str) -> tuple[str, bool]:
         """This node's name, and whether a file of the driver is there."""
@@ -88,41 +94,58 @@ class TrainerRank:
         return self._engine.module.lm
 
     def connect(self, engines: list[Any], workers: list[int], dtype: str, backend: str, address: str, port: int) -> None:
-        """Make the weight sender. Called again whenever the generators change."""
+        """Make the weight sender, in place of the former one. Called again whenever the generators change.
+
+        All but ``nccl`` and ``ipc`` ask nothing of the generators. ``nccl`` needs a fresh port each time.
+
+        Raises:
+            TransferFailed: generators did not come to the rendezvous; on the first rank.
+        """
         import torch
 
-        client, sent_as = SyncClient(engines, workers), getattr(torch, dtype)
+        if self._sender is not None:
+            self._sender.close()
+        client, sent_as = SyncClient(engines, workers, seconds=self._spec.transfer_seconds), getattr(torch, dtype)
         if self._spec.adapter_sync:
             self._sender = AdapterSender(AdapterSource(self._lm, dtype=sent_as), client, rank=self._rank)
-            return
-        source = weight_source(self._lm, self._spec.trainer.lora, sent_as)
-        self._sender = make_sender(backend, source, client, rank=self._rank, address=address, port=port)
+        else:
+            source = weight_source(self._lm, self._spec.trainer.lora, sent_as)
+            self._sender = make_sender(backend, source, client, rank=self._rank, address=address, port=port)
+        self._sender.open()
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
-        """Make the sender of a teacher that follows the student."""
+        """Make the sender of a teacher that follows the student. Called again whenever the teachers change."""
+        if self._teacher_source is None:  # once: an average must not begin anew
+            self._teacher_source = WithHead(self._followed(), self._lm)
+        client = SyncClient(teachers, workers, seconds=self._spec.transfer_seconds)
+        self._teacher_sender = make_sender("host", self._teacher_source, client, rank=self._rank)
+
+    def _followed(self) -> Any:
+        """The source of that teacher's weights: the student's, or their average."""
         import torch
 
         follow, dtype = self._spec.follow, getattr(torch, self._spec.teacher_dtype)
         assert follow is not None
-        source: Any = weight_source(self._lm, self._spec.trainer.lora, dtype)
-        if follow.teacher == "ema":
-            source = self._ema = Ema(
-                self._lm, follow.decay, rank=self._rank, world_size=self._world_size, dtype=dtype, lora=self._spec.trainer.lora
-            )
-            if self._spec.restore is not None:
-                self._ema.load(f"{self._spec.restore.folder}/ema")
-        self._teacher_source = WithHead(source, self._lm)
-        self._teacher_sender = make_sender("host", self._teacher_source, SyncClient(teachers, workers), rank=self._rank)
+        if follow.teacher != "ema":
+            return weight_source(self._lm, self._spec.trainer.lora, dtype)
+        self._ema = Ema(
+            self._lm, follow.decay, rank=self._rank, world_size=self._world_size, dtype=dtype, lora=self._spec.trainer.lora
+        )
+        if self._spec.restore is not None:
+            self._ema.load(f"{self._spec.restore.folder}/ema")
+        return self._ema
 
     def publish_teacher(self, version: Version) -> SyncReceipt:
         """Bring every teacher to the student's weights, or to their average. Collective."""
+        assert self._teacher_source is not None, "connect_teacher() comes first"
         receipt = self._teacher_sender.send(version)
-        # Strictly on-policy, every payload of an older version has been trained on by now.
-        self._teacher_heads = {("", version): self._teacher_source.head}
+        # A payload that is trained on later may be of an older version, as old as the staleness bound allows.
+        heads = {**self._teacher_heads, ("", version): self._teacher_source.head}
+        self._teacher_heads = {key: heads[key] for key in list(heads)[-self._spec.kept_heads :]}
         return receipt
 
     def publish(self, version: Version) -> SyncReceipt:
-        """Bring every generator to this rank's weights. Collective."""
+        """Bring every generator to this rank's weights. Collective: see ``Sender.send``."""
         assert self._sender is not None, "connect() comes first"
         return self._sender.send(version)
 

@@ -7,6 +7,11 @@ Importing this module in a worker also registers the ``host`` backend of vLLM's 
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker, shared_memory
 from typing import Any
@@ -19,12 +24,18 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
+from actors.background import on_thread
+from actors.weight_receiver import TransferAborted
 from actors.wire import tensors
 from renio_pipeline.schema import Lora
+
+WATCH_SECONDS = 0.1  # between two looks whether a transfer goes on
 
 
 class RenioWorker:
     """Methods that vLLM mixes into its workers. They use the worker's own attributes alone."""
+
+    weight_transfer_engine: Any  # vLLM's
 
     def renio_configure(self, temperature: float, vocab_size: int) -> None:
         """Make every log-probability that of ``softmax(logits[:vocab_size] / temperature)``.
@@ -45,6 +56,40 @@ class RenioWorker:
         load_adapter(self.model_runner.lora_manager, tensors(chunk, source), Lora(**lora), self.device)  # type: ignore[attr-defined]
         del source, block
 
+    def renio_join(self, init_info: dict[str, Any], file: str) -> None:
+        """``init_weight_transfer_engine`` with an engine of its own for each group: the former one is left.
+
+        Raises:
+            TransferAborted: ``file`` was removed. A rendezvous cannot be stopped, so it is left behind on its thread.
+        """
+        self.weight_transfer_engine.shutdown()
+        config: Any = self.vllm_config  # type: ignore[attr-defined]
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        fresh = WeightTransferEngineFactory.create_engine(config.weight_transfer_config, config, self.device, model)  # type: ignore[attr-defined]
+        joined = on_thread(_join, fresh, init_info)
+        while not wait([joined], WATCH_SECONDS).done:
+            if not os.path.exists(file):
+                joined.add_done_callback(lambda _: fresh.shutdown())  # the others may still come
+                raise TransferAborted("the rendezvous was called off")
+        joined.result()
+        self.weight_transfer_engine = fresh
+
+    def renio_start_update(self) -> None:
+        """``start_weight_update``, also after an update that was not finished."""
+        if _forget_update(self.model_runner.get_model()):  # type: ignore[attr-defined]
+            self._weight_update_active = True  # one that failed is no longer open
+            self.finish_weight_update()  # type: ignore[attr-defined]
+        self.start_weight_update()  # type: ignore[attr-defined]
+
+    def renio_receive(self, update_info: dict[str, Any], file: str) -> None:
+        """``update_weights`` from a group whose members wait for each other, for as long as ``file`` is there.
+
+        Raises:
+            TransferAborted: it was removed. What the model was given since may be anything.
+        """
+        with _watched(file, self.weight_transfer_engine.shutdown):
+            self.update_weights(update_info)  # type: ignore[attr-defined]
+
     def renio_verify_loaded(self) -> None:
         """Raise RuntimeError if an update left a layer without its new weights: vLLM itself only logs that."""
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
@@ -62,6 +107,48 @@ class RenioWorker:
         head = getattr(model, "lm_head", None)
         if head is not None and _is_tied(model, head):
             head.quant_method.process_weights_after_loading(head)
+
+
+def _join(engine: Any, init_info: dict[str, Any]) -> None:
+    if engine.device.type != "cpu":
+        torch.accelerator.set_device_index(engine.device)  # a new thread has the first one
+    engine.init_transfer_engine(engine.parse_init_info(init_info))
+
+
+@contextmanager
+def _watched(file: str, abort: Callable[[], None]) -> Iterator[None]:
+    """Call ``abort`` when the file is removed while the block runs; the block then raises TransferAborted.
+
+    An aborted communicator may raise anything, or say nothing and leave memory as it was.
+    """
+    over, aborted = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if not os.path.exists(file):
+                aborted.set()
+                abort()
+                return
+
+    watching = on_thread(watch)
+    try:
+        yield
+    finally:
+        over.set()
+        watching.result()
+        if aborted.is_set():
+            raise TransferAborted("the transfer was called off")
+
+
+def _forget_update(model: torch.nn.Module) -> bool:
+    """Drop what an unfinished update left in the layers; whether there was one. To finish it then changes no weights.
+
+    A layer would count what it had as a part of the next update.
+    """
+    infos = [info for info in map(get_layerwise_info, model.modules()) if info.can_load()]
+    for info in infos:
+        info.loaded_weights, info.load_numel = [], 0
+    return bool(infos)
 
 
 def _is_tied(model: Any, head: Any) -> bool:
@@ -107,10 +194,10 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
     update_info_cls = HostUpdateInfo
 
     def init_transfer_engine(self, init_info: HostInitInfo) -> None:
-        self._held: list[Any] = []
+        """Nobody calls it."""
 
     def start_weight_update(self) -> None:
-        self._held = []
+        self._held: list[Any] = []
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HostUpdateInfo) -> None:

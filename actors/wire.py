@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
+FETCH_SECONDS = 1800.0  # for a receiver to have a chunk, where nobody says otherwise
 
-def put(chunk: dict[str, Any]) -> dict[str, Any]:
-    """Publish a chunk: its array goes to the object store, and a reference takes its place."""
+
+def put(chunk: dict[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
+    """Publish a chunk: its array goes to the object store, and a reference takes its place.
+
+    A receiver that does not have the array within ``seconds`` gives up: its owner may hang.
+    """
     import ray
 
-    return {key: value for key, value in chunk.items() if key != "array"} | {"ref": ray.put(chunk["array"])}
+    layout = {key: value for key, value in chunk.items() if key != "array"}
+    return layout | {"ref": ray.put(chunk["array"]), "seconds": seconds}
 
 
 def pack_chunks(pairs: Any, chunk_bytes: int) -> Iterator[dict[str, Any]]:

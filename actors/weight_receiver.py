@@ -1,0 +1,85 @@
+"""A receiver's side of a weight sync, before its engine's own load: host memory, and waiting that can be called off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class TransferAborted(RuntimeError):
+    """A member of a transfer group was told not to wait for the others any longer: it is not the one that failed."""
+
+
+class Waiting:
+    """Verbs in which an engine's workers wait for the other members of a transfer group, which may never come.
+
+    A worker may be a process of its own, which answers nothing while it waits. So it watches a file, and waits for as long
+    as the file is there.
+    """
+
+    def __init__(self) -> None:
+        self._files: set[Path] = set()
+
+    @contextlib.contextmanager
+    def for_others(self) -> Iterator[str]:
+        """The file to watch in this block. Raises TransferAborted if ``abort`` was called meanwhile."""
+        handle, name = tempfile.mkstemp(prefix="renio-transfer-")
+        os.close(handle)
+        file = Path(name)
+        self._files.add(file)
+        try:
+            yield name
+        except Exception as error:
+            if file.exists():
+                raise
+            raise TransferAborted("the transfer was aborted: another receiver is missing, or failed") from error
+        finally:
+            file.unlink(missing_ok=True)
+            self._files.discard(file)
+
+    def abort(self) -> None:
+        """End every block of ``for_others``, soon: a worker looks at its file now and then."""
+        for file in list(self._files):
+            file.unlink(missing_ok=True)
+
+
+class HostReceiver:
+    """Turns a published chunk into what vLLM's workers can read: an array here, or shared memory for other processes."""
+
+    def __init__(self, *, in_process: bool) -> None:
+        self._in_process = in_process
+        self._blocks: list[shared_memory.SharedMemory] = []
+
+    async def fetch(self, update_info: dict[str, Any]) -> dict[str, Any]:
+        """Raises TimeoutError if the chunk does not come within its seconds, and what Ray raises if it is gone."""
+        try:
+            array = await asyncio.wait_for(update_info["ref"], update_info["seconds"])
+        except TimeoutError:
+            raise TimeoutError(f"a chunk of weights did not come within {update_info['seconds']:g} s") from None
+        layout = {key: update_info[key] for key in ("names", "dtypes", "shapes", "offsets")}
+        if self._in_process:
+            return layout | {"array": array}
+        block = shared_memory.SharedMemory(create=True, size=max(1, len(array)))
+        self._blocks.append(block)
+        np.ndarray(len(array), np.uint8, block.buf)[:] = array
+        return layout | {"shared_memory": block.name}
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Free what was fetched, after this block. Workers keep open what they still read: a death leaves nothing behind."""
+        try:
+            yield
+        finally:
+            for block in self._blocks:
+                with contextlib.suppress(BufferError):
+                    block.close()
+                block.unlink()
+            self._blocks = []
