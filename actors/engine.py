@@ -6,22 +6,28 @@ answer while the engine works.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.schema import Lora
+from renio_pipeline.types import FIRST_VERSION
 
 if TYPE_CHECKING:
     from vllm import LLMEngine, PoolingParams, RequestOutput, SamplingParams
     from vllm.lora.request import LoRARequest
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for; a lower rank fits into the next
+
+
+class EngineFailed(RuntimeError):
+    """The engine is of no use any more, or has no whole weights: not this request's own fault. Its text names the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,8 @@ class EngineSpec:
     on_gpu: bool = False
     hidden_states: bool = False  # give hidden states, not text
     lora: Lora | None = None  # serve the model with an adapter, which comes by ``renio_load_adapter``
+    keep_in_flight: bool = False  # new weights may come while requests are under way, which go on with them
+    sleeps: bool = False  # on a GPU: can free its memory and take it again
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,6 +63,8 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         options["hf_overrides"] = {"head_dtype": head_dtype, **options.get("hf_overrides", {})}
     if not spec.on_gpu:
         options = {"enforce_eager": True} | options
+    if spec.sleeps and spec.on_gpu:
+        options["enable_sleep_mode"] = True
     if spec.hidden_states:
         options |= {"runner": "pooling", "convert": "embed"}
     if spec.lora is not None:
@@ -77,7 +87,18 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
 
     engine = LLMEngine.from_engine_args(args, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1)
     engine.collective_rpc("renio_configure", args=(spec.temperature, spec.vocab_size))
+    engine.set_weight_version(str(FIRST_VERSION))  # its label of every token from here on
     return engine
+
+
+def reset_cache(engine: LLMEngine, *, running: bool = False) -> None:
+    """Forget every cached prefix. Raises RuntimeError if vLLM kept them, as it does where requests run.
+
+    Args:
+        running: requests that run lose theirs too, and compute it anew before their next token.
+    """
+    if not engine.reset_prefix_cache(reset_running_requests=running):
+        raise RuntimeError("vLLM kept its prefix cache: requests were still running")
 
 
 @dataclass(frozen=True)
@@ -91,56 +112,158 @@ class EngineLoop:
     """Runs an engine on its thread.
 
     Every method may be called from any thread and returns a future. When a step fails, every future under way and every
-    later one carries its error.
+    later one fails with EngineFailed. A request that the engine refuses fails alone, with its own error.
+
+    Weights change between ``hold`` and ``release``: half of them are new there, and no step may see that. ``spoil`` ends
+    it where they did not become whole.
     """
 
     def __init__(self, build: Callable[[], LLMEngine]) -> None:
         self.busy_seconds = 0.0
         self._inbox: queue.SimpleQueue[tuple[Callable[[], None], Sequence[Future[Any]]]] = queue.SimpleQueue()
+        self._taken: Sequence[Future[Any]] = ()  # of the command that runs
         self._under_way: dict[str, Future[RequestOutput]] = {}
         self._ids = itertools.count()
-        self._error: BaseException | None = None
+        self._error: EngineFailed | None = None
+        # Of the engine's thread alone, so that they change between two steps:
+        self._held = False
+        self._asleep = False
+        self._mixed: EngineFailed | None = None  # the weights are neither the old nor the new ones
         self._built: Future[None] = Future()
         threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
         self._built.result()
 
     def submit(self, requests: Sequence[Request]) -> list[Future[RequestOutput]]:
-        """Admit requests together, in order, before the engine's next step."""
+        """Admit requests together, in order, before the engine's next step.
+
+        They fail with RuntimeError while the engine sleeps, with EngineFailed while it has no whole weights.
+        """
         futures: list[Future[RequestOutput]] = [Future() for _ in requests]
 
         def admit() -> None:
+            refusal = _asleep() if self._asleep else self._mixed
             for request, future in zip(requests, futures, strict=True):
                 if future.cancelled():
                     continue
-                name = str(next(self._ids))
-                self._under_way[name] = future
-                try:
-                    prompt = {"prompt_token_ids": request.prompt_ids}
-                    self._engine.add_request(name, prompt, request.params, lora_request=request.lora)
-                except Exception as error:
-                    del self._under_way[name]
-                    future.set_exception(error)
+                if refusal is None:
+                    self._admit(request, future)
+                else:
+                    future.set_exception(refusal)
 
         self._post(admit, futures)
         return futures
 
-    def call(self, function: Callable[[LLMEngine], Any]) -> Future[Any]:
-        """Run ``function(engine)`` between two steps."""
+    def call(self, function: Callable[[LLMEngine], Any], *, held: bool = False) -> Future[Any]:
+        """Run ``function(engine)`` between two steps. ``held``: under ``hold`` alone, RuntimeError otherwise."""
         future: Future[Any] = Future()
 
         def run() -> None:
             try:
+                if held and not self._held:
+                    raise RuntimeError("no weight update is under way: start_weight_update comes first")
                 future.set_result(function(self._engine))
             except Exception as error:
+                _raise_if_dead(error)
                 future.set_exception(error)
 
         self._post(run, [future])
         return future
 
+    def hold(self) -> Future[None]:
+        """Make no step until ``release`` or ``spoil``: the weights change. Requests are admitted, and commands run.
+
+        Again while it holds: no effect, as when an update begins anew. Fails with RuntimeError if the engine sleeps.
+        """
+
+        def begin(engine: LLMEngine) -> None:
+            if self._asleep:
+                raise _asleep()
+            # An engine in a process of its own steps by itself: level 0 pauses it, and frees nothing.
+            engine.sleep(level=0, mode="keep")
+            self._held = True
+
+        return self.call(begin)
+
+    def release(self) -> Future[None]:
+        """The weights are whole: go on. Fails with RuntimeError if nothing is held."""
+
+        def end(engine: LLMEngine) -> None:
+            engine.wake_up(tags=["scheduling"])
+            self._held, self._mixed = False, None
+
+        return self.call(end, held=True)
+
+    def spoil(self, error: BaseException) -> Future[None]:
+        """The weights did not become whole: fail what is under way, and what comes before a later ``release``.
+
+        No effect if nothing is held.
+        """
+
+        def end(engine: LLMEngine) -> None:
+            if not self._held:
+                return
+            self._mixed = _failure("a weight update failed half way", error)
+            engine.abort_request(list(self._under_way))
+            engine.wake_up(tags=["scheduling"])
+            self._held = False
+            under_way, self._under_way = self._under_way, {}
+            _fail_all(under_way.values(), self._mixed)
+
+        return self.call(end)
+
+    def abandon(self) -> Future[None]:
+        """Fail every request under way with RuntimeError: nobody wants them any more."""
+
+        def end(engine: LLMEngine) -> None:
+            engine.abort_request(list(self._under_way))
+            under_way, self._under_way = self._under_way, {}
+            _fail_all(under_way.values(), RuntimeError("the request was abandoned"))
+
+        return self.call(end)
+
+    def sleep(self, *, free_memory: bool) -> Future[None]:
+        """Refuse requests and weights until ``wake_up``. Fails with RuntimeError while either is under way.
+
+        Args:
+            free_memory: by vLLM's sleep mode at level 1: the weights go to host memory, the KV cache is dropped.
+        """
+
+        def fall_asleep(engine: LLMEngine) -> None:
+            if self._under_way or self._held:
+                what = f"{len(self._under_way)} requests are" if self._under_way else "a weight update is"
+                raise RuntimeError(f"an engine sleeps when it is idle, but {what} under way")
+            if not self._asleep:
+                reset_cache(engine)
+                self._asleep = True  # from here on, even if the next line fails
+                if free_memory:
+                    engine.sleep(level=1)
+
+        return self.call(fall_asleep)
+
+    def wake_up(self, *, free_memory: bool) -> Future[None]:
+        """Serve again, with the weights that the engine fell asleep with. ``free_memory`` as in ``sleep``."""
+
+        def rise(engine: LLMEngine) -> None:
+            if self._asleep and free_memory:
+                engine.wake_up()
+            self._asleep = False
+
+        return self.call(rise)
+
+    def _admit(self, request: Request, future: Future[RequestOutput]) -> None:
+        name = str(next(self._ids))
+        self._under_way[name] = future
+        try:
+            prompt = {"prompt_token_ids": request.prompt_ids}
+            self._engine.add_request(name, prompt, request.params, lora_request=request.lora)
+        except Exception as error:
+            _raise_if_dead(error)
+            del self._under_way[name]
+            future.set_exception(error)
+
     def _post(self, command: Callable[[], None], futures: Sequence[Future[Any]]) -> None:
         if self._error is not None:
-            for future in futures:
-                future.set_exception(self._error)
+            _fail_all(futures, self._error)
         else:
             self._inbox.put((command, futures))
             if self._error is not None:  # it came in between
@@ -155,18 +278,19 @@ class EngineLoop:
         self._built.set_result(None)
         try:
             while True:
-                self._take_commands(wait=not self._under_way)
-                if self._under_way:
+                self._take_commands(wait=self._held or not self._under_way)
+                if self._under_way and not self._held:
                     self._step()
         except BaseException as error:
-            self._fail(error)
+            self._fail(_failure("the engine failed", error))
 
     def _take_commands(self, *, wait: bool) -> None:
         while wait or not self._inbox.empty():
-            command, futures = self._inbox.get()
+            command, self._taken = self._inbox.get()
             # A caller that gave up may have cancelled: from here on it cannot any more, and results may be set.
-            if [future for future in futures if future.set_running_or_notify_cancel()]:
+            if [future for future in self._taken if future.set_running_or_notify_cancel()]:
                 command()
+            self._taken = ()
             wait = False
 
     def _step(self) -> None:
@@ -177,11 +301,30 @@ class EngineLoop:
             if output.finished and (future := self._under_way.pop(output.request_id, None)) is not None:
                 future.set_result(output)
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: EngineFailed) -> None:
         """Nothing may wait for ever: whoever waits, and whoever comes, gets the error."""
         self._error = error
-        waiting, self._under_way = list(self._under_way.values()), {}
+        waiting, self._under_way = [*self._taken, *self._under_way.values()], {}
         while not self._inbox.empty():
             waiting += [f for f in self._inbox.get()[1] if f.set_running_or_notify_cancel()]
-        for future in waiting:
+        _fail_all(waiting, error)
+
+
+def _fail_all(futures: Iterable[Future[Any]], error: Exception) -> None:
+    for future in futures:
+        with contextlib.suppress(InvalidStateError):  # it is answered already, or cancelled
             future.set_exception(error)
+
+
+def _failure(what: str, error: BaseException) -> EngineFailed:
+    return EngineFailed(f"{what}: {type(error).__name__}: {error}")
+
+
+def _asleep() -> RuntimeError:
+    return RuntimeError("the engine sleeps: wake it up before it gets requests or weights")
+
+
+def _raise_if_dead(error: Exception) -> None:
+    """An engine's process that is gone shows in whatever is asked of it next: that is not one request's own error."""
+    if type(error).__name__ == "EngineDeadError":  # vLLM's, by its name: this module is read where vLLM is not loaded
+        raise error

@@ -38,7 +38,8 @@ class Written:
     token_ids: np.ndarray  # [T] int32
     logprobs: np.ndarray  # [T] float32 at the distillation temperature
     stop_reason: StopReason | None  # None: aborted
-    version: Version
+    version: Version  # the weights that sampled its first token
+    last_version: Version | None = None  # those that sampled its last one; None: aborted
 
 
 class Generator(VllmReplica):
@@ -68,7 +69,10 @@ class Generator(VllmReplica):
 
         from actors.vllm_lora import ADAPTER_ID
 
-        # The path is never read: the adapter comes before the first request. Cached prefixes go by the name.
+        # The path is never read: the adapter comes before the first request, and each later one takes its place under the
+        # same id. So requests under way, which go on by that id, go on with the new adapter, as with whole weights.
+        # Cached prefixes go by the name, and every adapter empties the cache: what a request under the older name caches
+        # after that is of the newer weights, and no request under the newer name finds it.
         return Request(prompt_ids, params, LoRARequest(f"student-{self._version}", ADAPTER_ID, "memory"))
 
     def _params(self, request: WriteRequest) -> Any:
@@ -93,12 +97,14 @@ class Generator(VllmReplica):
         if completion.finish_reason not in ("stop", "length"):
             empty = np.empty(0)
             return Written(sample_id=sample_id, token_ids=empty, logprobs=empty, stop_reason=None, version=self._version)
+        spans = completion.weight_versions  # in the order of the tokens, by the engine that sampled them
         return Written(
             sample_id=sample_id,
             token_ids=np.asarray(completion.token_ids, np.int32),
             logprobs=np.asarray(completion.logprobs.logprobs, np.float32),
             stop_reason=completion.finish_reason,
-            version=self._version,
+            version=Version.parse(spans[0].version),
+            last_version=Version.parse(spans[-1].version),
         )
 
 

@@ -3,78 +3,175 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actors.engine import EngineLoop, EngineSpec, build_engine
-from actors.weight_sync import HostReceiver
-from renio_pipeline.types import Version
+from actors.engine import EngineLoop, EngineSpec, build_engine, reset_cache
+from actors.weight_receiver import HostReceiver, Waiting
+from renio_pipeline.types import FIRST_VERSION, Version
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine
+
+    from actors.weight_sync import HostCopy
 
 
 class VllmReplica:
-    """Base of the Ray actors that hold a vLLM engine. The four ``*_weight_*`` verbs are vLLM's weight-transfer protocol."""
+    """Base of the Ray actors that hold a vLLM engine. The four ``*_weight_*`` verbs are vLLM's weight-transfer protocol.
+
+    From the start of an update to its end no token is sampled. Requests that were under way then go on with the new weights
+    if the spec says ``keep_in_flight``; otherwise they are an error. After an update that failed, or was aborted, requests
+    fail with EngineFailed until a later one succeeds.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
         self._loop = EngineLoop(partial(build_engine, spec))
-        self._version = Version(0, 0)
+        self._version = FIRST_VERSION
         self._receiver = HostReceiver(in_process=not spec.separate_process and spec.tensor_parallel == 1)
+        self._waiting = Waiting()
 
     async def ready(self) -> int:
         """How many engine workers receive weights."""
         return self._spec.tensor_parallel
 
+    async def ping(self) -> int:
+        """This process's id, at once, whatever the engine does."""
+        return os.getpid()
+
     async def busy_seconds(self) -> float:
         return self._loop.busy_seconds
 
+    async def sleep(self) -> None:
+        """Free the GPU for others. The replica must be idle, and refuses requests and weights until it wakes up.
+
+        vLLM's level 1 copies the weights to host memory and drops the KV cache; it frees the GPU memory of both. The weights
+        are not there to be changed, so a sync comes after ``wake_up``, which brings back the ones that fell asleep. On a CPU
+        vLLM has no sleep mode: the memory stays, all else is the same.
+
+        Raises RuntimeError if requests or a weight update are under way, and on a GPU if the spec does not say ``sleeps``.
+        """
+        await asyncio.wrap_future(self._loop.sleep(free_memory=self._frees_memory()))
+
+    async def wake_up(self) -> None:
+        """Take the GPU's memory again: same weights, same version, nothing cached. Without effect on one that is awake."""
+        await asyncio.wrap_future(self._loop.wake_up(free_memory=self._frees_memory()))
+
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        await self._rpc("init_weight_transfer_engine", init_info)
+        """Join a transfer group, in place of an earlier one. Raises TransferAborted if that is called off."""
+        self._waiting.abort()  # the sender of the earlier one may have died in the middle of a transfer
+        with self._waiting.for_others() as file:
+            await self._call(_rpc("renio_join", init_info, file))
 
     async def start_weight_update(self) -> None:
-        await self._rpc("start_weight_update")
+        """From here on the engine makes no step. Called again, it begins anew."""
+        await asyncio.wrap_future(self._loop.hold())
+        with self._whole_or_spoiled():
+            await self._call(_rpc("renio_start_update"), held=True)
 
     async def update_weights(self, update_info: dict[str, Any]) -> float:
-        """Load one chunk. Returns the seconds of fetching it, before the engine's own load."""
-        if self._spec.sync_backend != "host":
-            await self._rpc("update_weights", update_info)
-            return 0.0
-        started = time.perf_counter()
-        chunk = await self._receiver.fetch(update_info)
-        fetched = time.perf_counter() - started
-        await self._rpc("update_weights", chunk)
-        self._receiver.release()  # the workers hold it until they are done: a death from here on leaves nothing behind
-        return fetched
+        """Load one chunk. Returns the seconds of fetching it, before the engine's own load.
+
+        Raises:
+            TimeoutError: the chunk did not come in time.
+            TransferAborted: the update was aborted while this receiver waited for the others.
+        """
+        with self._whole_or_spoiled():
+            if self._spec.sync_backend != "host":
+                with self._waiting.for_others() as file:
+                    await self._call(_rpc("renio_receive", update_info, file), held=True)
+                return 0.0
+            started = time.perf_counter()
+            chunk = await self._receiver.fetch(update_info)
+            fetched = time.perf_counter() - started
+            with self._receiver.released():
+                await self._call(_rpc("update_weights", chunk), held=True)
+            return fetched
 
     async def finish_weight_update(self, version: Version) -> None:
-        """Make the new weights those of every later sample. Raises RuntimeError if a layer did not get its own."""
-        await self._rpc("renio_verify_loaded")
-        await self._rpc("finish_weight_update")
-        await self._rpc("renio_repack_tied_head")
-        await self._adopt(version)
+        """Make the new weights those of every later token. Raises RuntimeError if a layer did not get its own."""
+        with self._whole_or_spoiled():
+            await self._call(_rpc("renio_verify_loaded"), held=True)
+            await self._call(_rpc("finish_weight_update"), held=True)
+            await self._call(_rpc("renio_repack_tied_head"), held=True)
+            await self._adopt(version)
+
+    async def abort_weight_update(self) -> None:
+        """Give up the update under way, if there is one, and waiting for others: whoever sent it is gone, or has failed."""
+        self._waiting.abort()
+        await asyncio.wrap_future(self._loop.spoil(RuntimeError("it was aborted")))
+
+    async def abandon(self) -> None:
+        """End every request, and the weight update under way: the run goes back, and nobody waits for them."""
+        await self.abort_weight_update()
+        await asyncio.wrap_future(self._loop.abandon())
 
     async def load_adapter(self, update_info: dict[str, Any]) -> float:
-        """Make LoRA factors those of every later sample. Returns the seconds of fetching them."""
+        """Make LoRA factors those of every later token. Returns the seconds of fetching them."""
         started = time.perf_counter()
         chunk = await self._receiver.fetch(update_info)
         fetched = time.perf_counter() - started
         assert self._spec.lora is not None, "the engine was not built for an adapter"
-        await self._rpc("renio_load_adapter", chunk, self._spec.lora.model_dump(mode="json"))
-        self._receiver.release()
-        await self._adopt(update_info["version"])
+        await asyncio.wrap_future(self._loop.hold())
+        with self._whole_or_spoiled():
+            with self._receiver.released():
+                await self._call(_rpc("renio_load_adapter", chunk, self._spec.lora.model_dump(mode="json")), held=True)
+            await self._adopt(update_info["version"])
         return fetched
 
-    async def _adopt(self, version: Version) -> None:
-        """What was cached is of older weights; from here on every sample carries the new version."""
-        if not await asyncio.wrap_future(self._loop.call(lambda engine: engine.reset_prefix_cache())):
-            raise RuntimeError("vLLM kept its prefix cache over a weight update: requests were still running")
-        await asyncio.wrap_future(self._loop.call(lambda engine: engine.set_weight_version(str(version))))
-        self._version = Version(*version)
+    async def load_copy(self, copy: HostCopy) -> None:
+        """Bring a newcomer to what the others were sent last.
+
+        Raises:
+            TimeoutError: a chunk did not come in time.
+            ray.exceptions.ObjectLostError: the copy is gone, with the process that published it.
+        """
+        if copy.kind == "adapter":
+            (chunk,) = copy.chunks
+            await self.load_adapter(chunk | {"version": copy.version})
+            return
+        await self.start_weight_update()
+        for chunk in copy.chunks:
+            await self.update_weights(chunk)
+        await self.finish_weight_update(copy.version)
 
     async def weight_version(self) -> str:
         """The version as the engine itself knows it."""
-        version: str = await asyncio.wrap_future(self._loop.call(lambda engine: engine.get_weight_version()))
+        version: str = await self._call(lambda engine: engine.get_weight_version())
         return version
 
-    async def _rpc(self, method: str, *args: Any) -> Any:
-        return await asyncio.wrap_future(self._loop.call(lambda engine: engine.collective_rpc(method, args=args)))
+    async def _adopt(self, version: Version) -> None:
+        """What was cached is of older weights; from here on every token carries the new version."""
+
+        def adopt(engine: LLMEngine) -> None:
+            reset_cache(engine, running=self._spec.keep_in_flight)
+            engine.set_weight_version(str(version))
+
+        await self._call(adopt, held=True)
+        self._version = Version(*version)
+        await asyncio.wrap_future(self._loop.release())
+
+    @contextmanager
+    def _whole_or_spoiled(self) -> Iterator[None]:
+        """A part of an update. If it fails, the weights are a mixture that nothing may be sampled from."""
+        try:
+            yield
+        except BaseException as error:
+            self._loop.spoil(error)
+            raise
+
+    def _frees_memory(self) -> bool:
+        if self._spec.on_gpu and not self._spec.sleeps:
+            raise RuntimeError("this engine was built without sleep mode: its spec must say sleeps")
+        return self._spec.on_gpu
+
+    async def _call(self, function: Callable[[LLMEngine], Any], *, held: bool = False) -> Any:
+        return await asyncio.wrap_future(self._loop.call(function, held=held))
+
+
+def _rpc(method: str, *args: Any) -> Callable[[LLMEngine], Any]:
+    return lambda engine: engine.collective_rpc(method, args=args)

@@ -43,17 +43,44 @@ def per_sample_mean(per_token: Tensor, mask: Tensor) -> Tensor:
     return kept.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
-def sampled_token_loss(student_logprobs: Tensor, teacher_logprobs: Tensor) -> Tensor:
-    """The policy gradient's loss (k1) per token, [B, T]: −A · log p_S, where A = log p_T − log p_S is held constant.
+def sampled_token_loss(
+    student_logprobs: Tensor,
+    teacher_logprobs: Tensor,
+    *,
+    behaviour_logprobs: Tensor | None = None,
+    importance_clip: float | None = None,
+) -> Tensor:
+    """The policy gradient's loss (k1) per token, [B, T]: −ρ · A · log p_S, where A = log p_T − log p_S.
+
+    ρ = min(p_S / p_behaviour, importance_clip), or 1 without a behaviour; ρ and A are held constant.
 
     student_logprobs (with gradient), teacher_logprobs [B, T]: nats, of the sampled tokens. Padding must be finite: its
     gradient is 0 times A.
+    behaviour_logprobs [B, T]: nats, by the older policy that sampled the tokens; given together with importance_clip > 0.
+    The truncated ratio makes up for the tokens' having been drawn too often or too rarely. (That the prefixes are the
+    older policy's it leaves as it is: a product of ratios along the response would vary too much.)
+
     It takes the place of a divergence, with the same weights and means. Its value means nothing; its gradient, averaged
-    over tokens that the student samples, is that of the reverse KL. Raises ValueError for shapes that differ.
+    over tokens that the student samples, is that of the reverse KL. Raises ValueError for shapes that differ, for one of
+    the two without the other, and for a clip that is not positive.
     """
+    student = at_least_fp32(student_logprobs)
+    ratio = _truncated_ratio(student, behaviour_logprobs, importance_clip)
     if student_logprobs.shape != teacher_logprobs.shape:
         shapes = f"{tuple(student_logprobs.shape)}, {tuple(teacher_logprobs.shape)}"
         raise ValueError(f"student_logprobs and teacher_logprobs must both be [B, T], got {shapes}")
-    student = at_least_fp32(student_logprobs)
     advantage = (at_least_fp32(teacher_logprobs) - student).detach()
-    return -advantage * student
+    return -advantage * student if ratio is None else -(ratio * advantage) * student
+
+
+def _truncated_ratio(student: Tensor, behaviour: Tensor | None, clip: float | None) -> Tensor | None:
+    """min(p_S / p_behaviour, clip) of each token, without gradient; None without a behaviour."""
+    if behaviour is None and clip is None:
+        return None
+    if behaviour is None or clip is None or clip <= 0:
+        given = "without" if behaviour is None else "with"
+        raise ValueError(f"behaviour_logprobs goes with an importance_clip above 0, got {clip} {given} behaviour_logprobs")
+    if behaviour.shape != student.shape:
+        shapes = f"{tuple(student.shape)}, {tuple(behaviour.shape)}"
+        raise ValueError(f"student_logprobs and behaviour_logprobs must both be [B, T], got {shapes}")
+    return (student - at_least_fp32(behaviour)).detach().exp().clamp(max=clip)

@@ -17,7 +17,7 @@ from renio_pipeline.divergence import top_k_forward_kl, top_k_support
 from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
 from renio_pipeline.heads import head_of, logit_settings
 from renio_pipeline.loss import sampled_token_loss, weighted_loss
-from renio_pipeline.schema import Jsd, Objective, TopKForwardKL
+from renio_pipeline.schema import Jsd, Objective, Sampled, TopKForwardKL
 from renio_pipeline.scorer import from_numpy
 from renio_pipeline.types import Hidden, TrainSample, Version
 
@@ -159,8 +159,8 @@ def micro_batch_loss(
             tail=objective.tail, entry_clip=objective.entry_clip, token_clip=objective.token_clip,
         )  # fmt: skip
     else:
-        teacher_N = torch.cat([torch.as_tensor(s.teacher_logprobs) for s in samples]).to(device)
-        per_token = sampled_token_loss(sampled_N, teacher_N)
+        assert isinstance(objective, Sampled)
+        per_token = _sampled_loss(samples, sampled_N, objective)
     weights = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=device)
     loss = weighted_loss(per_row(per_token, batch.mask), batch.mask, weights, batch_size=batch_size)
     return MicroLoss(loss, per_token.detach(), sampled_N.detach())
@@ -205,6 +205,15 @@ def _full_vocabulary_job(
         return torch.stack([found.loss for _, found in parts]).sum(), per_token, sampled
 
     return job
+
+
+def _sampled_loss(samples: Sequence[TrainSample], sampled_N: Tensor, objective: Sampled) -> Tensor:
+    """[N] losses of the sampled tokens, with what the generator said of them as the behaviour's, where a ratio corrects."""
+    teacher_N = torch.cat([torch.as_tensor(s.teacher_logprobs) for s in samples]).to(sampled_N.device)
+    if objective.importance_clip is None:
+        return sampled_token_loss(sampled_N, teacher_N)
+    behaviour_N = torch.cat([torch.as_tensor(s.student_logprobs) for s in samples]).to(sampled_N.device)
+    return sampled_token_loss(sampled_N, teacher_N, behaviour_logprobs=behaviour_N, importance_clip=objective.importance_clip)
 
 
 def _stack(samples: Sequence[TrainSample], payload: Mapping[int, Any], device: Any) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,12 @@ class Version(NamedTuple):
     def __str__(self) -> str:
         return f"{self.incarnation}.{self.number}"
 
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """What ``str`` made. Raises ValueError for anything else."""
+        incarnation, number = text.split(".")
+        return cls(int(incarnation), int(number))
+
 
 FIRST_VERSION = Version(0, 0)
 
@@ -61,7 +67,8 @@ class Rollout:
     token_ids: np.ndarray  # [T] int32, the end token included when the response stopped by itself
     logprobs: np.ndarray  # [T] float32, log p_S of those tokens at the distillation temperature
     stop_reason: StopReason
-    version: Version  # the weights that sampled it
+    version: Version  # the weights that sampled its oldest token
+    last_version: Version | None = None  # those that sampled its last one, where a sync came in between
     replica: str = ""  # the generator that wrote it
 
     @property
