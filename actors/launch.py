@@ -7,44 +7,51 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
-from actors import reaper
-from actors.control import NAMESPACE, Control
+from actors import control, reaper
+from actors.control import NAMESPACE
 from actors.deepspeed_engine import RankSpec
 from actors.engine_options import check_engine_options
 from actors.generation import Generator
+from actors.generator_pool import GeneratorPool
 from actors.hidden_teacher import HiddenTeacher
 from actors.placement import (
     actor_options,
     check_cluster,
     check_object_store,
     generator_spec,
+    lease,
     scorer_spec,
     teacher_spec,
 )
-from actors.pool import GeneratorPool, TeacherPool
+from actors.pool import Service
+from actors.probe import Probe
 from actors.rank_checkpoint import Restore
 from actors.teacher import Teacher
+from actors.teacher_pool import TeacherPool
 from actors.torch_teacher import TorchTeacher
 from actors.trainer_group import TrainerGroup
+from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
+from actors.weighting import WeightingStage
+from actors.workers import Kind
 from renio_pipeline import models
+from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.routing import RoutedTeachers
 from renio_pipeline.stopping import leave
-from renio_pipeline.weigher import Weighed, Weigher
 
 
 @dataclass(frozen=True)
@@ -125,35 +132,56 @@ def _inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelI
 def claim(config: RunConfig) -> Any:
     """The run's named actor. Raises ConfigError if a driver of this name is live."""
     try:
-        return ray.remote(Control).options(name=config.name, namespace=NAMESPACE, num_cpus=0).remote()
+        return control.start(config.name, str(config.directory.absolute()))
     except ValueError:
         raise ConfigError(f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name") from None
 
 
-def start_generators(config: RunConfig, prepared: Prepared) -> GeneratorPool:
+def generator_kind(config: RunConfig, prepared: Prepared) -> Kind:
+    """What the workers of the generator pool are."""
     spec = generator_spec(config, prepared)
     options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
-    actor = ray.remote(Generator).options(max_concurrency=1000, **options)
-    return GeneratorPool([actor.remote(spec) for _ in range(config.pools.generator.replicas)], config)
+    actor = ray.remote(Generator)
+    return Kind(name="generator", start=lambda slot: lease(actor, (spec,), options), ping=lambda a: a.ping.remote())
 
 
-def start_teachers(config: RunConfig, prepared: Prepared) -> TeacherPool | RoutedTeachers:
-    pools = {name: _start_teacher(config, prepared, name) for name in config.all_teachers}
-    return RoutedTeachers(pools) if config.teachers else pools[""]
-
-
-def _start_teacher(config: RunConfig, prepared: Prepared, name: str) -> TeacherPool:
+def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
+    """What the workers of a teacher's pool are."""
     pool = config.teacher_pools[name]
     if config.all_teachers[name].type == "torch":
-        torch_teacher = ray.remote(TorchTeacher).options(**actor_options(config, pool))
-        start = partial(torch_teacher.remote, scorer_spec(config, prepared, name))
-    else:
-        spec = teacher_spec(config, prepared, name)
-        options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
-        kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
-        start = partial(ray.remote(kind).options(max_concurrency=1000, **options).remote, spec, name)
-    replicas = [start() for _ in range(config.pool(pool).replicas)]
-    return TeacherPool(replicas, config, prepared.payload_token_bytes[name], vocab_size=prepared.vocab_size, name=name)
+        options = actor_options(config, pool)
+        torch_teacher = ray.remote(concurrency_groups={CONTROL: 1})(TorchTeacher)
+        spec: Any = scorer_spec(config, prepared, name)
+        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), ping=_ping_beside)
+    spec = teacher_spec(config, prepared, name)
+    options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
+    kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
+    actor = ray.remote(kind)
+    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), ping=lambda a: a.ping.remote())
+
+
+def _ping_beside(actor: Any) -> Any:
+    """To an actor that does one thing at a time, and this beside it."""
+    return actor.ping.options(concurrency_group=CONTROL).remote()
+
+
+def start_generators(service: Service, prepared: Prepared) -> GeneratorPool:
+    config = service.config
+    return GeneratorPool(generator_kind(config, prepared), config.pools.generator.replicas, service)
+
+
+def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) -> dict[str, TeacherPool]:
+    """A pool for each teacher, by the name that rows are routed by."""
+    config = service.config
+    pools = {}
+    for name, pool in config.teacher_pools.items():
+        probe = Probe(prepared, config, name)
+        kind = replace(teacher_kind(config, prepared, name), check=probe.check)
+        pools[name] = TeacherPool(
+            kind, config.pool(pool).replicas, service, budget, prepared.payload_token_bytes[name],
+            vocab_size=prepared.vocab_size, teacher=name,
+        )  # fmt: skip
+    return pools
 
 
 def start_trainers(
@@ -170,7 +198,8 @@ def start_trainers(
         on_gpu=bool(config.pools.trainer.gpus), heads=heads, follow=config.follow,
         teacher_dtype=config.teacher.dtype, adapter_sync=config.sync.lora == "adapter",
         merged_checkpoint=config.trainer.lora is None or config.checkpoint.merged,
-        restore=restore, incarnation=point.state.version.incarnation,
+        restore=restore, incarnation=point.state.version.incarnation, transfer_seconds=config.faults.transfer_seconds,
+        kept_heads=config.max_staleness + 2,
     )  # fmt: skip
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
@@ -182,7 +211,7 @@ def start_trainers(
     ]
     actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank)
     ranks = [actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)]
-    return TrainerGroup(ranks, config, prepared.vocab_size, ledger, restore)
+    return TrainerGroup(ranks, config, prepared.vocab_size, ledger, restore, group)
 
 
 def _restore(config: RunConfig, point: ResumePoint) -> Restore | None:
@@ -192,37 +221,53 @@ def _restore(config: RunConfig, point: ResumePoint) -> Restore | None:
     return Restore(folder=str(point.folder), same_shape=same, universal=not same and config.trainer.zero_stage > 0)
 
 
-class WeightingStage:
-    """The weighting actor as the loop sees it."""
+@asynccontextmanager
+async def stages(
+    config: RunConfig, prepared: Prepared, point: ResumePoint | None = None, note: Callable[[str], None] = lambda text: None
+) -> AsyncIterator[Stages]:
+    """Start every pool, all at once, and wait until each can serve; go on from ``point``. At the end all of them end."""
+    point = point or ResumePoint()
+    directory = config.directory.absolute()
+    service = Service(config=config, rejected=RejectedLog(directory / "samples" / "rejected.jsonl", note), note=note)
+    budget = payload_budget(config, prepared)
+    generators, teachers = start_generators(service, prepared), start_teachers(service, prepared, budget)
+    weighting = WeightingStage(config, service, point.state.running_mean)
+    follower = teachers[""] if config.follow else None
+    trainers = Trainers(partial(start_trainers, config, prepared, str(directory / "ledger")), generators, follower, service)
+    pools = {pool.name: pool for pool in (generators, *teachers.values())}
+    try:
+        for workers in (*(pool.workers for pool in pools.values()), weighting.workers):
+            workers.open()
+        await asyncio.gather(
+            trainers.begin(point, check=partial(_all_see, directory)), weighting.workers.settled(),
+            *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
+        )  # fmt: skip
+        yield Stages(
+            generators=generators, teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
+            weighting=weighting, trainers=trainers, payload=budget, rejected=service.rejected.ids, pools=dict(pools),
+        )  # fmt: skip
+    finally:
+        await trainers.end()
+        for pool in pools.values():
+            pool.close()
+        weighting.workers.close()
 
-    def __init__(self, config: RunConfig, running_mean: float | None = None) -> None:
-        actor = ray.remote(Weigher).options(**actor_options(config, "weighting"))
-        self.actor = actor.remote(config.weighting, running_mean)
 
-    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
-        weighed: Weighed = await self.actor.weigh.remote(student, teacher)
-        return weighed
+@asynccontextmanager
+async def generators(config: RunConfig, prepared: Prepared) -> AsyncIterator[GeneratorPool]:
+    """The generator pool alone, with the student's own weights."""
+    pool = start_generators(Service(config=config, rejected=RejectedLog(None, lambda text: None)), prepared)
+    try:
+        pool.workers.open()
+        await pool.workers.settled()
+        yield pool
+    finally:
+        pool.close()
 
-    async def running_mean(self) -> float | None:
-        mean: float | None = await self.actor.running_mean.remote()
-        return mean
 
-
-async def start(config: RunConfig, prepared: Prepared, point: ResumePoint | None = None) -> Stages:
-    """Start every pool, all at once, and wait until each can serve; go on from ``point``."""
-    ledger = str((config.directory / "ledger").absolute())
-    generators, teachers = start_generators(config, prepared), start_teachers(config, prepared)
-    weighting = WeightingStage(config, point.state.running_mean if point else None)
-    trainers = start_trainers(config, prepared, ledger, point)
-    await _all_see(config.directory.absolute(), trainers)
-    await asyncio.gather(
-        trainers.setup(), weighting.actor.ready.remote(),
-        *(replica.ready.remote() for replica in [*generators.replicas, *teachers.replicas]),
-    )  # fmt: skip
-    await trainers.connect(generators.replicas)
-    if config.follow:
-        await trainers.connect_teacher(teachers.replicas)
-    return Stages(generators=generators, teachers=teachers, weighting=weighting, trainers=trainers)
+def payload_budget(config: RunConfig, prepared: Prepared) -> PayloadBudget:
+    sample_bytes = config.max_response_tokens * max(prepared.payload_token_bytes.values())
+    return PayloadBudget(config.payload.max_bytes, config.batch_size, sample_bytes)
 
 
 async def _all_see(folder: Path, trainers: TrainerGroup) -> None:

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from actors.engine import EngineSpec
+from actors.processes import end_actor
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.schema import Generator
 from renio_pipeline.types import ScorerSpec
 
+NEXT_TO_NOTHING = 0.001  # CPUs: a placement group cannot ask for nothing
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
 
 
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
-    """Logical CPUs and GPUs that each pool asks for."""
+    """Logical CPUs and GPUs without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
+
+    More of those join as soon as there is room. A deterministic run needs all of them, because its batches depend on them.
+    """
     pools = {name: config.pool(name) for name in config.pool_names}
-    return {name: {"CPU": p.cpus * p.replicas, "GPU": p.gpus * p.replicas} for name, p in pools.items()}
+    needed = {n: p.replicas if n == "trainer" or config.deterministic else 1 for n, p in pools.items()}
+    return {name: {"CPU": p.cpus * needed[name], "GPU": p.gpus * needed[name]} for name, p in pools.items()}
 
 
 def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
-    """Raises ConfigError if the pools (None: all) ask for more than ``resources`` (ray.cluster_resources())."""
+    """Raises ConfigError if the pools (None: all) need more than ``resources`` (ray.cluster_resources()): see ``demands``."""
     asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
     for unit, key in (("CPU", "cpus"), ("GPU", "gpus")):
         total, has = sum(pool[unit] for pool in asked.values()), resources.get(unit, 0.0)
         if total > has + 1e-6:
             parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool[unit])
             raise ConfigError(
-                f"pools.*.{key}: the pools ask for {total:g} {unit}s ({parts}), and the cluster has {has:g}; lower "
-                f"pools.*.replicas or pools.*.{key}, or add nodes"
+                f"pools.*.{key}: the pools need at least {total:g} {unit}s ({parts}), and the cluster has {has:g}; lower "
+                f"pools.trainer.replicas or pools.*.{key}, or add nodes"
             )
 
 
@@ -56,7 +63,38 @@ def actor_options(
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
         if not pool.gpus:
             env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    return {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
+    options = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
+    return options | ({"max_concurrency": 1000} if uses_vllm else {})  # those actors are asynchronous
+
+
+@dataclass(frozen=True)
+class GroupLease:
+    """An actor in a placement group of its own, so that a wait for resources can be told from a slow start."""
+
+    actor: Any
+    group: Any
+
+    def placed(self) -> bool:
+        import ray
+
+        return bool(ray.util.placement_group_table(self.group).get("state") == "CREATED")
+
+    def end(self, pid: int) -> None:
+        import ray
+
+        end_actor(self.actor, pid, self.group)
+        ray.util.remove_placement_group(self.group)
+
+
+def lease(actor: Any, arguments: Sequence[Any], options: dict[str, Any]) -> GroupLease:
+    """Ask for the resources in ``options`` (see ``actor_options``), and start a Ray actor class there as soon as they come."""
+    import ray
+
+    bundle = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
+    bundle = {unit: count for unit, count in bundle.items() if count} or {"CPU": NEXT_TO_NOTHING}
+    group = ray.util.placement_group([bundle], strategy="PACK")
+    strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+    return GroupLease(actor.options(scheduling_strategy=strategy, **options).remote(*arguments), group)
 
 
 def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:
@@ -78,7 +116,10 @@ def generator_spec(config: RunConfig, prepared: Prepared) -> EngineSpec:
     """What a generator's engine is built from."""
     model = models.resolve(config.student)
     lora = config.trainer.lora if config.sync.lora == "adapter" else None
-    return _engine_spec(config, prepared, config.generator, model, "generator", lora=lora, sync_backend=config.sync.backend)
+    return _engine_spec(
+        config, prepared, config.generator, model, "generator", lora=lora, sync_backend=config.sync.backend,
+        keep_in_flight=config.in_flight == "keep", sleeps=config.placement == "colocated",
+    )  # fmt: skip
 
 
 def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> EngineSpec:

@@ -1,224 +1,228 @@
-"""Generator and teacher pools, as the step loop sees them."""
+"""What generator and teacher pools share: samples in flight, and what becomes of them when a worker is lost."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from actors.generation import WriteRequest, Written
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from actors.engine import EngineFailed
+from actors.workers import Kind, Worker, WorkerLost, Workers, answer
 from renio_pipeline.config import RunConfig
-from renio_pipeline.types import Prompt, Rollout, ScoredRollout, ScoreRequest, TeacherScores
-
-MAX_RESENDS = 3
-
-
-def sample_seed(run_seed: int, sample_id: int) -> int:
-    """A seed of one's own for every sample of every run."""
-    digest = hashlib.blake2b(f"{run_seed}/{sample_id}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF
+from renio_pipeline.deaths import Slots, Suspects
+from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.types import Prompt
 
 
-class GeneratorPool:
-    """Dispatches prompts to replicas and streams the responses back.
+@dataclass(kw_only=True)
+class Service:
+    """What all pools of a run share."""
 
-    A replica has at most its engine's ``max_num_seqs`` samples, and gets more as they end. In a deterministic run each
-    replica gets the samples of its number, all at once and in order, so that batches repeat exactly.
+    config: RunConfig
+    rejected: RejectedLog
+    note: Callable[[str], None] = lambda text: None
+    slots: Slots = field(default_factory=Slots)
+
+
+class Rejected:
+    """In the place of a result: the sample is set aside."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """One sample that somebody waits for."""
+
+    prompt: Prompt
+    results: asyncio.Queue[Any]  # gets a result, a Rejected, or an exception
+    wanted: bool = True
+
+    @property
+    def sample_id(self) -> int:
+        return self.prompt.sample_id
+
+
+class Pool:
+    """Queues jobs, and hands them to workers that serve. Subclasses say which jobs a worker gets, and how it does them.
+
+    A worker that is lost gives its jobs back to the front of the queue, under the same sample ids. Of the samples, see
+    ``renio_pipeline.deaths.Suspects``.
     """
 
-    def __init__(self, replicas: Sequence[Any], config: RunConfig) -> None:
-        self.replicas = list(replicas)
-        self.size = len(self.replicas)
-        self._config = config
-        self._slots = int(config.generator.engine.get("max_num_seqs", 256))
+    def __init__(self, kind: Kind, size: int, service: Service) -> None:
+        self.service, self.config = service, service.config
+        self.queue: list[Any] = []
+        self.suspects = Suspects()
+        self._holds = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.workers = Workers(
+            kind, size, self.config.faults, slots=service.slots, note=service.note, on_lost=self._lost, on_change=self.pump
+        )
 
-    async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
-        by_id = {p.sample_id: p for p in prompts}
-        resends: dict[int, int] = {}
-        done: asyncio.Queue[tuple[int, Written | BaseException]] = asyncio.Queue()
-        pending, load = self._queues(prompts), [0] * self.size
-        streams: set[asyncio.Task[None]] = set()
-        left = len(by_id)
+    @property
+    def name(self) -> str:
+        return self.workers.kind.name
+
+    @property
+    def size(self) -> int:
+        return len(self.workers.serving)
+
+    def status(self) -> dict[str, int]:
+        """See ``renio_pipeline.elastic.ElasticPool``."""
+        workers = self.workers
+        states = [w.state for w in workers.all]
+        return {
+            "target": workers.target, "serving": states.count("serving"), "waiting": states.count("waiting"),
+            "starting": states.count("starting") + states.count("ready"), "queue": len(self.queue),
+            "in_flight": workers.in_flight(), "restarts": workers.restarts,
+        }  # fmt: skip
+
+    def resize(self, size: int) -> None:
+        self.workers.resize(size)
+
+    async def busy_seconds(self) -> dict[str, float]:
+        """Of each worker that serves: the seconds that it has worked so far."""
+
+        async def of(worker: Worker) -> tuple[str, float] | None:
+            try:
+                return f"{worker.name}/{worker.pid}", await answer(worker.actor.busy_seconds.remote(), 10, "busy_seconds")
+            except (WorkerLost, RayActorError):
+                return None
+
+        return dict(filter(None, await asyncio.gather(*map(of, self.workers.serving))))
+
+    def pump(self) -> None:
+        """Give work to whoever may take more."""
+        if self._holds:
+            return
+        for worker in self.workers.serving:
+            if not self.queue:
+                return
+            jobs = self.share(worker)
+            if jobs:
+                for job in jobs:
+                    worker.jobs[job.sample_id] = job
+                self._spawn(self._work(worker, jobs))
+
+    def share(self, worker: Worker) -> Sequence[Any]:
+        """Take from ``queue`` what ``worker`` gets now."""
+        raise NotImplementedError
+
+    async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
+        """Have ``worker`` do the jobs; ``finish`` each. Raises WorkerLost or Ray's errors when it is lost."""
+        raise NotImplementedError
+
+    def dropped(self, jobs: Sequence[Any]) -> None:
+        """These jobs of a worker will not be finished by it."""
+
+    def finish(self, worker: Worker, job: Any, result: Any) -> None:
+        """A job is done: whoever waits for it gets the result."""
+        worker.jobs.pop(job.sample_id, None)
+        worker.alone = False
+        self.suspects.finished(job.sample_id)
+        self.workers.progress(worker)
+        if job.wanted:
+            job.results.put_nowait(result)
+
+    def withdraw(self, jobs: Sequence[Any]) -> None:
+        """Nobody waits for these any more."""
+        for job in jobs:
+            job.wanted = False
+        self.queue = [job for job in self.queue if job.wanted]
+        self.workers.changed()
+
+    @asynccontextmanager
+    async def quiet(self, *, drain: bool) -> AsyncIterator[None]:
+        """No job is handed out meanwhile; with ``drain``, begins when none is in flight."""
+        self._holds += 1
         try:
-            while left:
-                for i in range(self.size):
-                    share = self._next_share(pending[i], load, i)
-                    if share:
-                        load[i] += len(share)
-                        streams.add(asyncio.create_task(self._stream(i, share, temperature, done)))
-                replica, written = await done.get()
-                if isinstance(written, BaseException):
-                    raise written
-                load[replica] -= 1
-                prompt = by_id[written.sample_id]
-                if written.stop_reason is None:
-                    resends[prompt.sample_id] = resends.get(prompt.sample_id, 0) + 1
-                    if resends[prompt.sample_id] > MAX_RESENDS:
-                        raise RuntimeError(f"sample {prompt.sample_id} was aborted {MAX_RESENDS + 1} times by its generator")
-                    pending[replica].append(prompt)
-                    continue
-                left -= 1
-                yield _rollout(prompt, written, replica)
+            if drain:
+                await self.workers.until(lambda: not self.workers.in_flight())
+            yield
         finally:
-            for stream in streams:
-                stream.cancel()
+            self._holds -= 1
+            self.pump()
 
-    async def busy_seconds(self) -> list[float]:
-        return list(await asyncio.gather(*(r.busy_seconds.remote() for r in self.replicas)))
+    async def abandon(self) -> None:
+        """Forget everything, queued or in flight; the workers stop what they do."""
+        self.withdraw([*self.queue, *(job for w in self.workers.all for job in w.jobs.values())])
+        await asyncio.gather(*(self._abandon(w) for w in self.workers.receivers))
 
-    def _queues(self, prompts: Sequence[Prompt]) -> list[deque[Prompt]]:
-        """One queue a replica when deterministic, or one that all share."""
-        if not self._config.deterministic:
-            return [deque(prompts)] * self.size
-        ordered = sorted(prompts, key=lambda p: p.sample_id)
-        return [deque(p for p in ordered if p.sample_id % self.size == i) for i in range(self.size)]
+    def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        self.workers.close()
 
-    def _next_share(self, queue: deque[Prompt], load: list[int], replica: int) -> list[Prompt]:
-        if self._config.deterministic:
-            count = len(queue)
-        else:
-            fair = -(-(len(queue) + sum(load)) // self.size)
-            count = min(self._slots, fair) - load[replica]
-        return [queue.popleft() for _ in range(min(count, len(queue)))]
-
-    async def _stream(self, replica: int, prompts: Sequence[Prompt], temperature: float, done: asyncio.Queue[Any]) -> None:
+    async def _abandon(self, worker: Worker) -> None:
         try:
-            requests = [self._request(p, temperature) for p in prompts]
-            async for ref in self.replicas[replica].generate.options(num_returns="streaming").remote(requests):
-                await done.put((replica, await ref))
+            await answer(worker.actor.abandon.remote(), self.config.faults.deadline_seconds, "abandon")
+            await asyncio.wait_for(self.workers.until(lambda: not worker.jobs), self.config.faults.deadline_seconds)
+        except (WorkerLost, RayActorError, EngineFailed, TimeoutError) as error:
+            worker.lose(str(error) or "it did not stop its work in time")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, worker: Worker, jobs: Sequence[Any]) -> None:
+        try:
+            await self.work(worker, jobs)
         except Exception as error:
-            await done.put((replica, error))
+            if is_loss(error):
+                worker.lose(str(error))  # and ``_lost`` gets what is left of its jobs
+            else:
+                for job in jobs:
+                    if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
+                        job.results.put_nowait(error)
+        finally:
+            self.workers.changed()
 
-    def _request(self, prompt: Prompt, temperature: float) -> WriteRequest:
-        sampling = self._config.sampling
-        return WriteRequest(
-            sample_id=prompt.sample_id,
-            prompt_ids=prompt.student_ids,
-            seed=sample_seed(self._config.seed, prompt.sample_id),
-            max_tokens=self._config.max_response_tokens,
-            temperature=temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-        )
+    def _lost(self, worker: Worker, reason: str) -> None:
+        jobs, worker.jobs = list(worker.jobs.values()), {}
+        self.dropped(jobs)
+        convicted = set(self.suspects.died([job.sample_id for job in jobs], worker.alone))
+        if convicted:  # it was not the worker's fault
+            self.workers.progress(worker)
+        for job in jobs:
+            if job.sample_id in convicted:
+                self._reject(job, f"{reason}; its worker died of it twice while it had nothing else")
+        self.queue[:0] = [job for job in jobs if job.wanted and job.sample_id not in convicted]
+        worker.alone = False
+        self.pump()
+
+    def _reject(self, job: Any, reason: str) -> None:
+        self.service.rejected.add(job.sample_id, reason, self.name, job.prompt.row.id)
+        if job.wanted:
+            job.results.put_nowait(Rejected())
 
 
-def _rollout(prompt: Prompt, written: Written, replica: int) -> Rollout:
-    assert written.stop_reason is not None
-    return Rollout(
-        prompt=prompt,
-        token_ids=written.token_ids,
-        logprobs=written.logprobs,
-        stop_reason=written.stop_reason,
-        version=written.version,
-        replica=str(replica),
-    )
+def is_loss(error: BaseException) -> bool:
+    """Whether an error of a remote call says that the worker, not the call, is to be given up."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, (RayActorError, EngineFailed, WorkerLost, GetTimeoutError))
 
 
-class TeacherPool:
-    """Scores rollouts as they come, in batches bounded by tokens.
+def take_for(
+    queue: list[Any], fits: Callable[[Any], bool], most: int, *, suspect: Callable[[int], bool], idle: bool
+) -> tuple[list[Any], bool]:
+    """Take up to ``most`` jobs from the front of a queue that ``fits`` accepts, in order; stop at the first it does not.
 
-    A batch is whatever waits when a replica falls free: short queues give small batches at once, long ones full batches.
+    A suspect goes alone, and only to a worker that is idle. Returns the jobs, and whether they are one suspect.
     """
-
-    def __init__(
-        self, replicas: Sequence[Any], config: RunConfig, token_bytes: int = 0, *, vocab_size: int = 2**31, name: str = ""
-    ) -> None:
-        self.replicas = list(replicas)
-        self.size = len(self.replicas)
-        self._deterministic, self._max_tokens = config.deterministic, config.all_teachers[name].max_batch_tokens
-        self._token_bytes, self._vocab_size, self._name = token_bytes, vocab_size, name
-
-    async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
-        scored = await (self._score_in_order(rollouts) if self._deterministic else self._score_as_they_come(rollouts))
-        return sorted(scored, key=lambda s: s.rollout.sample_id)
-
-    async def busy_seconds(self) -> list[float]:
-        return list(await asyncio.gather(*(r.busy_seconds.remote() for r in self.replicas)))
-
-    async def _score_as_they_come(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
-        waiting: deque[Rollout] = deque()
-        news = asyncio.Condition()
-        scored: list[ScoredRollout] = []
-        ended = False
-
-        async def serve(replica: int) -> None:
-            while True:
-                async with news:
-                    await news.wait_for(lambda: waiting or ended)
-                    batch = take_batch(waiting, self._max_tokens)
-                if not batch:
-                    return
-                scored.extend(await self._score_batch(replica, batch))
-
-        async with asyncio.TaskGroup() as servers:
-            for replica in range(self.size):
-                servers.create_task(serve(replica))
-            async for rollout in rollouts:
-                async with news:
-                    waiting.append(rollout)
-                    news.notify()
-            async with news:
-                ended = True
-                news.notify_all()
-        return scored
-
-    async def _score_in_order(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
-        """Deterministic: each replica scores the samples of its number, in order, in batches that repeat exactly."""
-        ordered = sorted([r async for r in rollouts], key=lambda r: r.sample_id)
-
-        async def serve(replica: int) -> list[ScoredRollout]:
-            waiting = deque(r for r in ordered if r.sample_id % self.size == replica)
-            scored: list[ScoredRollout] = []
-            while batch := take_batch(waiting, self._max_tokens):
-                scored += await self._score_batch(replica, batch)
-            return scored
-
-        return list(itertools.chain.from_iterable(await asyncio.gather(*map(serve, range(self.size)))))
-
-    async def _score_batch(self, replica: int, batch: Sequence[Rollout]) -> list[ScoredRollout]:
-        for rollout in batch:
-            _in_vocabulary(rollout, self._vocab_size)
-        requests = [
-            ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids) for r in batch
-        ]
-        refs: tuple[Awaitable[Any], Any] = self.replicas[replica].score.options(num_returns=2).remote(requests)
-        logprobs_ref, payload = refs
-        logprobs = await logprobs_ref
-        return [
-            ScoredRollout(
-                rollout=rollout,
-                scores=TeacherScores(
-                    sample_id=rollout.sample_id,
-                    logprobs=scores,
-                    payload=payload if self._token_bytes else None,
-                    payload_bytes=len(scores) * self._token_bytes,
-                    replica=f"{self._name}/{replica}" if self._name else str(replica),
-                ),
-            )
-            for rollout, scores in zip(batch, logprobs, strict=True)
-        ]
-
-
-def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
-    """Raises ValueError for a token that the teacher may not know: its probability would be another token's."""
-    outside = rollout.token_ids[(rollout.token_ids < 0) | (rollout.token_ids >= vocab_size)]
-    if len(outside):
-        raise ValueError(
-            f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside of the {vocab_size} entries that the "
-            "output heads of student and teacher share"
-        )
-
-
-def take_batch(waiting: deque[Rollout], max_tokens: int) -> list[Rollout]:
-    """As many from the front as fit in ``max_tokens``, and at least one if there is one."""
-    batch: list[Rollout] = []
-    tokens = 0
-    while waiting:
-        tokens += len(waiting[0].prompt.teacher_ids) + len(waiting[0].token_ids)
-        if batch and tokens > max_tokens:
+    taken: list[Any] = []
+    i = 0
+    while i < len(queue) and len(taken) < most:
+        job = queue[i]
+        if suspect(job.sample_id):
+            if idle and not taken:
+                return [queue.pop(i)], True
+            i += 1
+            continue
+        if not fits(job):
             break
-        batch.append(waiting.popleft())
-    return batch
+        taken.append(queue.pop(i))
+    return taken, False

@@ -5,27 +5,44 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
+from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
+from actors.weight_sync import SyncReceipt
 from renio_pipeline.batching import plan
 from renio_pipeline.checkpointer import CheckpointError
 from renio_pipeline.config import RunConfig
-from renio_pipeline.pipeline import Publication, TrainReport
+from renio_pipeline.pipeline import TrainReport
 from renio_pipeline.types import TrainBatch, Version
 
 
 class TrainerGroup:
     def __init__(
-        self, ranks: Sequence[Any], config: RunConfig, vocab_size: int, ledger: str | None, restore: Restore | None = None
-    ) -> None:
+        self, ranks: Sequence[Any], config: RunConfig, vocab_size: int, ledger: str | None, restore: Restore | None = None,
+        placement: Any = None,
+    ) -> None:  # fmt: skip
         self.ranks = list(ranks)
         self.size = len(self.ranks)
         self._config, self._vocab_size, self._ledger, self._restore = config, vocab_size, ledger, restore
-        self._teacher_follows = False
+        self._placement = placement
+
+    async def ping(self) -> list[int]:
+        """The ranks' process ids. Answered beside whatever they do, also where a collective hangs."""
+        return list(await asyncio.gather(*(r.ping.options(concurrency_group=CONTROL).remote() for r in self.ranks)))
+
+    def end(self, pids: Sequence[int] = ()) -> None:
+        """Kill every rank, whatever it does. ``pids``: their processes, where they are known."""
+        import ray
+
+        for i, (rank, pid) in enumerate(zip_longest(self.ranks, pids, fillvalue=0)):
+            end_actor(rank, pid, self._placement, i)
+        if self._placement is not None:
+            ray.util.remove_placement_group(self._placement)
 
     async def setup(self) -> None:
         """Load the model on every rank, or the checkpoint that the run goes on from."""
@@ -37,16 +54,16 @@ class TrainerGroup:
         if universal:
             shutil.rmtree(universal, ignore_errors=True)
 
-    async def connect(self, generators: Sequence[Any]) -> None:
-        """Tell the first rank whom to send weights to."""
-        workers = await asyncio.gather(*(g.ready.remote() for g in generators))
+    async def connect(self, generators: Sequence[Any], workers: Sequence[int] | None = None) -> None:
+        """Tell the first rank whom to send weights to, and how many engine workers each has (None: they are asked)."""
+        workers = await _engines(generators) if workers is None else workers
         address, port = await self.ranks[0].address.remote()
         config = self._config
         await self._all("connect", list(generators), list(workers), config.generator.dtype, config.sync.backend, address, port)
 
-    async def connect_teacher(self, teachers: Sequence[Any]) -> None:
+    async def connect_teacher(self, teachers: Sequence[Any], workers: Sequence[int] | None = None) -> None:
         """Tell the first rank which teachers follow the student."""
-        workers = await asyncio.gather(*(t.ready.remote() for t in teachers))
+        workers = await _engines(teachers) if workers is None else workers
         await self._all("connect_teacher", list(teachers), list(workers))
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
@@ -55,7 +72,7 @@ class TrainerGroup:
 
     async def train(self, batch: TrainBatch) -> TrainReport:
         reports: list[RankReport] = await self._each(
-            "forward_backward", self._plan(batch), step=batch.step, objective=self._config.objective,
+            "forward_backward", self._plan(batch), step=batch.step, objective=self._config.trained_objective,
             batch_size=len(batch.samples), temperature=self._config.temperature, vocab_size=self._vocab_size,
         )  # fmt: skip
         updates = await self._all("optimizer_step", batch.step, self._ledger)
@@ -73,17 +90,15 @@ class TrainerGroup:
             busy_seconds=[r.busy_seconds + u["busy_seconds"] for r, u in zip(reports, updates, strict=True)],
         )
 
-    async def publish(self, version: Version) -> Publication:
-        receipt = (await self._all("publish", version))[0]
-        follow = self._config.follow
-        # The first time always: of a run that goes on, teachers have the weights that they were loaded with.
-        if follow and (version.number % follow.refresh_every == 0 or not self._teacher_follows):
-            await self._all("publish_teacher", version)
-            self._teacher_follows = True
-        return Publication(
-            version=version, bytes=receipt.bytes, publish_seconds=receipt.publish_seconds,
-            receive_seconds=receipt.receive_seconds, seconds=receipt.seconds,
-        )  # fmt: skip
+    async def publish(self, version: Version) -> SyncReceipt:
+        """Send the weights to the generators that are connected."""
+        receipts: list[SyncReceipt] = await self._all("publish", version)
+        return receipts[0]
+
+    async def publish_teacher(self, version: Version) -> SyncReceipt:
+        """Send the weights, or their average, to the teachers that are connected."""
+        receipts: list[SyncReceipt] = await self._all("publish_teacher", version)
+        return receipts[0]
 
     async def save(self, folder: str) -> None:
         """Copy every rank's state to its host's memory and start to write it below ``folder``."""
@@ -114,3 +129,7 @@ class TrainerGroup:
     async def _each(self, method: str, shares: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:
         calls = (getattr(r, method).remote(share, *args, **kwargs) for r, share in zip(self.ranks, shares, strict=True))
         return list(await asyncio.gather(*calls))
+
+
+async def _engines(replicas: Sequence[Any]) -> list[int]:
+    return list(await asyncio.gather(*(r.ready.remote() for r in replicas)))

@@ -32,7 +32,19 @@ class Checkpointer:
 
     def __init__(self, folder: Path, trainers: Saves, *, keep: int, note: Callable[[str], None]) -> None:
         self._folder, self._trainers, self._keep, self._note = folder, trainers, keep, note
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[Path | None] | None = None
+        self._asked: list[asyncio.Future[tuple[int, Path | None]]] = []
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody waits for a checkpoint of the step under way."""
+        return bool(self._asked)
+
+    async def ask(self) -> tuple[int, Path | None]:
+        """Wait for the next ``save``, whose caller looks at ``asked``. Returns its step, and its folder unless it failed."""
+        found: asyncio.Future[tuple[int, Path | None]] = asyncio.get_running_loop().create_future()
+        self._asked.append(found)
+        return await found
 
     async def save(self, state: RunState) -> None:
         """Return as soon as training may change the weights again; waits for an earlier checkpoint's files first."""
@@ -41,26 +53,50 @@ class Checkpointer:
             partial = begin(self._folder, state)
         except OSError as error:
             self._note(f"checkpoint at step {state.step} failed: {error}")
+            self._answer(state.step, None)
             return
         await self._trainers.save(str(partial))
         self._writing = asyncio.create_task(self._complete(partial, state))
 
-    async def finish(self) -> None:
-        """Wait until the checkpoint under way counts, or has failed."""
+    async def finish(self) -> Path | None:
+        """Wait until the checkpoint under way counts (its folder), or has failed (None)."""
+        found = None
         if self._writing is not None:
-            await self._writing
+            found = await self._writing
             self._writing = None
+        return found
 
-    async def _complete(self, partial: Path, state: RunState) -> None:
+    async def abandon(self, why: str) -> None:
+        """Those who write it are gone: what is half written never counts."""
+        writing, self._writing = self._writing, None
+        if writing is not None and not writing.done():
+            writing.cancel()
+            self._note(f"the checkpoint under way is given up: {why}")
+        if writing is not None:
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _complete(self, partial: Path, state: RunState) -> Path | None:
+        final = await self._commit(partial, state)
+        self._answer(state.step, final)
+        return final
+
+    async def _commit(self, partial: Path, state: RunState) -> Path | None:
         try:
             await self._trainers.written()
             final = await asyncio.to_thread(commit, partial, state)
         except (CheckpointError, OSError) as error:
             await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
             self._note(f"checkpoint at step {state.step} failed: {error}")
-            return
+            return None
         self._note(f"checkpoint {final}")
         try:
             await asyncio.to_thread(prune, self._folder, self._keep)
         except OSError as error:
             self._note(f"checkpoints older than {final} could not be deleted: {error}")
+        return final
+
+    def _answer(self, step: int, final: Path | None) -> None:
+        asked, self._asked = self._asked, []
+        for found in asked:
+            if not found.done():
+                found.set_result((step, final))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline import control_cli
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.schema import Sync
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--out", type=Path, default=Path(__file__).parent / "demo")
     make.add_argument("--seed", type=int, default=0)
     make.set_defaults(run=_make_demo_models)
+    control_cli.register(commands)
     return parser
 
 
@@ -133,7 +135,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, Any]:
-    from actors import launch
+    from actors import control, launch
+    from renio_pipeline.autoscaling import follow_load
+    from renio_pipeline.commands import Commands, Events, WithEvents, beside
     from renio_pipeline.metrics import JsonlSink, PrometheusSink
     from renio_pipeline.preflight import check_run_dir
     from renio_pipeline.progress import make_progress
@@ -152,27 +156,32 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         check_run_dir(config, resume=resume)
         point = resume_point(config) if resume else ResumePoint()
         prepared = launch.check(config, prepared)
-        control = launch.claim(config)
+        mailbox = launch.claim(config)
         endpoint = [PrometheusSink(config.name, config.metrics_port)] if config.metrics_port else []
-        directory, stop = RunDirectory(config, point.state), Stop()
-        with make_progress(config.steps) as progress:
+        directory, stop, events = RunDirectory(config, point.state), Stop(), Events()
+        with make_progress(config.steps) as shown:
+            progress = WithEvents(shown, events)
             begun = f", going on after step {point.state.step}" if point.folder else ""
             progress.note(f"run {config.name} in {directory.path}{begun}: starting the engines")
 
             async def go() -> dict[str, Any]:
-                stages = await launch.start(config, prepared, point)
-                # Not from the signal's handler itself, which may have come in the middle of a line.
-                loop = asyncio.get_running_loop()
-                stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
-                run = Run(
-                    config=config, prepared=prepared, stages=stages, directory=directory, progress=progress,
-                    sinks=[JsonlSink(directory.metrics), *endpoint], start=point.state, stop=stop,
-                )  # fmt: skip
-                return await run.run()
+                async with launch.stages(config, prepared, point, progress.note) as stages:
+                    # Not from the signal's handler itself, which may have come in the middle of a line.
+                    loop = asyncio.get_running_loop()
+                    stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
+                    run = Run(
+                        config=config, prepared=prepared, stages=stages, directory=directory, progress=progress,
+                        sinks=[JsonlSink(directory.metrics), *endpoint], start=point.state, stop=stop,
+                    )  # fmt: skip
+                    scalers = (
+                        follow_load(name, stages.pools[name], limits, run.gate, progress.note)
+                        for name, limits in config.autoscaled.items()
+                    )
+                    async with beside(control.serve(mailbox, Commands(run, events)), *scalers):
+                        return await run.run()
 
             outcome = asyncio.run(go())
             stop.disarm()
-        del control
     _summarise(config, directory.path, outcome)
     return outcome
 
@@ -192,7 +201,7 @@ def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
 
 def _eval(args: argparse.Namespace) -> int:
     from actors import launch
-    from renio_pipeline.evaluate import evaluate
+    from renio_pipeline.evaluate import Evaluation, evaluate
     from renio_pipeline.prompts import held_out_prompts
 
     config = load(args.config, args.overrides)
@@ -202,10 +211,14 @@ def _eval(args: argparse.Namespace) -> int:
     prepared = launch.prepare_locally(config)
     with launch.cluster(args.address):
         prepared = launch.check(config, prepared, pools=("generator",))
-        generators = launch.start_generators(config, prepared)
         prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
         temperature = config.evaluate.temperature
-        result = asyncio.run(evaluate(generators, prompts, prepared.task, prepared.tokenizer, temperature))
+
+        async def go() -> Evaluation:
+            async with launch.generators(config, prepared) as generators:
+                return await evaluate(generators, prompts, prepared.task, prepared.tokenizer, temperature)
+
+        result = asyncio.run(go())
     print(f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens")
     return 0
 

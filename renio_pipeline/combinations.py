@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def check_combinations(config: RunConfig) -> None:
     """Raises ValueError for the first one found."""
-    for check in (_batch, _filter, _teachers, _method, _lora, _pools, _sync, _deterministic):
+    for check in (_batch, _filter, _teachers, _method, _lora, _pools, _sync, _placement, _schedule, _deterministic):
         check(config)
 
 
@@ -118,7 +118,64 @@ def _sync(c: RunConfig) -> None:
         )
 
 
+def _placement(c: RunConfig) -> None:
+    if c.placement == "separate":
+        if c.sync.backend == "ipc":
+            raise ValueError(
+                "sync.backend ipc hands weights over within one GPU, but with placement separate generators and trainer ranks "
+                "have GPUs of their own; set placement=colocated, or sync.backend=host or nccl"
+            )
+        return
+    generator, trainer = c.pools.generator, c.pools.trainer
+    if c.sync.backend == "nccl":
+        raise ValueError(
+            "sync.backend nccl needs a GPU for each of its ends, but with placement colocated a generator and a trainer rank "
+            "share one; set sync.backend=host or ipc, or placement=separate"
+        )
+    if c.max_staleness:
+        raise ValueError(
+            "placement colocated lets generator and trainer take turns on a GPU, so nothing is written while the trainer "
+            f"works: max_staleness must be 0, not {c.max_staleness}; or set placement=separate"
+        )
+    if generator.replicas != trainer.replicas or c.generator.tensor_parallel > 1:
+        raise ValueError(
+            "placement colocated puts one generator beside each trainer rank: pools.generator.replicas "
+            f"({generator.replicas}) must equal pools.trainer.replicas ({trainer.replicas}), and generator.tensor_parallel "
+            f"({c.generator.tensor_parallel}) be 1"
+        )
+    if generator.gpus != trainer.gpus:
+        raise ValueError(
+            f"placement colocated: pools.generator.gpus ({generator.gpus}) and pools.trainer.gpus ({trainer.gpus}) are the "
+            "same GPUs, so they must be equal"
+        )
+
+
+def _schedule(c: RunConfig) -> None:
+    if c.in_flight == "keep" and not c.max_staleness:
+        raise ValueError(
+            "in_flight keep lets responses live through a weight sync, but with max_staleness 0 none is under way then; set "
+            "max_staleness to 1 or more, or leave in_flight out"
+        )
+    for name, limits in c.autoscaled.items():
+        key, pool = f"pools.{c.pool_key(name)}", c.pool(name)
+        if name == "trainer":
+            raise ValueError("pools.trainer.autoscale: the number of trainer ranks is fixed while a run goes on; leave it out")
+        if c.deterministic or (c.placement == "colocated" and name == "generator"):
+            why = "deterministic" if c.deterministic else "placement colocated"
+            raise ValueError(f"{key}.autoscale: {why} fixes the number of replicas; leave it out")
+        if not limits.min <= pool.replicas <= limits.max:
+            raise ValueError(
+                f"{key}.replicas ({pool.replicas}), where the run starts, must lie within {key}.autoscale, "
+                f"{limits.min} to {limits.max}"
+            )
+
+
 def _deterministic(c: RunConfig) -> None:
+    if c.deterministic and c.max_staleness:
+        raise ValueError(
+            f"deterministic needs max_staleness 0, not {c.max_staleness}: what a sync falls into depends on how fast the "
+            "machine is"
+        )
     if c.deterministic and {c.generator.dtype, c.trainer.dtype} != {"float32"}:
         raise ValueError("deterministic needs generator.dtype and trainer.dtype float32")
 

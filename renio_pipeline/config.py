@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 from yaml import YAMLError
 
 from renio_pipeline import schema
@@ -39,6 +39,13 @@ class RunConfig(Section):
     max_response_tokens: PositiveInt = 1024
     temperature: PositiveFloat = Field(1.0, description="the distillation temperature, of student and teacher alike")
     deterministic: bool = Field(False, description="repeat digit for digit (CPU, float32): fixed replicas and batches")
+    max_staleness: NonNegativeInt = Field(0, description="weight versions that generation may lag behind; 0: on-policy")
+    in_flight: Literal["drain", "keep"] = Field(
+        "drain", description="a sync waits for the responses under way, or changes the weights beneath them"
+    )
+    placement: Literal["separate", "colocated"] = Field(
+        "separate", description="colocated: a generator and a trainer rank share each GPU, and take turns"
+    )
     student_logprobs: Literal["generator", "trainer"] = "generator"
     filter: Literal["all", "correct", "incorrect"] = Field("all", description="train on samples of this verdict alone")
     filter_batch: Literal["refill", "shrink"] = Field("refill", description="draw until batch_size are kept, or train on fewer")
@@ -61,6 +68,7 @@ class RunConfig(Section):
     pools: schema.Pools = schema.Pools()
     evaluate: schema.Evaluate = schema.Evaluate()
     checkpoint: schema.Checkpoint = schema.Checkpoint()
+    faults: schema.Faults = schema.Faults()
     metrics_port: int | None = Field(None, ge=1, lt=2**16, description="Prometheus endpoint of the run, on the driver's node")
 
     @property
@@ -71,6 +79,13 @@ class RunConfig(Section):
     def teacher_top_k(self) -> int:
         """How many of its likeliest tokens the teacher sends; 0: the sampled token's log-probability alone."""
         return self.objective.k if isinstance(self.objective, schema.TopKForwardKL) else 0
+
+    @property
+    def trained_objective(self) -> schema.Objective:
+        """The objective as trainer ranks compute it: strictly on-policy there is no older policy to correct for."""
+        if isinstance(self.objective, schema.Sampled) and self.max_staleness == 0:
+            return self.objective.model_copy(update={"importance_clip": None})
+        return self.objective
 
     @property
     def all_teachers(self) -> dict[str, schema.Teacher]:
@@ -105,6 +120,12 @@ class RunConfig(Section):
     @property
     def pool_names(self) -> list[str]:
         return ["generator", *self.teacher_pools.values(), "trainer", "weighting"]
+
+    @property
+    def autoscaled(self) -> dict[str, schema.Autoscale]:
+        """The pools that follow the load, and between which sizes."""
+        pools = {name: self.pool(name) for name in self.pool_names}
+        return {n: p.autoscale for n, p in pools.items() if isinstance(p, schema.Pool) and p.autoscale is not None}
 
     @property
     def privileged(self) -> bool:

@@ -40,7 +40,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "time/score": ("seconds", "first response to last score; overlaps time/generate"),
     "time/weigh": ("seconds", "weighting"),
     "time/train": ("seconds", "forward, backward and optimizer step"),
-    "time/sync": ("seconds", "weights to all generators"),
+    "time/sync": ("seconds", "weights to all generators, and the wait for responses under way"),
+    "time/sync_wait": ("seconds", "of it, the wait"),
     "time/idle": ("seconds", "of the step that a replica spent idle, averaged over the pools"),
     "idle/generator": ("", "share of the step in which the pool's replicas did nothing, on average"),
     "idle/teacher": ("", "as above"),
@@ -53,6 +54,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "memory/driver/peak": ("bytes", "peak resident memory of the driver"),
     "pool/generator/size": ("replicas", "generators"),
     "pool/teacher/size": ("replicas", "teachers"),
+    "pool/generator/queue": ("samples", "waiting for a generator when the step ended"),
+    "pool/teacher/queue": ("samples", "waiting for a teacher when the step ended"),
+    "pool/generator/restarts": ("", "generators that were replaced, so far"),
+    "pool/teacher/restarts": ("", "teachers that were replaced, so far"),
     "eval/accuracy": ("", "held-out accuracy, sampled"),
     "eval/response_tokens": ("tokens", "mean held-out response length"),
 }
@@ -68,7 +73,8 @@ class JsonlSink:
     """``metrics.jsonl``: one line a step, flushed, so that a reader sees the run as it goes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path  # opened for each line: a run that goes back replaces the file
+        path.touch()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Raises ValueError for a name that is not in the registry or a value that is not finite."""
@@ -78,11 +84,11 @@ class JsonlSink:
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
         if bad:
             raise ValueError(f"step {step}: metrics that are not finite: {bad}")
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def close(self) -> None:
-        self._file.close()
+        pass
 
 
 class PrometheusSink:

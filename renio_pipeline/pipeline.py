@@ -1,12 +1,13 @@
-"""The step, and the run around it.
+"""The step, and the stages that it asks.
 
     prompts ──> generators ──> teachers ──> weighting ──> trainers
     (cursor)        ^     each response goes on as it ends    │
                     └──────── publish: version N+1 ───────────┘
 
 Who waits for whom: a teacher never waits for the slowest response of the step; weighting waits for every score, because
-its normaliser is over the global batch; the trainers wait for the weights; the next step waits for the sync. Stages are
-protocols: the loop does not care whether they are Ray pools or fakes.
+its normaliser is over the global batch; the trainers wait for the weights. With ``max_staleness`` 0 the next step waits for the
+sync; with k its responses may be written and scored by weights that are up to k versions older, while the trainers work (see
+``renio_pipeline.ahead``). Stages are protocols: the loop does not care whether they are Ray pools or fakes.
 """
 
 from __future__ import annotations
@@ -14,48 +15,70 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig
+from renio_pipeline.elastic import ElasticPool
 from renio_pipeline.selection import Judged, Selection, exactly_once
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 from renio_pipeline.weigher import Weighed
+
+if TYPE_CHECKING:
+    from renio_pipeline.resume import ResumePoint
 
 
 class NonFiniteError(RuntimeError):
     """A loss, a gradient or a log-probability is not finite. The text names the step and the samples."""
 
 
+class TrainerLost(RuntimeError):
+    """A trainer rank died or fell silent: the step under way is void, and training begins again from a checkpoint."""
+
+
+Busy = dict[str, float]  # seconds of work so far, by worker
+
+
 class Generators(Protocol):
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
         """Yield each response as it ends, every prompt's exactly once."""
         ...
 
-    async def busy_seconds(self) -> list[float]: ...
+    async def busy_seconds(self) -> Busy: ...
 
 
 class Teachers(Protocol):
     @property
     def size(self) -> int: ...
 
-    @property
-    def replicas(self) -> Sequence[Any]: ...
-
-    async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Score rollouts as they come; the list is in the order of sample ids."""
         ...
 
-    async def busy_seconds(self) -> list[float]: ...
+    def pump(self) -> None:
+        """The payload budget may have room again."""
+        ...
+
+    async def busy_seconds(self) -> Busy: ...
 
 
 class Weighting(Protocol):
     async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed: ...
 
     async def running_mean(self) -> float | None: ...
+
+    async def restore(self, running_mean: float | None) -> None:
+        """Go back to an earlier state of the normaliser."""
+        ...
+
+    def status(self) -> dict[str, int]:
+        """``target``, ``serving``, ``restarts``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +104,19 @@ class Publication:
     bytes: int
     publish_seconds: float
     receive_seconds: float
-    seconds: float
+    seconds: float  # of the sync itself
+    waited_seconds: float = 0.0  # before it, for the responses under way
 
 
 class Trainers(Protocol):
+    """Every verb but ``begin`` raises TrainerLost where a rank is gone."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def restarts(self) -> int: ...
+
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]: ...
 
     async def train(self, batch: TrainBatch) -> TrainReport:
@@ -97,6 +129,10 @@ class Trainers(Protocol):
 
     async def written(self) -> None: ...
 
+    async def begin(self, point: ResumePoint) -> None:
+        """Start the ranks anew, from a checkpoint."""
+        ...
+
 
 @dataclass(kw_only=True)
 class Stages:
@@ -104,14 +140,27 @@ class Stages:
     teachers: Teachers
     weighting: Weighting
     trainers: Trainers
+    payload: PayloadBudget = field(default_factory=lambda: PayloadBudget(2**62, 1, 0))
+    rejected: set[int] = field(default_factory=set)  # samples that were set aside
+    pools: dict[str, ElasticPool] = field(default_factory=dict)  # by name, of which the size may change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a step will be trained on, and what it took to get it."""
+
+    step: int
+    judged: Mapping[int, Judged]  # every response that was written, by sample id
+    scored: list[ScoredRollout]  # those that were kept, in the order of sample ids
+    seconds: dict[str, float]  # metric name -> seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedStep:
-    """A step whose filter kept nothing: nothing was trained on, and the weights are what they were."""
+    """A step that kept nothing: nothing was trained on, and the weights are what they were."""
 
     step: int
-    judged: Mapping[int, Judged]  # every response that was written, by sample id
+    judged: Mapping[int, Judged]
     seconds: dict[str, float]
 
 
@@ -120,6 +169,7 @@ class StepResult:
     step: int
     judged: Mapping[int, Judged]  # every response that was written, by sample id
     scored: list[ScoredRollout]  # those that were kept
+    staleness: int  # of the oldest sample, in versions
     weighed: Weighed
     report: TrainReport
     publication: Publication
@@ -127,40 +177,70 @@ class StepResult:
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a step begins: the moment that the one before it ended."""
+
+    at: float
+    busy: dict[str, Busy]  # by pool
+
+    @classmethod
+    async def now(cls, stages: Stages) -> Mark:
+        busy = {"generator": await stages.generators.busy_seconds(), "teacher": await stages.teachers.busy_seconds()}
+        return cls(time.perf_counter(), busy)
+
+
 async def train_step(
     stages: Stages, config: RunConfig, selection: Selection, step: int, version: Version
 ) -> StepResult | SkippedStep:
-    """One strictly on-policy step: write, score, weigh, train, publish."""
+    """One step after another: write, score, weigh, train, publish."""
+    since = await Mark.now(stages)
+    return await learn(stages, config, await collect(stages, config, selection, step), version, since)
+
+
+async def collect(stages: Stages, config: RunConfig, selection: Selection, step: int) -> Collected:
+    """Write and score a step's samples. Several steps may be under way at a time."""
     clock = Clock()
-    busy_before = await _busy(stages)
     clock.mark("start")
+    stages.payload.open(step)
 
     def write(prompts: Sequence[Prompt]) -> AsyncIterator[Rollout]:
         return clock.first_and_last(stages.generators.generate(prompts, config.sampling.temperature))
 
-    scored = await stages.teachers.score(selection.responses(write))
+    scored = await stages.teachers.score(selection.responses(write), step)
     clock.mark("scored")
+    in_order(scored, [i for i in selection.kept if i not in stages.rejected])
+    return Collected(step=step, judged=selection.judged, scored=scored, seconds=clock.stages())
 
-    in_order(scored, selection.kept)
-    on_policy(scored, version)
+
+async def learn(stages: Stages, config: RunConfig, found: Collected, version: Version, since: Mark) -> StepResult | SkippedStep:
+    """Weigh and train on a step's samples, by trainers that are at ``version``, and publish the next one."""
+    step, scored, clock = found.step, found.scored, Clock()
     if not scored:
-        seconds = {"time/step": clock.seconds("start", "scored"), "time/generate": clock.seconds("start", "last")}
-        return SkippedStep(step=step, judged=selection.judged, seconds=seconds)
+        stages.payload.close(step)
+        seconds = found.seconds | {"time/step": time.perf_counter() - since.at}
+        return SkippedStep(step=step, judged=found.judged, seconds=seconds)
+    staleness = age(scored, version, config.max_staleness)
+    clock.mark("begun")
     own = await _student_logprobs(stages, config, scored, step)
     numbers(step, scored, own)
     weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
     clock.mark("weighed")
 
     report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
+    stages.payload.close(step)
+    stages.teachers.pump()
     clock.mark("trained")
 
     publication = await stages.trainers.publish(Version(version.incarnation, version.number + 1))
     clock.mark("published")
 
-    idle = idle_shares(busy_before, await _busy(stages), report, publication, clock.seconds("start", "published"))
+    until = await Mark.now(stages)
+    idle = idle_shares(since.busy, until.busy, report, publication, until.at - since.at)
+    seconds = found.seconds | clock.stages() | {"time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds}
     return StepResult(
-        step=step, judged=selection.judged, scored=scored, weighed=weighed, report=report, publication=publication,
-        idle=idle, seconds=clock.stages(),
+        step=step, judged=found.judged, scored=scored, staleness=staleness, weighed=weighed, report=report,
+        publication=publication, idle=idle, seconds=seconds,
     )  # fmt: skip
 
 
@@ -171,10 +251,16 @@ def in_order(scored: Sequence[ScoredRollout], kept: Sequence[int]) -> None:
     assert came == sorted(came), f"samples came back as {came}, not in the order of their ids"
 
 
-def on_policy(scored: Sequence[ScoredRollout], version: Version) -> None:
-    """Every sample must have been written by the weights that are about to be trained."""
-    stale = [s.rollout.sample_id for s in scored if s.rollout.version != version]
-    assert not stale, f"samples {stale} were not written by version {version}"
+def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
+    """How many versions the oldest token lies behind the weights to be trained; ``bound`` is the most allowed."""
+    versions = {s.rollout.sample_id: s.rollout.version for s in scored}
+    bad = [
+        i for i, v in versions.items()
+        if v.incarnation != version.incarnation or not 0 <= version.number - v.number <= bound
+    ]  # fmt: skip
+    limit = f" or up to {bound} before it" if bound else ""
+    assert not bad, f"samples {bad} were not written by version {version}{limit}"
+    return version.number - min(v.number for v in versions.values())
 
 
 def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.ndarray]) -> None:
@@ -233,28 +319,23 @@ class Clock:
             yield response
 
     def stages(self) -> dict[str, float]:
-        return {
-            "time/step": self.seconds("start", "published"),
-            "time/generate": self.seconds("start", "last"),
-            "time/score": self.seconds("first", "scored"),
-            "time/weigh": self.seconds("scored", "weighed"),
-            "time/train": self.seconds("weighed", "trained"),
-            "time/sync": self.seconds("trained", "published"),
-        }
+        """Whatever both ends were marked of."""
+        ends = {
+            "time/generate": ("start", "last"), "time/score": ("first", "scored"), "time/weigh": ("begun", "weighed"),
+            "time/train": ("weighed", "trained"), "time/sync": ("trained", "published"),
+        }  # fmt: skip
+        return {name: self.seconds(*marks) for name, marks in ends.items() if set(marks) <= self._at.keys()}
 
 
-Busy = dict[str, list[float]]
-
-
-async def _busy(stages: Stages) -> Busy:
-    return {"generator": await stages.generators.busy_seconds(), "teacher": await stages.teachers.busy_seconds()}
-
-
-def idle_shares(before: Busy, after: Busy, report: TrainReport, publication: Publication, seconds: float) -> dict[str, float]:
-    """Share of the step in which each pool's replicas did nothing, on average."""
-    worked: dict[str, Any] = {
-        pool: np.mean(np.subtract(after[pool], before[pool])) if len(after[pool]) == len(before[pool]) else 0.0
-        for pool in after
-    }
-    worked["trainer"] = np.mean(report.busy_seconds) + publication.seconds
+def idle_shares(
+    before: Mapping[str, Busy], after: Mapping[str, Busy], report: TrainReport, publication: Publication, seconds: float
+) -> dict[str, float]:
+    """Share of the step in which each pool's workers did nothing, on average over those that were there all the time."""
+    worked = {pool: _worked(before[pool], after[pool]) for pool in after}
+    worked["trainer"] = float(np.mean(report.busy_seconds)) + publication.seconds
     return {f"idle/{pool}": float(np.clip(1 - busy / seconds, 0, 1)) for pool, busy in worked.items()}
+
+
+def _worked(before: Busy, after: Busy) -> float:
+    both = before.keys() & after.keys()
+    return float(np.mean([after[name] - before[name] for name in both])) if both else 0.0

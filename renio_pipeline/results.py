@@ -10,12 +10,14 @@ import numpy as np
 
 from renio_pipeline.pipeline import SkippedStep, StepResult
 from renio_pipeline.selection import Judged
-from renio_pipeline.types import Verdict
+from renio_pipeline.types import Rollout, Verdict
 
 
 def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float]:
     """What a step's responses say of the student, whether they were kept or not."""
     rollouts = [j.rollout for j in judged.values()]
+    if not rollouts:
+        return {"tokens/generated": 0, "filter/drawn": 0}
     lengths = [len(r.token_ids) for r in rollouts]
     return {
         "response/tokens": float(np.mean(lengths)),
@@ -27,12 +29,15 @@ def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float
     }
 
 
-def skipped_metrics(result: SkippedStep, sizes: dict[str, int]) -> dict[str, float]:
+Pools = Mapping[str, Mapping[str, int]]  # statuses by pool, see ``renio_pipeline.elastic``
+
+
+def skipped_metrics(result: SkippedStep, sizes: dict[str, int], pools: Pools) -> dict[str, float]:
     """Of a step that trained on nothing."""
-    return response_metrics(result.judged, 0) | result.seconds | _sizes(sizes)
+    return response_metrics(result.judged, 0) | result.seconds | _sizes(sizes, pools)
 
 
-def step_metrics(result: StepResult, sizes: dict[str, int]) -> dict[str, float]:
+def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dict[str, float]:
     """Every metric of a step by its registered name. A metric that the step cannot give is left out, never NaN."""
     report, publication, scored = result.report, result.publication, result.scored
     verdicts = [result.judged[s.rollout.sample_id].verdict for s in scored]
@@ -45,7 +50,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int]) -> dict[str, float]:
         "mismatch/logprob_abs_max": report.mismatch_max,
         **result.weighed.metrics,
         **response_metrics(result.judged, len(scored)),
-        "staleness/max": 0,
+        "staleness/max": result.staleness,
         "tokens/scored": sum(len(s.rollout.token_ids) + len(s.rollout.prompt.teacher_ids) for s in scored),
         "tokens/trained": report.tokens,
         "tokens/padding": report.padding,
@@ -58,13 +63,18 @@ def step_metrics(result: StepResult, sizes: dict[str, int]) -> dict[str, float]:
         "sync/receive": publication.receive_seconds,
         "payload/bytes": sum(s.scores.payload_bytes for s in scored),
         "memory/driver/peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **_sizes(sizes),
+        **_sizes(sizes, pools),
         **verdict_metrics(result.weighed.raw, result.weighed.weights, verdicts),
     }
 
 
-def _sizes(sizes: dict[str, int]) -> dict[str, float]:
-    return {f"pool/{pool}/size": size for pool, size in sizes.items()}
+def _sizes(sizes: dict[str, int], pools: Pools) -> dict[str, float]:
+    """Of several teachers, their sum."""
+    found: dict[str, float] = {f"pool/{pool}/size": size for pool, size in sizes.items()}
+    for pool in sizes:
+        of_kind = [status for name, status in pools.items() if name.partition(".")[0] == pool]
+        found |= {f"pool/{pool}/{key}": sum(status[key] for status in of_kind) for key in ("queue", "restarts")}
+    return found
 
 
 def accuracy(verdicts: Sequence[Verdict | None]) -> dict[str, float]:
@@ -107,8 +117,15 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
             "verdict": judged[i].verdict,
             "stop_reason": s.rollout.stop_reason,
             "version": str(s.rollout.version),
+            **_spans(s.rollout),
             "generator": s.rollout.replica,
             "teacher": s.scores.replica,
         }
         for i, s in enumerate(result.scored)
     ]
+
+
+def _spans(rollout: Rollout) -> dict[str, str]:
+    """The version of the last token, where a sync came in between."""
+    last = rollout.last_version
+    return {} if last in (None, rollout.version) else {"last_version": str(last)}

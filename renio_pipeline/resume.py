@@ -15,7 +15,8 @@ from renio_pipeline.types import Version
 
 # What may change when a run goes on: how far, on what, and what is looked at. All else is the mathematics.
 FREE = (
-    "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync",
+    "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
+    "placement",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing",
 )  # fmt: skip
@@ -45,11 +46,16 @@ def resume_point(config: RunConfig) -> ResumePoint:
             )
         return ResumePoint()
     check_same_run(load(path / "config.yaml"), config)
+    point = next_point(path)
+    done = point.state.step
+    if done > config.steps or (done == config.steps and (path / "result.json").is_file()):
+        raise ConfigError(f"steps: {config.steps} is no more than the {done} that the run in {path} has done; raise steps")
+    return point
+
+
+def next_point(path: Path) -> ResumePoint:
+    """After the newest complete checkpoint of a run's directory, or at the start, as the next incarnation."""
     folder, state = checkpoint.newest(path / "checkpoints") or (None, THE_START)
-    if state.step > config.steps or (state.step == config.steps and (path / "result.json").is_file()):
-        raise ConfigError(
-            f"steps: {config.steps} is no more than the {state.step} that the run in {path} has done; raise steps"
-        )
     earlier = [int(line["incarnation"]) for line in complete_lines(path / "resumes.jsonl")]
     incarnation = max([state.version.incarnation, *earlier]) + 1
     state = replace(state, version=Version(incarnation, state.version.number))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
-from renio_pipeline.pipeline import Teachers
+from renio_pipeline.pipeline import Busy, Teachers
 from renio_pipeline.types import Rollout, ScoredRollout
 
 
@@ -21,15 +20,15 @@ class RoutedTeachers:
     def size(self) -> int:
         return sum(pool.size for pool in self.pools.values())
 
-    @property
-    def replicas(self) -> list[Any]:
-        return [replica for pool in self.pools.values() for replica in pool.replicas]
+    def pump(self) -> None:
+        for pool in self.pools.values():
+            pool.pump()
 
-    async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Pass each rollout on as it comes; the list is in the order of sample ids."""
         queues: dict[str | None, asyncio.Queue[Rollout | None]] = {name: asyncio.Queue() for name in self.pools}
         async with asyncio.TaskGroup() as scoring:
-            tasks = [scoring.create_task(pool.score(_drain(queues[name]))) for name, pool in self.pools.items()]
+            tasks = [scoring.create_task(pool.score(_drain(queues[name]), step)) for name, pool in self.pools.items()]
             async for rollout in rollouts:
                 queues[rollout.prompt.row.teacher].put_nowait(rollout)
             for queue in queues.values():
@@ -37,9 +36,13 @@ class RoutedTeachers:
         scored = itertools.chain.from_iterable(task.result() for task in tasks)
         return sorted(scored, key=lambda s: s.rollout.sample_id)
 
-    async def busy_seconds(self) -> list[float]:
+    async def busy_seconds(self) -> Busy:
         found = await asyncio.gather(*(pool.busy_seconds() for pool in self.pools.values()))
-        return list(itertools.chain.from_iterable(found))
+        return {
+            f"{name}/{worker}": seconds
+            for name, busy in zip(self.pools, found, strict=True)
+            for worker, seconds in busy.items()
+        }
 
 
 async def _drain(queue: asyncio.Queue[Rollout | None]) -> AsyncIterator[Rollout]:

@@ -1,27 +1,32 @@
-"""A run: evaluate, step, checkpoint, evaluate."""
+"""A run: evaluate, step, checkpoint, evaluate; back to the last checkpoint when a trainer rank is lost."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from renio_pipeline.ahead import Ahead
 from renio_pipeline.checkpoint import THE_START, RunState
 from renio_pipeline.checkpointer import Checkpointer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.evaluate import Evaluation, evaluate
+from renio_pipeline.gate import Gate
 from renio_pipeline.metrics import Sink
-from renio_pipeline.pipeline import SkippedStep, Stages, StepResult, train_step
+from renio_pipeline.pipeline import Collected, Mark, SkippedStep, Stages, StepResult, TrainerLost, collect, learn
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.prompts import Cursor, held_out_prompts
 from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
+from renio_pipeline.resume import next_point
 from renio_pipeline.rundir import Past, RunDirectory
 from renio_pipeline.selection import Selection, judge_of
-from renio_pipeline.stopping import Stop, leave
-from renio_pipeline.types import Version
+from renio_pipeline.stopping import Stop, end
+from renio_pipeline.types import Prompt, Version
 
 
 class Progress(Protocol):
@@ -44,76 +49,160 @@ class Run:
     sinks: Sequence[Sink]
     start: RunState = THE_START  # after which step the run goes on
     stop: Stop = field(default_factory=Stop)
+    gate: Gate = field(init=False)  # closed while the run is paused
     version: Version = field(init=False)  # of the weights that the generators have
+    step: int = field(init=False)  # the last one that was done
+    metrics: dict[str, float] = field(default_factory=dict, init=False)  # its
+    replayed: dict[str, int] = field(default_factory=lambda: {"steps": 0, "samples": 0}, init=False)
 
     def __post_init__(self) -> None:
-        self.version = self.start.version
-        trainers, keep, note = self.stages.trainers, self.config.checkpoint.keep, self.progress.note
-        self._checkpointer = Checkpointer(self.directory.checkpoints, trainers, keep=keep, note=note)
+        self.version, self.step = self.start.version, self.start.step
+        self.gate = Gate(self.stages.pools.values(), self.stop)
+        trainers, keep = self.stages.trainers, self.config.checkpoint.keep
+        self.checkpointer = Checkpointer(self.directory.checkpoints, trainers, keep=keep, note=self.progress.note)
+        self._one_draws = asyncio.Lock()
 
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
-        config = self.config
-        p, drawn = self.prepared, self.start.samples_drawn
-        cursor = Cursor(p.prompt_ids, p.rows, config, drawn, teacher_ids=p.teacher_ids)
-        judge = judge_of(self.prepared.task, self.prepared.tokenizer)
-        past = self.directory.past()
+        self._past = self.directory.past()
+        self._judge = judge_of(self.prepared.task, self.prepared.tokenizer)
         try:
-            await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
-            if config.evaluate.problems and not self.start.step:
-                past.evaluations[0] = await self._evaluate(0)
-            for step in range(self.start.step + 1, config.steps + 1):
+            begun = True
+            while True:
                 try:
-                    result = await train_step(self.stages, config, Selection(config, cursor.take, judge), step, self.version)
-                except Exception as error:
-                    error.add_note(f"in step {step}")
-                    raise
-                metrics = self._record(result)
-                if isinstance(result, StepResult):
-                    self.version = result.publication.version
-                    past.raw.append(result.weighed.raw)
-                    past.verdicts += [result.judged[s.rollout.sample_id].verdict for s in result.scored]
-                    past.first = past.first or metrics
-                if self._due(step, config.evaluate.every) and config.evaluate.problems:
-                    found = past.evaluations[step] = await self._evaluate(step)
-                    metrics |= {"eval/accuracy": found.accuracy, "eval/response_tokens": found.response_tokens}
-                for sink in self.sinks:
-                    sink.write(step, metrics)
-                self.progress.step(step, metrics)
-                if self.stop.requested or self._due(step, config.checkpoint.every):
-                    await self._checkpoint(step, cursor)
-                if self.stop.requested and step < config.steps:
-                    await self._checkpointer.finish()
-                    leave()
-            await self._checkpointer.finish()
+                    if not begun:
+                        await self._begin_again()
+                        begun = True
+                    await self._steps()
+                    break
+                except TrainerLost as error:
+                    begun = False
+                    await self._go_back(error)
         except Exception:
             with suppress(Exception):
-                await self._checkpointer.finish()  # of an earlier step: all the more worth having
+                await self.checkpointer.finish()  # of an earlier step: all the more worth having
             raise
         finally:
             for sink in self.sinks:
                 sink.close()
-        if not past.raw:
-            self.progress.note(f"filter {config.filter} kept nothing in any step: the weights are what they were")
-        outcome = self._outcome(past)
+        if not self._past.raw:
+            self.progress.note(f"filter {self.config.filter} kept nothing in any step: the weights are what they were")
+        outcome = self._outcome(self._past)
         self.directory.write_result(outcome)
         return outcome
+
+    async def _steps(self) -> None:
+        """From ``self.step`` to the end."""
+        config, p = self.config, self.prepared
+        self._cursor = Cursor(p.prompt_ids, p.rows, config, self.start.samples_drawn, teacher_ids=p.teacher_ids)
+        self._drawn: dict[int, int] = {}
+        ahead = Ahead(self._collect, last=config.steps, bound=config.max_staleness)
+        try:
+            await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
+            if config.evaluate.problems and not self.step and 0 not in self._past.evaluations:
+                self._past.evaluations[0] = await self._evaluate(0)
+            since = await Mark.now(self.stages)
+            ahead.learned(self.step)
+            for step in range(self.step + 1, config.steps + 1):
+                with _in_step(step):
+                    found = await ahead.take(step)
+                    async with self.gate.passage():
+                        result = await learn(self.stages, config, found, self.version, since)
+                        if isinstance(result, StepResult):
+                            self.version = result.publication.version
+                        since = await Mark.now(self.stages)
+                        ahead.learned(step)
+                        await self._after(step, result)
+                if self.stop.requested and step < config.steps:
+                    await self.checkpointer.finish()
+                    end(self.stop.exit_code)
+            await self.checkpointer.finish()
+        finally:
+            await ahead.cancel()
+
+    async def _collect(self, step: int) -> Collected:
+        def draw(count: int) -> list[Prompt]:
+            prompts = self._cursor.take(count)
+            self._drawn[step] = self._cursor.position
+            return prompts
+
+        selection = Selection(self.config, draw, self._judge, self.stages.rejected)
+        with _in_step(step):
+            if self.config.filter == "all":
+                return await collect(self.stages, self.config, selection, step)
+            async with self._one_draws:  # a filter draws again: what a step draws must precede what the next one draws
+                return await collect(self.stages, self.config, selection, step)
+
+    async def _after(self, step: int, result: StepResult | SkippedStep) -> None:
+        """Write down what a step did."""
+        past, config = self._past, self.config
+        metrics = self._record(result)
+        if isinstance(result, StepResult):
+            past.raw.append(result.weighed.raw)
+            past.verdicts += [result.judged[s.rollout.sample_id].verdict for s in result.scored]
+            past.first = past.first or metrics
+        if self._due(step, config.evaluate.every) and config.evaluate.problems:
+            found = past.evaluations[step] = await self._evaluate(step)
+            metrics |= {"eval/accuracy": found.accuracy, "eval/response_tokens": found.response_tokens}
+        for sink in self.sinks:
+            sink.write(step, metrics)
+        self.step, self.metrics = step, metrics
+        self.progress.step(step, metrics)
+        if self.stop.requested or self.checkpointer.asked or self._due(step, config.checkpoint.every):
+            await self._checkpoint(step)
+
+    async def _go_back(self, error: TrainerLost) -> None:
+        """Drop what is under way, and cut the run's directory back to its newest complete checkpoint."""
+        await self.checkpointer.abandon(str(error))
+        point = self._point = next_point(self.directory.path)
+        done = self.step - point.state.step
+        self.replayed["steps"] += done
+        self.replayed["samples"] += sum(self.directory.samples_of(s) for s in range(point.state.step + 1, self.step + 1))
+        self.progress.note(
+            f"{error}; all ranks begin again after step {point.state.step}, as incarnation "
+            f"{point.state.version.incarnation}: {done} steps will be trained again"
+        )
+        self.start, self.step, self.version = point.state, point.state.step, point.state.version
+        self.directory.go_on(point.state)
+        self._past = self.directory.past()
+
+    async def _begin_again(self) -> None:
+        self.stages.payload.reset()
+        pools = self.stages.pools.values()
+        await asyncio.gather(*(pool.abandon() for pool in pools), self.stages.weighting.restore(self.start.running_mean))
+        await self.stages.trainers.begin(self._point)
+
+    async def ask_checkpoint(self) -> tuple[int, Path | None]:
+        """Have one written as soon as no step is under way. Returns its step, and its folder unless it failed."""
+        if self.gate.paused:
+            await self._checkpoint(self.step)
+            return self.step, await self.checkpointer.finish()
+        return await self.checkpointer.ask()
+
+    def fixed_pools(self) -> dict[str, dict[str, int]]:
+        """The status of those whose size does not change."""
+        trainers = self.stages.trainers
+        ranks = self.config.pools.trainer.replicas
+        return {
+            "trainer": {"target": ranks, "serving": trainers.size, "restarts": trainers.restarts},
+            "weighting": self.stages.weighting.status(),
+        }
 
     def _due(self, step: int, every: int) -> bool:
         return step == self.config.steps or bool(every and step % every == 0)
 
     def _record(self, result: StepResult | SkippedStep) -> dict[str, float]:
+        pools = {name: pool.status() for name, pool in self.stages.pools.items()}
         sizes = {"generator": self.stages.generators.size, "teacher": self.stages.teachers.size}
         config, kept = self.config, len(result.scored) if isinstance(result, StepResult) else 0
         if kept < config.batch_size:
-            self.progress.note(
-                f"step {result.step}: filter {config.filter} kept {kept} of {len(result.judged)} samples"
-                + ("" if kept else ": the step is skipped")
-            )
+            why = f"filter {config.filter} kept" if config.filter != "all" else "without those set aside there are"
+            skipped = "" if kept else ": the step is skipped"
+            self.progress.note(f"step {result.step}: {why} {kept} of {len(result.judged)} samples{skipped}")
         if isinstance(result, SkippedStep):
-            return skipped_metrics(result, sizes)
+            return skipped_metrics(result, sizes, pools)
         self.directory.write_samples(result.step, sample_records(result))
-        metrics = step_metrics(result, sizes)
+        metrics = step_metrics(result, sizes, pools)
         threshold = config.weighting.threshold
         if metrics["mismatch/logprob_abs_mean"] > threshold / 2:
             self.progress.note(
@@ -131,13 +220,14 @@ class Run:
         self.progress.evaluation(step, result)
         return result
 
-    async def _checkpoint(self, step: int, cursor: Cursor) -> None:
+    async def _checkpoint(self, step: int) -> None:
+        drawn = self._drawn.get(step, self.start.samples_drawn)
+        self._drawn = {s: position for s, position in self._drawn.items() if s >= step}
         state = RunState(
-            step=step, samples_drawn=cursor.position, version=self.version,
-            running_mean=await self.stages.weighting.running_mean(),
+            step=step, samples_drawn=drawn, version=self.version, running_mean=await self.stages.weighting.running_mean(),
             world_size=self.config.pools.trainer.replicas, zero_stage=self.config.trainer.zero_stage,
         )  # fmt: skip
-        await self._checkpointer.save(state)
+        await self.checkpointer.save(state)
 
     def _outcome(self, past: Past) -> dict[str, Any]:
         raw = np.concatenate(past.raw) if past.raw else np.empty(0)
@@ -147,3 +237,18 @@ class Run:
             "auroc": whole_run.get("weights/auroc"),
             "first_step": past.first,
         }
+
+
+class _in_step:  # noqa: N801  reads as a verb
+    """An error that passes says in which step."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        note = f"in step {self._step}"
+        if isinstance(error, Exception) and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)

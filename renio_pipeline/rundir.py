@@ -52,7 +52,7 @@ class RunDirectory:
         for name in ("samples", "ledger", "checkpoints"):
             (self.path / name).mkdir(exist_ok=True)
         if state.version.incarnation:
-            self._go_on(state)
+            self.go_on(state)
 
     @property
     def metrics(self) -> Path:
@@ -86,7 +86,12 @@ class RunDirectory:
             found.verdicts += [r["verdict"] for r in records]
         return found
 
-    def _go_on(self, state: RunState) -> None:
+    def samples_of(self, step: int) -> int:
+        """How many samples a step was trained on."""
+        return sum(1 for _ in complete_lines(self.path / "samples" / f"step_{step:06d}.jsonl"))
+
+    def go_on(self, state: RunState) -> None:
+        """Cut back what was done after ``state.step``, by an earlier incarnation than ``state``'s."""
         _append(self.path / "resumes.jsonl", {"incarnation": state.version.incarnation, "from_step": state.step})
         (self.path / "result.json").unlink(missing_ok=True)
         for path in (self.metrics, self.path / "evaluations.jsonl"):

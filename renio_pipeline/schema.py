@@ -25,6 +25,7 @@ OWNED_ENGINE_KEYS = {
     "tensor_parallel_size": "{pool}.tensor_parallel", "distributed_executor_backend": "{pool}.separate_process",
     "worker_extension_cls": "", "weight_transfer_config": "sync.backend", "logprobs_mode": "", "max_logprobs": "objective.k",
     "disable_log_stats": "", "enable_lora": "trainer.lora", "max_lora_rank": "trainer.lora.r", "max_loras": "trainer.lora",
+    "enable_sleep_mode": "placement",
 }  # fmt: skip
 OWNED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "trainer.micro_batch_tokens",
@@ -102,6 +103,9 @@ class Sampled(Section):
     """Policy gradient on the sampled token (k1): the teacher sends one number a token."""
 
     type: Literal["sampled"] = "sampled"
+    importance_clip: PositiveFloat | None = Field(
+        2.0, description="with max_staleness: bound of the ratio that corrects for the older policy; null: no correction"
+    )
 
 
 class Sampling(Section):
@@ -184,9 +188,25 @@ class Payload(Section):
     max_bytes: PositiveInt = Field(4 * 2**30, description="bound on what is scored but not yet trained on")
 
 
+class Autoscale(Section):
+    """Let a pool grow while it is the slower stage, and shrink while it waits, between two sizes."""
+
+    min: PositiveInt = 1
+    max: PositiveInt
+    interval_seconds: PositiveFloat = Field(30.0, description="between two looks at the queue and the idle share")
+    patience: PositiveInt = Field(3, description="looks in a row that must agree before the pool changes by one replica")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Autoscale:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) must be at least min ({self.min})")
+        return self
+
+
 class Pool(Section):
     model_config = ConfigDict(coerce_numbers_to_str=True)  # of env: NCCL's values are mostly numbers
     replicas: PositiveInt = 1
+    autoscale: Autoscale | None = Field(None, description="of generators and teachers; null: `replicas`, and `renio scale`")
     cpus: NonNegativeFloat = Field(1.0, description="logical CPUs of one replica")
     gpus: NonNegativeFloat = Field(0.0, description="GPUs of one replica: tensor_parallel, or a share of one")
     env: dict[str, str] = Field(default_factory=dict, description="environment of its processes (NCCL_*, GLOO_*, ...)")
@@ -211,6 +231,17 @@ class Pools(Section):
     teachers: dict[str, Pool] = Field(default_factory=dict, description="of single `teachers`; the rest as in `teacher`")
     trainer: Pool = Pool()
     weighting: WeightingActor = WeightingActor()
+
+
+class Faults(Section):
+    """When a worker that says nothing counts as dead. Every deadline is for one replica."""
+
+    heartbeat_seconds: PositiveFloat = Field(30.0, description="without an answer to a ping")
+    deadline_seconds: PositiveFloat = Field(300.0, description="for any request, beside what its tokens may take")
+    generator_seconds_per_token: PositiveFloat = Field(0.5, description="of the longest response that may come")
+    teacher_seconds_per_token: PositiveFloat = Field(0.05, description="of a batch to score")
+    start_seconds: PositiveFloat = Field(1800.0, description="from its resources to a loaded model")
+    transfer_seconds: PositiveFloat = Field(1800.0, description="for a weight sync")
 
 
 class Evaluate(Section):

@@ -5,7 +5,7 @@ Responses are judged as they come, while the driver waits for the next one anywa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +43,15 @@ class Selection:
     """One step's samples: drawn, written, judged, and kept or dropped.
 
     With ``filter_batch: refill`` more prompts are drawn, as many as are missing, until ``batch_size`` samples are kept or 16
-    times as many were drawn; with ``shrink`` the batch is what is kept of one draw.
+    times as many were drawn; with ``shrink`` the batch is what is kept of one draw. A step without a filter draws once, so that
+    its sample ids are consecutive: a rejected one is not made up for.
     """
 
-    def __init__(self, config: RunConfig, draw: Callable[[int], Sequence[Prompt]], judge: Judge) -> None:
-        self._config, self._draw, self._judge = config, draw, judge
+    def __init__(
+        self, config: RunConfig, draw: Callable[[int], Sequence[Prompt]], judge: Judge, rejected: Collection[int] = ()
+    ) -> None:
+        """``rejected``: samples that a pool set aside; it grows while the step is under way."""
+        self._config, self._draw, self._judge, self._rejected = config, draw, judge, rejected
         self.judged: dict[int, Judged] = {}  # every response of the step, by sample id
         self.kept: list[int] = []  # sample ids
 
@@ -63,8 +67,9 @@ class Selection:
                 if self._keeps(found.verdict):
                     self.kept.append(rollout.sample_id)
                     yield rollout
-            exactly_once(came, [p.sample_id for p in prompts])
-            if len(self.kept) == size or self._config.filter_batch == "shrink" or len(self.judged) >= MOST_DRAWN * size:
+            exactly_once(came, [p.sample_id for p in prompts if p.sample_id not in self._rejected])
+            once = self._config.filter == "all" or self._config.filter_batch == "shrink"
+            if once or len(self.kept) == size or len(self.judged) >= MOST_DRAWN * size:
                 return
 
     def _keeps(self, verdict: Verdict | None) -> bool:

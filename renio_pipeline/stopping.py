@@ -15,12 +15,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.exit_code = EXIT_CODE
+
+    def request(self) -> None:
+        """As SIGTERM does, but by the run's own user, and without a grace: the run has done what it was asked for."""
+        self.requested, self.exit_code = True, 0
 
     def arm(self, grace_seconds: float, note: Callable[[str], object]) -> None:
         """Handle SIGTERM from here on. ``note`` is called by the handler, once."""
 
         def first(_signal: int, _frame: FrameType | None) -> None:
-            self.requested = True
+            self.requested, self.exit_code = True, EXIT_CODE
             signal.signal(signal.SIGTERM, leave)
             signal.signal(signal.SIGALRM, leave)
             signal.setitimer(signal.ITIMER_REAL, grace_seconds)
@@ -34,6 +39,11 @@ class Stop:
 
 
 def leave(*_: object) -> None:
-    """Unwind from wherever the driver is, so that Ray is shut down on the way."""
+    """A signal's handler: unwind from wherever the driver is, so that Ray is shut down on the way."""
+    end(EXIT_CODE)
+
+
+def end(code: int) -> None:
+    """Unwind, and exit with ``code``."""
     signal.setitimer(signal.ITIMER_REAL, 0)  # a grace that ends now must not break into the unwinding
-    sys.exit(EXIT_CODE)
+    sys.exit(code)

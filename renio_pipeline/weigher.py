@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ class Weighed:
     raw: np.ndarray  # [B] float32, exp(mean pivotal ratio / temperature) whatever the weighting is
     pivotal: list[np.ndarray]  # of each sample: positions of its pivotal tokens, int32
     metrics: dict[str, float]
+    running_mean: float | None = None  # of the `ema` normaliser, after this batch
 
 
 class Weigher:
@@ -29,8 +31,15 @@ class Weigher:
     def ready(self) -> bool:
         return True
 
+    def ping(self) -> int:
+        """This process's id: called in a concurrency group of its own, at once, whatever is being weighed."""
+        return os.getpid()
+
     def running_mean(self) -> float | None:
         return self._running_mean
+
+    def restore(self, running_mean: float | None) -> None:
+        self._running_mean = running_mean
 
     def weigh(self, student: Sequence[np.ndarray], teacher: Sequence[np.ndarray]) -> Weighed:
         """``student`` and ``teacher``: of each sample, [T] log-probabilities of its response tokens."""
@@ -61,7 +70,9 @@ class Weigher:
             "ratio/mean": float(ratios.mean()) if len(ratios) else 0.0,
         }
         positions = [row.nonzero().squeeze(1).numpy().astype(np.int32) for row in pivotal]
-        return Weighed(weights=weights.numpy(), raw=found.raw.numpy(), pivotal=positions, metrics=metrics)
+        return Weighed(
+            weights=weights.numpy(), raw=found.raw.numpy(), pivotal=positions, metrics=metrics, running_mean=found.running_mean
+        )
 
 
 def _padded(rows: Sequence[np.ndarray], mask):  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import ray
 
+from actors.workers import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.types import TrainSample
@@ -54,6 +56,16 @@ def samples_of(prepared: Prepared, count: int, seed: int = 0) -> list[TrainSampl
             )  # fmt: skip
         )
     return samples
+
+
+@contextmanager
+def bare(kind: Kind) -> Iterator[Any]:
+    """The actor of one worker, loading, without the pool around it."""
+    lease = kind.start(0)
+    try:
+        yield lease.actor
+    finally:
+        lease.end()
 
 
 def kill(actors: Sequence[Any]) -> None:

@@ -31,7 +31,7 @@ from renio_pipeline.heads import load_head
 from renio_pipeline.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.scorer import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
-from tests.ray.conftest import demo, kill, run, samples_of
+from tests.ray.conftest import bare, demo, run, samples_of
 
 TEMPERATURE = 1.2
 EXTRA_ROWS = 12
@@ -74,7 +74,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.config, self.prepared = demo(
-            "objective={type: jsd}", "teacher.type=torch", f"temperature={TEMPERATURE}", "pools.teacher.replicas=2",
+            "objective={type: jsd}", "teacher.type=torch", f"temperature={TEMPERATURE}",
             "trainer.micro_batch_tokens=300",
         )  # fmt: skip
         self.groups = {size: self._group(size) for size in (1, 2)}
@@ -179,24 +179,18 @@ def assert_equal(found: tuple[float, dict[str, np.ndarray]], expected: tuple[flo
 
 @pytest.mark.parametrize("entry_clip", [None, 0.05])
 @pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
-def test_through_the_pool_loss_and_gradient_are_those_of_full_logits(
+def test_through_a_teacher_of_another_process_loss_and_gradient_are_those_of_full_logits(
     bench: Bench, beta: float, entry_clip: float | None
 ) -> None:
     objective = Jsd(beta=beta, entry_clip=entry_clip)
     if not hasattr(bench, "payload"):
-        pool = launch.start_teachers(bench.config, bench.prepared)
-        bench.logprobs, payload = run(_score(pool.replicas[0], requests(bench.samples)))
-        bench.payload = ray.put(payload)
-        kill(pool.replicas)
+        with bare(launch.teacher_kind(bench.config, bench.prepared)) as teacher:
+            _, payload = teacher.score.options(num_returns=2).remote(requests(bench.samples))
+            bench.payload = ray.put(ray.get(payload))
     found = bench.loss_and_gradients(
         bench.payload, objective, ranks=2, zero_stage=2, student="embedded:student", teacher="embedded:teacher"
     )
     assert_equal(found, naive(bench.samples, objective, "embedded:student", "embedded:teacher", bench.prepared.vocab_size))
-
-
-async def _score(replica: Any, asked: list[ScoreRequest]) -> Any:
-    logprobs, payload = replica.score.options(num_returns=2).remote(asked)
-    return await logprobs, await payload
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -1,22 +1,31 @@
-"""A generator on real vLLM: where it stops, and what its seeds fix."""
+"""A generator on real vLLM: where it stops, what its seeds fix, and what becomes of responses when the weights change."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
+import torch
+from transformers import AutoModelForCausalLM
 
-from actors import launch
-from actors.pool import GeneratorPool, sample_seed
+from actors.generation import Generator, WriteRequest, Written
+from actors.generator_pool import sample_seed
+from actors.placement import actor_options, generator_spec
+from actors.wire import pack_chunks, put
 from renio_pipeline import models
 from renio_pipeline.prompts import Cursor
-from renio_pipeline.types import Prompt, Rollout
+from renio_pipeline.types import Prompt, Version
 from tests.ray.conftest import demo, kill, run
+
+LONG = 96  # tokens
 
 
 @pytest.fixture(scope="module")
@@ -31,44 +40,121 @@ def student(tmp_path_factory: Any) -> Path:
     return folder
 
 
+@dataclass
+class Bench:
+    actor: Any
+    student: Path
+    prompts: list[Prompt]
+    step_end: int  # the second stop token
+    vocab_size: int
+
+
 @pytest.fixture(scope="module")
-def pool(ray_cluster: None, student: Path) -> Iterator[tuple[GeneratorPool, list[Prompt], int]]:
-    config, prepared = demo(f"student={student}", "max_response_tokens=12")
-    made = launch.start_generators(config, prepared)
+def bench(ray_cluster: None, student: Path) -> Iterator[Bench]:
+    config, prepared = demo(f"student={student}", f"max_response_tokens={LONG}", "in_flight=keep", "max_staleness=1")
+    options = actor_options(config, "generator", uses_vllm=True)
+    actor = ray.remote(Generator).options(**options).remote(generator_spec(config, prepared))
     prompts = Cursor(prepared.prompt_ids, prepared.rows, config).take(24)
-    yield made, prompts, prepared.tokenizer.convert_tokens_to_ids(";")
-    kill(made.replicas)
+    yield Bench(actor, student, prompts, prepared.tokenizer.convert_tokens_to_ids(";"), prepared.vocab_size)
+    kill([actor])
 
 
-def write(pool: GeneratorPool, prompts: list[Prompt]) -> dict[int, Rollout]:
-    async def go() -> list[Rollout]:
-        return [r async for r in pool.generate(prompts, 1.0)]
-
-    return {r.sample_id: r for r in run(go())}
+def write(bench: Bench, prompts: list[Prompt]) -> dict[int, Written]:
+    return run(_write(bench, prompts, 12, 1.0))
 
 
-def test_a_response_stops_at_every_stop_id_of_the_generation_config(pool: Any) -> None:
-    rollouts = write(pool[0], pool[1]).values()
-    stopped = [r for r in rollouts if r.stop_reason == "stop"]
-    assert len(stopped) > 12
-    assert all(r.token_ids[-1] == pool[2] and pool[2] not in r.token_ids[:-1] for r in stopped)
-    assert all(len(r.token_ids) == 12 for r in rollouts if r.stop_reason == "length")
-    assert all(r.logprobs.shape == r.token_ids.shape and (r.logprobs <= 0).all() for r in rollouts)
-
-
-def test_a_sample_is_the_same_whenever_it_is_written_and_in_whatever_company(pool: Any) -> None:
-    generators, prompts, _ = pool
-    together, apart = write(generators, prompts), write(generators, prompts[20:] + prompts[:7])
-    assert all(np.array_equal(rollout.token_ids, together[i].token_ids) for i, rollout in apart.items())
-
-
-def test_two_samples_of_one_prompt_have_seeds_of_their_own(pool: Any) -> None:
-    generators, prompts, _ = pool
-    twice = [
-        Prompt(
-            sample_id=1000 + i, row=prompts[0].row, student_ids=prompts[0].student_ids[:2], teacher_ids=prompts[0].teacher_ids
+async def _write(bench: Bench, prompts: list[Prompt], max_tokens: int, temperature: float) -> dict[int, Written]:
+    requests = [
+        WriteRequest(
+            sample_id=p.sample_id, prompt_ids=p.student_ids, seed=sample_seed(0, p.sample_id), max_tokens=max_tokens,
+            temperature=temperature, top_p=1.0, top_k=0,
         )
+        for p in prompts
+    ]  # fmt: skip
+    stream = bench.actor.generate.options(num_returns="streaming").remote(requests)
+    written = [await ref async for ref in stream]
+    return {w.sample_id: w for w in written}
+
+
+def test_a_response_stops_at_every_stop_id_of_the_generation_config(bench: Bench) -> None:
+    responses = write(bench, bench.prompts).values()
+    stopped = [r for r in responses if r.stop_reason == "stop"]
+    assert len(stopped) > 12
+    assert all(r.token_ids[-1] == bench.step_end and bench.step_end not in r.token_ids[:-1] for r in stopped)
+    assert all(len(r.token_ids) == 12 for r in responses if r.stop_reason == "length")
+    assert all(r.logprobs.shape == r.token_ids.shape and (r.logprobs <= 0).all() for r in responses)
+
+
+def test_a_sample_is_the_same_whenever_it_is_written_and_in_whatever_company(bench: Bench) -> None:
+    together, apart = write(bench, bench.prompts), write(bench, bench.prompts[20:] + bench.prompts[:7])
+    assert all(np.array_equal(response.token_ids, together[i].token_ids) for i, response in apart.items())
+
+
+def test_two_samples_of_one_prompt_have_seeds_of_their_own(bench: Bench) -> None:
+    first = bench.prompts[0]
+    twice = [
+        Prompt(sample_id=1000 + i, row=first.row, student_ids=first.student_ids[:2], teacher_ids=first.teacher_ids)
         for i in range(8)
     ]
     assert len({sample_seed(0, p.sample_id) for p in twice}) == 8
-    assert len({tuple(r.token_ids) for r in write(generators, twice).values()}) > 1
+    assert len({tuple(r.token_ids) for r in write(bench, twice).values()}) > 1
+
+
+def test_asleep_it_writes_nothing_and_awake_it_writes_the_same(bench: Bench) -> None:
+    before = write(bench, bench.prompts[:4])
+    ray.get(bench.actor.sleep.remote())
+    with pytest.raises(RuntimeError, match="the engine sleeps: wake it up"):
+        write(bench, bench.prompts[:4])
+    ray.get(bench.actor.wake_up.remote())
+    after = write(bench, bench.prompts[:4])
+    assert all(np.array_equal(after[i].logprobs, response.logprobs) for i, response in before.items())
+
+
+def test_a_response_under_way_goes_on_with_new_weights_on_its_whole_prefix(bench: Bench) -> None:
+    """The last test of the module: it changes the weights."""
+    new = moved(bench.student)
+
+    async def go() -> dict[int, Written]:
+        hot = 4.0  # nearly every token is as likely as a stop: many responses are long
+        writing = asyncio.create_task(_write(bench, bench.prompts, LONG, hot))
+        idle = await bench.actor.busy_seconds.remote()
+        while await bench.actor.busy_seconds.remote() == idle:
+            pass
+        await bench.actor.start_weight_update.remote()
+        held = await bench.actor.busy_seconds.remote()
+        for chunk in pack_chunks(new.items(), 2**17):
+            await bench.actor.update_weights.remote(put(chunk))
+        await asyncio.sleep(0.2)
+        assert await bench.actor.busy_seconds.remote() == held, "a step was made with half of the weights new"
+        await bench.actor.finish_weight_update.remote(Version(0, 1))
+        return await writing
+
+    written = run(go())
+    kept = [w for w in written.values() if w.last_version != w.version]
+    assert kept, "no response was under way when the weights changed: the test proves nothing"
+    assert {(w.version, w.last_version) for w in kept} == {(Version(0, 0), Version(0, 1))}
+    prompts = {p.sample_id: p.student_ids for p in bench.prompts}
+    for w in kept:
+        by_old, by_new = (logprobs(bench, prompts[w.sample_id], w.token_ids, weights) for weights in ({}, new))
+        assert np.abs(by_old - by_new).mean() > 0.05, "the new weights are the old ones: the comparison would prove nothing"
+        change = int((np.abs(w.logprobs - by_old) < 1e-4).argmin())  # the first token that is not the old weights'
+        assert 0 < change < len(w.token_ids)
+        np.testing.assert_allclose(w.logprobs[:change], by_old[:change], atol=1e-4)
+        np.testing.assert_allclose(w.logprobs[change:], by_new[change:], atol=1e-4)
+
+
+def moved(student: Path) -> dict[str, torch.Tensor]:
+    """The student's parameters, each a little elsewhere."""
+    noise = torch.Generator().manual_seed(0)
+    parameters = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32).named_parameters()
+    return {name: p.detach() + 0.02 * torch.randn(p.shape, generator=noise) for name, p in parameters}
+
+
+def logprobs(bench: Bench, prompt: np.ndarray, response: np.ndarray, weights: dict[str, torch.Tensor]) -> np.ndarray:
+    """[T] of the response's tokens, by transformers, all with the same weights; the student's own where none are given."""
+    model = AutoModelForCausalLM.from_pretrained(bench.student, dtype=torch.float32)
+    model.load_state_dict(weights, strict=False)
+    ids = torch.tensor([[*prompt.tolist(), *response.tolist()]])
+    with torch.no_grad():
+        table = torch.log_softmax(model(ids).logits[0, len(prompt) - 1 : -1, : bench.vocab_size], dim=-1)
+    return table.gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()

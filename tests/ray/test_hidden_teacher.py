@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from actors import launch
 from renio_pipeline.types import Hidden, ScoreRequest
-from tests.ray.conftest import demo, kill, run
+from tests.ray.conftest import bare, demo
 
 ENGINES = {
     "one process": [],
@@ -29,15 +30,10 @@ def asked() -> list[ScoreRequest]:
 
 def scores(*overrides: str) -> tuple[list[np.ndarray], dict[int, Hidden]]:
     config, prepared = demo("objective={type: jsd}", "temperature=1.3", *overrides)
-    pool = launch.start_teachers(config, prepared)
-
-    async def go() -> Any:
-        logprobs, payload = pool.replicas[0].score.options(num_returns=2).remote(asked())
-        again, _ = pool.replicas[0].score.options(num_returns=2).remote(asked())  # prefixes are cached by now
-        return await logprobs, await payload, await again
-
-    logprobs, payload, again = run(go())
-    kill(pool.replicas)
+    with bare(launch.teacher_kind(config, prepared)) as teacher:
+        first, states = teacher.score.options(num_returns=2).remote(asked())
+        second, _ = teacher.score.options(num_returns=2).remote(asked())  # prefixes are cached by now
+        logprobs, payload, again = ray.get([first, states, second])
     for one, two in zip(logprobs, again, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
     return logprobs, payload

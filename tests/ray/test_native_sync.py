@@ -1,13 +1,18 @@
 """vLLM's own weight transfer (``nccl``, ``ipc``) between real trainer ranks and real receivers, with only the wire replaced.
 
 Two DeepSpeed ranks send through vLLM's trainer engine to three engines of 1, 2 and 1 workers. Every worker runs vLLM's
-receiver; its model only keeps what it is given.
+receiver; its model only keeps what it is given. Where a receiver is lost, one that stays is a real generator.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import threading
+import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -20,19 +25,27 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from actors import weight_sync
+from actors.background import on_thread
 from actors.deepspeed_engine import RankSpec, build
-from actors.placement import actor_options
+from actors.engine import EngineFailed
+from actors.generation import Generator
+from actors.placement import actor_options, generator_spec
+from actors.sync_client import SyncClient
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
+from actors.vllm_extension import RenioWorker
+from actors.weight_receiver import TransferAborted, Waiting
 from actors.weight_source import DeepSpeedSource
-from actors.weight_sync import NativeSender, SyncClient, SyncReceipt, make_sender
+from actors.weight_sync import NativeSender, SyncReceipt, TransferFailed, make_sender
 from renio_pipeline import models
 from renio_pipeline.types import TrainBatch, Version
 from tests.ray import gloo_communicator
 from tests.ray.conftest import demo, kill, run, samples_of
+from tests.ray.test_sync import largest_gap
 
 WORKERS = [1, 2, 1]
 DEADLINE = 20  # seconds; the communicator itself would block for gloo_communicator.BLOCKED_SECONDS
+SHORT = 6.0  # seconds that receivers have where one is lost
 WIRES: dict[str, dict[str, Any]] = {
     "packed": {},
     "packed in many buffers": {"packed_buffer_size_bytes": 50_000, "packed_num_buffers": 2},
@@ -47,16 +60,22 @@ class RecordingModel(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Weights] = []
-        self.fails_at_call: int | None = None
+        self.fault: str | None = None  # at the third call
 
     def load_weights(self, weights: Any) -> None:
-        if len(self.calls) == self.fails_at_call:
-            raise ValueError("the model refuses these weights")
+        if len(self.calls) == 2 and self.fault is not None:
+            fail(self.fault, "the model refuses these weights")
         self.calls.append([(name, tensor.clone()) for name, tensor in weights])  # vLLM uses its buffers again
 
 
-class Worker:
-    """One worker of an engine: vLLM's receiver, as its worker process would make and call it."""
+def fail(fault: str, text: str) -> None:
+    if fault == "refuse":
+        raise ValueError(text)
+    os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[fault])
+
+
+class Worker(RenioWorker):
+    """One worker of an engine: vLLM's receiver, made and called as its worker process does, with our extension mixed in."""
 
     def __init__(self, backend: str, rank: int, world_size: int) -> None:
         from vllm.config import ParallelConfig, WeightTransferConfig
@@ -64,25 +83,22 @@ class Worker:
 
         parallel = ParallelConfig(tensor_parallel_size=world_size)
         parallel.rank = rank
-        config: Any = SimpleNamespace(parallel_config=parallel, model_config=None)
+        transfer = WeightTransferConfig(backend=backend)
+        config: Any = SimpleNamespace(parallel_config=parallel, model_config=None, weight_transfer_config=transfer)
+        self.vllm_config, self.device = config, torch.device("cpu")
         self.model = RecordingModel()
-        device = torch.device("cpu")
-        self.receiver: Any = WeightTransferEngineFactory.create_engine(
-            WeightTransferConfig(backend=backend), config, device, self.model
-        )
+        self.model_runner = SimpleNamespace(get_model=lambda: self.model)
+        self.weight_transfer_engine = WeightTransferEngineFactory.create_engine(transfer, config, self.device, self.model)
 
-    def init(self, init_info: dict[str, Any]) -> None:
-        self.receiver.init_transfer_engine(self.receiver.parse_init_info(init_info))
+    def start_weight_update(self) -> None:
+        self.model.calls, self.model.fault = [], None
+        self.weight_transfer_engine.start_weight_update()
 
-    def start(self) -> None:
-        self.model.calls, self.model.fails_at_call = [], None
-        self.receiver.start_weight_update()
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        self.weight_transfer_engine.update_weights(update_info)
 
-    def update(self, update_info: dict[str, Any]) -> None:
-        self.receiver.update_weights(update_info)
-
-    def finish(self) -> None:
-        self.receiver.finish_weight_update()
+    def finish_weight_update(self) -> None:
+        self.weight_transfer_engine.finish_weight_update()
 
 
 class Engine:
@@ -94,34 +110,50 @@ class Engine:
         self.workers = [Worker(backend, rank, workers) for rank in range(workers)]
         self.events: list[Any] = []
         self.version: Version | None = None
-        self._fails_at: str | None = None
+        self._fails_at: tuple[str, str] = ("", "")
+        self._waiting = Waiting()
 
-    def fail_at(self, verb: str) -> None:
-        """Fail once: at ``start``, at ``update`` before anything is received, or at ``load``, in the middle."""
-        self._fails_at = verb
+    def fail_at(self, verb: str, fault: str = "refuse") -> None:
+        """Fail once: at ``init``, at ``start``, at ``update`` before anything is received, or at ``load``, in the middle.
+
+        ``fault``: ``refuse`` with an error, or ``kill`` or ``stop`` this process.
+        """
+        self._fails_at = verb, fault
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        if init_info:  # the host backend has nothing to say
-            self._all("init", init_info)
+        self.events.append(("init", init_info))
+        self._fail_at("init")
+        with self._waiting.for_others() as file:
+            self._all("renio_join", init_info, file)
 
     def start_weight_update(self) -> None:
-        self._all("start")
+        self.events.append("start")
+        self._fail_at("start")
+        self._all("renio_start_update")
 
     def update_weights(self, update_info: dict[str, Any]) -> float:
-        if self._fails_at == "load":
-            self._fails_at = None
-            self.workers[-1].model.fails_at_call = 2
-        self._all("update", update_info)
+        self.events.append("update")
+        self._fail_at("update")
+        if self._fails_at[0] == "load":
+            (_, self.workers[-1].model.fault), self._fails_at = self._fails_at, ("", "")
+        with self._waiting.for_others() as file:
+            self._all("renio_receive", update_info, file)
         return 0.0
 
     def finish_weight_update(self, version: Version) -> None:
-        self._all("finish")
+        self._all("finish_weight_update")
         self.version = version
-        self.events[-1] = ("finish", version)
+        self.events.append(("finish", version))
+
+    def abort_weight_update(self) -> None:
+        self._waiting.abort()
 
     def take_events(self) -> list[Any]:
         events, self.events = self.events, []
         return events
+
+    def pid(self) -> int:
+        return os.getpid()
 
     def current_version(self) -> Version | None:
         return self.version
@@ -133,31 +165,26 @@ class Engine:
         return [len(w.model.calls) for w in self.workers]
 
     def members(self) -> list[tuple[int, int]]:
-        groups = [w.receiver.model_update_group for w in self.workers]
+        groups = [w.weight_transfer_engine.model_update_group for w in self.workers]
         return [(group.rank, group.world_size) for group in groups]
 
+    def _fail_at(self, verb: str) -> None:
+        if self._fails_at[0] == verb:
+            (_, fault), self._fails_at = self._fails_at, ("", "")
+            fail(fault, f"this engine fails at {verb}")
+
     def _all(self, verb: str, *args: Any) -> None:
-        self.events.append((verb, *args) if verb == "init" else verb)
-        if self._fails_at == verb:
-            self._fails_at = None
-            raise ValueError(f"this engine fails at {verb}")
-        futures = [_on_thread(getattr(worker, verb), *args) for worker in self.workers]
+        futures = [on_thread(getattr(worker, verb), *args) for worker in self.workers]
         for future in wait(futures, return_when=FIRST_EXCEPTION).done:
             future.result()
 
 
-def _on_thread(function: Any, *args: Any) -> Future[None]:
-    """Unlike an executor's, the thread may be left blocked."""
-    future: Future[None] = Future()
+class RealEngine(Generator):
+    """A generator on ``nccl``, with the fake wire."""
 
-    def go() -> None:
-        try:
-            future.set_result(function(*args))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=go, daemon=True).start()
-    return future
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        gloo_communicator.install()
 
 
 class WholeLayers(TorchFunctionMode):
@@ -222,14 +249,22 @@ class Rank(TrainerRank):
     def gathers(self) -> int:
         return self._gathers
 
-    def connect_with(self, engines: list[Any], dtype: str, address: str, port: int, wire: dict[str, Any]) -> None:
+    def set_deadline(self, seconds: float) -> None:
+        self._spec = replace(self._spec, transfer_seconds=seconds)
+
+    def connect_with(
+        self, engines: list[Any], workers: list[int], dtype: str, address: str, port: int, wire: dict[str, Any]
+    ) -> None:
         """``connect``, with settings of vLLM's that the pipeline leaves alone."""
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+        if self._sender is not None:
+            self._sender.close()
         source = DeepSpeedSource(self._lm, dtype=getattr(torch, dtype))
-        client = SyncClient(engines, WORKERS)
+        client = SyncClient(engines, workers, seconds=self._spec.transfer_seconds)
         info = NCCLTrainerInitInfo(address, port, client.world_size, rank=self._rank, **wire)
         self._sender = NativeSender(info, source, client, rank=self._rank)
+        self._sender.open()
 
     def weights(self) -> Weights:
         """All parameters at once, gathered without the pipeline's own code. Collective."""
@@ -271,6 +306,7 @@ class Fleet:
         self.ranks = [ray.remote(Rank).options(**options).remote(self.spec, rank, 2) for rank in range(2)]
         engine = ray.remote(Engine).options(**options, max_concurrency=64)
         self.engines = [engine.remote(workers) for workers in WORKERS]
+        self.start_victim = lambda: engine.remote(1)
         self.group = TrainerGroup(self.ranks, self.config, prepared.vocab_size, None)
         self.number = 0
 
@@ -285,11 +321,18 @@ class Fleet:
 
     def connect(self, dtype: str = "float32", wire: dict[str, Any] | None = None, backend: str = "nccl") -> None:
         self.on_engines("take_events")
+        self.connect_to(self.engines, WORKERS, dtype, wire, backend)
+
+    def connect_to(
+        self, engines: Sequence[Any], workers: Sequence[int], dtype: str = "float32", wire: dict[str, Any] | None = None,
+        backend: str = "nccl", seconds: float = float(DEADLINE),
+    ) -> None:  # fmt: skip
+        self.on_ranks("set_deadline", seconds)
         address, port = ray.get(self.ranks[0].address.remote())
         if wire:
-            self.on_ranks("connect_with", self.engines, dtype, address, port, wire)
+            self.on_ranks("connect_with", engines, workers, dtype, address, port, wire)
         else:
-            self.on_ranks("connect", self.engines, WORKERS, dtype, backend, address, port)
+            self.on_ranks("connect", engines, workers, dtype, backend, address, port)
 
     def publish(self) -> list[SyncReceipt]:
         self.number += 1
@@ -454,6 +497,84 @@ def assert_publish_fails(fleet: Fleet, match: str) -> None:
     ray.get(second, timeout=DEADLINE)
 
 
+@pytest.fixture(scope="module")
+def survivor(unstaged: Fleet) -> Any:
+    config, prepared = demo("objective={type: sampled}")
+    actor = ray.remote(RealEngine).options(**actor_options(config, "generator", uses_vllm=True))
+    made = actor.remote(replace(generator_spec(config, prepared), sync_backend="nccl"))
+    ray.get(made.ready.remote())
+    yield made
+    kill([made])
+
+
+@pytest.mark.parametrize("fleet", [3], ids=["zero_3"], indirect=True)
+@pytest.mark.parametrize("fault", ["kill", "stop"])
+def test_a_receiver_lost_in_the_middle_of_a_transfer_is_named_and_the_others_go_on_without_it(
+    fleet: Fleet, survivor: Any, fault: str
+) -> None:
+    victim = fleet.start_victim()
+    pid = ray.get(victim.pid.remote())
+    fleet.train()
+    assert run(largest_gap(fleet.group, survivor, fleet.samples)) > 0.05, "nothing has to be sent"
+    fleet.connect_to([survivor, victim], [1, 1], wire=WIRES["one by one"], seconds=SHORT)
+    ray.get(victim.fail_at.remote("load", fault))
+    started = time.monotonic()
+    first, second = (rank.publish.remote(Version(1, fleet.number + 1)) for rank in fleet.ranks)
+    with pytest.raises(TransferFailed, match="connect the receivers that are left") as failed:
+        ray.get(first, timeout=3 * SHORT)
+    assert time.monotonic() - started < 2 * SHORT + 2
+    (reason,) = lost_of(failed.value, 1)
+    assert ("died" if fault == "kill" else "did not answer update_weights in time") in reason
+    ray.get(second, timeout=DEADLINE)
+    with pytest.raises(EngineFailed, match="half way"):  # nothing is sampled from a mixture
+        run(largest_gap(fleet.group, survivor, fleet.samples))
+    assert_others_go_on(fleet, survivor, victim, pid)
+
+
+@pytest.mark.parametrize("fleet", [3], ids=["zero_3"], indirect=True)
+def test_a_receiver_that_does_not_come_to_the_rendezvous_is_named_and_the_others_meet_without_it(
+    fleet: Fleet, survivor: Any
+) -> None:
+    victim = fleet.start_victim()
+    pid = ray.get(victim.pid.remote())
+    ray.get(victim.fail_at.remote("init", "stop"))
+    started = time.monotonic()
+    with pytest.raises(TransferFailed) as failed:
+        fleet.connect_to([survivor, victim], [1, 1], seconds=SHORT)
+    assert time.monotonic() - started < 2 * SHORT + 2
+    assert lost_of(failed.value, 1) == ["did not answer init_weight_transfer_engine in time"]
+    assert_publish_fails(fleet, "connect the generators again")
+    assert_others_go_on(fleet, survivor, victim, pid)
+
+
+@pytest.mark.parametrize("fleet", [3], ids=["zero_3"], indirect=True)
+def test_a_receiver_that_waits_for_a_sender_that_is_gone_comes_to_the_next_group(fleet: Fleet, survivor: Any) -> None:
+    fleet.connect_to([survivor], [1])
+    ray.get(survivor.start_weight_update.remote())
+    waiting = survivor.update_weights.remote({"names": ["any"], "dtype_names": ["float32"], "shapes": [[4]]})
+    assert ray.wait([waiting], timeout=1)[0] == [], "nobody sends, and still it ends"
+    fleet.connect_to([survivor], [1])
+    with pytest.raises(TransferAborted):
+        ray.get(waiting, timeout=DEADLINE)
+    fleet.publish()
+    assert run(largest_gap(fleet.group, survivor, fleet.samples)) < 1e-4
+
+
+def lost_of(error: TransferFailed, *indices: int) -> list[str]:
+    assert error.lost.keys() == set(indices)
+    return list(error.lost.values())
+
+
+def assert_others_go_on(fleet: Fleet, survivor: Any, victim: Any, pid: int) -> None:
+    fleet.connect_to([survivor], [1])
+    fleet.publish()
+    assert run(largest_gap(fleet.group, survivor, fleet.samples)) < 1e-4
+    assert ray.get(survivor.weight_version.remote()) == f"1.{fleet.number}"
+    kill([victim])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)  # Ray asks first, and a stopped process does not hear it
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_metadata_is_what_iteration_yields_with_whole_shapes(fleet: Fleet, dtype: torch.dtype, checkpoint: Weights) -> None:
     expected = [(name, dtype, tuple(tensor.shape)) for name, tensor in checkpoint]
@@ -506,7 +627,7 @@ class StuckTrainerEngine(FakeTrainerEngine):
     """Its broadcast never ends, whatever becomes of the receivers."""
 
     def send_weights(self) -> None:
-        _on_thread(self.client.update_weights, {})
+        on_thread(self.client.update_weights, {})
         threading.Event().wait()
 
 
@@ -525,9 +646,14 @@ def trainer_engine(request: Any, monkeypatch: Any) -> Any:
     return request.param
 
 
-def call_here(engines: Any, method: str, arguments: Any) -> list[Any]:
-    given = [()] * len(engines) if arguments is None else [(a,) for a in arguments]
-    return [getattr(engine, method)(*a) for engine, a in zip(engines, given, strict=True)]
+def ask_here(engine: Any, verb: str, *arguments: Any) -> Future[Any]:
+    return on_thread(getattr(engine, verb), *arguments)
+
+
+def opened(backend: str, source: Any, engines: Sequence[Any], workers: Sequence[int], *, rank: int, seconds: float = 60) -> Any:
+    sender = make_sender(backend, source, SyncClient(engines, workers, seconds=seconds, ask=ask_here), rank=rank)
+    sender.open()
+    return sender
 
 
 @pytest.mark.parametrize("trainer_engine", [FakeTrainerEngine], indirect=True)
@@ -535,9 +661,7 @@ def test_ipc_passes_the_rank_on_and_goes_through_the_same_client(source: DeepSpe
     from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
     engines = [Engine(0, "ipc"), Engine(0, "ipc")]
-    receipts = [
-        make_sender("ipc", source, SyncClient(engines, [1, 2], call_here), rank=rank).send(Version(2, 7)) for rank in (0, 1)
-    ]
+    receipts = [opened("ipc", source, engines, [1, 2], rank=rank).send(Version(2, 7)) for rank in (0, 1)]
     first, second = trainer_engine.made
     assert [first.init_info, second.init_info] == [IPCTrainerInitInfo(rank=0), IPCTrainerInitInfo(rank=1)]
     assert first.sent == second.sent == [(m.name, m.dtype, m.shape) for m in source.metadata()]
@@ -546,9 +670,9 @@ def test_ipc_passes_the_rank_on_and_goes_through_the_same_client(source: DeepSpe
     assert [r.bytes > 0 for r in receipts] == [True, False]
 
 
-def test_ipc_delivers_every_parameter_when_only_the_cuda_handles_are_replaced(
-    source: DeepSpeedSource, checkpoint: Weights, monkeypatch: Any
-) -> None:
+@pytest.fixture
+def ipc_handles(monkeypatch: Any) -> None:
+    """Tensors of this process in the place of CUDA's handles."""
     from vllm.distributed.weight_transfer import ipc_engine
 
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
@@ -557,11 +681,47 @@ def test_ipc_delivers_every_parameter_when_only_the_cuda_handles_are_replaced(
     monkeypatch.setattr(torch.cuda, "ipc_collect", lambda: None)
     monkeypatch.setattr(ipc_engine, "reduce_tensor", lambda tensor: (None, (tensor, 0, 0, 0, 0, 0, 0)))
     monkeypatch.setattr(ipc_engine, "rebuild_cuda_tensor", lambda tensor, *rest: tensor)
+
+
+def test_ipc_delivers_every_parameter_when_only_the_cuda_handles_are_replaced(
+    source: DeepSpeedSource, checkpoint: Weights, ipc_handles: None
+) -> None:
     engines = [Engine(1, "ipc"), Engine(1, "ipc")]
-    make_sender("ipc", source, SyncClient(engines, [1, 1], call_here), rank=0).send(Version(2, 7))
+    opened("ipc", source, engines, [1, 1], rank=0).send(Version(2, 7))
     for engine in engines:
         assert engine.version == Version(2, 7)
         assert_equal(engine.received()[0], checkpoint, torch.bfloat16)
+
+
+def test_ipc_leaves_out_a_receiver_that_hangs_and_the_others_have_their_weights(
+    source: DeepSpeedSource, checkpoint: Weights, ipc_handles: None
+) -> None:
+    engines = [Engine(1, "ipc"), Engine(1, "ipc")]
+    sender = opened("ipc", source, engines, [1, 1], rank=0, seconds=1)
+    hung = threading.Event()
+    engines[0].update_weights = lambda update_info: hung.wait(60)  # type: ignore[method-assign]
+    receipt = sender.send(Version(2, 7))
+    hung.set()
+    assert receipt.lost == {0: "did not answer update_weights in time"}
+    assert [engine.version for engine in engines] == [None, Version(2, 7)]
+    assert_equal(engines[1].received()[0], checkpoint, torch.bfloat16)
+
+
+@pytest.mark.parametrize("verb", ["start", "update"])
+def test_ipc_raises_a_receivers_error_after_the_collectives_that_its_ranks_have(
+    source: DeepSpeedSource, ipc_handles: None, monkeypatch: Any, verb: str
+) -> None:
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerWeightTransferEngine
+
+    ends = []
+    monkeypatch.setattr(IPCTrainerWeightTransferEngine, "_post_send_sync", staticmethod(lambda: ends.append(1)))
+    engine = Engine(1, "ipc")
+    sender = opened("ipc", source, [engine], [1], rank=0)
+    engine.fail_at(verb)
+    with pytest.raises(ValueError, match=f"this engine fails at {verb}"):
+        sender.send(Version(2, 7))
+    assert ends == [1]
+    assert engine.version is None
 
 
 @pytest.mark.parametrize("trainer_engine", [StuckTrainerEngine], indirect=True)
@@ -570,7 +730,7 @@ def test_a_failed_receiver_raises_even_if_the_engine_cannot_be_stopped(
 ) -> None:
     monkeypatch.setattr(weight_sync, "ABORT_SECONDS", 0.1)
     engine = Engine(0, "ipc")
-    sender = make_sender("ipc", source, SyncClient([engine], [1], call_here), rank=0)
+    sender = opened("ipc", source, [engine], [1], rank=0)
     engine.fail_at("update")
     with pytest.raises(ValueError, match="this engine fails at update"):
         sender.send(Version(0, 1))
@@ -581,12 +741,9 @@ def test_a_failed_receiver_raises_even_if_the_engine_cannot_be_stopped(
 def test_a_transfer_that_never_ends_raises_at_the_deadline(
     source: DeepSpeedSource, trainer_engine: Any, monkeypatch: Any
 ) -> None:
-    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-
     monkeypatch.setattr(weight_sync, "ABORT_SECONDS", 0.1)
     engine = Engine(0, "ipc")
-    client = SyncClient([engine], [1], call_here)
-    sender = NativeSender(IPCTrainerInitInfo(rank=0), source, client, rank=0, seconds=0.3)
+    sender = opened("ipc", source, [engine], [1], rank=0, seconds=0.3)
     with pytest.raises(TimeoutError, match=r"version 0\.1 was not sent within 0\.3 s"):
         sender.send(Version(0, 1))
     assert engine.version is None
@@ -601,5 +758,5 @@ def test_the_optimizers_work_has_landed_before_the_engine_reads(
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: order.append("synchronize"))
     monkeypatch.setattr(trainer_engine, "send_weights", lambda self: order.append("send"))
-    make_sender("ipc", source, SyncClient([], [], call_here), rank=rank).send(Version(0, 1))
+    opened("ipc", source, [], [], rank=rank).send(Version(0, 1))
     assert order == ["synchronize", "send"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import ray
 import torch
 
 from actors import launch
+from actors.pool import Service
+from actors.trainers import Trainers
 from renio_pipeline import models
+from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.resume import ResumePoint
 from renio_pipeline.scorer import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
-from tests.ray.conftest import demo, kill, run, samples_of
+from tests.ray.conftest import demo, run, samples_of
 
 DECAY = 0.5
 STEPS = 3
@@ -42,33 +47,37 @@ def test_the_teachers_version_and_weights_are_those_of_its_mode(ray_cluster: Non
     ranks, zero_stage = SHARDING.get(mode, (1, 1))
     sharding = [f"pools.trainer.replicas={ranks}", f"trainer.zero_stage={zero_stage}", "trainer.lr=0.01"]
     config, prepared = demo("teacher.model=null", *MODES[mode], *sharding)
-    teachers, trainers = launch.start_teachers(config, prepared), launch.start_trainers(config, prepared)
+    service = Service(config=config, rejected=RejectedLog(None, print))
+    teachers = launch.start_teachers(service, prepared, launch.payload_budget(config, prepared))[""]
+    ranks_at = partial(launch.start_trainers, config, prepared, None)
+    trainers = Trainers(ranks_at, None, teachers if config.follow else None, service)
     samples = samples_of(prepared, 8)
     asked = [ScoreRequest(sample_id=s.sample_id, prompt_ids=s.prompt_ids, response_ids=s.response_ids) for s in samples]
 
     async def go() -> tuple[list[str], list[Any], list[Any]]:
-        await asyncio.gather(trainers.setup(), *(t.ready.remote() for t in teachers.replicas))
-        await trainers.connect([])
-        if config.follow:
-            await trainers.connect_teacher(teachers.replicas)
+        teachers.workers.open()
+        await asyncio.gather(trainers.begin(ResumePoint()), teachers.workers.settled())
+        assert trainers.group is not None
+        teacher = teachers.workers.all[0].actor
         versions, scores, states = [], [], []
         for step in range(STEPS + 1):
-            logprobs, payload = teachers.replicas[0].score.options(num_returns=2).remote(asked)
+            logprobs, payload = teacher.score.options(num_returns=2).remote(asked)
             await logprobs
             if step:
                 scored = tuple(replace(s, payload=payload) for s in samples)
                 await trainers.train(TrainBatch(step=step, samples=scored))
             await trainers.publish(Version(0, step))
-            states.append((await trainers._all("state"))[0])
-            versions.append(await teachers.replicas[0].weight_version.remote())
-            logprobs, _ = teachers.replicas[0].score.options(num_returns=2).remote(asked)
+            states.append((await trainers.group._all("state"))[0])
+            versions.append(await teacher.weight_version.remote())
+            logprobs, _ = teacher.score.options(num_returns=2).remote(asked)
             scores.append(await logprobs)
+        await trainers.end()
+        teachers.close()
         return versions, scores, states
 
     versions, scores, states = run(go())
-    kill([*teachers.replicas, *trainers.ranks])
     expected = VERSIONS.get(mode, list(range(STEPS + 1)))
-    assert [v for v in versions if v != "default"] == [f"0.{n}" for n in expected]
+    assert versions == [f"0.{n}" for n in expected]
     assert _gap(states[0], states[-1]) > 1e-3, "training did not move the student: nothing is compared"
     for found, weights in zip(scores, _weights_of(mode, states, expected), strict=True):
         for ours, theirs in zip(found, _scores_with(weights, asked, prepared.vocab_size), strict=True):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from renio_pipeline import ledger
 from tests.ray.conftest import ROOT
 from tests.ray.test_runs import metrics, responses
 
@@ -111,7 +112,10 @@ def test_a_run_killed_twice_and_stopped_once_ends_digit_for_digit_as_one_that_wa
     assert (broken / last).read_bytes() == (whole / last).read_bytes()
     assert _result(broken) == _result(whole)
     assert [line["incarnation"] for line in lines_of(broken / "resumes.jsonl")] == [1, 2, 3]
-    assert history(broken) == history(whole)
+    assert ledger.history(broken) == ledger.history(whole)
+    for folder in (whole, broken):
+        ledger.prove_exactly_once(folder)
+    assert (ledger.replayed(whole), ledger.replayed(broken) > 0) == (0, True)
 
 
 @pytest.mark.timeout(1200)
@@ -128,16 +132,9 @@ def test_a_run_goes_on_with_fewer_ranks_and_more_generators_as_it_would_have(who
     for name in ("loss", "grad_norm", "weights/max", "eval/accuracy"):
         assert found[7][name] == pytest.approx(expected[7][name], rel=1e-3)
     assert found[7]["lr"] == expected[7]["lr"]
+    ledger.prove_exactly_once(moved)
+    assert [list(ranks) for ranks in ledger.history(moved).values()] == [[0, 1]] * 6 + [[0]] * 2
     assert [p.name for p in (moved / "checkpoints").glob(".*")] == [], "the scratch folder of the conversion was left"
-
-
-def history(folder: Path) -> list[tuple[int, list[int]]]:
-    """What was trained on: of each step and rank, the line of the highest incarnation."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for rank in (0, 1):
-        for line in sorted(lines_of(folder / f"ledger/rank_{rank}.jsonl"), key=lambda line: line["incarnation"]):
-            found[line["step"], rank] = line["sample_ids"]
-    return [(step, found[step, rank]) for step, rank in sorted(found)]
 
 
 def _result(folder: Path) -> dict[str, Any]:

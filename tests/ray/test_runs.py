@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from renio_pipeline.ledger import history, prove_exactly_once
 from tests.ray.conftest import ROOT
 
 SHORT = ["steps=3", "batch_size=16", "evaluate.problems=32", "checkpoint.every=2"]
@@ -38,7 +39,9 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def responses(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in sorted((folder / "samples").iterdir()) for line in path.read_text().splitlines()]
+    return [
+        json.loads(line) for path in sorted((folder / "samples").glob("step_*.jsonl")) for line in path.read_text().splitlines()
+    ]
 
 
 POOLS = [f"pools.{pool}.replicas=2" for pool in ("generator", "teacher", "trainer")]
@@ -62,11 +65,9 @@ def test_two_of_each_finish_and_share_the_work(two_of_each: Path) -> None:
 
 
 def test_every_sample_is_trained_on_exactly_once(two_of_each: Path) -> None:
-    ledgers = [
-        json.loads(line) for rank in (0, 1) for line in (two_of_each / f"ledger/rank_{rank}.jsonl").read_text().splitlines()
-    ]
-    trained = sorted(i for entry in ledgers for i in entry["sample_ids"])
-    assert trained == sorted(r["sample_id"] for r in responses(two_of_each)) == list(range(48))
+    prove_exactly_once(two_of_each)
+    assert list(history(two_of_each)) == [1, 2, 3]
+    assert sorted(r["sample_id"] for r in responses(two_of_each)) == list(range(48))
 
 
 def test_a_deterministic_run_repeats_digit_for_digit(two_of_each: Path, tmp_path: Path) -> None:

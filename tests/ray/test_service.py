@@ -101,9 +101,9 @@ def test_a_relative_run_directory_on_a_running_cluster_is_refused(running_cluste
     assert not (ROOT / "runs/relative").exists()
 
 
-def test_pools_larger_than_the_cluster_are_refused_before_any_engine(running_cluster: dict[str, str], tmp_path: Path) -> None:
-    more = ["pools.generator.replicas=3", "pools.generator.cpus=1", "pools.teacher.gpus=1"]
-    for overrides, text in ((more[:2], b"the pools ask for 4.1 CPUs"), (more[2:], b"the pools ask for 1 GPUs")):
+def test_a_run_that_the_cluster_can_never_hold_is_refused_before_any_engine(running_cluster: dict[str, str], tmp_path: Path) -> None:
+    more = ["pools.trainer.replicas=4", "pools.trainer.cpus=1", "pools.teacher.gpus=1"]
+    for overrides, text in ((more[:2], b"the pools need at least 5.1 CPUs"), (more[2:], b"the pools need at least 1 GPUs")):
         arguments = ["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", *QUICK, *overrides]
         shown = _renio(arguments, running_cluster)
         assert shown.wait(200) == 2

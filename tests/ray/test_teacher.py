@@ -17,7 +17,7 @@ from actors import launch
 from actors.placement import teacher_spec
 from renio_pipeline import models
 from renio_pipeline.types import ScoreRequest, TopK
-from tests.ray.conftest import demo, kill, run
+from tests.ray.conftest import bare, demo
 
 TEMPERATURE = 1.3
 K = 6
@@ -56,14 +56,9 @@ def scored(
 ) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
     config, prepared = demo(f"teacher.model={padded_teacher}", f"temperature={TEMPERATURE}", f"objective.k={K}")
     assert teacher_spec(config, prepared).vocab_size == len(prepared.tokenizer)
-    pool = launch.start_teachers(config, prepared)
-
-    async def go() -> Any:
-        logprobs, payload = pool.replicas[0].score.options(num_returns=2).remote(requests)
-        return await logprobs, await payload
-
-    yield run(go())
-    kill(pool.replicas)
+    with bare(launch.teacher_kind(config, prepared)) as teacher:
+        logprobs, payload = teacher.score.options(num_returns=2).remote(requests)
+        yield ray.get(logprobs), ray.get(payload)
 
 
 def expected_logprobs(folder: Path, request: ScoreRequest) -> torch.Tensor:

@@ -70,6 +70,7 @@ def with_extra(path: tuple[str, ...], model: type[BaseModel], key: str) -> dict[
         section = section.setdefault(name, {})
     if path and "type" in model.model_fields:
         section["type"] = model.model_fields["type"].default
+    section |= {name: 1 for name, field in model.model_fields.items() if path and field.is_required()}
     section[key] = 1
     return whole
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -164,3 +165,74 @@ def test_sampled_token_loss_is_fp32_at_least_and_refuses_shapes_that_differ() ->
     assert sampled_token_loss(torch.zeros(1, 2).bfloat16(), torch.zeros(1, 2).bfloat16()).dtype == torch.float32
     with pytest.raises(ValueError, match=r"got \(1, 2\), \(1, 3\)"):
         sampled_token_loss(torch.zeros(1, 2), torch.zeros(1, 3))
+
+
+@st.composite
+def sampled_tokens(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, float]:
+    """student, teacher, behaviour [B, T] log-probabilities in float64, and a clip."""
+    B, T = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    values = st.lists(st.floats(-60.0, 0.0), min_size=B * T, max_size=B * T)
+    tables = [torch.tensor(draw(values), dtype=torch.float64).reshape(B, T) for _ in range(3)]
+    return tables[0], tables[1], tables[2], draw(st.floats(0.01, 20.0))
+
+
+@for_all
+@given(sampled_tokens())
+def test_the_truncated_ratio_agrees_with_numpy_in_value_and_gradient(tokens: tuple[Tensor, Tensor, Tensor, float]) -> None:
+    student, teacher, behaviour, clip = tokens
+    leaf, other = student.clone().requires_grad_(), behaviour.clone().requires_grad_()
+    loss = sampled_token_loss(leaf, teacher, behaviour_logprobs=other, importance_clip=clip)
+    now, then, theirs = student.numpy(), behaviour.numpy(), teacher.numpy()
+    ratio = np.minimum(np.exp(now) / np.exp(then), clip)
+    np.testing.assert_allclose(loss.detach().numpy(), -ratio * (theirs - now) * now, rtol=1e-9, atol=1e-12)
+    pull, none = torch.autograd.grad(loss.sum(), (leaf, other), allow_unused=True)
+    np.testing.assert_allclose(pull.numpy(), -ratio * (theirs - now), rtol=1e-9, atol=1e-12)
+    assert none is None
+
+
+@for_all
+@given(sampled_tokens())
+def test_a_ratio_of_one_changes_nothing(tokens: tuple[Tensor, Tensor, Tensor, float]) -> None:
+    student, teacher, _, clip = tokens
+    plain = sampled_token_loss(student, teacher)
+    same = sampled_token_loss(student, teacher, behaviour_logprobs=student, importance_clip=max(1.0, clip))
+    assert same.tolist() == plain.tolist()
+
+
+@for_all
+@given(sampled_tokens(), st.lists(st.integers(0, 5), min_size=4, max_size=4))
+def test_padding_stays_inert_under_the_ratio(tokens: tuple[Tensor, Tensor, Tensor, float], lengths: list[int]) -> None:
+    student, teacher, behaviour, clip = tokens
+    mask = torch.arange(student.shape[1])[None, :] < torch.tensor(lengths[: len(student)])[:, None]
+
+    def of(padding: float) -> tuple[float, Tensor]:
+        leaf, *rest = (t.masked_fill(~mask, padding) for t in (student, teacher, behaviour))
+        leaf.requires_grad_()
+        per_token = sampled_token_loss(leaf, rest[0], behaviour_logprobs=rest[1], importance_clip=clip)
+        loss = weighted_loss(per_token, mask, torch.ones(len(mask)))
+        return loss.item(), torch.autograd.grad(loss, leaf)[0]
+
+    (clean, clean_pull), (dirty, dirty_pull) = of(0.0), of(-1e30)
+    assert dirty == clean
+    assert dirty_pull.tolist() == clean_pull.tolist()
+    assert (dirty_pull[~mask] == 0).all()
+
+
+def test_a_token_that_the_behaviour_all_but_excluded_counts_no_more_than_the_clip() -> None:
+    student = torch.tensor([[-1.0]])
+    loss = sampled_token_loss(student, torch.zeros(1, 1), behaviour_logprobs=torch.tensor([[-3e38]]), importance_clip=2.0)
+    assert loss.tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"importance_clip": 2.0}, "got 2.0 without behaviour_logprobs"),
+        ({"behaviour_logprobs": torch.zeros(1, 2)}, "got None with behaviour_logprobs"),
+        ({"behaviour_logprobs": torch.zeros(1, 2), "importance_clip": 0.0}, "above 0, got 0.0"),
+        ({"behaviour_logprobs": torch.zeros(1, 3), "importance_clip": 2.0}, r"got \(1, 2\), \(1, 3\)"),
+    ],
+)
+def test_a_ratio_that_cannot_be_is_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampled_token_loss(torch.zeros(1, 2), torch.zeros(1, 2), **more)

@@ -84,8 +84,8 @@ class FakeGenerators:
                 await self.before_last()
             yield self.write(prompt)
 
-    async def busy_seconds(self) -> list[float]:
-        return [0.0]
+    async def busy_seconds(self) -> dict[str, float]:
+        return {"0": 0.0}
 
 
 @dataclass
@@ -93,7 +93,10 @@ class FakeTeachers:
     size: int = 2
     first_scored: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
+    def pump(self) -> None:
+        pass
+
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         scored = []
         async for rollout in rollouts:
             logprobs = rollout.logprobs.copy()
@@ -103,8 +106,8 @@ class FakeTeachers:
             self.first_scored.set()
         return sorted(scored, key=lambda s: s.rollout.sample_id)
 
-    async def busy_seconds(self) -> list[float]:
-        return [0.0, 0.0]
+    async def busy_seconds(self) -> dict[str, float]:
+        return {"0": 0.0, "1": 0.0}
 
 
 @dataclass
@@ -119,6 +122,12 @@ class InProcessWeighting:
     async def running_mean(self) -> float | None:
         return self.weigher.running_mean()
 
+    async def restore(self, running_mean: float | None) -> None:
+        self.weigher.restore(running_mean)
+
+    def status(self) -> dict[str, int]:
+        return {"target": 1, "serving": 1, "restarts": 0}
+
 
 REPORT = TrainReport(
     loss=0.25, divergence=0.5, tokens=321, padding=0.1, mismatch_mean=0.001, mismatch_max=0.002, grad_norm=1.5,
@@ -132,6 +141,11 @@ class FakeTrainers:
     report: TrainReport = REPORT
     batches: list[TrainBatch] = field(default_factory=list)
     versions: list[Version] = field(default_factory=list)
+    size: int = 1
+    restarts: int = 0
+
+    async def begin(self, point: Any) -> None:
+        raise AssertionError("no rank was lost")
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
         """The generator's but for the pivotal token, which is likelier by 0.25."""
@@ -291,8 +305,8 @@ def test_a_sample_of_another_version_stops_the_step_before_training(prepared: Pr
 @pytest.mark.parametrize("change", [lambda s: s[1:], lambda s: s + s[-1:], lambda s: s[::-1]], ids=["lost", "twice", "order"])
 def test_a_sample_that_is_lost_or_doubled_stops_the_step_before_training(prepared: Prepared, change: Any) -> None:
     class CarelessFakeTeachers(FakeTeachers):
-        async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
-            return change(await super().score(rollouts))
+        async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
+            return change(await super().score(rollouts, step))
 
     stages = stages_of(prepared, config_of())
     stages.teachers = CarelessFakeTeachers()
@@ -304,7 +318,7 @@ def test_a_sample_that_is_lost_or_doubled_stops_the_step_before_training(prepare
 def metrics_of(prepared: Prepared) -> dict[str, float]:
     result = asyncio.run(step_of(prepared, config_of(), stages_of(prepared, config_of())))
     assert [result.judged[i].verdict for i in range(BATCH)] == [kind(i) for i in range(BATCH)]
-    return step_metrics(result, {"generator": 1, "teacher": 2})
+    return step_metrics(result, {"generator": 1, "teacher": 2}, {})
 
 
 def test_every_metric_of_a_step_is_registered_finite_and_plain_json(prepared: Prepared) -> None:
@@ -341,7 +355,8 @@ def test_the_metrics_of_a_step_are_what_its_samples_say(prepared: Prepared) -> N
 
 
 def test_idle_is_the_share_of_the_step_without_work() -> None:
-    before, after = {"generator": [1.0], "teacher": [0.0, 2.0]}, {"generator": [4.0], "teacher": [1.0, 2.0]}
+    before = {"generator": {"0": 1.0}, "teacher": {"0": 0.0, "1": 2.0, "gone": 1.0}}
+    after = {"generator": {"0": 4.0}, "teacher": {"0": 1.0, "1": 2.0, "came": 7.0}}
     publication = Publication(version=Version(0, 1), bytes=0, publish_seconds=0, receive_seconds=0, seconds=1.0)
     shares = idle_shares(before, after, replace(REPORT, busy_seconds=[2.0, 4.0]), publication, 10.0)
     assert shares == pytest.approx({"idle/generator": 0.7, "idle/teacher": 0.95, "idle/trainer": 0.6})

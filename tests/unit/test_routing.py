@@ -29,10 +29,9 @@ class FakePool:
     size: int = 1
     pause: float = 0.0
     fails: bool = False
-    replicas: list[Any] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
 
-    async def score(self, rollouts: AsyncIterator[Rollout]) -> list[ScoredRollout]:
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         scored = []
         async for rollout in rollouts:
             if self.fails:
@@ -43,8 +42,11 @@ class FakePool:
             scored.append(ScoredRollout(rollout=rollout, scores=scores))
         return scored
 
-    async def busy_seconds(self) -> list[float]:
-        return [1.0] * self.size
+    def pump(self) -> None:
+        pass
+
+    async def busy_seconds(self) -> dict[str, float]:
+        return {str(i): 1.0 for i in range(self.size)}
 
 
 async def stream(teachers: list[str]) -> AsyncIterator[Rollout]:
@@ -59,22 +61,22 @@ def test_each_teacher_scores_the_rows_that_name_it_and_no_other() -> None:
     pools = {"maths": FakePool(size=2), "code": FakePool(pause=0.01)}
     routed = RoutedTeachers(pools)
     names = ["maths", "code", "code", "maths", "maths", "code"]
-    scored = asyncio.run(routed.score(stream(names)))
+    scored = asyncio.run(routed.score(stream(names), 1))
     assert [s.rollout.sample_id for s in scored] == list(range(6))
     assert {name: sorted(pool.seen) for name, pool in pools.items()} == {"maths": [0, 3, 4], "code": [1, 2, 5]}
     assert routed.size == 3
-    assert asyncio.run(routed.busy_seconds()) == [1.0] * 3
+    assert asyncio.run(routed.busy_seconds()) == {"maths/0": 1.0, "maths/1": 1.0, "code/0": 1.0}
 
 
 def test_a_step_without_rows_of_a_teacher_does_not_wait_for_it() -> None:
-    assert len(asyncio.run(RoutedTeachers({"maths": FakePool(), "code": FakePool()}).score(stream(["maths"] * 3)))) == 3
-    assert asyncio.run(RoutedTeachers({"maths": FakePool()}).score(stream([]))) == []
+    assert len(asyncio.run(RoutedTeachers({"maths": FakePool(), "code": FakePool()}).score(stream(["maths"] * 3), 1))) == 3
+    assert asyncio.run(RoutedTeachers({"maths": FakePool()}).score(stream([]), 1)) == []
 
 
 def test_one_teacher_that_fails_ends_the_step() -> None:
     routed = RoutedTeachers({"maths": FakePool(), "code": FakePool(fails=True)})
     with pytest.raises(ExceptionGroup) as caught:
-        asyncio.run(routed.score(stream(["maths", "code"] * 5)))
+        asyncio.run(routed.score(stream(["maths", "code"] * 5), 1))
     assert "the teacher fell over" in str(caught.value.exceptions[0])
 
 

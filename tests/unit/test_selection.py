@@ -134,7 +134,7 @@ def test_metrics_speak_of_all_that_was_written_and_weights_of_what_was_kept(prep
 
     result, _, _ = step(prepared, filter="correct")
     assert isinstance(result, StepResult)
-    metrics = step_metrics(result, {"generator": 1, "teacher": 1})
+    metrics = step_metrics(result, {"generator": 1, "teacher": 1}, {})
     written = [j.rollout for j in result.judged.values()]
     assert metrics["filter/drawn"] == 17
     assert metrics["filter/kept"] == pytest.approx(BATCH / 17)

@@ -41,7 +41,8 @@ OBJECTIVES = [
     TopKForwardKL(k=K, tail=False),
     TopKForwardKL(k=K, entry_clip=0.05),
     TopKForwardKL(k=K, token_clip=1.0),
-    Sampled(),
+    Sampled(importance_clip=None),
+    Sampled(importance_clip=2.0),
 ]
 EACH_OBJECTIVE = pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 LENGTHS = [(3, 5), (1, 9), (6, 0), (4, 1), (2, 7), (5, 5), (1, 0)]  # of prompt and response
@@ -75,7 +76,7 @@ def make_samples(lengths: Sequence[tuple[int, int]] = LENGTHS) -> tuple[list[Tra
                 sample_id=sample_id,
                 prompt_ids=rng.integers(0, V, prompt).astype(np.int32),
                 response_ids=sampled,
-                student_logprobs=np.zeros(response, np.float32),
+                student_logprobs=rng.normal(-4, 2, response).astype(np.float32),
                 teacher_logprobs=own.squeeze(1).numpy(),
                 weight=float(rng.uniform(0.2, 3)),
             )
@@ -83,11 +84,14 @@ def make_samples(lengths: Sequence[tuple[int, int]] = LENGTHS) -> tuple[list[Tra
     return samples, payload
 
 
-def naive_divergence(own: Tensor, target: int, table: TopK, t: int, objective: Objective) -> Tensor:
+def naive_divergence(own: Tensor, sample: TrainSample, table: TopK, t: int, objective: Objective) -> Tensor:
     """One token's, from the student's log-probabilities of the whole vocabulary, own [V]."""
+    target = int(sample.response_ids[t])
     if isinstance(objective, Sampled):
-        advantage = float(table.logprobs[t, 0]) - float(own[target].detach())
-        return -advantage * own[target]
+        now = float(own[target].detach())
+        clip = objective.importance_clip
+        ratio = 1.0 if clip is None else min(math.exp(now) / math.exp(sample.student_logprobs[t]), clip)
+        return -ratio * (float(table.logprobs[t, 0]) - now) * own[target]
     ids = [int(i) for i in table.token_ids[t, 1:]]
     teacher = {i: math.exp(p) for i, p in zip(ids, table.logprobs[t, 1:], strict=True)}
     if objective.tail:
@@ -116,9 +120,9 @@ def naive(
         ids = torch.tensor(np.concatenate([s.prompt_ids, s.response_ids])).long()
         logits = model.lm(input_ids=ids[None], use_cache=False).logits[0, :, :V].double()
         own = torch.log_softmax(logits / TEMPERATURE, dim=-1)
-        for t, target in enumerate(s.response_ids):
+        for t in range(len(s.response_ids)):
             before = len(s.prompt_ids) + t - 1
-            token = naive_divergence(own[before], int(target), payload[s.sample_id], t, objective)
+            token = naive_divergence(own[before], s, payload[s.sample_id], t, objective)
             loss = loss + s.weight * token / len(s.response_ids) / len(samples)
     loss.backward()
     return loss.detach(), gradients(model)

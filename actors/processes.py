@@ -1,0 +1,57 @@
+"""Worker processes: ending one that does not listen, and what it wrote last."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LINES = 20
+
+
+def end_actor(actor: Any, pid: int, group: Any = None, bundle: int = 0) -> None:
+    """Kill an actor, also one whose process is stopped: Ray asks a process to exit, and a stopped one does not hear it.
+
+    Args:
+        pid: of its process; 0 where it is not known (yet).
+        group: the placement group that says on which node it runs.
+    """
+    import ray
+
+    node = None
+    if pid and group is not None:
+        nodes: dict[int, str] = ray.util.placement_group_table(group).get("bundles_to_node_id", {})
+        node = nodes.get(bundle)
+    ray.kill(actor)
+    if node == ray.get_runtime_context().get_node_id():
+        _kill(pid)
+    elif node:
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        ray.remote(_kill).options(num_cpus=0, scheduling_strategy=there).remote(pid)  # a node that is lost needs none
+
+
+def _kill(pid: int) -> None:
+    with suppress(psutil.Error, ProcessLookupError):
+        if psutil.Process(pid).cmdline()[0].startswith("ray::"):  # the number may be another's by now
+            os.kill(pid, signal.SIGKILL)
+
+
+def last_lines(pid: int, lines: int = LINES) -> str:
+    """The end of the logs of a worker process of this node; nothing if it ran on another one."""
+    import ray
+
+    if not pid or not ray.is_initialized():
+        return ""
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    found = [path for kind in ("out", "err") for path in sorted(folder.glob(f"worker-*-{pid}.{kind}"))]
+    return "\n".join(line for path in found for line in _tail(path, lines))
+
+
+def _tail(path: Path, lines: int) -> list[str]:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 200 * lines))
+        return [line for line in file.read().decode(errors="replace").splitlines()[-lines:] if line.strip()]

@@ -1,0 +1,97 @@
+"""Who gets the trainer's weights: the workers of a pool, whose number changes from sync to sync."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+
+from actors.pool import Pool, Service
+from actors.weight_sync import HostCopy, SyncReceipt, TransferFailed
+from actors.workers import Worker, answer
+from renio_pipeline.types import Version
+
+
+class Receivers:
+    """Publishes to all workers of a pool, and brings those that come in between to the last version.
+
+    With ``host``, a newcomer reads the last host copy. The ``native`` backends keep none: a newcomer waits for the next sync,
+    for which the transfer group is built anew, in a new epoch on a fresh port; where nobody serves, it asks for one.
+    """
+
+    def __init__(
+        self, pool: Pool | None, connect: Callable[[Sequence[Any], Sequence[int]], Awaitable[None]],
+        send: Callable[[Version], Awaitable[SyncReceipt]], *, drain: bool, native: bool, again: Callable[[], Awaitable[None]],
+        service: Service,
+    ) -> None:  # fmt: skip
+        self.pool = pool
+        self.version: Version | None = None
+        self._connect, self._send, self._drain, self._native, self._again = connect, send, drain, native, again
+        self._faults, self._note = service.config.faults, service.note
+        self._lock = asyncio.Lock()
+        self._members: list[Worker] | None = None  # of the transfer group
+        self._copy: HostCopy | None = None
+
+    def forget(self) -> None:
+        """The ranks that published are gone, and with them the copy that they own."""
+        self.version, self._members, self._copy = None, None, None
+
+    async def publish(self, version: Version) -> SyncReceipt:
+        """Bring every worker to ``version``; those that are lost on the way are left to the pool."""
+        if self.pool is None:
+            return await self._round(version, [])
+        async with self.pool.quiet(drain=self._drain), self._lock:
+            if self._native:
+                await self.pool.workers.until(lambda: bool(self.pool and self.pool.workers.receivers))
+            while True:
+                workers = self.pool.workers.receivers
+                try:
+                    return await self._round(version, workers)
+                except TransferFailed as error:
+                    self._failed(error, workers)
+                except RayTaskError as error:
+                    if not isinstance(error.cause, TransferFailed):
+                        raise
+                    self._failed(error.cause, workers)
+
+    async def admit(self, worker: Worker) -> None:
+        """Bring a newcomer to the version that the others have; before the first sync there is none."""
+        assert self.pool is not None
+        workers = self.pool.workers
+        async with self._lock:
+            if self._copy is not None:
+                try:
+                    await answer(worker.actor.load_copy.remote(self._copy), self._faults.transfer_seconds, "weights to load")
+                except (RayTaskError, ObjectLostError) as error:
+                    cause = error.cause if isinstance(error, RayTaskError) else error
+                    if not isinstance(cause, (ObjectLostError, RayActorError)):
+                        raise
+                    self._copy = None  # its owner is gone: new ranks will publish
+                else:
+                    workers.serve(worker)
+        if self._native and self.version is not None and not workers.serving:
+            await self._again()
+
+    async def _round(self, version: Version, workers: Sequence[Worker]) -> SyncReceipt:
+        if self._members != list(workers):
+            self._members = None
+            await self._connect([w.actor for w in workers], [w.engines for w in workers])
+            self._members = list(workers)
+        receipt = await self._send(version)
+        for index, reason in receipt.lost.items():
+            workers[index].lose(f"in the weight sync: {reason}")
+        self.version, self._copy = version, receipt.copy
+        for index, worker in enumerate(workers):
+            if index not in receipt.lost and self.pool is not None:
+                self.pool.workers.serve(worker)
+        return receipt
+
+    def _failed(self, error: TransferFailed, workers: Sequence[Worker]) -> None:
+        self._members = None
+        if not error.lost:
+            raise error
+        self._note(f"a weight transfer failed and begins again without {len(error.lost)} of {len(workers)} receivers: {error}")
+        for index, reason in error.lost.items():
+            workers[index].lose(f"in the weight sync: {reason}")

@@ -1,0 +1,139 @@
+"""A teacher's pool, as the step loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.pool import Job, Pool, Rejected, Service, take_for
+from actors.workers import Kind, Worker, answer
+from renio_pipeline.budget import PayloadBudget
+from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores
+
+
+@dataclass(eq=False, kw_only=True)
+class Scoring(Job):
+    rollout: Rollout
+    step: int
+    payload_bytes: int
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt.teacher_ids) + len(self.rollout.token_ids)
+
+
+class TeacherPool(Pool):
+    """Scores rollouts as they come, in batches bounded by tokens, and by what ``payload.max_bytes`` leaves.
+
+    A batch is whatever waits when a replica falls free: short queues give small batches at once, long ones full batches.
+    """
+
+    def __init__(
+        self, kind: Kind, size: int, service: Service, budget: PayloadBudget, token_bytes: int = 0, *,
+        vocab_size: int = 2**31, teacher: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(kind, size, service)
+        self._max_tokens = self.config.all_teachers[teacher].max_batch_tokens
+        self._budget, self._token_bytes, self._vocab_size, self._teacher = budget, token_bytes, vocab_size, teacher
+
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
+        """Score rollouts as they come; the list is in the order of sample ids, without those that were rejected."""
+        results: asyncio.Queue[Any] = asyncio.Queue()
+        jobs: list[Scoring] = []
+        arrived: list[Rollout] = []
+        try:
+            async for rollout in rollouts:
+                if self.config.deterministic:
+                    arrived.append(rollout)  # each replica scores its own, in order, in batches that repeat exactly
+                else:
+                    jobs.append(self._submit(rollout, step, results))
+                    self.pump()
+            arrived.sort(key=lambda r: r.sample_id)
+            jobs += [self._submit(rollout, step, results) for rollout in arrived]
+            self.pump()
+            found = [await self._next(results) for _ in jobs]
+        finally:
+            self.withdraw(jobs)
+        return sorted((f for f in found if not isinstance(f, Rejected)), key=lambda s: s.rollout.sample_id)
+
+    async def _next(self, results: asyncio.Queue[Any]) -> Any:
+        found = await self.workers.or_failure(results.get())
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _submit(self, rollout: Rollout, step: int, results: asyncio.Queue[Any]) -> Scoring:
+        _in_vocabulary(rollout, self._vocab_size)
+        size = len(rollout.token_ids) * self._token_bytes
+        job = Scoring(prompt=rollout.prompt, results=results, rollout=rollout, step=step, payload_bytes=size)
+        self.queue.append(job)
+        self.queue.sort(key=lambda j: j.step)  # stable: the oldest step must never wait for a younger one
+        return job
+
+    def share(self, worker: Worker) -> list[Scoring]:
+        if worker.jobs:
+            return []
+        queue = self.queue
+        if self.config.deterministic:
+            queue = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]
+        batch = _Batch(self._budget, self._max_tokens)
+        jobs, worker.alone = take_for(queue, batch.fits, len(queue), suspect=self.suspects.alone, idle=True)
+        if worker.alone and not batch.fits(jobs[0]):
+            worker.alone = False
+            queue.insert(0, jobs.pop())
+        if queue is not self.queue:
+            self.queue = [job for job in self.queue if job not in jobs]
+        return jobs
+
+    async def work(self, worker: Worker, jobs: Sequence[Scoring]) -> None:
+        requests = [
+            ScoreRequest(sample_id=j.sample_id, prompt_ids=j.prompt.teacher_ids, response_ids=j.rollout.token_ids) for j in jobs
+        ]
+        faults = self.config.faults
+        seconds = faults.deadline_seconds + faults.teacher_seconds_per_token * sum(j.tokens for j in jobs)
+        logprobs_ref, payload = worker.actor.score.options(num_returns=2).remote(requests)
+        logprobs = await answer(logprobs_ref, seconds, f"{len(jobs)} responses to score")
+        if worker.state == "gone":
+            return  # it was given up, and what it had is somebody else's
+        for job, scores in zip(jobs, logprobs, strict=True):
+            found = TeacherScores(
+                sample_id=job.sample_id, logprobs=scores, payload=payload if self._token_bytes else None,
+                payload_bytes=job.payload_bytes,
+                replica=f"{self._teacher}/{worker.name}" if self._teacher else worker.name,
+            )  # fmt: skip
+            self.finish(worker, job, ScoredRollout(rollout=job.rollout, scores=found))
+
+    def dropped(self, jobs: Sequence[Scoring]) -> None:
+        for job in jobs:
+            self._budget.give_back(job.step, 1, job.payload_bytes)
+
+
+@dataclass
+class _Batch:
+    """What a batch has taken so far."""
+
+    budget: PayloadBudget
+    max_tokens: int
+    tokens: int = 0
+
+    def fits(self, job: Scoring) -> bool:
+        """Take a job in, if it fits into the batch (which takes one at least) and into the budget."""
+        if self.tokens and self.tokens + job.tokens > self.max_tokens:
+            return False
+        if not self.budget.fits(job.step, job.payload_bytes):
+            return False
+        self.budget.take(job.step, 1, job.payload_bytes)
+        self.tokens += job.tokens
+        return True
+
+
+def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
+    """Raises ValueError for a token that the teacher may not know: its probability would be another token's."""
+    outside = rollout.token_ids[(rollout.token_ids < 0) | (rollout.token_ids >= vocab_size)]
+    if len(outside):
+        raise ValueError(
+            f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside of the {vocab_size} entries that the "
+            "output heads of student and teacher share"
+        )

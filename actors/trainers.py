@@ -1,0 +1,189 @@
+"""The trainer as the step loop sees it: one group of ranks after the other, and who gets their weights.
+
+    begin(point) ──> train, publish, save ... ──> a rank dies: TrainerLost ──> begin(another point) ──> ...
+
+Collectives make the ranks one body: when one dies or falls silent, the others would wait for it, so all are killed at once and
+begin again from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.pool import Pool, Service
+from actors.processes import last_lines
+from actors.receivers import Receivers
+from actors.trainer_group import TrainerGroup
+from actors.workers import PING_SECONDS, WorkerLost, answer, drop
+from renio_pipeline.pipeline import Publication, TrainerLost, TrainReport
+from renio_pipeline.resume import ResumePoint
+from renio_pipeline.types import TrainBatch, Version
+
+T = TypeVar("T")
+POOL = "trainer"
+
+
+class Trainers:
+    """Every method but ``begin`` raises TrainerLost when a rank is gone; then ``begin`` is all that helps."""
+
+    def __init__(
+        self, start: Callable[[ResumePoint], TrainerGroup], generators: Pool | None, followers: Pool | None, service: Service
+    ) -> None:
+        self._start, self._service, self.restarts = start, service, 0
+        self._config = service.config
+        self.group: TrainerGroup | None = None
+        self._turn = asyncio.Lock()  # no sync in the middle of a step
+        drain = self._config.in_flight == "drain"
+        native = self._config.sync.backend != "host"
+        self.to_generators = Receivers(
+            generators, lambda actors, workers: self._group.connect(actors, workers), lambda v: self._group.publish(v),
+            drain=drain, native=native, again=self._again, service=service,
+        )  # fmt: skip
+        self.to_teachers = Receivers(
+            followers, lambda actors, workers: self._group.connect_teacher(actors, workers),
+            lambda v: self._group.publish_teacher(v), drain=True, native=False, again=self._again, service=service,
+        )  # fmt: skip
+        self._version: Version | None = None  # of the weights that the generators have
+        for pool, to in ((generators, self.to_generators), (followers, self.to_teachers)):
+            if pool is not None:
+                pool.workers.kind = replace(pool.workers.kind, admit=to.admit)
+        self._silent: asyncio.Future[None] | None = None
+        self._beats: asyncio.Task[None] | None = None
+        self._pids: list[int] = []
+
+    @property
+    def size(self) -> int:
+        """Ranks that train, and have published."""
+        return self.group.size if self.group is not None and self._version is not None else 0
+
+    async def begin(self, point: ResumePoint, check: Callable[[TrainerGroup], Awaitable[None]] | None = None) -> None:
+        """Start the ranks at ``point``; whatever ranks there are end first. Their weights reach nobody before ``publish``."""
+        await self.end()
+        self._silent = asyncio.get_running_loop().create_future()
+        self._silent.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self.group = self._start(point)
+        self._version = None
+        self.to_generators.forget()
+        self.to_teachers.forget()
+        try:
+            if check is not None:
+                await check(self.group)
+            await self.group.setup()
+        except RayActorError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise
+            self._lose(f"a rank died while it started: {error}")
+            raise TrainerLost(str(error)) from None
+        self._pids = await self.group.ping()
+        self._beats = asyncio.create_task(self._beat())
+
+    async def end(self) -> None:
+        if self._beats is not None:
+            self._beats.cancel()
+            await asyncio.gather(self._beats, return_exceptions=True)
+        if self.group is not None:
+            self.group.end(self._pids)
+        self.group = self._beats = None
+        self._pids = []
+
+    async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
+        return await self._call(self._group.logprobs(batch))
+
+    async def train(self, batch: TrainBatch) -> TrainReport:
+        async with self._turn:
+            report = await self._call(self._group.train(batch))
+        for rank in range(self.size):
+            self._service.slots.progress(POOL, rank)
+        return report
+
+    async def publish(self, version: Version) -> Publication:
+        """Bring every generator, and every teacher that follows, to this version."""
+        started = time.perf_counter()
+        async with self._turn:
+            receipt = await self._call(self.to_generators.publish(version))
+            follow = self._config.follow
+            # The first time always: of a run that goes on, teachers have the weights that they were loaded with.
+            if follow and (version.number % follow.refresh_every == 0 or self.to_teachers.version is None):
+                await self._call(self.to_teachers.publish(version))
+        self._version = version
+        return Publication(
+            version=version, bytes=receipt.bytes, publish_seconds=receipt.publish_seconds,
+            receive_seconds=receipt.receive_seconds, seconds=receipt.seconds,
+            waited_seconds=max(0.0, time.perf_counter() - started - receipt.seconds),
+        )  # fmt: skip
+
+    async def save(self, folder: str) -> None:
+        async with self._turn:
+            await self._call(self._group.save(folder))
+
+    async def written(self) -> None:
+        await self._call(self._group.written())
+
+    @property
+    def _group(self) -> TrainerGroup:
+        if self.group is None:
+            raise TrainerLost("the ranks have ended")
+        return self.group
+
+    async def _again(self) -> None:
+        """Send the current weights once more, when no step is under way: for a group that a newcomer must join."""
+        async with self._turn:
+            if self._version is not None:
+                await self._call(self.to_generators.publish(self._version))
+
+    async def _call(self, waiting: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+        """Await the ranks, no longer than they all live."""
+        assert self._silent is not None, "begin() comes first"
+        task: asyncio.Future[Any] = asyncio.ensure_future(waiting)
+        silent: list[asyncio.Future[Any]] = [self._silent]
+        try:
+            await asyncio.wait([task, *silent], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self._silent.result()  # raises
+            return await task
+        except (RayActorError, RayTaskError) as error:
+            # A survivor's broken collective may be heard of before the death that broke it.
+            await self._check(error)
+            raise
+        finally:
+            drop(task)
+
+    async def _check(self, error: BaseException) -> None:
+        """Raises TrainerLost unless every rank is well: then the error is the program's own."""
+        if isinstance(error, RayActorError):
+            self._lose(str(error))
+        try:
+            await asyncio.sleep(PING_SECONDS if isinstance(error, RayTaskError) else 0)
+            await answer(self._group.ping(), self._config.faults.heartbeat_seconds, "a ping")
+        except (WorkerLost, RayActorError) as gone:
+            self._lose(str(gone))
+        assert self._silent is not None
+        if self._silent.done():
+            self._silent.result()  # raises
+
+    async def _beat(self) -> None:
+        seconds = self._config.faults.heartbeat_seconds
+        while True:
+            try:
+                await answer(self._group.ping(), seconds, "a ping")
+            except (WorkerLost, RayActorError) as error:
+                self._lose(str(error))
+                return
+            await asyncio.sleep(min(PING_SECONDS, seconds / 3))
+
+    def _lose(self, reason: str) -> None:
+        assert self._silent is not None
+        if self._silent.done():
+            return
+        short = reason.strip().splitlines()[0]
+        self._silent.set_exception(TrainerLost(f"a trainer rank is lost: {short}"))
+        self.restarts += 1
+        logs = "\n".join(filter(None, (last_lines(pid) for pid in self._pids)))
+        self._service.slots.died(POOL, 0, time.monotonic(), short, logs)

@@ -1,0 +1,317 @@
+"""The workers of one pool: started, watched, replaced, and their number changed while the run goes on.
+
+    waiting ──> starting ──> ready ──────────> serving ──> leaving ──> gone
+    (for its    (loads its   (a sync brings    (gets       (ends its
+    resources)  model)       it the weights)   samples)    samples)
+
+A slot is a place in the pool, from 0; each has one task, which starts a worker, watches it, and starts the next one when it
+dies or falls silent. What a worker had in flight goes back to the dispatcher through ``on_lost``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from ray.exceptions import ActorDiedError, RayActorError
+
+from actors.engine import EngineFailed
+from actors.processes import last_lines
+from renio_pipeline.deaths import Slots
+from renio_pipeline.schema import Faults
+
+T = TypeVar("T")
+State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
+PING_SECONDS = 2.0  # between two pings
+PATIENCE_SECONDS = 10.0  # before a wait for resources is worth a word
+
+
+class WorkerLost(RuntimeError):
+    """A worker died, or said nothing for too long. The text says which."""
+
+
+class Lease(Protocol):
+    """A worker's actor and the resources that it holds."""
+
+    @property
+    def actor(self) -> Any: ...
+
+    def placed(self) -> bool:
+        """Whether its resources are there."""
+        ...
+
+    def end(self, pid: int) -> None:
+        """Kill the actor, whatever it does (``pid`` is its process, or 0 where that is not known), and free the resources."""
+        ...
+
+
+@dataclass(eq=False)
+class Worker:
+    slot: int
+    lease: Lease
+    state: State = "waiting"
+    engines: int = 1  # how many of its processes receive weights
+    pid: int = 0
+    jobs: dict[int, Any] = field(default_factory=dict)  # what it has in flight, by sample id
+    alone: bool = False  # with one sample, which was in flight at two deaths
+    _lost: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def actor(self) -> Any:
+        return self.lease.actor
+
+    @property
+    def name(self) -> str:
+        return str(self.slot)
+
+    async def during(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something of this worker. Raises WorkerLost as soon as it is counted as dead."""
+        task = asyncio.ensure_future(waiting)
+        try:
+            await asyncio.wait(_futures(task, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise WorkerLost(self._lost.result())
+            return await task
+        finally:
+            drop(task)
+
+    def lose(self, reason: str) -> None:
+        """Count it as dead from now on."""
+        if not self._lost.done():
+            self._lost.set_result(reason)
+        self.state = "gone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a pool's workers are."""
+
+    name: str  # of the pool
+    start: Callable[[int], Lease]  # by slot
+    ping: Callable[[Any], Any]  # of an actor: a reference to its process id
+    admit: Callable[[Worker], Awaitable[None]] | None = None  # before it serves; None: it may as soon as it is ready
+    check: Callable[[Worker], Awaitable[None]] | None = None  # raises WorkerLost for one that must not serve
+
+
+class Workers:
+    """Usage: ``open()``, ``await settled()``; then ``serving`` has those that may get work. ``resize`` at any time."""
+
+    def __init__(
+        self, kind: Kind, size: int, faults: Faults, *, slots: Slots, note: Callable[[str], None],
+        on_lost: Callable[[Worker, str], None], on_change: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.kind, self.target, self.restarts = kind, size, 0
+        self._faults, self._slots, self._note = faults, slots, note
+        self._on_lost, self._on_change = on_lost, on_change
+        self._workers: dict[int, Worker] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._served: set[int] = set()  # slots
+        self.failure: asyncio.Future[None] | None = None  # fails with what must end the run
+        self._news = asyncio.Event()
+
+    def open(self) -> None:
+        """Start a worker in each slot. Must run in the loop that everything else runs in."""
+        self.failure = asyncio.get_running_loop().create_future()
+        self.failure.add_done_callback(lambda f: f.cancelled() or f.exception())  # never "never retrieved"
+        self.resize(self.target)
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        for worker in self._workers.values():
+            worker.lease.end(worker.pid)
+        self._tasks, self._workers = {}, {}
+
+    def resize(self, size: int) -> None:
+        """Change how many there shall be: new slots start at once, the highest ones leave when their work is done."""
+        self.target = size
+        for slot in range(size):
+            if slot not in self._tasks or self._tasks[slot].done():
+                self._tasks[slot] = asyncio.create_task(self._slot(slot))
+        for slot, worker in self._workers.items():
+            if slot >= size and worker.state in ("serving", "ready"):
+                worker.state = "leaving"
+            elif slot < size and worker.state == "leaving":
+                worker.state = "serving" if slot in self._served else "ready"
+        self.changed()
+
+    @property
+    def all(self) -> list[Worker]:
+        return [self._workers[slot] for slot in sorted(self._workers)]
+
+    @property
+    def serving(self) -> list[Worker]:
+        return [w for w in self.all if w.state == "serving"]
+
+    @property
+    def receivers(self) -> list[Worker]:
+        """Those that a weight sync must reach."""
+        return [w for w in self.all if w.state in ("ready", "serving", "leaving")]
+
+    def in_flight(self) -> int:
+        return sum(len(w.jobs) for w in self.all)
+
+    def serve(self, worker: Worker) -> None:
+        """It has the current weights."""
+        if worker.state == "ready":
+            worker.state = "serving" if worker.slot < self.target else "leaving"
+            self._served.add(worker.slot)
+            self.changed()
+
+    def progress(self, worker: Worker) -> None:
+        """It finished something."""
+        self._slots.progress(self.kind.name, worker.slot)
+
+    def changed(self) -> None:
+        """Something that somebody may wait for has changed."""
+        self._on_change()
+        self._tell()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition on the workers. Raises what must end the run."""
+        while not condition():
+            await self.or_failure(self._news.wait())
+
+    async def settled(self, *, all_of_them: bool = False) -> None:
+        """Wait until every slot has its worker or waits for resources, and one at least is there."""
+        fine: tuple[State, ...] = ("ready", "serving") if all_of_them else ("ready", "serving", "waiting")
+
+        def reached() -> bool:
+            states = [w.state for w in self.all if w.slot < self.target]
+            return len(states) == self.target and all(s in fine for s in states) and set(states) != {"waiting"}
+
+        await self.until(reached)
+
+    async def or_failure(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something, but no longer than the pool lives."""
+        assert self.failure is not None, "open() comes first"
+        task = asyncio.ensure_future(waiting)
+        try:
+            await asyncio.wait(_futures(task, self.failure), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self.failure.result()  # raises
+            return await task
+        finally:
+            drop(task)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _slot(self, slot: int) -> None:
+        try:
+            while slot < self.target:
+                await self._life(slot)
+        except Exception as error:
+            assert self.failure is not None
+            if not self.failure.done():
+                self.failure.set_exception(error)
+            self._tell()
+
+    async def _life(self, slot: int) -> None:
+        """One worker, from its start to its end. Raises what must end the run."""
+        worker = self._workers[slot] = Worker(slot, self.kind.start(slot))
+        try:
+            await self._bring_up(worker)
+            await self._watch(worker)
+        except _Unwanted:
+            pass
+        except (WorkerLost, RayActorError, EngineFailed) as error:
+            if isinstance(error, ActorDiedError) and error.actor_init_failed and slot not in self._served:
+                raise  # its model does not load: the next one's would not either
+            self._lost(worker, str(error))
+        finally:
+            self._workers.pop(slot, None)
+            worker.state = "gone"
+            worker.lease.end(worker.pid)
+            self.changed()
+
+    async def _bring_up(self, worker: Worker) -> None:
+        await self._placed(worker)
+        worker.state = "starting"
+        self.changed()
+        worker.engines = await answer(worker.actor.ready.remote(), self._faults.start_seconds, "loading its model")
+        worker.pid = await answer(self.kind.ping(worker.actor), self._faults.start_seconds, "a ping")
+        if self.kind.check is not None:
+            await self.kind.check(worker)
+        worker.state = "ready"
+        self.changed()
+        if self.kind.admit is None:
+            self.serve(worker)
+        else:
+            await self.kind.admit(worker)
+        self.changed()
+
+    async def _placed(self, worker: Worker) -> None:
+        asked, told = time.monotonic(), False
+        while not worker.lease.placed():
+            if not told and time.monotonic() - asked > PATIENCE_SECONDS:
+                told = True
+                self._note(
+                    f"pool {self.kind.name}: replica {worker.slot} waits for resources that the cluster does not have; the run "
+                    f"goes on with {len(self.serving)}"
+                )
+            await asyncio.sleep(0.05 if time.monotonic() - asked < 1 else 0.5)
+            if worker.slot >= self.target:
+                raise _Unwanted
+
+    async def _watch(self, worker: Worker) -> None:
+        """Until it is lost (raises WorkerLost), or has left."""
+        beats = asyncio.create_task(self._beats(worker))
+        left = asyncio.create_task(self.until(lambda: worker.state == "leaving" and not worker.jobs))
+        try:
+            await asyncio.wait(_futures(worker._lost, beats, left), return_when=asyncio.FIRST_COMPLETED)
+            if worker._lost.done():
+                raise WorkerLost(worker._lost.result())
+            if beats.done():
+                beats.result()  # raises
+        finally:
+            for task in (beats, left):
+                task.cancel()
+            await asyncio.gather(beats, left, return_exceptions=True)
+
+    async def _beats(self, worker: Worker) -> None:
+        seconds = self._faults.heartbeat_seconds
+        while True:
+            await answer(self.kind.ping(worker.actor), seconds, "a ping")
+            await asyncio.sleep(min(PING_SECONDS, seconds / 3))
+
+    def _lost(self, worker: Worker, reason: str) -> None:
+        was_leaving = worker.slot >= self.target
+        worker.lose(reason)
+        short = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+        self._note(f"pool {self.kind.name}: replica {worker.slot} is lost: {short}")
+        self._workers.pop(worker.slot, None)
+        self._on_lost(worker, short)
+        if not was_leaving:
+            self.restarts += 1
+            self._slots.died(self.kind.name, worker.slot, time.monotonic(), short, last_lines(worker.pid))
+
+
+class _Unwanted(Exception):
+    """A worker that never came, and is not wanted any more."""
+
+
+def drop(task: asyncio.Future[Any]) -> None:
+    """Nobody wants its result, nor its error, any more."""
+    task.cancel()
+    task.add_done_callback(lambda t: t.cancelled() or t.exception())
+
+
+def _futures(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
+    return set(futures)
+
+
+async def answer(ref: Any, seconds: float, what: str) -> Any:
+    """A remote call's result. Raises WorkerLost if it does not come in time."""
+    try:
+        return await asyncio.wait_for(_result(ref), seconds)
+    except TimeoutError:
+        raise WorkerLost(f"no answer to {what} in {seconds:g} s") from None
+
+
+async def _result(ref: Any) -> Any:
+    return await ref

@@ -1,0 +1,33 @@
+"""A pool as commands, the autoscaler and the status see it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class ElasticPool(Protocol):
+    """A pool whose size may change while the run goes on."""
+
+    @property
+    def size(self) -> int:
+        """Workers that serve."""
+        ...
+
+    def status(self) -> dict[str, int]:
+        """``target``, ``serving``, ``starting``, ``waiting`` (for resources), ``queue``, ``in_flight``, ``restarts``."""
+        ...
+
+    def resize(self, size: int) -> None: ...
+
+    async def busy_seconds(self) -> dict[str, float]:
+        """Of each worker: the seconds that it has worked so far."""
+        ...
+
+    def quiet(self, *, drain: bool) -> AbstractAsyncContextManager[None]:
+        """No work is handed out meanwhile; with ``drain``, begins when none is in flight."""
+        ...
+
+    async def abandon(self) -> None:
+        """Forget all work, queued and in flight."""
+        ...

@@ -1,0 +1,181 @@
+"""Kills and stops workers of a live run, one after the other, and its driver once.
+
+    with Monkey(folder, seed=0, overrides=[...]) as monkey:
+        monkey.rampage(20)
+        monkey.finish()
+
+The next victim is chosen once the last one's place is taken: every pool serves in full, and a step has ended since.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import psutil
+
+from actors import attach, live
+from renio_pipeline.config import ConfigError
+from renio_pipeline.control import Refused, Unanswered
+
+ROOT = Path(__file__).parents[2]
+RUN = "chaos"
+# The title that Ray gives a process begins with the class of its actor.
+VICTIMS = {"generator": "ray::Generator", "teacher": "ray::Teacher", "trainer": "ray::TrainerRank", "weighting": "ray::Weigher"}
+TWO_OF_EACH = [
+    *(f"pools.{pool}.replicas=2" for pool in ("generator", "teacher", "trainer")),
+    *(f"pools.{pool}.cpus=0.25" for pool in ("generator", "teacher", "trainer")),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Blow:
+    pool: str
+    how: str  # SIGKILL or SIGSTOP
+    step: int  # that the run had done
+    seconds: float  # until the run was whole again
+
+
+@dataclass
+class Monkey:
+    folder: Path  # the run directory
+    seed: int
+    overrides: list[str]
+    command: str = "train"
+    patience: float = 300.0  # seconds that a recovery may take
+    blows: list[Blow] = field(default_factory=list)
+    driver: subprocess.Popen[bytes] = field(init=False)
+
+    def __enter__(self) -> Self:
+        self._random = random.Random(self.seed)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._log: TextIO = self.folder.with_suffix(".log").open("a")
+        self._guest: Any = None
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._leave()
+        if self.driver.poll() is None:
+            self.driver.kill()
+            self.driver.wait()
+        self._log.close()
+
+    @property
+    def log(self) -> str:
+        return self.folder.with_suffix(".log").read_text()
+
+    def start(self) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        self.driver = subprocess.Popen(
+            [sys.executable, "-m", "renio_pipeline", self.command, "--config", "configs/demo.yaml", f"name={RUN}",
+             f"run_dir={self.folder}", *TWO_OF_EACH, *self.overrides, "--resume"],
+            cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.whole()
+
+    def status(self) -> dict[str, Any] | None:
+        """What ``renio status`` says; None while nobody answers."""
+        assert self.driver.poll() is None, f"the driver has ended with {self.driver.returncode}:\n{self.log[-4000:]}"
+        try:
+            if self._guest is None:
+                address = self._address()
+                if address is None:
+                    return None
+                os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray starts local clusters with one, made on first use
+                guest = attach.guest(address, time.monotonic() + 30)
+                guest.__enter__()
+                self._guest = guest
+            return live.ask(RUN, "status", {}, 10.0)
+        except (ConfigError, Refused, Unanswered):
+            self._leave()
+            return None
+
+    def whole(self, after_step: int = -1) -> dict[str, Any]:
+        """Wait until every pool serves in full, and a step after ``after_step`` has ended."""
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline:
+            found = self.status()
+            if found and all(pool["serving"] == pool["target"] for pool in found["pools"].values()) and found["step"] > after_step:
+                return found
+            time.sleep(0.5)
+        raise AssertionError(f"the run was not whole again in {self.patience:g} s: {found}\n{self.log[-4000:]}")
+
+    def strike(self, pool: str, how: str) -> None:
+        """Hit a worker of a pool, and wait until it is made good."""
+        before = self.whole()
+        victims = [p for p in self._processes() if _title(p).startswith(VICTIMS[pool])]
+        victim = self._random.choice(sorted(victims, key=lambda p: p.pid))
+        started = time.monotonic()
+        victim.send_signal(getattr(signal, how))
+        self._until(lambda s: s["pools"][pool]["restarts"] > before["pools"][pool]["restarts"])
+        self.whole(before["step"])
+        seconds = time.monotonic() - started
+        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, f"{how} {pool}: the victim is still there"
+        self.blows.append(Blow(pool, how, before["step"], seconds))
+        print(f"{len(self.blows)}: {how} {pool} at step {before['step']}: whole again after {seconds:.0f} s", flush=True)
+
+    def rampage(self, count: int) -> None:
+        for _ in range(count):
+            self.strike(self._random.choice(sorted(VICTIMS)), self._random.choice(["SIGKILL", "SIGSTOP"]))
+
+    def kill_driver(self) -> None:
+        """Kill it, see that it leaves nothing, and start it again, as a job's back-off would."""
+        left = [p for p in self._processes() if p.pid != self.driver.pid]
+        self._leave()
+        self.driver.kill()
+        self.driver.wait()
+        gone, alive = psutil.wait_procs(left, timeout=60)
+        assert not alive, f"a minute after the driver's death there still are {[_title(p) for p in alive]}"
+        self.start()
+        print(f"driver killed and started again after {len(self.blows)} blows", flush=True)
+
+    def finish(self, timeout: float = 1200.0) -> None:
+        self._leave()
+        code = self.driver.wait(timeout)
+        assert code == 0, f"exit code {code}:\n{self.log[-4000:]}"
+
+    def _until(self, condition: Any) -> None:
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline:
+            found = self.status()
+            if found and condition(found):
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"the loss was not noticed in {self.patience:g} s\n{self.log[-4000:]}")
+
+    def _processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.driver.pid).children(recursive=True)
+
+    def _address(self) -> str | None:
+        """Of the Ray that the driver has started."""
+        arguments = (a for process in self._processes() for a in _command(process))
+        return next((a.partition("=")[2] for a in arguments if a.startswith("--gcs-address=")), None)
+
+    def _leave(self) -> None:
+        if self._guest is not None:
+            guest, self._guest = self._guest, None
+            guest.__exit__(None, None, None)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(_command(process))

@@ -1,0 +1,63 @@
+"""A receiver of weights that starts in a moment, and fails when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import numpy as np
+import ray
+
+from renio_pipeline.types import Version
+
+
+class FakeReceiver:
+    """The verbs of a receiver, with the first number of each float32 tensor in the place of an engine."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, float] = {}
+        self.version = ""
+        self._fails_at: tuple[str, str] = ("", "")
+
+    def fail_at(self, verb: str, fault: str) -> int:
+        """``kill`` or ``stop`` this process, or raise, at a verb's next call. Returns the process id."""
+        self._fails_at = verb, fault
+        return os.getpid()
+
+    def start_weight_update(self) -> None:
+        self._now("start_weight_update")
+        self.weights = {}
+
+    def update_weights(self, update_info: dict[str, Any]) -> float:
+        if self.weights:  # in the middle
+            self._now("update_weights")
+        array = ray.get(update_info["ref"])
+        names, offsets = update_info["names"], update_info["offsets"]
+        self.weights |= {name: float(array[o : o + 4].view(np.float32)[0]) for name, o in zip(names, offsets, strict=True)}
+        return 0.0
+
+    def finish_weight_update(self, version: Version) -> None:
+        self._now("finish_weight_update")
+        self.version = str(version)
+
+    def load_adapter(self, update_info: dict[str, Any]) -> float:
+        self._now("load_adapter")
+        self.update_weights(update_info)
+        self.version = str(update_info["version"])
+        return 0.0
+
+    def holds(self) -> tuple[str, dict[str, float]]:
+        return self.version, self.weights
+
+    def _now(self, verb: str) -> None:
+        if self._fails_at[0] != verb:
+            return
+        fault = self._fails_at[1]
+        if fault == "engine":
+            from actors.engine import EngineFailed
+
+            raise EngineFailed("its worker is gone")
+        if fault == "refuse":
+            raise ValueError("these weights have the wrong shape")
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[fault])
