@@ -1,11 +1,11 @@
-# Entry points: setup demo test lint bench. Each does all that it needs on a bare Linux machine with Python 3.11.
+# Entry points: setup demo test lint bench chaos. Each does all that it needs on a bare Linux machine with Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint bench gpu-check
+.PHONY: setup demo test lint bench chaos gpu-check
 
 setup: $(STAMP)
 
@@ -36,8 +36,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/step.py
+	$(BIN)/python tests/benchmarks/schedule.py
 	$(BIN)/python tests/benchmarks/top_k.py
 	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
 
 gpu-check:  # on a machine with a GPU and torch and transformers of its own; needs nothing else
 	python -m pytest tests/gpu

@@ -67,13 +67,13 @@ class Checkpointer:
         return found
 
     async def abandon(self, why: str) -> None:
-        """Those who write it are gone: what is half written never counts."""
+        """Those who write it are gone. It still counts if they had written all of it, and only then."""
         writing, self._writing = self._writing, None
-        if writing is not None and not writing.done():
-            writing.cancel()
+        if writing is None:
+            return
+        (outcome,) = await asyncio.gather(writing, return_exceptions=True)  # ``written`` knows at once that they are gone
+        if isinstance(outcome, BaseException):
             self._note(f"the checkpoint under way is given up: {why}")
-        if writing is not None:
-            await asyncio.gather(writing, return_exceptions=True)
 
     async def _complete(self, partial: Path, state: RunState) -> Path | None:
         final = await self._commit(partial, state)

@@ -83,7 +83,7 @@ class Commands:
             "version": str(run.version),
             "incarnation": run.version.incarnation,
             "pools": {n: {**p.status(), "idle": idle[n]} for n, p in stages.pools.items()} | run.fixed_pools(),
-            "rejected": len(stages.rejected),
+            "rejected": run.totals()["samples/rejected"],
             "replayed_steps": run.replayed["steps"],
             "metrics": run.metrics,
             "events": [list(event) for event in self._events.latest],

@@ -40,6 +40,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "time/score": ("seconds", "first response to last score; overlaps time/generate"),
     "time/weigh": ("seconds", "weighting"),
     "time/train": ("seconds", "forward, backward and optimizer step"),
+    "time/turns": ("seconds", "with placement colocated: handing the GPUs to the trainer and back"),
     "time/sync": ("seconds", "weights to all generators, and the wait for responses under way"),
     "time/sync_wait": ("seconds", "of it, the wait"),
     "time/idle": ("seconds", "of the step that a replica spent idle, averaged over the pools"),
@@ -62,9 +63,20 @@ METRICS: dict[str, tuple[str, str]] = {
     "eval/response_tokens": ("tokens", "mean held-out response length"),
 }
 
+# What this driver has counted so far: no part of a step's line, which must not tell how often the step was done.
+TOTALS = {
+    "replayed/steps": "steps that are trained again because a rank was lost",
+    "replayed/samples": "samples that are trained again because a rank was lost",
+    "samples/rejected": "samples that were set aside",
+}
+
 
 class Sink(Protocol):
     def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def count(self, totals: Mapping[str, int]) -> None:
+        """Take over the current TOTALS."""
+        ...
 
     def close(self) -> None: ...
 
@@ -87,12 +99,15 @@ class JsonlSink:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
+    def count(self, totals: Mapping[str, int]) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
 class PrometheusSink:
-    """The run's latest metrics as gauges on ``http://0.0.0.0:PORT/metrics``, each with the label ``run``.
+    """The run's latest metrics as gauges, and its totals as counters, on ``http://0.0.0.0:PORT/metrics``, each with the label ``run``.
 
     ``time/step`` becomes ``renio_time_step_seconds``: slashes to underscores, the unit at the end.
 
@@ -101,13 +116,18 @@ class PrometheusSink:
     """
 
     def __init__(self, run: str, port: int) -> None:
-        from prometheus_client import CollectorRegistry, Gauge, start_http_server
+        from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
         self._run = run
         registry = CollectorRegistry()
         self._gauges = {
             name: Gauge(prometheus_name(name), meaning, ["run"], registry=registry) for name, (_, meaning) in METRICS.items()
         }
+        self._counters = {
+            name: Counter("renio_" + name.replace("/", "_"), meaning, ["run"], registry=registry)
+            for name, meaning in TOTALS.items()
+        }
+        self._counted = dict.fromkeys(TOTALS, 0)
         try:
             self._server, self._thread = start_http_server(port, registry=registry)
         except OSError as error:
@@ -117,6 +137,11 @@ class PrometheusSink:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._gauges[name].labels(self._run).set(value)  # from here on it is shown: what was not measured is not 0
+
+    def count(self, totals: Mapping[str, int]) -> None:
+        for name, total in totals.items():
+            self._counters[name].labels(self._run).inc(total - self._counted[name])
+            self._counted[name] = total
 
     def close(self) -> None:
         self._server.shutdown()

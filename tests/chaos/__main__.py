@@ -31,7 +31,9 @@ def main() -> None:
     prove_exactly_once(args.run_dir)
     dealt = Counter((blow.pool, blow.how) for blow in monkey.blows)
     print(f"{len(monkey.blows)} blows and one at the driver: {dict(dealt)}")
-    print(f"steps {len(history(args.run_dir))}, of which {replayed(args.run_dir)} were trained again; every sample exactly once")
+    print(
+        f"steps {len(history(args.run_dir))}, of which {replayed(args.run_dir)} were trained again; every sample exactly once"
+    )
     print("\n".join(monkey.log.splitlines()[-6:]))
 
 

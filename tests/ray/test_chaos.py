@@ -1,0 +1,89 @@
+"""A live run on real engines: scaled, paused, checkpointed, and hit again and again; nothing is lost and nothing done twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from renio_pipeline.ledger import history, prove_exactly_once, replayed
+from tests.chaos.monkey import Monkey
+
+STEPS = 10_000  # the test itself ends the run
+QUICK = [
+    f"steps={STEPS}", "batch_size=16", "data.problems=512", "evaluate.problems=0", "checkpoint.every=4",
+    "faults.heartbeat_seconds=10", "max_staleness=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def monkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monkey]:
+    """One run for all tests here, which go through it in their order."""
+    with Monkey(tmp_path_factory.mktemp("chaos") / "run", 7, QUICK) as made:
+        yield made
+
+
+def writers(folder: Path, key: str, after: int) -> set[str]:
+    """Who wrote or scored the samples of the steps after one."""
+    files = [p for p in (folder / "samples").glob("step_*.jsonl") if int(p.stem.removeprefix("step_")) > after]
+    return {json.loads(line)[key] for path in files for line in path.read_text().splitlines()}
+
+
+def scaled(monkey: Monkey, **sizes: int) -> dict[str, Any]:
+    monkey.whole()
+    assert {pool: reply["target"] for pool, reply in monkey.ask("scale", **sizes).items()} == sizes
+    found = monkey.whole(monkey.whole()["step"] + 1)
+    assert {pool: found["pools"][pool]["serving"] for pool in sizes} == sizes
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_both_pools_grow_to_three_and_shrink_to_one_while_the_run_goes_on(monkey: Monkey) -> None:
+    for size in (1, 3):
+        step = scaled(monkey, generator=size, teacher=size)["step"]
+        monkey.whole(step + 2)
+        for key in ("generator", "teacher"):
+            assert writers(monkey.folder, key, step + 1) == {str(slot) for slot in range(size)}, f"{key}s at size {size}"
+    scaled(monkey, generator=2, teacher=2)
+    assert all(pool["restarts"] == 0 for pool in monkey.whole()["pools"].values()), "leaving was taken for dying"
+
+
+@pytest.mark.timeout(300)
+def test_a_pause_holds_the_run_and_a_checkpoint_can_be_had_meanwhile(monkey: Monkey) -> None:
+    monkey.whole()
+    assert monkey.ask("pause", 120) == {"state": "paused"}
+    asked = monkey.ask("checkpoint", 120)
+    found = monkey.whole()
+    assert (found["state"], found["step"]) == ("paused", asked["step"])
+    assert all(pool["in_flight"] == 0 for name, pool in found["pools"].items() if "in_flight" in pool)
+    assert (Path(asked["path"]) / "run.json").is_file()
+    assert monkey.ask("resume") == {"state": "running"}
+    monkey.whole(asked["step"])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("pool", "how"), [("trainer", "SIGKILL"), ("generator", "SIGSTOP"), ("teacher", "SIGKILL"), ("weighting", "SIGKILL")]
+)
+def test_a_worker_that_is_killed_or_stopped_is_replaced(monkey: Monkey, pool: str, how: str) -> None:
+    monkey.strike(pool, how)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_driver_leaves_nothing_and_its_successor_ends_the_run_with_every_sample_trained_on_once(
+    monkey: Monkey,
+) -> None:
+    monkey.kill_driver()
+    last = monkey.whole(monkey.whole()["step"] + 2)["step"]
+    monkey.ask("stop")
+    monkey.finish()
+    prove_exactly_once(monkey.folder)
+    steps = history(monkey.folder)
+    assert min(steps) == 1
+    assert max(steps) >= last
+    assert replayed(monkey.folder) > 0, "nothing was ever trained again: the faults tested nothing"
+    resumes = [json.loads(line)["incarnation"] for line in (monkey.folder / "resumes.jsonl").read_text().splitlines()]
+    assert resumes == [1, 2], "one for the rank, one for the driver"
