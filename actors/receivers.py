@@ -10,7 +10,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from actors.pool import Pool, Service
 from actors.weight_sync import HostCopy, SyncReceipt, TransferFailed
-from actors.workers import Worker, answer
+from actors.workers import Worker, WorkerLost, answer
 from renio_pipeline.types import Version
 
 
@@ -30,7 +30,7 @@ class Receivers:
         self.version: Version | None = None
         self._connect, self._send, self._drain, self._native, self._again = connect, send, drain, native, again
         self._faults, self._note = service.config.faults, service.note
-        self._lock = asyncio.Lock()
+        self.syncing = asyncio.Lock()  # held while anybody gets weights
         self._members: list[Worker] | None = None  # of the transfer group
         self._copy: HostCopy | None = None
 
@@ -42,7 +42,7 @@ class Receivers:
         """Bring every worker to ``version``; those that are lost on the way are left to the pool."""
         if self.pool is None:
             return await self._round(version, [])
-        async with self.pool.quiet(drain=self._drain), self._lock:
+        async with self.pool.quiet(drain=self._drain), self.syncing:
             if self._native:
                 await self.pool.workers.until(lambda: bool(self.pool and self.pool.workers.receivers))
             while True:
@@ -60,7 +60,9 @@ class Receivers:
         """Bring a newcomer to the version that the others have; before the first sync there is none."""
         assert self.pool is not None
         workers = self.pool.workers
-        async with self._lock:
+        async with self.syncing:
+            if worker.state == "gone":
+                raise WorkerLost("it was given up before it had its weights")
             if self._copy is not None:
                 try:
                     await answer(worker.actor.load_copy.remote(self._copy), self._faults.transfer_seconds, "weights to load")
@@ -79,6 +81,7 @@ class Receivers:
             self._members = None
             await self._connect([w.actor for w in workers], [w.engines for w in workers])
             self._members = list(workers)
+        self._copy = None  # not two models' bytes in the object store
         receipt = await self._send(version)
         for index, reason in receipt.lost.items():
             workers[index].lose(f"in the weight sync: {reason}")

@@ -173,5 +173,13 @@ class VllmReplica:
         return await asyncio.wrap_future(self._loop.call(function, held=held))
 
 
-def _rpc(method: str, *args: Any) -> Callable[[LLMEngine], Any]:
-    return lambda engine: engine.collective_rpc(method, args=args)
+def _rpc(method: str, *args: Any) -> Callable[[LLMEngine], None]:
+    """A method of every worker. Raises RuntimeError with the text of the first that failed."""
+
+    def call(engine: LLMEngine) -> None:
+        failures: list[str | None] = engine.collective_rpc("renio_try", args=(method, *args))
+        for failure in failures:
+            if failure is not None:
+                raise RuntimeError(failure)
+
+    return call

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
+LOOK_SECONDS = 0.2  # between two looks whether the caller has given up
 Ask = Callable[..., "Future[Any]"]  # ask(receiver, verb, *arguments) -> the answer to come
 
 
@@ -89,11 +90,18 @@ class SyncClient:
         """Tell a receiver not to wait for others any longer. Its answer is to the call under way."""
         self._ask(self.engines[index], "abort_weight_update")
 
-    def all_well(self, calls: Sequence[Call]) -> bool:
-        """Wait until all have answered, one has failed, or the first one's time is over. Whether all have answered."""
+    def all_well(self, calls: Sequence[Call], given_up: Callable[[], bool]) -> bool:
+        """Wait until all have answered, one has failed, the first one's time is over, or the caller has given up.
+
+        Returns whether all have answered.
+        """
         until = min((call.started + self._left[call.index] for call in calls), default=0.0)
-        wait([call.future for call in calls], max(0.0, until - time.monotonic()), FIRST_EXCEPTION)
-        return all(call.future.done() and call.future.exception() is None for call in calls)
+        futures = [call.future for call in calls]
+        while (left := until - time.monotonic()) > 0 and not given_up():
+            done, under_way = wait(futures, min(left, LOOK_SECONDS), FIRST_EXCEPTION)
+            if not under_way or any(future.exception() for future in done):
+                break
+        return all(future.done() and future.exception() is None for future in futures)
 
     def settle(self, calls: Sequence[Call], until: float | None = None) -> Answers:
         """Wait for every answer as long as its receiver has time, or ``until`` this moment of ``time.monotonic``."""

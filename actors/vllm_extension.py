@@ -7,6 +7,7 @@ Importing this module in a worker also registers the ``host`` backend of vLLM's 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from actors.weight_receiver import TransferAborted
 from actors.wire import tensors
 from renio_pipeline.schema import Lora
 
+logger = logging.getLogger(__name__)
 WATCH_SECONDS = 0.1  # between two looks whether a transfer goes on
 
 
@@ -36,6 +38,19 @@ class RenioWorker:
     """Methods that vLLM mixes into its workers. They use the worker's own attributes alone."""
 
     weight_transfer_engine: Any  # vLLM's
+
+    def renio_try(self, method: str, *args: Any) -> str | None:
+        """Call another method, and return its error as text.
+
+        Where a worker raises, vLLM leaves the answers of the workers after it unread, and takes them for those to its next
+        call: with tensor parallelism, an engine of which one call has failed would mix up all later ones.
+        """
+        try:
+            getattr(self, method)(*args)
+        except Exception as error:
+            logger.exception("%s failed", method)
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def renio_configure(self, temperature: float, vocab_size: int) -> None:
         """Make every log-probability that of ``softmax(logits[:vocab_size] / temperature)``.

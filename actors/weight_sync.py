@@ -16,6 +16,7 @@ receipt names it. The members of an ``nccl`` group wait for each other, so there
 from __future__ import annotations
 
 import abc
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -248,8 +249,10 @@ class NativeSender(Sender):
         return work.done() and work.exception() is None and not failure.done()
 
     def _raise(self, work: Future[Any], what: str) -> None:
+        """A lost receiver breaks the engine's work too, and that may show first: the receivers' own answers come before it."""
+        self._verbs.give_up(2 * _grace(self._client))
         for part in (self._verbs.failure, work):
-            if part.done():
+            if part.done() and not isinstance(part.exception(), TransferAborted):
                 part.result()  # raises
         raise TimeoutError(f"{what} within {self._client.seconds:g} s")
 
@@ -299,6 +302,9 @@ class _Verbs(abc.ABC):
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._all("finish_weight_update", [(self.version,)] * len(self._client.engines))
 
+    def give_up(self, seconds: float) -> None:  # noqa: B027
+        """The engine's half has ended: end a verb under way, and wait for that no longer than ``seconds``."""
+
     @abc.abstractmethod
     def _all(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> None: ...
 
@@ -309,23 +315,34 @@ class _Together(_Verbs):
     When one is missing, the others cannot tell who. So they are told to stop waiting, and who does not answer then is lost.
     """
 
+    def __init__(self, client: SyncClient) -> None:
+        super().__init__(client)
+        self._given_up = threading.Event()
+        self._turn = threading.Lock()  # held by the verb under way
+
+    def give_up(self, seconds: float) -> None:
+        self._given_up.set()
+        if self._turn.acquire(timeout=seconds):
+            self._turn.release()
+
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._client.call("finish_weight_update", self.version)  # all have their weights: nobody waits for anybody
 
     def _all(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> None:
-        try:
-            self._try(verb, arguments)
-        except BaseException as error:
-            if not self.failure.done():
-                self.failure.set_exception(error)
-            raise
+        with self._turn:
+            try:
+                self._try(verb, arguments)
+            except BaseException as error:
+                if not self.failure.done():
+                    self.failure.set_exception(error)
+                raise
 
     def _try(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> None:
         client = self._client
         if client.lost:  # in an earlier round
             raise TransferFailed(dict(client.lost))
         calls = client.ask(verb, arguments)
-        if client.all_well(calls):
+        if client.all_well(calls, self._given_up.is_set):
             client.settle(calls)
             return
         until = time.monotonic() + _grace(client)
@@ -337,7 +354,7 @@ class _Together(_Verbs):
             if not isinstance(error, TransferAborted):
                 raise error
         if errors:
-            raise TimeoutError(f"the receivers waited for the first rank's weights for more than {client.seconds:g} s")
+            raise errors[0]
 
     def _stop(self, calls: Sequence[Call], until: float) -> None:
         """Tell receivers to stop waiting for each other, again and again: they may not have begun to."""

@@ -22,6 +22,9 @@ def _batch(c: RunConfig) -> None:
         raise ValueError(f"batch_size ({c.batch_size}) must be a multiple of samples_per_prompt ({c.samples_per_prompt})")
     if isinstance(c.weighting, schema.Renio) and c.batch_size % (c.weighting.group_size or 1):
         raise ValueError(f"weighting.group_size ({c.weighting.group_size}) must divide batch_size ({c.batch_size})")
+    for key, given in (("sampling.temperature", c.sampling.temperature), ("evaluate.temperature", c.evaluate.temperature)):
+        if given / c.temperature > 2:  # vLLM's own bound, of what is left when its logits are divided by `temperature` already
+            raise ValueError(f"{key} ({given}) may be at most twice temperature ({c.temperature}); lower it")
     if c.trainer.warmup_steps >= c.steps:
         raise ValueError(f"trainer.warmup_steps ({c.trainer.warmup_steps}) must be below steps ({c.steps})")
     _refuse_owned("trainer.deepspeed", c.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
@@ -120,6 +123,11 @@ def _sync(c: RunConfig) -> None:
 
 def _placement(c: RunConfig) -> None:
     if c.placement == "separate":
+        if c.trainer.offload != "none":
+            raise ValueError(
+                f"trainer.offload {c.trainer.offload} makes room for a generator on the same GPU, but with placement separate "
+                "there is none; set placement=colocated, or leave trainer.offload out"
+            )
         if c.sync.backend == "ipc":
             raise ValueError(
                 "sync.backend ipc hands weights over within one GPU, but with placement separate generators and trainer ranks "
@@ -147,6 +155,16 @@ def _placement(c: RunConfig) -> None:
         raise ValueError(
             f"placement colocated: pools.generator.gpus ({generator.gpus}) and pools.trainer.gpus ({trainer.gpus}) are the "
             "same GPUs, so they must be equal"
+        )
+    if generator.gpus > 1:
+        raise ValueError(
+            f"placement colocated: a generator and a rank share one GPU, or a part of one, not {generator.gpus:g}; raise "
+            "pools.generator.replicas and pools.trainer.replicas instead"
+        )
+    if generator.gpus and not {"gpu_memory_utilization", "kv_cache_memory_bytes"} & c.generator.engine.keys():
+        raise ValueError(
+            "placement colocated: vLLM would take nearly all memory of a GPU that holds the trainer's weights too; set "
+            "generator.engine.gpu_memory_utilization to the share that those leave, for example 0.5"
         )
 
 

@@ -68,7 +68,7 @@ class Rollout:
     logprobs: np.ndarray  # [T] float32, log p_S of those tokens at the distillation temperature
     stop_reason: StopReason
     version: Version  # the weights that sampled its oldest token
-    last_version: Version | None = None  # those that sampled its last one, where a sync came in between
+    last_version: Version | None = None  # those that sampled its last one: newer, where a sync came in between
     replica: str = ""  # the generator that wrote it
 
     @property

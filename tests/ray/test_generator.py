@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from renio_pipeline.prompts import Cursor
 from renio_pipeline.types import Prompt, Version
 from tests.ray.conftest import demo, kill, run
 
-LONG = 96  # tokens
+LONG = 64  # tokens
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,27 @@ def student(tmp_path_factory: Any) -> Path:
     tokens = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     path.write_text(json.dumps(settings | {"eos_token_id": [settings["eos_token_id"], tokens[";"]]}))
     return folder
+
+
+class Stepper(Generator):
+    """A generator that can be stopped after so many steps."""
+
+    async def hold_after(self, steps: int) -> None:
+        """Return when that many have been made; no more are until an update has come and gone."""
+        held: Future[None] = Future()
+
+        def arm(engine: Any) -> None:
+            step, left = engine.step, iter(range(steps - 1, -1, -1))
+
+            def counted() -> Any:
+                if next(left, None) == 0:
+                    self._loop.hold().add_done_callback(lambda _: held.set_result(None))
+                return step()
+
+            engine.step = counted
+
+        self._loop.call(arm)
+        await asyncio.wrap_future(held)
 
 
 @dataclass
@@ -53,7 +75,7 @@ class Bench:
 def bench(ray_cluster: None, student: Path) -> Iterator[Bench]:
     config, prepared = demo(f"student={student}", f"max_response_tokens={LONG}", "in_flight=keep", "max_staleness=1")
     options = actor_options(config, "generator", uses_vllm=True)
-    actor = ray.remote(Generator).options(**options).remote(generator_spec(config, prepared))
+    actor = ray.remote(Stepper).options(**options).remote(generator_spec(config, prepared))
     prompts = Cursor(prepared.prompt_ids, prepared.rows, config).take(24)
     yield Bench(actor, student, prompts, prepared.tokenizer.convert_tokens_to_ids(";"), prepared.vocab_size)
     kill([actor])
@@ -115,11 +137,9 @@ def test_a_response_under_way_goes_on_with_new_weights_on_its_whole_prefix(bench
     new = moved(bench.student)
 
     async def go() -> dict[int, Written]:
-        hot = 4.0  # nearly every token is as likely as a stop: many responses are long
-        writing = asyncio.create_task(_write(bench, bench.prompts, LONG, hot))
-        idle = await bench.actor.busy_seconds.remote()
-        while await bench.actor.busy_seconds.remote() == idle:
-            pass
+        stopped = bench.actor.hold_after.remote(4)
+        writing = asyncio.create_task(_write(bench, bench.prompts, LONG, 2.0))
+        await stopped
         await bench.actor.start_weight_update.remote()
         held = await bench.actor.busy_seconds.remote()
         for chunk in pack_chunks(new.items(), 2**17):
@@ -147,7 +167,7 @@ def moved(student: Path) -> dict[str, torch.Tensor]:
     """The student's parameters, each a little elsewhere."""
     noise = torch.Generator().manual_seed(0)
     parameters = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32).named_parameters()
-    return {name: p.detach() + 0.02 * torch.randn(p.shape, generator=noise) for name, p in parameters}
+    return {name: p.detach() + 0.1 * torch.randn(p.shape, generator=noise) for name, p in parameters}
 
 
 def logprobs(bench: Bench, prompt: np.ndarray, response: np.ndarray, weights: dict[str, torch.Tensor]) -> np.ndarray:

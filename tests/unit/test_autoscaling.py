@@ -95,6 +95,8 @@ EXACT = {"deterministic": True, "generator": {"dtype": "float32"}, "trainer": {"
         ({"pools": {"teacher": {"autoscale": {"min": 3, "max": 2}}}}, "max (2) must be at least min (3)"),
         ({**EXACT, "pools": {"teacher": {"autoscale": {"max": 2}}}}, "pools.teacher.autoscale: deterministic fixes"),
         ({"max_staleness": -1}, "max_staleness"),
+        ({"sampling": {"temperature": 2.5}}, "sampling.temperature (2.5) may be at most twice temperature (1.0)"),
+        ({"temperature": 0.4, "evaluate": {"temperature": 1.0}, "sampling": {"temperature": 0.4}}, "evaluate.temperature (1.0)"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused_with_the_key_to_change(changes: dict[str, Any], text: str) -> None:

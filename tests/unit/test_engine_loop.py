@@ -240,8 +240,9 @@ class Versioned(FakeEngine):
     def set_weight_version(self, version: str) -> None:
         self.version = version
 
-    def collective_rpc(self, method: str, args: Any = ()) -> None:
-        self._called(method)
+    def collective_rpc(self, method: str, args: Any = ()) -> list[None]:
+        self._called(args[0] if method == "renio_try" else method)
+        return [None]
 
 
 SPEC = EngineSpec(model="m", dtype="float32", context=8, temperature=1.0, vocab_size=4)
