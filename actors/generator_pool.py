@@ -62,6 +62,8 @@ class GeneratorPool(Pool):
             return []
         if self.config.deterministic:
             return self._own(worker)
+        if len(worker.jobs) >= self._slots:
+            return []
         serving = self.workers.serving
         fair = -(-(len(self.queue) + sum(len(w.jobs) for w in serving)) // len(serving))
         most = min(self._slots, fair) - len(worker.jobs)
@@ -72,8 +74,9 @@ class GeneratorPool(Pool):
 
     def _own(self, worker: Worker) -> list[Writing]:
         own = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]
-        self.queue = [job for job in self.queue if job not in own]
-        return own
+        jobs, worker.alone = take_for(own, lambda job: True, len(own), suspect=self.suspects.alone, idle=not worker.jobs)
+        self.queue = [job for job in self.queue if job not in jobs]
+        return jobs
 
     async def work(self, worker: Worker, jobs: Sequence[Writing]) -> None:
         owed = {job.sample_id: job for job in jobs}

@@ -24,12 +24,17 @@ from actors.generation import Generator
 from actors.generator_pool import GeneratorPool
 from actors.hidden_teacher import HiddenTeacher
 from actors.placement import (
+    GroupLease,
     actor_options,
+    ask_for,
     check_cluster,
     check_object_store,
     generator_spec,
+    half,
+    in_bundle,
     lease,
     scorer_spec,
+    shared_group,
     teacher_spec,
 )
 from actors.pool import Service
@@ -137,12 +142,17 @@ def claim(config: RunConfig) -> Any:
         raise ConfigError(f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name") from None
 
 
-def generator_kind(config: RunConfig, prepared: Prepared) -> Kind:
-    """What the workers of the generator pool are."""
+def generator_kind(config: RunConfig, prepared: Prepared, shared: Any = None) -> Kind:
+    """What the workers of the generator pool are. ``shared``: see ``shared_group``."""
     spec = generator_spec(config, prepared)
     options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
     actor = ray.remote(Generator)
-    return Kind(name="generator", start=lambda slot: lease(actor, (spec,), options), ping=lambda a: a.ping.remote())
+
+    def beside_rank(slot: int) -> GroupLease:
+        return GroupLease(in_bundle(actor, shared, slot, half(options)).remote(spec), shared, slot, owns_group=False)
+
+    start = (lambda slot: lease(actor, (spec,), options)) if shared is None else beside_rank
+    return Kind(name="generator", start=start, ping=lambda a: a.ping.remote())
 
 
 def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
@@ -152,7 +162,7 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
         options = actor_options(config, pool)
         torch_teacher = ray.remote(concurrency_groups={CONTROL: 1})(TorchTeacher)
         spec: Any = scorer_spec(config, prepared, name)
-        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), ping=_ping_beside)
+        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), ping=_ping_beside, group=CONTROL)
     spec = teacher_spec(config, prepared, name)
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
     kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
@@ -165,9 +175,9 @@ def _ping_beside(actor: Any) -> Any:
     return actor.ping.options(concurrency_group=CONTROL).remote()
 
 
-def start_generators(service: Service, prepared: Prepared) -> GeneratorPool:
+def start_generators(service: Service, prepared: Prepared, shared: Any = None) -> GeneratorPool:
     config = service.config
-    return GeneratorPool(generator_kind(config, prepared), config.pools.generator.replicas, service)
+    return GeneratorPool(generator_kind(config, prepared, shared), config.pools.generator.replicas, service)
 
 
 def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) -> dict[str, TeacherPool]:
@@ -185,9 +195,12 @@ def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) 
 
 
 def start_trainers(
-    config: RunConfig, prepared: Prepared, ledger: str | None = None, point: ResumePoint | None = None
+    config: RunConfig, prepared: Prepared, ledger: str | None = None, point: ResumePoint | None = None, shared: Any = None
 ) -> TrainerGroup:
-    """The ranks, packed on as few nodes as can be. Their models, or ``point``'s checkpoint, load with ``setup``."""
+    """The ranks, packed on as few nodes as can be. Their models, or ``point``'s checkpoint, load with ``setup``.
+
+    ``shared``: see ``shared_group``; else they have a group of their own.
+    """
     point = point or ResumePoint()
     restore = _restore(config, point)
     heads: dict[str, tuple[str, str]] = {}
@@ -203,15 +216,10 @@ def start_trainers(
     )  # fmt: skip
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
-    bundle = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
-    group = ray.util.placement_group([{k: v for k, v in bundle.items() if v}] * world_size, strategy="PACK")
-    strategy = [
-        ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i)
-        for i in range(world_size)
-    ]
+    group, taken = (ask_for([options] * world_size), options) if shared is None else (shared, half(options))
     actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank)
-    ranks = [actor.options(scheduling_strategy=strategy[i], **options).remote(spec, i, world_size) for i in range(world_size)]
-    return TrainerGroup(ranks, config, prepared.vocab_size, ledger, restore, group)
+    ranks = [in_bundle(actor, group, i, taken).remote(spec, i, world_size) for i in range(world_size)]
+    return TrainerGroup(ranks, config, prepared.vocab_size, ledger, restore, group, owns_placement=shared is None)
 
 
 def _restore(config: RunConfig, point: ResumePoint) -> Restore | None:
@@ -230,27 +238,38 @@ async def stages(
     directory = config.directory.absolute()
     service = Service(config=config, rejected=RejectedLog(directory / "samples" / "rejected.jsonl", note), note=note)
     budget = payload_budget(config, prepared)
-    generators, teachers = start_generators(service, prepared), start_teachers(service, prepared, budget)
+    shared = shared_group(config) if config.placement == "colocated" else None
+    generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
     weighting = WeightingStage(config, service, point.state.running_mean)
     follower = teachers[""] if config.follow else None
-    trainers = Trainers(partial(start_trainers, config, prepared, str(directory / "ledger")), generators, follower, service)
+    ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared)
+    trainers = Trainers(ranks_at, generators, follower, service)
     pools = {pool.name: pool for pool in (generators, *teachers.values())}
+
+    async def begin() -> None:
+        if shared is not None:
+            await generators.workers.settled(all_of_them=True)  # engines measure the memory that is free while they load
+        await trainers.begin(point, check=partial(_all_see, directory))
+
     try:
         for workers in (*(pool.workers for pool in pools.values()), weighting.workers):
             workers.open()
         await asyncio.gather(
-            trainers.begin(point, check=partial(_all_see, directory)), weighting.workers.settled(),
+            begin(), weighting.workers.settled(),
             *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
         )  # fmt: skip
         yield Stages(
             generators=generators, teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
-            weighting=weighting, trainers=trainers, payload=budget, rejected=service.rejected.ids, pools=dict(pools),
+            weighting=weighting, trainers=trainers, turns=trainers, payload=budget, rejected=service.rejected.ids,
+            pools=dict(pools),
         )  # fmt: skip
     finally:
         await trainers.end()
         for pool in pools.values():
             pool.close()
         weighting.workers.close()
+        if shared is not None:
+            ray.util.remove_placement_group(shared)
 
 
 @asynccontextmanager

@@ -21,11 +21,17 @@ COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RA
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
     """Logical CPUs and GPUs without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
 
-    More of those join as soon as there is room. A deterministic run needs all of them, because its batches depend on them.
+    Generators on the ranks' GPUs are as many as these. More of the others join as soon as there is room. A deterministic run
+    needs all of them, because its batches depend on them.
     """
+    colocated = config.placement == "colocated"
     pools = {name: config.pool(name) for name in config.pool_names}
-    needed = {n: p.replicas if n == "trainer" or config.deterministic else 1 for n, p in pools.items()}
-    return {name: {"CPU": p.cpus * needed[name], "GPU": p.gpus * needed[name]} for name, p in pools.items()}
+    fixed = set(pools) if config.deterministic else {"trainer", *(["generator"] if colocated else [])}
+    needed = {n: p.replicas if n in fixed else 1 for n, p in pools.items()}
+    asked = {name: {"CPU": p.cpus * needed[name], "GPU": p.gpus * needed[name]} for name, p in pools.items()}
+    if colocated:
+        asked["generator"]["GPU"] = 0.0  # they are the ranks'
+    return asked
 
 
 def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
@@ -69,10 +75,12 @@ def actor_options(
 
 @dataclass(frozen=True)
 class GroupLease:
-    """An actor in a placement group of its own, so that a wait for resources can be told from a slow start."""
+    """An actor in a bundle of a placement group, so that a wait for resources can be told from a slow start."""
 
     actor: Any
     group: Any
+    bundle: int = 0
+    owns_group: bool = True  # which then ends with the actor
 
     def placed(self) -> bool:
         import ray
@@ -82,19 +90,46 @@ class GroupLease:
     def end(self, pid: int) -> None:
         import ray
 
-        end_actor(self.actor, pid, self.group)
-        ray.util.remove_placement_group(self.group)
+        end_actor(self.actor, pid, self.group, self.bundle)
+        if self.owns_group:
+            ray.util.remove_placement_group(self.group)
 
 
 def lease(actor: Any, arguments: Sequence[Any], options: dict[str, Any]) -> GroupLease:
     """Ask for the resources in ``options`` (see ``actor_options``), and start a Ray actor class there as soon as they come."""
+    group = ask_for([options])
+    return GroupLease(in_bundle(actor, group, 0, options).remote(*arguments), group)
+
+
+def ask_for(bundles: Sequence[dict[str, Any]]) -> Any:
+    """A placement group, on as few nodes as can be: a bundle for each of these actor options."""
     import ray
 
-    bundle = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
-    bundle = {unit: count for unit, count in bundle.items() if count} or {"CPU": NEXT_TO_NOTHING}
-    group = ray.util.placement_group([bundle], strategy="PACK")
-    strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-    return GroupLease(actor.options(scheduling_strategy=strategy, **options).remote(*arguments), group)
+    asked = [{"CPU": options["num_cpus"], "GPU": options["num_gpus"]} for options in bundles]
+    some = [{unit: count for unit, count in bundle.items() if count} or {"CPU": NEXT_TO_NOTHING} for bundle in asked]
+    return ray.util.placement_group(some, strategy="PACK")
+
+
+def in_bundle(actor: Any, group: Any, bundle: int, options: dict[str, Any]) -> Any:
+    """A Ray actor class that starts there."""
+    import ray
+
+    strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+    return actor.options(scheduling_strategy=strategy, **options)
+
+
+def shared_group(config: RunConfig) -> Any:
+    """For placement colocated: bundle i has the resources of generator i and trainer rank i, and one GPU for both.
+
+    It belongs to the run: both come back to it when they are started again. ``half`` is what each of them takes.
+    """
+    generator, trainer = config.pools.generator, config.pools.trainer
+    return ask_for([{"num_cpus": generator.cpus + trainer.cpus, "num_gpus": trainer.gpus}] * trainer.replicas)
+
+
+def half(options: dict[str, Any]) -> dict[str, Any]:
+    """Actor options with half of the GPU: Ray counts a GPU as full when both have theirs, and shows the same one to both."""
+    return options | {"num_gpus": options["num_gpus"] / 2}
 
 
 def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:

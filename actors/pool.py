@@ -17,6 +17,8 @@ from renio_pipeline.deaths import Slots, Suspects
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
 
+MOST_CONVICTIONS = 3  # in a row; from then on it is the worker that is broken
+
 
 @dataclass(kw_only=True)
 class Service:
@@ -57,6 +59,7 @@ class Pool:
         self.queue: list[Any] = []
         self.suspects = Suspects()
         self._holds = 0
+        self._convictions = 0  # of samples, since one was finished
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers = Workers(
             kind, size, self.config.faults, slots=service.slots, note=service.note, on_lost=self._lost, on_change=self.pump
@@ -88,7 +91,9 @@ class Pool:
 
         async def of(worker: Worker) -> tuple[str, float] | None:
             try:
-                return f"{worker.name}/{worker.pid}", await answer(worker.actor.busy_seconds.remote(), 10, "busy_seconds")
+                return f"{worker.name}/{worker.pid}", await answer(
+                    self.workers.kind.beside(worker.actor.busy_seconds).remote(), 10, "busy_seconds"
+                )
             except (WorkerLost, RayActorError):
                 return None
 
@@ -123,6 +128,7 @@ class Pool:
         worker.jobs.pop(job.sample_id, None)
         worker.alone = False
         self.suspects.finished(job.sample_id)
+        self._convictions = 0
         self.workers.progress(worker)
         if job.wanted:
             job.results.put_nowait(result)
@@ -185,7 +191,8 @@ class Pool:
         jobs, worker.jobs = list(worker.jobs.values()), {}
         self.dropped(jobs)
         convicted = set(self.suspects.died([job.sample_id for job in jobs], worker.alone))
-        if convicted:  # it was not the worker's fault
+        self._convictions += len(convicted)
+        if convicted and self._convictions <= MOST_CONVICTIONS:  # unless it says so of every sample
             self.workers.progress(worker)
         for job in jobs:
             if job.sample_id in convicted:

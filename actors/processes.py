@@ -36,7 +36,8 @@ def end_actor(actor: Any, pid: int, group: Any = None, bundle: int = 0) -> None:
 
 def _kill(pid: int) -> None:
     with suppress(psutil.Error, ProcessLookupError):
-        if psutil.Process(pid).cmdline()[0].startswith("ray::"):  # the number may be another's by now
+        title = " ".join(psutil.Process(pid).cmdline())  # of a zombie: empty
+        if title.startswith("ray::"):  # the number may be another's by now
             os.kill(pid, signal.SIGKILL)
 
 
@@ -54,4 +55,10 @@ def last_lines(pid: int, lines: int = LINES) -> str:
 def _tail(path: Path, lines: int) -> list[str]:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 200 * lines))
-        return [line for line in file.read().decode(errors="replace").splitlines()[-lines:] if line.strip()]
+        return [
+            line for line in file.read().decode(errors="replace").splitlines()[-lines:] if line.strip() and not _is_rays(line)
+        ]
+
+
+def _is_rays(line: str) -> bool:
+    return line.startswith((":job_id:", ":actor_name:", ":task_name:"))

@@ -24,12 +24,13 @@ from renio_pipeline.types import TrainBatch, Version
 class TrainerGroup:
     def __init__(
         self, ranks: Sequence[Any], config: RunConfig, vocab_size: int, ledger: str | None, restore: Restore | None = None,
-        placement: Any = None,
+        placement: Any = None, owns_placement: bool = True,
     ) -> None:  # fmt: skip
+        """``placement``: the group of which rank i has bundle i; one that is owned ends with the ranks."""
         self.ranks = list(ranks)
         self.size = len(self.ranks)
         self._config, self._vocab_size, self._ledger, self._restore = config, vocab_size, ledger, restore
-        self._placement = placement
+        self._placement, self._owns_placement = placement, owns_placement
 
     async def ping(self) -> list[int]:
         """The ranks' process ids. Answered beside whatever they do, also where a collective hangs."""
@@ -41,7 +42,7 @@ class TrainerGroup:
 
         for i, (rank, pid) in enumerate(zip_longest(self.ranks, pids, fillvalue=0)):
             end_actor(rank, pid, self._placement, i)
-        if self._placement is not None:
+        if self._placement is not None and self._owns_placement:
             ray.util.remove_placement_group(self._placement)
 
     async def setup(self) -> None:
@@ -99,6 +100,13 @@ class TrainerGroup:
         """Send the weights, or their average, to the teachers that are connected."""
         receipts: list[SyncReceipt] = await self._all("publish_teacher", version)
         return receipts[0]
+
+    async def give_way(self) -> None:
+        """See ``TrainerRank.give_way``."""
+        await self._all("give_way")
+
+    async def take_over(self) -> None:
+        await self._all("take_over")
 
     async def save(self, folder: str) -> None:
         """Copy every rank's state to its host's memory and start to write it below ``folder``."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from actors.pool import Pool, Service
 from actors.processes import last_lines
 from actors.receivers import Receivers
 from actors.trainer_group import TrainerGroup
+from actors.turns import Sleepers
 from actors.workers import PING_SECONDS, WorkerLost, answer, drop
 from renio_pipeline.pipeline import Publication, TrainerLost, TrainReport
 from renio_pipeline.resume import ResumePoint
@@ -39,7 +41,7 @@ class Trainers:
         self._start, self._service, self.restarts = start, service, 0
         self._config = service.config
         self.group: TrainerGroup | None = None
-        self._turn = asyncio.Lock()  # no sync in the middle of a step
+        self._turn = asyncio.Lock()  # no sync in the middle of a step, or of a copy for a checkpoint
         drain = self._config.in_flight == "drain"
         native = self._config.sync.backend != "host"
         self.to_generators = Receivers(
@@ -51,6 +53,11 @@ class Trainers:
             lambda v: self._group.publish_teacher(v), drain=True, native=False, again=self._again, service=service,
         )  # fmt: skip
         self._version: Version | None = None  # of the weights that the generators have
+        self._moved = False  # the ranks' own are newer
+        self._sleepers: Sleepers | None = None
+        if generators is not None and self._config.placement == "colocated":
+            self._sleepers = Sleepers(generators, self.to_generators.syncing)
+            generators.workers.kind = replace(generators.workers.kind, turn=self._sleepers.turn)
         for pool, to in ((generators, self.to_generators), (followers, self.to_teachers)):
             if pool is not None:
                 pool.workers.kind = replace(pool.workers.kind, admit=to.admit)
@@ -68,10 +75,17 @@ class Trainers:
         await self.end()
         self._silent = asyncio.get_running_loop().create_future()
         self._silent.add_done_callback(lambda f: f.cancelled() or f.exception())
-        self.group = self._start(point)
-        self._version = None
+        self._version, self._moved = None, False
         self.to_generators.forget()
         self.to_teachers.forget()
+        async with self._turn:
+            if self._sleepers is not None:
+                await self._sleepers.sleep()
+            await self._start_ranks(point, check)
+            await self._hand_back()
+
+    async def _start_ranks(self, point: ResumePoint, check: Callable[[TrainerGroup], Awaitable[None]] | None) -> None:
+        self.group = self._start(point)
         try:
             if check is not None:
                 await check(self.group)
@@ -93,12 +107,37 @@ class Trainers:
         self.group = self._beats = None
         self._pids = []
 
+    @asynccontextmanager
+    async def training(self) -> AsyncIterator[None]:
+        """See ``renio_pipeline.turns.Turns``. No sync comes in between either."""
+        async with self._turn:
+            if self._sleepers is None:
+                yield
+                return
+            try:
+                await self._call(self._sleepers.sleep())
+                await self._call(self._group.take_over())
+                yield
+                await self._hand_back()
+            except TrainerLost:
+                raise  # ``begin`` wakes them, when what is left of the ranks is gone
+            except Exception:
+                await self._sleepers.wake_up()  # it may have been a command's own error, after which the run goes on
+                raise
+
+    async def _hand_back(self) -> None:
+        """The ranks' turn is over."""
+        if self._sleepers is not None:
+            await self._call(self._group.give_way())
+            await self._sleepers.wake_up()
+
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
         return await self._call(self._group.logprobs(batch))
 
     async def train(self, batch: TrainBatch) -> TrainReport:
-        async with self._turn:
-            report = await self._call(self._group.train(batch))
+        """Within ``training()``."""
+        self._moved = True
+        report = await self._call(self._group.train(batch))
         for rank in range(self.size):
             self._service.slots.progress(POOL, rank)
         return report
@@ -112,7 +151,7 @@ class Trainers:
             # The first time always: of a run that goes on, teachers have the weights that they were loaded with.
             if follow and (version.number % follow.refresh_every == 0 or self.to_teachers.version is None):
                 await self._call(self.to_teachers.publish(version))
-        self._version = version
+        self._version, self._moved = version, False
         return Publication(
             version=version, bytes=receipt.bytes, publish_seconds=receipt.publish_seconds,
             receive_seconds=receipt.receive_seconds, seconds=receipt.seconds,
@@ -120,11 +159,14 @@ class Trainers:
         )  # fmt: skip
 
     async def save(self, folder: str) -> None:
-        async with self._turn:
-            await self._call(self._group.save(folder))
+        """Within ``training()``."""
+        await self._call(self._group.save(folder))
 
     async def written(self) -> None:
         await self._call(self._group.written())
+
+    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
+        return await self._call(waiting)
 
     @property
     def _group(self) -> TrainerGroup:
@@ -135,8 +177,11 @@ class Trainers:
     async def _again(self) -> None:
         """Send the current weights once more, when no step is under way: for a group that a newcomer must join."""
         async with self._turn:
-            if self._version is not None:
-                await self._call(self.to_generators.publish(self._version))
+            # Weights that have moved on would go under the old version, and those of new ranks under the lost ones': each
+            # are sent next anyway.
+            if self._version is not None and not self._moved:
+                with suppress(TrainerLost):
+                    await self._call(self.to_generators.publish(self._version))
 
     async def _call(self, waiting: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
         """Await the ranks, no longer than they all live."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
+from actors.host_state import HostState, free_cached
 from actors.lora import AdapterSource, save_adapter
 from actors.moving_teacher import Ema, WithHead
 from actors.sync_client import SyncClient
@@ -86,8 +87,19 @@ class TrainerRank:
         self._engine = build(self._spec, self._world_size)
         if self._spec.restore is not None:
             rank_checkpoint.load(self._engine, self._spec.restore, self._rank, lora=self._spec.trainer.lora is not None)
+        self._host_state = HostState(self._engine)
         device = self._engine.device
         self._teacher_heads = {(n, Version(0, 0)): _load_head(*head, device) for n, head in self._spec.heads.items()}
+
+    def give_way(self) -> None:
+        """Let a generator have the GPU's memory: all that a weight sync does not need, as far as ``trainer.offload`` says."""
+        if self._spec.trainer.offload == "optimizer":
+            self._host_state.leave()
+        free_cached()
+
+    def take_over(self) -> None:
+        """Before training or a checkpoint: be as before ``give_way``. Without effect on a rank that has all it needs."""
+        self._host_state.come_back()
 
     @property
     def _lm(self) -> Any:

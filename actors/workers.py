@@ -67,6 +67,11 @@ class Worker:
     def name(self) -> str:
         return str(self.slot)
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it is to go, and has done its work."""
+        return self.state == "leaving" and not self.jobs
+
     async def during(self, waiting: Coroutine[Any, Any, T]) -> T:
         """Await something of this worker. Raises WorkerLost as soon as it is counted as dead."""
         task = asyncio.ensure_future(waiting)
@@ -94,6 +99,12 @@ class Kind:
     ping: Callable[[Any], Any]  # of an actor: a reference to its process id
     admit: Callable[[Worker], Awaitable[None]] | None = None  # before it serves; None: it may as soon as it is ready
     check: Callable[[Worker], Awaitable[None]] | None = None  # raises WorkerLost for one that must not serve
+    turn: Callable[[], Awaitable[None]] | None = None  # returns when one may start; None: at any time
+    group: str | None = None  # the concurrency group of what an actor that does one thing at a time answers beside it
+
+    def beside(self, method: Any) -> Any:
+        """An actor's method, to be answered whatever else the actor does."""
+        return method if self.group is None else method.options(concurrency_group=self.group)
 
 
 class Workers:
@@ -110,7 +121,7 @@ class Workers:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._served: set[int] = set()  # slots
         self.failure: asyncio.Future[None] | None = None  # fails with what must end the run
-        self._news = asyncio.Event()
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []  # each for its condition
 
     def open(self) -> None:
         """Start a worker in each slot. Must run in the loop that everything else runs in."""
@@ -173,7 +184,7 @@ class Workers:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the workers. Raises what must end the run."""
         while not condition():
-            await self.or_failure(self._news.wait())
+            await self.or_failure(self._when(condition))
 
     async def settled(self, *, all_of_them: bool = False) -> None:
         """Wait until every slot has its worker or waits for resources, and one at least is there."""
@@ -185,7 +196,7 @@ class Workers:
 
         await self.until(reached)
 
-    async def or_failure(self, waiting: Coroutine[Any, Any, T]) -> T:
+    async def or_failure(self, waiting: Awaitable[T]) -> T:
         """Await something, but no longer than the pool lives."""
         assert self.failure is not None, "open() comes first"
         task = asyncio.ensure_future(waiting)
@@ -198,8 +209,17 @@ class Workers:
             drop(task)
 
     def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        """Wake those whose condition has come true, and nobody else: there is news with every sample."""
+        self._waiting = [(condition, told) for condition, told in self._waiting if not told.done()]
+        for condition, told in self._waiting:
+            if condition():
+                told.set_result(None)
+
+    def _when(self, condition: Callable[[], bool]) -> asyncio.Future[None]:
+        """Done when a condition on the workers has been true; whoever waits looks again, for it may have passed."""
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((condition, told))
+        return told
 
     async def _slot(self, slot: int) -> None:
         try:
@@ -213,6 +233,10 @@ class Workers:
 
     async def _life(self, slot: int) -> None:
         """One worker, from its start to its end. Raises what must end the run."""
+        if self.kind.turn is not None:
+            await self.kind.turn()
+            if slot >= self.target:
+                return
         worker = self._workers[slot] = Worker(slot, self.kind.start(slot))
         try:
             await self._bring_up(worker)
@@ -222,7 +246,7 @@ class Workers:
         except (WorkerLost, RayActorError, EngineFailed) as error:
             if isinstance(error, ActorDiedError) and error.actor_init_failed and slot not in self._served:
                 raise  # its model does not load: the next one's would not either
-            self._lost(worker, str(error))
+            self._lost(worker, _reason(error))
         finally:
             self._workers.pop(slot, None)
             worker.state = "gone"
@@ -252,7 +276,7 @@ class Workers:
                 told = True
                 self._note(
                     f"pool {self.kind.name}: replica {worker.slot} waits for resources that the cluster does not have; the run "
-                    f"goes on with {len(self.serving)}"
+                    f"goes on with {len([w for w in self.all if w.state != 'waiting'])}"
                 )
             await asyncio.sleep(0.05 if time.monotonic() - asked < 1 else 0.5)
             if worker.slot >= self.target:
@@ -261,17 +285,19 @@ class Workers:
     async def _watch(self, worker: Worker) -> None:
         """Until it is lost (raises WorkerLost), or has left."""
         beats = asyncio.create_task(self._beats(worker))
-        left = asyncio.create_task(self.until(lambda: worker.state == "leaving" and not worker.jobs))
         try:
-            await asyncio.wait(_futures(worker._lost, beats, left), return_when=asyncio.FIRST_COMPLETED)
-            if worker._lost.done():
-                raise WorkerLost(worker._lost.result())
-            if beats.done():
-                beats.result()  # raises
+            while not worker.has_left:
+                left = self._when(lambda: worker.has_left)
+                await asyncio.wait(_futures(worker._lost, beats, left), return_when=asyncio.FIRST_COMPLETED)
+                drop(left)
+                if worker._lost.done():
+                    raise WorkerLost(worker._lost.result())
+                if beats.done():
+                    beats.result()  # raises
+            worker.state = "gone"  # at once: it may be wanted again from now on, and must not be given work
         finally:
-            for task in (beats, left):
-                task.cancel()
-            await asyncio.gather(beats, left, return_exceptions=True)
+            beats.cancel()
+            await asyncio.gather(beats, return_exceptions=True)
 
     async def _beats(self, worker: Worker) -> None:
         seconds = self._faults.heartbeat_seconds
@@ -279,16 +305,23 @@ class Workers:
             await answer(self.kind.ping(worker.actor), seconds, "a ping")
             await asyncio.sleep(min(PING_SECONDS, seconds / 3))
 
-    def _lost(self, worker: Worker, reason: str) -> None:
+    def _lost(self, worker: Worker, short: str) -> None:
         was_leaving = worker.slot >= self.target
-        worker.lose(reason)
-        short = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+        worker.lose(short)
         self._note(f"pool {self.kind.name}: replica {worker.slot} is lost: {short}")
         self._workers.pop(worker.slot, None)
         self._on_lost(worker, short)
         if not was_leaving:
             self.restarts += 1
             self._slots.died(self.kind.name, worker.slot, time.monotonic(), short, last_lines(worker.pid))
+
+
+def _reason(error: Exception) -> str:
+    """One line: of a process that died Ray's first one, of a constructor that raised the last one, its error."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    if isinstance(error, ActorDiedError) and error.actor_init_failed:
+        return f"it did not start: {lines[-1].strip()}"
+    return lines[0].strip()
 
 
 class _Unwanted(Exception):

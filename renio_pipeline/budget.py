@@ -90,7 +90,8 @@ class PayloadBudget:
         self._closed.add(step)
 
     def reset(self) -> None:
-        """Forget every step: the run goes back, and begins again with earlier ones."""
+        """Close every step: the run goes back, and begins again with earlier ones."""
+        self._closed |= self._open.keys()
         self._open.clear()
 
     def _reserved(self, step: int) -> int:

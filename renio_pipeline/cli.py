@@ -107,7 +107,8 @@ def _check_offline(config: RunConfig) -> int:
     check_engine_options(config)
     missing = check_offline(config)
     demands = ", ".join(f"{name} {pool.replicas} x {pool.gpus:g} GPUs" for name, pool in _pools_of(config).items())
-    print(f"configuration fine; it asks for {demands}")
+    shared = "; generators and trainer ranks share theirs" if config.placement == "colocated" else ""
+    print(f"configuration fine; it asks for {demands}{shared}")
     for name in missing:
         print(f"not here, so not checked: {name}")
     return 0
@@ -205,7 +206,8 @@ def _eval(args: argparse.Namespace) -> int:
     from renio_pipeline.prompts import held_out_prompts
 
     config = load(args.config, args.overrides)
-    config = config.model_copy(update={"sync": Sync()})  # nothing is trained, so nothing is sent: no adapter either
+    # Nothing is trained, so nothing is sent, not even an adapter, and nobody shares the generators' GPUs.
+    config = config.model_copy(update={"sync": Sync(), "placement": "separate"})
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
     prepared = launch.prepare_locally(config)

@@ -107,7 +107,7 @@ class JsonlSink:
 
 
 class PrometheusSink:
-    """The run's latest metrics as gauges, and its totals as counters, on ``http://0.0.0.0:PORT/metrics``, each with the label ``run``.
+    """The run's latest metrics as gauges, its totals as counters, on ``http://0.0.0.0:PORT/metrics``, with the label ``run``.
 
     ``time/step`` becomes ``renio_time_step_seconds``: slashes to underscores, the unit at the end.
 

@@ -13,9 +13,9 @@ sync; with k its responses may be written and scored by weights that are up to k
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig
 from renio_pipeline.elastic import ElasticPool
 from renio_pipeline.selection import Judged, Selection, exactly_once
+from renio_pipeline.turns import Apart, Turns
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 from renio_pipeline.weigher import Weighed
 
@@ -38,6 +39,7 @@ class TrainerLost(RuntimeError):
     """A trainer rank died or fell silent: the step under way is void, and training begins again from a checkpoint."""
 
 
+T = TypeVar("T")
 Busy = dict[str, float]  # seconds of work so far, by worker
 
 
@@ -129,6 +131,10 @@ class Trainers(Protocol):
 
     async def written(self) -> None: ...
 
+    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something else, no longer than every rank is well."""
+        ...
+
     async def begin(self, point: ResumePoint) -> None:
         """Start the ranks anew, from a checkpoint."""
         ...
@@ -140,6 +146,7 @@ class Stages:
     teachers: Teachers
     weighting: Weighting
     trainers: Trainers
+    turns: Turns = field(default_factory=Apart)
     payload: PayloadBudget = field(default_factory=lambda: PayloadBudget(2**62, 1, 0))
     rejected: set[int] = field(default_factory=set)  # samples that were set aside
     pools: dict[str, ElasticPool] = field(default_factory=dict)  # by name, of which the size may change
@@ -221,23 +228,29 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
         seconds = found.seconds | {"time/step": time.perf_counter() - since.at}
         return SkippedStep(step=step, judged=found.judged, seconds=seconds)
     staleness = age(scored, version, config.max_staleness)
-    clock.mark("begun")
-    own = await _student_logprobs(stages, config, scored, step)
-    numbers(step, scored, own)
-    weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
-    clock.mark("weighed")
+    clock.mark("collected")
+    async with stages.turns.training():
+        clock.mark("begun")
+        own = await _student_logprobs(stages, config, scored, step)
+        numbers(step, scored, own)
+        weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
+        clock.mark("weighed")
 
-    report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
-    stages.payload.close(step)
-    stages.teachers.pump()
-    clock.mark("trained")
+        report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
+        stages.payload.close(step)
+        stages.teachers.pump()
+        clock.mark("trained")
+    clock.mark("awake")
 
     publication = await stages.trainers.publish(Version(version.incarnation, version.number + 1))
     clock.mark("published")
 
     until = await Mark.now(stages)
     idle = idle_shares(since.busy, until.busy, report, publication, until.at - since.at)
-    seconds = found.seconds | clock.stages() | {"time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds}
+    seconds = found.seconds | clock.stages() | {
+        "time/turns": clock.seconds("collected", "begun") + clock.seconds("trained", "awake"),
+        "time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds,
+    }  # fmt: skip
     return StepResult(
         step=step, judged=found.judged, scored=scored, staleness=staleness, weighed=weighed, report=report,
         publication=publication, idle=idle, seconds=seconds,
@@ -322,7 +335,7 @@ class Clock:
         """Whatever both ends were marked of."""
         ends = {
             "time/generate": ("start", "last"), "time/score": ("first", "scored"), "time/weigh": ("begun", "weighed"),
-            "time/train": ("weighed", "trained"), "time/sync": ("trained", "published"),
+            "time/train": ("weighed", "trained"), "time/sync": ("awake", "published"),
         }  # fmt: skip
         return {name: self.seconds(*marks) for name, marks in ends.items() if set(marks) <= self._at.keys()}
 

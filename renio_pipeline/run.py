@@ -61,6 +61,7 @@ class Run:
         trainers, keep = self.stages.trainers, self.config.checkpoint.keep
         self.checkpointer = Checkpointer(self.directory.checkpoints, trainers, keep=keep, note=self.progress.note)
         self._one_draws = asyncio.Lock()
+        self._rejected_before = 0  # by incarnations that this one replaced
 
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
@@ -105,7 +106,7 @@ class Run:
             ahead.learned(self.step)
             for step in range(self.step + 1, config.steps + 1):
                 with _in_step(step):
-                    found = await ahead.take(step)
+                    found = await self.stages.trainers.while_well(ahead.take(step))
                     async with self.gate.passage():
                         result = await learn(self.stages, config, found, self.version, since)
                         if isinstance(result, StepResult):
@@ -146,6 +147,7 @@ class Run:
             metrics |= {"eval/accuracy": found.accuracy, "eval/response_tokens": found.response_tokens}
         for sink in self.sinks:
             sink.write(step, metrics)
+            sink.count(self.totals())
         self.step, self.metrics = step, metrics
         self.progress.step(step, metrics)
         if self.stop.requested or self.checkpointer.asked or self._due(step, config.checkpoint.every):
@@ -170,6 +172,8 @@ class Run:
         self.stages.payload.reset()
         pools = self.stages.pools.values()
         await asyncio.gather(*(pool.abandon() for pool in pools), self.stages.weighting.restore(self.start.running_mean))
+        self._rejected_before += len(self.stages.rejected)
+        self.stages.rejected.clear()  # they are drawn again, and may be luckier
         await self.stages.trainers.begin(self._point)
 
     async def ask_checkpoint(self) -> tuple[int, Path | None]:
@@ -178,6 +182,11 @@ class Run:
             await self._checkpoint(self.step)
             return self.step, await self.checkpointer.finish()
         return await self.checkpointer.ask()
+
+    def totals(self) -> dict[str, int]:
+        """See ``renio_pipeline.metrics.TOTALS``."""
+        replayed = {f"replayed/{unit}": count for unit, count in self.replayed.items()}
+        return {**replayed, "samples/rejected": self._rejected_before + len(self.stages.rejected)}
 
     def fixed_pools(self) -> dict[str, dict[str, int]]:
         """The status of those whose size does not change."""
@@ -227,7 +236,8 @@ class Run:
             step=step, samples_drawn=drawn, version=self.version, running_mean=await self.stages.weighting.running_mean(),
             world_size=self.config.pools.trainer.replicas, zero_stage=self.config.trainer.zero_stage,
         )  # fmt: skip
-        await self.checkpointer.save(state)
+        async with self.stages.turns.training():  # what the ranks have put out of the way is saved too
+            await self.checkpointer.save(state)
 
     def _outcome(self, past: Past) -> dict[str, Any]:
         raw = np.concatenate(past.raw) if past.raw else np.empty(0)

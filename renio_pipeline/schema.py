@@ -160,6 +160,9 @@ class Trainer(Section):
     micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
     gradient_checkpointing: bool = False
     lora: Lora | None = Field(None, description="null: full fine-tuning")
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="colocated: keep the optimizer's state and fp32 weights in host memory while the generators work"
+    )
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed options")
 
 

@@ -16,8 +16,9 @@ from actors.workers import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.types import TrainSample
+from tests.ray import runs
+from tests.ray.runs import ROOT
 
-ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
 
 
@@ -26,6 +27,14 @@ def ray_cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, namespace="renio")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deterministic run with two generators, two teachers and two trainer ranks, which nothing interrupts."""
+    folder: Path = tmp_path_factory.mktemp("runs") / "whole"
+    runs.finish(runs.train(folder, *runs.WHOLE))
+    return folder
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -65,7 +74,7 @@ def bare(kind: Kind) -> Iterator[Any]:
     try:
         yield lease.actor
     finally:
-        lease.end()
+        lease.end(0)
 
 
 def kill(actors: Sequence[Any]) -> None:

@@ -14,8 +14,10 @@ from tests.ray.conftest import bare, demo
 
 ENGINES = {
     "one process": [],
-    "prompts in chunks": ["teacher.engine={max_num_batched_tokens: 32, enable_chunked_prefill: true}"],
-    "tensor parallel": ["teacher.tensor_parallel=2"],
+    "tensor parallel, prompts in chunks": [
+        "teacher.tensor_parallel=2",
+        "teacher.engine={max_num_batched_tokens: 32, enable_chunked_prefill: true}",
+    ],
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,12 +39,13 @@ from tests.ray.fakes import FakeGenerator, Fakes, FakeTeacher, Plan
 TOKENS = 15  # of a response; with its prompt it has 20
 UNBOUNDED = 2**62
 SLOW = 600.0  # seconds for a sample: until it is told to hurry
+FAULTS = {"die": [], "hang": ["faults.deadline_seconds=3"], "stop": ["faults.heartbeat_seconds=5"]}
 LOST = {
-    "die": "died",
-    "hang": "no response ended in 5.48 s|no answer to 3 responses to score in",
-    "stop": "no answer to a ping",
+    "die": "The actor died unexpectedly",
+    "hang": r"no response ended in 3\.48 s|no answer to 3 responses to score in 3\.06 s",
+    "stop": "no answer to a ping in 5 s",
 }
-IMPATIENT = ["faults.heartbeat_seconds=5", "faults.deadline_seconds=5", "faults.generator_seconds_per_token=0.01"]
+QUICK = ["faults.generator_seconds_per_token=0.01", "faults.teacher_seconds_per_token=0.001"]
 
 
 class Bench:
@@ -252,9 +254,9 @@ def test_a_payload_waits_until_the_budget_has_room_and_never_for_a_younger_step(
 # Workers that are lost
 
 
-@pytest.mark.parametrize("fault", LOST)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_generator_is_replaced_and_its_samples_come_back_once_with_their_seeds(ray_cluster: None, fault: str) -> None:
-    bench = generators(2, Fakes(FakeGenerator, {0: [Plan(faults={3: [fault]}, seconds=0.3)]}), *IMPATIENT)
+    bench = generators(2, Fakes(FakeGenerator, {0: [Plan(faults={3: [fault]}, seconds=0.3)]}), *FAULTS[fault], *QUICK)
 
     async def go() -> None:
         async with bench.opened() as pool:
@@ -272,12 +274,12 @@ def test_a_lost_generator_is_replaced_and_its_samples_come_back_once_with_their_
     assert_told(bench, fault)
 
 
-@pytest.mark.parametrize("fault", LOST)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_teacher_is_replaced_and_its_batch_is_scored_once(ray_cluster: None, fault: str) -> None:
     budget = PayloadBudget(UNBOUNDED, 12, TOKENS)
     budget.open(1)
     plans = {0: [Plan(faults={1: [fault]})]}
-    bench = teachers(2, Fakes(FakeTeacher, plans), "teacher.max_batch_tokens=60", *IMPATIENT, budget=budget)
+    bench = teachers(2, Fakes(FakeTeacher, plans), "teacher.max_batch_tokens=60", *FAULTS[fault], *QUICK, budget=budget)
 
     async def go() -> None:
         async with bench.opened() as pool:
@@ -298,7 +300,7 @@ def test_a_lost_teacher_is_replaced_and_its_batch_is_scored_once(ray_cluster: No
 def assert_told(bench: Bench, fault: str) -> None:
     (note,) = bench.notes
     assert note.startswith(f"pool {bench.pool.name}: replica 0 is lost: ")
-    assert any(text in note for text in LOST[fault].split("|")), note
+    assert re.search(LOST[fault], note)
 
 
 def assert_gone(process: psutil.Process) -> None:
@@ -442,7 +444,7 @@ def test_a_pool_that_asks_for_more_than_the_cluster_has_says_so_and_works_with_w
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.5)
-    most_of_it = ray.available_resources()["CPU"] // 2 + 1
+    most_of_it = ray.available_resources()["CPU"] // 2 + 2
     bench = generators(2, Fakes(FakeGenerator, cpus=most_of_it))
 
     async def go() -> None:

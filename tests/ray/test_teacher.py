@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +62,14 @@ def scored(
         yield ray.get(logprobs), ray.get(payload)
 
 
+@functools.cache
+def reference(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
 def expected_logprobs(folder: Path, request: ScoreRequest) -> torch.Tensor:
     """[T, V] by transformers: trimmed to the tokenizer's rows, then the softmax, at the distillation temperature."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = reference(folder)
     ids = torch.tensor([[*request.prompt_ids.tolist(), *request.response_ids.tolist()]])
     with torch.no_grad():
         logits = model(ids).logits[0, len(request.prompt_ids) - 1 : -1, : model.config.vocab_size - EXTRA_ROWS]
@@ -94,7 +100,7 @@ def test_the_payload_holds_the_sampled_token_and_the_top_k(
 
 def test_the_loud_rows_would_have_mattered(padded_teacher: Path, requests: list[ScoreRequest]) -> None:
     """Without the trim the numbers would differ: the comparison above can fail."""
-    model = AutoModelForCausalLM.from_pretrained(padded_teacher, dtype=torch.float32)
+    model = reference(padded_teacher)
     ids = torch.tensor([[*requests[0].prompt_ids.tolist(), *requests[0].response_ids.tolist()]])
     with torch.no_grad():
         logits = model(ids).logits[0, len(requests[0].prompt_ids) - 1 : -1]

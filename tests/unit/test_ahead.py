@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_a_filter_draws_for_one_step_after_the_other_also_when_it_runs_ahead(tmp
     trained = [[s.sample_id for s in batch.samples] for batch in run.stages.trainers.batches]
     assert [kind(i) for batch in trained for i in batch] == ["incorrect"] * (4 * BATCH)
     assert trained == sorted(trained)
-    assert all(max(a) < min(b) for a, b in zip(trained, trained[1:], strict=False))
+    assert all(max(a) < min(b) for a, b in pairwise(trained))
 
 
 @pytest.mark.parametrize("bound", [0, 2])
@@ -253,7 +254,7 @@ def test_a_checkpoint_that_is_asked_for_is_of_the_step_under_way(tmp_path: Path,
         await reached(run, 2)
         replies.append(await commands("checkpoint", {}))
 
-    run, _ = commanded(tmp_path, prepared, script)
+    commanded(tmp_path, prepared, script)
     (reply,) = replies
     assert 3 <= reply["step"] < 30
     assert Path(reply["path"]).name == f"step_{reply['step']:06d}"

@@ -184,6 +184,17 @@ def test_a_scoring_that_is_lost_after_its_step_was_dropped_gives_nothing_back() 
     assert budget.held == 10
 
 
+def test_a_scoring_that_is_lost_after_the_run_went_back_gives_nothing_back() -> None:
+    budget = PayloadBudget(100, 2, 10)
+    budget.open(1)
+    budget.take(1, 2, 20)
+    budget.reset()
+    budget.give_back(1, 2, 20)
+    budget.open(1)
+    budget.take(1, 1, 10)
+    assert budget.held == 10
+
+
 def test_after_a_rollback_the_same_steps_are_opened_again() -> None:
     budget = PayloadBudget(100, 2, 10)
     for _ in range(2):

@@ -190,6 +190,14 @@ def test_sampled_over_a_top_k_section_works(tmp_path: Path, override: str) -> No
     assert config.teacher_top_k == 0
 
 
+def test_trainers_correct_for_an_older_policy_only_where_there_is_one() -> None:
+    sampled = {"type": "sampled", "importance_clip": 3.0}
+    assert parse(values(objective=sampled, max_staleness=1)).trained_objective == schema.Sampled(importance_clip=3.0)
+    assert parse(values(objective=sampled)).trained_objective == schema.Sampled(importance_clip=None)
+    config = parse(values())
+    assert config.trained_objective == config.objective
+
+
 def test_the_same_variant_keeps_every_key(tmp_path: Path) -> None:
     config = load(written(tmp_path, weighting=RENIO), ["weighting.type=renio"])
     assert config.weighting == schema.Renio(threshold=1.0, clip=2.0, temperature=0.5)

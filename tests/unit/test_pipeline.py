@@ -144,6 +144,9 @@ class FakeTrainers:
     size: int = 1
     restarts: int = 0
 
+    async def while_well(self, waiting: Any) -> Any:
+        return await waiting
+
     async def begin(self, point: Any) -> None:
         raise AssertionError("no rank was lost")
 
@@ -193,6 +196,9 @@ class FakeSink:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self.steps.append(step)
+
+    def count(self, totals: Mapping[str, int]) -> None:
+        pass
 
     def close(self) -> None:
         self.closed += 1
@@ -545,6 +551,8 @@ def test_prometheus_serves_the_latest_metrics_under_the_runs_name() -> None:
     try:
         sink.write(1, {"loss": 2.0, "time/step": 9.0})
         sink.write(2, {"loss": 1.5, "time/step": 3.0})
+        for steps in (4, 4, 7):
+            sink.count({"replayed/steps": steps, "replayed/samples": 8 * steps, "samples/rejected": 0})
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
             lines = page.read().decode().splitlines()
         with pytest.raises(ConfigError, match=f"metrics_port: {port} cannot be used"):
@@ -553,6 +561,7 @@ def test_prometheus_serves_the_latest_metrics_under_the_runs_name() -> None:
         sink.close()
     assert 'renio_loss{run="my-run"} 1.5' in lines
     assert 'renio_time_step_seconds{run="my-run"} 3.0' in lines
+    assert 'renio_replayed_steps_total{run="my-run"} 7.0' in lines
 
 
 def test_prometheus_names_are_legal_and_each_metrics_own() -> None:

@@ -1,0 +1,58 @@
+"""Whole runs of the command line, in processes of their own, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# What a repetition must give again: everything but times, rates and the memory of a process.
+VARIES = ("time/", "idle/", "memory/", "sync/publish", "sync/receive")
+
+POOLS = ("generator", "teacher", "trainer")
+SMALL = [f"pools.{pool}.cpus=0.25" for pool in POOLS]
+TWO_OF_EACH = [
+    "batch_size=16", "data.problems=64", "deterministic=true", "trainer.zero_stage=2",
+    *(f"pools.{pool}.replicas=2" for pool in POOLS), *SMALL,
+]  # fmt: skip
+STEPS = 7
+WHOLE = [
+    *TWO_OF_EACH, f"steps={STEPS}", "weighting.normalization=ema", "evaluate.problems=16", "evaluate.every=3",
+    "checkpoint.every=2",
+]  # fmt: skip
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """``renio`` with a Ray of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def train(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return start("train", "--config", "configs/demo.yaml", f"run_dir={folder}", *arguments)
+
+
+def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 500) -> str:
+    """What it printed."""
+    output, _ = process.communicate(timeout=seconds)
+    assert process.returncode == code, output
+    return output
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if not k.startswith(VARIES)} for line in lines_of(folder / "metrics.jsonl")]
+
+
+def responses(folder: Path) -> list[dict[str, Any]]:
+    return [line for path in sorted((folder / "samples").glob("step_*.jsonl")) for line in lines_of(path)]
