@@ -341,10 +341,7 @@ def _futures(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
 async def answer(ref: Any, seconds: float, what: str) -> Any:
     """A remote call's result. Raises WorkerLost if it does not come in time."""
     try:
-        return await asyncio.wait_for(_result(ref), seconds)
+        async with asyncio.timeout(seconds):  # wait_for swallows a cancellation that comes with the answer: beats would go on
+            return await ref
     except TimeoutError:
         raise WorkerLost(f"no answer to {what} in {seconds:g} s") from None
-
-
-async def _result(ref: Any) -> Any:
-    return await ref

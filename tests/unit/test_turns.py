@@ -76,6 +76,7 @@ class FakeEngine:
     asleep: bool = False
     refuses_sleep: bool = False
     writes: int = 0
+    updates: bool = False
     version: Version = FIRST_VERSION
 
     def __getattr__(self, name: str) -> Method:
@@ -102,10 +103,13 @@ class FakeEngine:
 
     async def _load_copy(self, copy: HostCopy) -> None:
         assert not self.asleep
-        self.version = copy.version
+        self.updates = True
+        await self.scene.copying()
+        self.updates, self.version = False, copy.version
 
     async def _sleep(self) -> None:
         assert not self.writes, "it was told to sleep in the middle of a response"
+        assert not self.updates, "it was told to sleep in the middle of a weight update"
         if self.refuses_sleep:
             raise RuntimeError("I am not tired")
         self.asleep = True
@@ -227,6 +231,7 @@ class Scene:
     lost_in: int = 0  # step
     during: Callable[[int], Awaitable[Any]] = lambda step: asyncio.sleep(0.005)
     loading: Callable[[], Awaitable[Any]] = lambda: asyncio.sleep(0)
+    copying: Callable[[], Awaitable[Any]] = lambda: asyncio.sleep(0)
 
     def __post_init__(self) -> None:
         self.config = config_of(**COLOCATED | self.changes)
@@ -363,6 +368,7 @@ def test_the_ranks_wait_for_responses_that_nobody_wants_any_more(prepared: Prepa
             assert scene.pool.status()["in_flight"]
             async with scene.trainers.training():
                 assert not any(engine.writes for engine in scene.living)
+            assert scene.pool.workers.restarts == 0
 
     asyncio.run(go())
 
@@ -402,6 +408,22 @@ def test_the_ranks_wait_for_a_generator_that_loads_already(prepared: Prepared) -
             await turn.__aexit__(None, None, None)
             await scene.publish(1)
             assert await scene.write() == scene.config.batch_size
+
+    asyncio.run(go())
+
+
+def test_the_ranks_wait_for_a_newcomer_that_gets_its_weights(prepared: Prepared) -> None:
+    async def go() -> None:
+        async with Scene(prepared).opened() as scene:
+            await scene.publish()
+            copied = asyncio.Event()
+            scene.copying = copied.wait
+            scene.lives[1].dead = True
+            await scene.until(lambda: scene.lives[-1].updates)
+            asyncio.get_running_loop().call_later(0.05, copied.set)
+            async with scene.trainers.training():
+                assert copied.is_set()
+            assert scene.pool.workers.restarts == 1
 
     asyncio.run(go())
 
