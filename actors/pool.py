@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.engine import EngineFailed
+from actors.lost import GONE
 from actors.workers import Kind, Worker, WorkerLost, Workers, answer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.deaths import Slots, Suspects
@@ -94,7 +95,7 @@ class Pool:
                 return f"{worker.name}/{worker.pid}", await answer(
                     self.workers.kind.beside(worker.actor.busy_seconds).remote(), 10, "busy_seconds"
                 )
-            except (WorkerLost, RayActorError):
+            except (WorkerLost, *GONE):
                 return None
 
         return dict(filter(None, await asyncio.gather(*map(of, self.workers.serving))))
@@ -166,7 +167,7 @@ class Pool:
         try:
             await answer(worker.actor.abandon.remote(), self.config.faults.deadline_seconds, "abandon")
             await asyncio.wait_for(self.workers.until(lambda: not worker.jobs), self.config.faults.deadline_seconds)
-        except (WorkerLost, RayActorError, EngineFailed, TimeoutError) as error:
+        except (WorkerLost, *GONE, EngineFailed, TimeoutError) as error:
             worker.lose(str(error) or "it did not stop its work in time")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -210,7 +211,7 @@ class Pool:
 def is_loss(error: BaseException) -> bool:
     """Whether an error of a remote call says that the worker, not the call, is to be given up."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, (RayActorError, EngineFailed, WorkerLost, GetTimeoutError))
+    return isinstance(cause, (*GONE, EngineFailed, WorkerLost, GetTimeoutError))
 
 
 def take_for(

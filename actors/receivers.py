@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayTaskError
 
+from actors.lost import GONE
 from actors.pool import Pool, Service
 from actors.weight_sync import HostCopy, SyncReceipt, TransferFailed
 from actors.workers import Worker, WorkerLost, answer
@@ -68,7 +69,7 @@ class Receivers:
                     await answer(worker.actor.load_copy.remote(self._copy), self._faults.transfer_seconds, "weights to load")
                 except (RayTaskError, ObjectLostError) as error:
                     cause = error.cause if isinstance(error, RayTaskError) else error
-                    if not isinstance(cause, (ObjectLostError, RayActorError)):
+                    if not isinstance(cause, (ObjectLostError, *GONE)):
                         raise
                     self._copy = None  # its owner is gone: new ranks will publish
                 else:

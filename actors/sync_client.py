@@ -123,11 +123,10 @@ class SyncClient:
 
 def why_lost(error: BaseException) -> str | None:
     """Why a receiver that raised this is lost; None if it is well and refuses."""
-    from ray.exceptions import RayActorError
-
     from actors.engine import EngineFailed
+    from actors.lost import GONE
 
-    if isinstance(error, RayActorError):
+    if isinstance(error, GONE):
         return f"died: {_first_line(error)}"
     if isinstance(error, EngineFailed):
         return f"its engine failed: {_first_line(getattr(error, 'cause', error))}"

@@ -16,8 +16,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 
+from actors.lost import GONE
 from actors.pool import Pool, Service
 from actors.processes import last_lines
 from actors.receivers import Receivers
@@ -90,7 +91,7 @@ class Trainers:
             if check is not None:
                 await check(self.group)
             await self.group.setup()
-        except RayActorError as error:
+        except GONE as error:
             if getattr(error, "actor_init_failed", False):
                 raise
             self._lose(f"a rank died while it started: {error}")
@@ -193,7 +194,7 @@ class Trainers:
             if not task.done():
                 self._silent.result()  # raises
             return await task
-        except (RayActorError, RayTaskError) as error:
+        except (*GONE, RayTaskError) as error:
             # A survivor's broken collective may be heard of before the death that broke it.
             await self._check(error)
             raise
@@ -202,12 +203,12 @@ class Trainers:
 
     async def _check(self, error: BaseException) -> None:
         """Raises TrainerLost unless every rank is well: then the error is the program's own."""
-        if isinstance(error, RayActorError):
+        if isinstance(error, GONE):
             self._lose(str(error))
         try:
             await asyncio.sleep(PING_SECONDS if isinstance(error, RayTaskError) else 0)
             await answer(self._group.ping(), self._config.faults.heartbeat_seconds, "a ping")
-        except (WorkerLost, RayActorError) as gone:
+        except (WorkerLost, *GONE) as gone:
             self._lose(str(gone))
         assert self._silent is not None
         if self._silent.done():
@@ -218,7 +219,7 @@ class Trainers:
         while True:
             try:
                 await answer(self._group.ping(), seconds, "a ping")
-            except (WorkerLost, RayActorError) as error:
+            except (WorkerLost, *GONE) as error:
                 self._lose(str(error))
                 return
             await asyncio.sleep(min(PING_SECONDS, seconds / 3))

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError
 
 from actors.engine import EngineFailed
+from actors.lost import GONE
 from actors.processes import last_lines
 from renio_pipeline.deaths import Slots
 from renio_pipeline.schema import Faults
@@ -243,7 +244,7 @@ class Workers:
             await self._watch(worker)
         except _Unwanted:
             pass
-        except (WorkerLost, RayActorError, EngineFailed) as error:
+        except (WorkerLost, *GONE, EngineFailed) as error:
             if isinstance(error, ActorDiedError) and error.actor_init_failed and slot not in self._served:
                 raise  # its model does not load: the next one's would not either
             self._lost(worker, _reason(error))

@@ -496,6 +496,7 @@ class Throughput:
     in_flight: str
     steps: int
     samples_per_second: float
+    slots_per_second: float  # samples too, if no slot ever waited
     driver_ms: float  # CPU time of the driver's process, of a sample
     bare_ms: float  # the same of a process that does nothing but Ray's calls
 
@@ -518,7 +519,8 @@ async def throughputs_of(generators: int, teachers: int, steps: int, folder: Pat
             samples = len(watch.steps()) * each * generators
             throughput = Throughput(
                 generators=generators, teachers=teachers, in_flight=in_flight, steps=len(watch.steps()),
-                samples_per_second=samples / sum(watch.steps()), driver_ms=1000 * watch.cpu_seconds() / samples, bare_ms=bare,
+                samples_per_second=samples / sum(watch.steps()), slots_per_second=generators * load.slots / load.sample_seconds,
+                driver_ms=1000 * watch.cpu_seconds() / samples, bare_ms=bare,
             )  # fmt: skip
             found.append(throughput)
     return found
@@ -564,19 +566,25 @@ def report(rows: Sequence[Row], throughputs: Sequence[Throughput]) -> dict[str, 
 
 
 def show(rows: Sequence[Row], throughputs: Sequence[Throughput]) -> None:
-    console = Console()
+    console = Console(width=100)
     columns = ("slowest", "max_staleness", "in_flight", "step s", "mean", "/ its work", "/ alone")
     table = Table(*columns, title="a step's time, in the median, over that of its slowest stage")
     for r in rows:
         shares = (f"{share:.2f}{_mark(share <= BOUND or not r.max_staleness)}" for share in (r.ratio, r.step / r.alone))
         table.add_row(r.mix, str(r.max_staleness), r.in_flight, f"{r.step:.2f}", f"{r.step_mean:.2f}", *shares)
     console.print(table, NOTE, highlight=False)
-    columns = ("generators", "teachers", "in_flight", "samples/s", "/ n times one", "ms a sample", "Ray alone")
+    columns = ("generators", "teachers", "in_flight", "samples/s", "/ its slots'", "/ n times one", "ms a sample", "Ray alone")
     table = Table(*columns, title="throughput, and CPU time of the driver, with and without all but Ray's calls")
     for t, share in zip(throughputs, scaling(throughputs), strict=True):
         shares = (f"{share:.3f}{_mark(share >= SCALING)}", f"{t.driver_ms:.2f}{_mark(t.driver_ms <= DRIVER_MS)}")
         shape = (str(t.generators), str(t.teachers), t.in_flight)
-        table.add_row(*shape, f"{t.samples_per_second:.2f}", *shares, f"{t.bare_ms:.2f}")
+        table.add_row(
+            *shape,
+            f"{t.samples_per_second:.2f}",
+            f"{t.samples_per_second / t.slots_per_second:.3f}",
+            *shares,
+            f"{t.bare_ms:.2f}",
+        )
     console.print(table)
 
 
