@@ -6,10 +6,9 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,16 @@ import ray
 
 from actors.deepspeed_engine import RankSpec
 from actors.placement import actor_options
+from actors.pool import Service
 from actors.rank_checkpoint import Restore
 from actors.trainer_group import TrainerGroup
+from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt
 from renio_pipeline import models
 from renio_pipeline.checkpointer import CheckpointError
+from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.resume import ResumePoint
 from renio_pipeline.schema import Lora, Opsd
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, run, samples_of
@@ -313,21 +316,48 @@ def test_gathering_waits_for_every_rank_before_it_says_what_failed() -> None:
     assert not any(states.values())
 
 
+class FakeGroup:
+    """Ranks that only say what they sent."""
+
+    size = 1
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int]] = []
+
+    async def setup(self) -> None: ...
+
+    async def ping(self) -> list[int]:
+        return [0]
+
+    def end(self, pids: Sequence[int]) -> None: ...
+
+    async def connect(self, actors: Sequence[Any], workers: Sequence[int]) -> None: ...
+
+    connect_teacher = connect
+
+    async def publish(self, version: Version) -> SyncReceipt:
+        return self._send("generators", version)
+
+    async def publish_teacher(self, version: Version) -> SyncReceipt:
+        return self._send("teachers", version)
+
+    def _send(self, to: str, version: Version) -> SyncReceipt:
+        self.sent.append((to, version.number))
+        return SyncReceipt(version=version, bytes=1, publish_seconds=0, receive_seconds=0, seconds=0)
+
+
 def test_teachers_that_follow_get_weights_at_once_when_a_run_goes_on_between_their_turns() -> None:
-    calls: list[tuple[str, Version]] = []
-
-    class Verb:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        async def remote(self, version: Version) -> SyncReceipt:
-            calls.append((self.name, version))
-            return SyncReceipt(version=version, bytes=1, publish_seconds=0, receive_seconds=0, seconds=0)
-
-    rank = SimpleNamespace(publish=Verb("generators"), publish_teacher=Verb("teachers"))
     config, _ = demo("teacher.model=null", "method={type: opsd, teacher: latest, refresh_every: 2}")
-    group = TrainerGroup([rank], config, 16, None)
-    for number in (3, 4, 5):
-        run(group.publish(Version(1, number)))
-    assert [version.number for name, version in calls if name == "teachers"] == [3, 4]
-    assert [version.number for name, version in calls if name == "generators"] == [3, 4, 5]
+    group: Any = FakeGroup()
+
+    async def go() -> None:
+        service = Service(config=config, rejected=RejectedLog(None, lambda text: None))
+        trainers = Trainers(lambda point: group, None, None, service)
+        await trainers.begin(ResumePoint())
+        for number in (3, 4, 5):
+            await trainers.publish(Version(1, number))
+        await trainers.end()
+
+    asyncio.run(go())
+    assert [number for to, number in group.sent if to == "teachers"] == [3, 4]
+    assert [number for to, number in group.sent if to == "generators"] == [3, 4, 5]
