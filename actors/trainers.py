@@ -25,6 +25,7 @@ from actors.receivers import Receivers
 from actors.trainer_group import TrainerGroup
 from actors.turns import Sleepers
 from actors.workers import PING_SECONDS, WorkerLost, answer, drop
+from renio_pipeline.deaths import CrashLoopError
 from renio_pipeline.pipeline import Publication, TrainerLost, TrainReport
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.types import TrainBatch, Version
@@ -95,7 +96,8 @@ class Trainers:
             if getattr(error, "actor_init_failed", False):
                 raise
             self._lose(f"a rank died while it started: {error}")
-            raise TrainerLost(str(error)) from None
+            assert self._silent is not None
+            self._silent.result()  # raises
         self._pids = await self.group.ping()
         self._beats = asyncio.create_task(self._beat())
 
@@ -139,8 +141,7 @@ class Trainers:
         """Within ``training()``."""
         self._moved = True
         report = await self._call(self._group.train(batch))
-        for rank in range(self.size):
-            self._service.slots.progress(POOL, rank)
+        self._service.slots.progress(POOL, 0)  # the ranks live and die as one
         return report
 
     async def publish(self, version: Version) -> Publication:
@@ -225,11 +226,16 @@ class Trainers:
             await asyncio.sleep(min(PING_SECONDS, seconds / 3))
 
     def _lose(self, reason: str) -> None:
+        """Whoever waits for the ranks gets TrainerLost, or CrashLoopError where they die again and again."""
         assert self._silent is not None
         if self._silent.done():
             return
         short = reason.strip().splitlines()[0]
-        self._silent.set_exception(TrainerLost(f"a trainer rank is lost: {short}"))
         self.restarts += 1
         logs = "\n".join(filter(None, (last_lines(pid) for pid in self._pids)))
-        self._service.slots.died(POOL, 0, time.monotonic(), short, logs)
+        lost: RuntimeError = TrainerLost(f"a trainer rank is lost: {short}")
+        try:
+            self._service.slots.died(POOL, 0, time.monotonic(), short, logs)
+        except CrashLoopError as error:
+            lost = error
+        self._silent.set_exception(lost)

@@ -53,7 +53,12 @@ class WeightingStage:
         """Go back to an earlier state of the normaliser."""
         self._running_mean = running_mean
         for worker in self.workers.serving:
-            await worker.during(answer(worker.actor.restore.remote(running_mean), 60, "restore"))
+            try:
+                await worker.during(answer(worker.actor.restore.remote(running_mean), 60, "restore"))
+            except Exception as error:
+                if not is_loss(error):
+                    raise
+                worker.lose(str(error))  # the next one starts with this state
 
     def status(self) -> dict[str, int]:
         return {"target": 1, "serving": len(self.workers.serving), "restarts": self.workers.restarts}

@@ -1,0 +1,74 @@
+"""Ranks that die while nobody waits for them, and a weighting actor that dies while the run goes back."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError
+
+from actors.pool import Service
+from actors.trainers import Trainers
+from actors.weighting import WeightingStage
+from renio_pipeline.deaths import CrashLoopError
+from renio_pipeline.pipeline import TrainerLost
+from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.resume import ResumePoint
+from tests.unit.conftest import make_config
+
+
+class FakeGroupThatDies:
+    """Ranks that start, and are dead at the second ping."""
+
+    size = 1
+
+    def __init__(self) -> None:
+        self.pings = 0
+
+    async def setup(self) -> None: ...
+
+    def end(self, pids: Any) -> None: ...
+
+    async def ping(self) -> list[int]:
+        self.pings += 1
+        if self.pings > 1:
+            raise ActorDiedError
+        return [0]
+
+
+def service() -> Service:
+    return Service(config=make_config(), rejected=RejectedLog(None, lambda text: None))
+
+
+def test_ranks_that_die_again_and_again_end_the_run_also_where_only_a_heartbeat_notices() -> None:
+    async def go() -> None:
+        made: Any = FakeGroupThatDies
+        trainers = Trainers(lambda point: made(), None, None, service())
+        for death in range(1, 6):
+            await trainers.begin(ResumePoint())
+            with pytest.raises(CrashLoopError if death == 5 else TrainerLost):
+                await trainers.while_well(asyncio.sleep(30))
+        await trainers.end()
+
+    asyncio.run(go())
+
+
+def test_a_weighting_actor_that_dies_while_the_run_goes_back_is_replaced() -> None:
+    lost: list[str] = []
+
+    async def during(waiting: Any) -> None:
+        waiting.close()
+        raise ActorDiedError
+
+    async def go() -> None:
+        stage = WeightingStage(make_config(), service())
+        restore = SimpleNamespace(remote=lambda mean: None)
+        worker = SimpleNamespace(actor=SimpleNamespace(restore=restore), during=during, lose=lost.append)
+        stage.workers = SimpleNamespace(serving=[worker])  # type: ignore[assignment]
+        await stage.restore(2.5)
+        assert await stage.running_mean() == 2.5
+
+    asyncio.run(go())
+    assert len(lost) == 1
