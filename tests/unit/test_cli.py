@@ -125,7 +125,7 @@ def failing_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def load(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "load", load)
+    monkeypatch.setattr(cli.run, "load", load)
 
 
 class FakeRemoteError(Exception):

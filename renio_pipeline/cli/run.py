@@ -1,4 +1,4 @@
-"""The ``renio`` command. Exit codes: 0 done, 1 the run failed, 2 the input cannot give a run."""
+"""``renio train | check | demo``."""
 
 from __future__ import annotations
 
@@ -6,79 +6,26 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline import control_cli
+from renio_pipeline.cli.common import with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
-from renio_pipeline.schema import Sync
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    args = _parser().parse_args(arguments)
-    try:
-        return int(args.run(args))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BaseExceptionGroup as group:
-        return _failed(_first(group))
-    except Exception as error:
-        return _failed(error)
-
-
-def _first(error: BaseException) -> BaseException:
-    notes = [*getattr(error, "__notes__", ())]
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-        notes += getattr(error, "__notes__", ())
-    error.__notes__ = notes
-    return error
-
-
-def _failed(error: BaseException) -> int:
-    if isinstance(error, ConfigError):
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if os.environ.get("RENIO_TRACEBACK"):
-        raise error
-    cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
-    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-    print(f"error: {where}{type(cause).__name__}: {cause}\n(RENIO_TRACEBACK=1 shows where)", file=sys.stderr)
-    return 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="renio", description="On-policy distillation with ReNIO sample weights.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config", required=True, action="append", help="a YAML file, such as configs/demo.yaml; of several, later ones count"
-    )
-    common.add_argument("--address", help="a Ray cluster; default: RAY_ADDRESS, or a Ray started for this run")
-    common.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as steps=10")
+def register(commands: Any) -> None:
+    """Add the commands to ``commands``, what ``ArgumentParser.add_subparsers`` returned."""
     for name, function, text in (
         ("train", _train, "train a student"),
         ("check", _check, "check a configuration, its models, its data and the cluster; start nothing"),
-        ("eval", _eval, "accuracy of the student on held-out problems"),
         ("demo", _demo, "train the demo, and fail unless ReNIO's weights do what they should"),
     ):
-        command = commands.add_parser(name, parents=[common], help=text, description=text)
+        command = commands.add_parser(name, parents=[with_config()], help=text, description=text)
         command.set_defaults(run=function)
         if name in ("train", "demo"):
             command.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start if none")
         if name == "check":
             command.add_argument("--offline", action="store_true", help="without a network, a cluster, or the models' weights")
-    make = commands.add_parser("make-demo-models", help="train the embedded teacher and student again (minutes)")
-    make.add_argument("--out", type=Path, default=Path(__file__).parent / "demo")
-    make.add_argument("--seed", type=int, default=0)
-    make.set_defaults(run=_make_demo_models)
-    control_cli.register(commands)
-    return parser
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -198,35 +145,3 @@ def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
     if outcome["auroc"] is not None:
         print(f"AUROC of the weights as a sign of an answer that is not correct: {outcome['auroc']:.3f}")
     print(f"run directory: {path}")
-
-
-def _eval(args: argparse.Namespace) -> int:
-    from actors import launch
-    from renio_pipeline.evaluate import Evaluation, evaluate
-    from renio_pipeline.prompts import held_out_prompts
-
-    config = load(args.config, args.overrides)
-    # Nothing is trained, so nothing is sent, not even an adapter, and nobody shares the generators' GPUs.
-    config = config.model_copy(update={"sync": Sync(), "placement": "separate"})
-    if not config.evaluate.problems:
-        raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
-    prepared = launch.prepare_locally(config)
-    with launch.cluster(args.address):
-        prepared = launch.check(config, prepared, pools=("generator",))
-        prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
-        temperature = config.evaluate.temperature
-
-        async def go() -> Evaluation:
-            async with launch.generators(config, prepared) as generators:
-                return await evaluate(generators, prompts, prepared.task, prepared.tokenizer, temperature)
-
-        result = asyncio.run(go())
-    print(f"{config.student}: accuracy {result}, sampled at temperature {temperature:g}; {result.response_tokens:.1f} tokens")
-    return 0
-
-
-def _make_demo_models(args: argparse.Namespace) -> int:
-    from renio_pipeline.demo_models import make_demo_models
-
-    make_demo_models(args.out, seed=args.seed)
-    return 0

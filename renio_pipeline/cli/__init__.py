@@ -1,0 +1,56 @@
+"""The ``renio`` command. Exit codes: 0 done, 1 the run failed, 2 the input cannot give a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from renio_pipeline.cli import control, evaluate, models, run
+from renio_pipeline.config import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    args = _parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        return _failed(_first(group))
+    except Exception as error:
+        return _failed(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    notes = [*getattr(error, "__notes__", ())]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+        notes += getattr(error, "__notes__", ())
+    error.__notes__ = notes
+    return error
+
+
+def _failed(error: BaseException) -> int:
+    if isinstance(error, ConfigError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if os.environ.get("RENIO_TRACEBACK"):
+        raise error
+    cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
+    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    print(f"error: {where}{type(cause).__name__}: {cause}\n(RENIO_TRACEBACK=1 shows where)", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="renio", description="On-policy distillation with ReNIO sample weights.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (run, evaluate, models, control):
+        command.register(commands)
+    return parser
