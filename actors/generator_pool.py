@@ -85,7 +85,8 @@ class GeneratorPool(Pool):
         stream = worker.actor.generate.options(num_returns="streaming").remote([self._request(job) for job in jobs])
         while True:
             try:
-                written: Written = await asyncio.wait_for(_next(stream), seconds)
+                async with asyncio.timeout(seconds):  # wait_for swallows a cancellation that comes with the response
+                    written = await _next(stream)
             except StopAsyncIteration:
                 assert not owed, f"generator {worker.name} said nothing of samples {list(owed)}"
                 return
