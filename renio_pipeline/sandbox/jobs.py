@@ -1,0 +1,141 @@
+"""What init does for the box's owner: fork a child for a program, bound it, gather what it writes, end all that it started."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from renio_pipeline.sandbox import kernel, programs
+
+_PIECE = 1 << 16
+_ABOVE = 16  # file descriptors
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
+    """Do one job after another until the owner hangs up. A job's reply: ``output``, ``status`` (0: ended well), ``over``."""
+    sys.path[:] = [*(p for p in sys.path if p.startswith(sys.base_prefix)), *settings["packages"]]
+    kinds: dict[str, Callable[[dict[str, Any], int], None]] = {
+        "script": programs.script, "functions": programs.functions, "tests": programs.tests,
+    }  # fmt: skip
+    channel.sendall(b'{"ready": true}\n')
+    for number, line in enumerate(channel.makefile("rb")):
+        job = json.loads(line)
+        folder = f"{settings['folder']}/{number}"
+        os.mkdir(folder, 0o700)
+        stdin, (out, into) = _file(settings["folder"], job.get("stdin", "")), os.pipe()
+        child = os.fork()
+        if child == 0:
+            channel.detach()  # its number is closed with the others
+            _become(kinds[job["kind"]], job, [stdin, into, calls], folder, settings)
+        for fd in (stdin, into, calls):
+            if fd >= 0:
+                os.close(fd)
+        calls = -1  # whoever waits at its other end must see it close when the child ends
+        output, over = _gather(out, child, settings["output"])
+        status = _end(child, settings["strict"])
+        reply = {"output": output.decode(errors="replace"), "status": status, "over": over}
+        channel.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def _file(folder: str, text: str) -> int:
+    """A file that has lost its name, to be read from its start."""
+    name = f"{folder}/stdin"
+    with open(name, "w") as file:
+        file.write(text)
+    fd = os.open(name, os.O_RDONLY)
+    os.unlink(name)
+    return fd
+
+
+def _become(
+    run: Callable[[dict[str, Any], int], None], job: dict[str, Any], fds: list[int], folder: str, settings: dict[str, Any]
+) -> NoReturn:
+    """In the child: give away all that the program has no business with, then be the program."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        kernel.die_with_parent()
+        _arrange(*fds, private=job["kind"] == "tests")
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(_ENVIRONMENT, HOME=folder, TMPDIR=folder)
+        _limit(settings)
+        builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what `site` gives, which was left out
+        run(job, programs.CALLS)
+        status = 0
+    except SystemExit as ending:
+        status = 0 if ending.code in (None, 0) else 1
+    except BaseException:
+        status = 1
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _arrange(stdin: int, into: int, calls: int, *, private: bool) -> None:
+    """File descriptors 0 to 4 and no more. What is gathered is standard output, or with ``private`` a number beside it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    order = [stdin, null if private else into, null, null if calls < 0 else calls, into if private else null]
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE) for fd in order]  # where nothing that is put in place overwrites them
+    for target, fd in enumerate(above):
+        os.dup2(fd, target, inheritable=target < programs.CALLS)
+    os.closerange(len(order), 1 << 20)
+
+
+def _limit(settings: dict[str, Any]) -> None:
+    for name, value in (
+        ("CPU", settings["cpu"]), ("AS", settings["memory"]), ("NPROC", settings["processes"]), ("FSIZE", settings["files"]),
+        ("NOFILE", settings["open_files"]), ("CORE", 0), ("MEMLOCK", 0), ("MSGQUEUE", 0),
+    ):  # fmt: skip
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+
+def _gather(fd: int, child: int, most: int) -> tuple[bytes, bool]:
+    """What was written until the child ended, and whether it was more than ``most`` bytes."""
+    pieces, size, ended = [], 0, os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    while size <= most:
+        ready = [number for number, _ in poll.poll()]
+        if fd in ready:
+            piece = os.read(fd, _PIECE)
+            if piece:
+                pieces.append(piece)
+                size += len(piece)
+                continue
+            poll.unregister(fd)
+        if ended in ready:
+            break
+    os.close(ended)
+    os.close(fd)
+    return b"".join(pieces)[:most], size > most
+
+
+def _end(child: int, strict: bool) -> int:
+    """Kill what is left, reap it, and return the child's exit status."""
+    if strict:
+        assert os.getpid() == 1, "only the first process of a namespace may kill all that it sees"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+    status = -1
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, code = os.waitpid(-1, 0)
+            status = os.waitstatus_to_exitcode(code) if pid == child else status
+    return status

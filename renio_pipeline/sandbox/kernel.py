@@ -1,0 +1,116 @@
+"""The kernel's calls that Python 3.11 has no function for, by the C library. Linux alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable
+
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+NOSUID, NODEV, BIND, RECURSIVE, PRIVATE = 2, 4, 4096, 16384, 1 << 18
+_DETACH = 2
+_PDEATHSIG, _DUMPABLE, _SECCOMP, _CHILD_SUBREAPER, _NO_NEW_PRIVS = 1, 4, 22, 36, 38
+_MOUNT_SETATTR = 442  # the same number on every architecture, as all new calls are
+_EPERM, _ENOSYS = 1, 38
+
+# What a program has no need of and could get around a limit with: namespaces of its own (where it may mount), memory that
+# belongs to no process, the memory of others, and the parts of the kernel with the longest list of holes.
+_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_REFUSED = {  # name: its number on each of them
+    "ptrace": (101, 117), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "unshare": (272, 97),
+    "setns": (308, 268), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "shmget": (29, 194),
+    "msgget": (68, 186), "io_uring_setup": (425, 425), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
+}  # fmt: skip
+_CLONE = (56, 220)
+_CLONE3 = 435
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *args: object) -> None:
+    """Raises OSError, with the call's name."""
+    if getattr(_libc, name)(*args) == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    _call("unshare", flags)
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    _call("mount", source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), options.encode())
+
+
+def bind(source: str, target: str) -> None:
+    mount(source, target, None, BIND | RECURSIVE)
+
+
+def read_only(path: str) -> None:
+    """The mount at ``path`` and all below it: nothing is written, no set-user-id, no devices. Linux 5.12."""
+    attributes = ctypes.create_string_buffer(struct.pack("QQQQ", 1 | NOSUID | NODEV, 0, 0, 0), 32)
+    _call("syscall", _MOUNT_SETATTR, -100, path.encode(), 0x8000, attributes, ctypes.c_size_t(32))
+
+
+def make_root(path: str) -> None:
+    """``path``, a mount, becomes the root; what was the root is out of reach."""
+    os.chdir(path)
+    _call("pivot_root", b".", b".")
+    _call("umount2", b".", _DETACH)
+    os.chdir("/")
+
+
+def die_with_parent() -> None:
+    """SIGKILL as soon as the thread that started this process ends. Lost by a change of user."""
+    _call("prctl", _PDEATHSIG, 9, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Processes below this one whose parent ends become its children, and so stay in sight."""
+    _call("prctl", _CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def be_untraceable() -> None:
+    """Not even processes of the same user may look into this one, nor into what it forks."""
+    _call("prctl", _DUMPABLE, 0, 0, 0, 0)
+
+
+def no_new_privileges() -> None:
+    """No capability is left, and no program that is started can win one."""
+    _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0), 8)
+    _call("capset", header, ctypes.create_string_buffer(24))
+
+
+def refuse_calls() -> None:
+    """Install the seccomp filter. Raises OSError on an architecture without a list."""
+    machine = os.uname().machine
+    if machine not in _MACHINES:
+        raise OSError(_ENOSYS, f"no list of system calls for {machine}; known: {', '.join(_MACHINES)}")
+    column = list(_MACHINES).index(machine)
+    refused = [numbers[column] for numbers in _REFUSED.values()]
+    program = b"".join(_filter(_MACHINES[machine], _CLONE[column], refused))
+    code = ctypes.create_string_buffer(program, len(program))
+    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)), 16)
+    _call("prctl", _SECCOMP, 2, filter_, 0, 0)
+
+
+def _filter(architecture: int, clone: int, refused: Iterable[int]) -> Iterable[bytes]:
+    """Classic BPF over ``struct seccomp_data``: the call's number at 0, the architecture at 4, the first argument at 16."""
+    load, equal, at_least, any_bit, ends = 0x20, 0x15, 0x35, 0x45, 0x06
+    kill, allow, error = 0x80000000, 0x7FFF0000, 0x00050000
+
+    def op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("HBBI", code, if_true, if_false, value)
+
+    yield from (op(load, 4), op(equal, architecture, 1), op(ends, kill), op(load, 0))
+    yield from (op(at_least, 0x40000000, 0, 1), op(ends, error | _EPERM))  # the same calls under other numbers
+    yield from (op(equal, _CLONE3, 0, 1), op(ends, error | _ENOSYS))  # the C library then takes clone
+    for number in refused:
+        yield from (op(equal, number, 0, 1), op(ends, error | _EPERM))
+    spaces = NEWUSER | NEWNS | NEWPID | NEWNET
+    yield from (op(equal, clone, 0, 3), op(load, 16), op(any_bit, spaces, 0, 1), op(ends, error | _EPERM))
+    yield op(ends, allow)
