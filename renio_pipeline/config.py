@@ -51,7 +51,8 @@ class RunConfig(Section):
     filter_batch: Literal["refill", "shrink"] = Field("refill", description="draw until batch_size are kept, or train on fewer")
     unfinished: bool = Field(False, description="filter incorrect takes responses without a final answer too")
     student: str = Field(description="a model folder, a hub name, or embedded:student")
-    task: str = "arithmetic"
+    task: str = Field("arithmetic", description="one of the tasks' registry, or a file of yours: path.py:Class")
+    task_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the task's constructor")
     data: schema.Data = schema.Data()
     sampling: schema.Sampling = schema.Sampling()
     method: schema.Method = schema.Opd()

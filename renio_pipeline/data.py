@@ -1,82 +1,167 @@
-"""Rows from a file: JSON lines, checked line by line."""
+"""Rows from files and the hub, read when they are asked for: what a run holds in memory does not grow with its data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import re
+from abc import abstractmethod
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.schema import FieldName
+from renio_pipeline.records import Layout, Scan
+from renio_pipeline.schema import FieldName, Source
 from renio_pipeline.types import Row
 
-TRAINING: tuple[FieldName, ...] = ("answer", "solution")
+TRAINING: tuple[FieldName, ...] = ("answer", "solution", "tests")
+HELD_OUT: tuple[FieldName, ...] = ("answer", "tests")
+
+_HUB = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
+_FILES = (".jsonl", ".json", ".parquet")
 
 
-def read_rows(
-    path: str, fields: Mapping[FieldName, str], *, key: str = "data.path", optional: Sequence[FieldName] = TRAINING
-) -> list[Row]:
-    """Read ``path``: a JSON object a line, with ``problem`` and optionally ``id`` and what ``optional`` names.
+class Rows(Sequence[Row]):
+    """A source's rows, by index."""
+
+    notes: tuple[str, ...] = ()  # what the user should know of them
+
+    @abstractmethod
+    def row(self, index: int) -> Row:
+        """Raises ConfigError if the source was changed since it was checked."""
+
+    @abstractmethod
+    def where(self, row: Row) -> str:
+        """Where a row stands: ``x.jsonl, line 3``."""
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        places = range(len(self))[index]
+        return self.row(places) if isinstance(places, int) else [self.row(i) for i in places]
+
+
+class Chosen(Rows):
+    """Some of the rows, in their order."""
+
+    def __init__(self, rows: Rows, indices: np.ndarray) -> None:
+        self._rows, self._indices = rows, indices  # [N] int64
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def row(self, index: int) -> Row:
+        return self._rows.row(int(self._indices[index]))
+
+    def where(self, row: Row) -> str:
+        return self._rows.where(row)
+
+
+class Made(Rows):
+    """Rows that a task made by itself."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> Row:
+        return self._rows[index]
+
+    def where(self, row: Row) -> str:
+        return f"row {row.id!r}"
+
+
+class Read(Rows):
+    """Rows of a layout."""
+
+    layout: Layout
+
+    def where(self, row: Row) -> str:
+        return f"{self.layout.path}, {self.layout.unit} {row.line}"
+
+
+class JsonLines(Read):
+    """One JSON object a line. Only where each line lies is kept: 24 bytes a row."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._places = array("q")  # of each row: its line's number, offset and length
+        scan, offset = Scan(layout), 0
+        try:
+            self._file = Path(layout.path).open("rb")  # noqa: SIM115 - rows are read from it for as long as it lives
+            for number, line in enumerate(self._file, 1):
+                if line.strip():
+                    self._places.extend((number, offset, len(line)))
+                    scan.add(self._record(line, number), number)
+                offset += len(line)
+        except OSError as error:
+            raise ConfigError(f"{layout.key}: {layout.path} cannot be read: {error}") from None
+        self.notes = scan.finish(self)
+
+    def __len__(self) -> int:
+        return len(self._places) // 3
+
+    def row(self, index: int) -> Row:
+        number, offset, length = self._places[3 * index : 3 * index + 3]
+        line = os.pread(self._file.fileno(), length, offset)  # not seek and read: safe where threads share the file
+        return self.layout.row(self._record(line, number), number)
+
+    def _record(self, line: bytes, number: int) -> Any:
+        where = self.layout.where(number)
+        try:
+            return json.loads(line.decode())
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+        except (ValueError, RecursionError) as error:  # not UTF-8, a number too long, brackets too deep
+            raise ConfigError(f"{where}: cannot be read: {error}") from None
+
+
+def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[FieldName] = TRAINING) -> Rows:
+    """The rows of ``source.path``, each checked once: a JSON Lines file, a JSON or Parquet file, a folder (of such files, in
+    the hub's layout, or as ``save_to_disk`` writes it), or a data set of the hub.
 
     Args:
-        fields: the file's names for those, where they differ.
-        key: the configuration key of ``path``, for the errors.
+        key: the configuration key of the path, for the errors; those of fields name ``fields`` beside it.
         optional: what to read beside ``id`` and ``problem``.
 
     Raises:
-        ConfigError: the file is missing, unreadable or empty, or a line is bad (with its number).
+        ConfigError: the source is missing, unreadable or empty, or a row is bad (with its line, or its number from 1).
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # not splitlines: JSON text may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise ConfigError(f"{key}: {path} {reason}") from None
-    rows = {number: _row(line, number, path, fields, key, optional) for number, line in enumerate(lines, 1) if line.strip()}
-    if not rows:
-        raise ConfigError(f"{key}: {path} is empty; expected one JSON object a line, with {fields.get('problem', 'problem')!r}")
-    for field, name in fields.items():
-        if field in ("id", "problem", *optional) and all(_value(line, name) is None for line in lines if line.strip()):
-            raise ConfigError(f"data.fields.{field}: no line of {path} has a field {name!r}")
-    seen: dict[str, int] = {}
-    for number, row in rows.items():
-        if row.id in seen:
-            raise ConfigError(f"{key}: {path}: lines {seen[row.id]} and {number} have the same id {row.id!r}")
-        seen[row.id] = number
-    return list(rows.values())
+    path = source.path
+    if path is None:
+        raise ConfigError(f"{key}: required")
+    place = Path(path)
+    if not place.exists() and not _is_hub_name(path):
+        raise ConfigError(f"{key}: {path} does not exist")
+    if place.is_file():
+        _refuse_parts(source, key)
+        if place.suffix != ".parquet" and not (place.suffix == ".json" and _is_array(place)):
+            return JsonLines(Layout.of(source, key=key, optional=optional, unit="line"))
+    from renio_pipeline.arrow import ArrowRows, open_table
+
+    return ArrowRows(open_table(source, key), Layout.of(source, key=key, optional=optional, unit="row"))
 
 
-def _value(line: str, name: str) -> object:
-    return json.loads(line).get(name)
+def _is_hub_name(path: str) -> bool:
+    return _HUB.fullmatch(path) is not None and not path.endswith(_FILES) and not path.startswith(".")
 
 
-def _row(line: str, number: int, path: str, fields: Mapping[FieldName, str], key: str, optional: Sequence[FieldName]) -> Row:
-    where = f"{key}: {path}, line {number}"
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
-        raise ConfigError(f"{where}: cannot be read: {error}") from None
-    if not isinstance(record, dict):
-        raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
-    name = fields.get("problem", "problem")
-    problem = record.get(name)
-    if not isinstance(problem, str) or not problem.strip():
-        has = ", ".join(map(repr, record)) or "nothing"
-        raise ConfigError(
-            f"{where}: field {name!r} must be text that is not empty; the line has {has} (data.fields maps names)"
-        )
-    found: dict[str, str | None] = {}
-    for field in optional:
-        value = record.get(fields.get(field, field))
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
-            raise ConfigError(
-                f"{where}: field {fields.get(field, field)!r} must be text or a number, got {type(value).__name__}"
-            )
-        found[field] = None if value is None else str(value)
-    row_id = record.get(fields.get("id", "id"))
-    row = Row(id=str(number if row_id is None else row_id), problem=problem, line=number, **found)
-    for field in ("id", "problem", *optional):
-        if any("\ud800" <= c <= "\udfff" for c in getattr(row, field) or ""):
-            raise ConfigError(f"{where}: field {fields.get(field, field)!r} holds half a surrogate pair, which is no text")
-    return row
+def _is_array(file: Path) -> bool:
+    """A ``.json`` file may be one array of rows, or JSON Lines by another name."""
+    with file.open("rb") as opened:
+        return opened.read(4096).lstrip().startswith(b"[")
+
+
+def _refuse_parts(source: Source, key: str) -> None:
+    section = key.rpartition(".")[0]
+    for name, given, default in (("subset", source.subset, None), ("split", source.split, "train")):
+        if given != default:
+            raise ConfigError(f"{section}.{name}: {source.path} is one file, and has no {name}s; leave {section}.{name} out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.data import TRAINING, read_rows
-from renio_pipeline.prompts import Encoder, check_lengths
+from renio_pipeline.lengths import Bounds, check_end_token, fitting
+from renio_pipeline.problems import Problems, problems_of
+from renio_pipeline.prompts import Encoded, Encoder
 from renio_pipeline.schema import Opsd
-from renio_pipeline.tasks import Split, Task, make_task
+from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
 Inspect = Callable[[str, str], models.ModelInfo]
@@ -23,19 +24,20 @@ Inspect = Callable[[str, str], models.ModelInfo]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A checked run: its data, encoded, and the sizes that the engines are built with."""
+    """A checked run: its data, read and encoded when it is drawn, and the sizes that the engines are built with."""
 
     task: Task
     tokenizer: Any
-    rows: list[Row]
-    prompt_ids: list[np.ndarray]
-    teacher_ids: list[np.ndarray]  # of each row, the teacher's own prompt
+    rows: Sequence[Row]
+    prompt_ids: Sequence[np.ndarray]
+    teacher_ids: Sequence[np.ndarray]  # of each row, the teacher's own prompt
     held_out: list[Row]
     held_out_ids: list[np.ndarray]
     vocab_size: int  # V: the smaller of the two models' output rows
     context: int  # tokens of the longest prompt, a whole response, and the one token that scoring adds
     payload_token_bytes: dict[str, int]  # of a response token, by teacher
     payload_bytes: int  # the most that a step can take
+    notes: tuple[str, ...] = ()  # what was left out of the data, and why
 
 
 def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
@@ -47,16 +49,8 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     Raises:
         ConfigError: names the key, what was given and what is allowed.
     """
-    task = make_task(config.task)
-    rows = _rows(config, task, "train")
-    _check_filter(config, task, rows)
-    _check_routes(config, rows)
-    held_out = _rows(config, task, "held_out")[: config.evaluate.problems] if config.evaluate.problems else []
-    if held_out and all(task.verify(row, "") is None for row in held_out):
-        raise ConfigError(
-            f"data.held_out_path: no row of {config.data.held_out_path} has an answer that task {task.name} can verify; "
-            "give them answers, or set evaluate.problems=0"
-        )
+    task = make_task(config.task, config.task_options)
+    training, held_out = problems_of(config, task)
     student = inspect(config.student, "student")
     if config.trainer.lora is not None:
         models.check_lora_targets(config.student, config.trainer.lora.targets)
@@ -69,46 +63,46 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     tokenizer = AutoTokenizer.from_pretrained(models.resolve(config.student))
     if tokenizer.chat_template is None:
         raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
-    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
-    thinking = False if isinstance(config.method, Opsd) else None
-    prompt_ids, held_out_ids = encoder.encode(rows, thinking=thinking), encoder.encode(held_out, thinking=thinking)
-    _check_solutions(config, rows)
-    teacher_ids = prompt_ids
-    if config.privileged:
-        teacher_ids = encoder.encode(rows, privileged=True, thinking=True if isinstance(config.method, Opsd) else None)
-    asked = [*prompt_ids, *held_out_ids, *teacher_ids]
-    _check_vocabulary(asked, [*rows, *held_out, *rows], tokenizer, vocab_size)
+    check_end_token(tokenizer, vocab_size)
     limit = min(student, *teachers.values(), key=lambda m: m.context)
-    longest = check_lengths(asked, [*rows, *held_out, *rows], limit.context, config.max_response_tokens, limit.name)
+    bounds = Bounds(
+        context=limit.context, model=limit.name, max_response_tokens=config.max_response_tokens,
+        max_prompt_tokens=config.data.max_prompt_tokens, vocab_size=vocab_size,
+    )  # fmt: skip
+    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
+    data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
     _check_payload(config, payload_bytes)
     return Prepared(
-        task=task, tokenizer=tokenizer, rows=rows, prompt_ids=prompt_ids, teacher_ids=teacher_ids, held_out=held_out,
-        held_out_ids=held_out_ids, vocab_size=vocab_size, context=longest + config.max_response_tokens + 1,
-        payload_token_bytes=token_bytes, payload_bytes=payload_bytes,
+        task=task, tokenizer=tokenizer, vocab_size=vocab_size, payload_token_bytes=token_bytes,
+        payload_bytes=payload_bytes, **data,
     )  # fmt: skip
 
 
-def _check_filter(config: RunConfig, task: Task, rows: list[Row]) -> None:
-    """Raises ConfigError for a row that a filter by verdict can never judge."""
-    unknown = next((row for row in rows if task.verify(row, "") is None), None) if config.filter != "all" else None
-    if unknown is not None:
-        raise ConfigError(
-            f"filter: {config.filter} needs verdicts, and {_where(config, unknown)} has no answer that task {task.name} can "
-            "verify (data.fields.answer names it); give every row its answer, or set filter=all"
-        )
+def _encoded(
+    config: RunConfig, encoder: Encoder, training: Problems, held_out: Problems, bounds: Bounds, tokenizer: Any
+) -> dict[str, Any]:
+    """The fields of ``Prepared`` that come of the problems."""
+    own = isinstance(config.method, Opsd)  # the teacher is the student, which thinks only when it teaches
 
+    def asked(problems: Problems) -> Encoded:
+        return Encoded(encoder, problems.rows, thinking=False if own else None)
 
-def _check_routes(config: RunConfig, rows: list[Row]) -> None:
-    """Raises ConfigError for a row that names none of several teachers."""
-    lost = next((row for row in rows if row.teacher not in config.teachers), None) if config.teachers else None
-    if lost is not None:
-        names = "names no teacher" if lost.teacher is None else f"names teacher {lost.teacher!r}"
-        raise ConfigError(
-            f"teachers: {_where(config, lost)} {names}; teachers has {', '.join(config.teachers or ())}, and "
-            f"{config.data.fields.get('teacher', 'teacher')!r} is the row's field (data.fields.teacher names another)"
-        )
+    def taught(problems: Problems) -> Encoded:
+        return Encoded(encoder, problems.rows, privileged=True, thinking=True if own else None)
+
+    ways = [asked, taught] if config.privileged else [asked]
+    train = fitting(training, [way(training) for way in ways], bounds, tokenizer)
+    test = fitting(held_out, [asked(held_out)], bounds, tokenizer)
+    prompt_ids, test_ids = asked(train.problems), asked(test.problems)
+    return {
+        "rows": train.problems.rows, "prompt_ids": prompt_ids,
+        "teacher_ids": taught(train.problems) if config.privileged else prompt_ids,
+        "held_out": list(test.problems.rows), "held_out_ids": [ids for batch in test_ids.batches() for _, ids in batch],
+        "context": max(train.longest, test.longest) + bounds.max_response_tokens + 1,
+        "notes": (*train.problems.notes, *test.problems.notes),
+    }  # fmt: skip
 
 
 def _teacher(config: RunConfig, name: str, student: models.ModelInfo, inspect: Inspect) -> models.ModelInfo:
@@ -119,63 +113,23 @@ def _teacher(config: RunConfig, name: str, student: models.ModelInfo, inspect: I
     return teacher
 
 
-def _where(config: RunConfig, row: Row) -> str:
-    return f"{config.data.path}, line {row.line}" if row.line else f"row {row.id!r}"
-
-
-def _check_solutions(config: RunConfig, rows: list[Row]) -> None:
-    """Raises ConfigError for a row without the solution that its teacher is shown."""
-    without = next((row for row in rows if row.solution is None), None) if config.privileged else None
-    if without is not None:
-        key = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
-        raise ConfigError(
-            f"data.path: {_where(config, without)} has no solution, which {key} shows the teacher "
-            "(data.fields.solution names it)"
-        )
-
-
-def _check_vocabulary(asked: list[np.ndarray], rows: list[Row], tokenizer: Any, vocab_size: int) -> None:
-    """Raises ConfigError for a token that the smallest output head does not have: engines read past its end unnoticed."""
-    for ids, row in zip(asked, rows, strict=True):
-        if len(ids) and ids.max() >= vocab_size:
-            token = tokenizer.convert_ids_to_tokens(int(ids.max()))
-            raise ConfigError(
-                f"student, teacher.model: the prompt of row {row.id!r} has token {token!r}, id {ids.max()}, but the smaller of "
-                f"their output heads has {vocab_size} rows; choose a teacher whose vocabulary holds the student's"
-            )
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id >= vocab_size:
-        raise ConfigError(
-            f"student, teacher.model: the end token, id {tokenizer.eos_token_id}, lies outside of the {vocab_size} rows that "
-            "their output heads share, so that no response would ever end; choose another teacher"
-        )
-
-
-def _rows(config: RunConfig, task: Task, split: Split) -> list[Row]:
-    data = config.data
-    if split == "train":
-        optional = (*TRAINING, "teacher") if config.teachers else TRAINING
-        return read_rows(data.path, data.fields, optional=optional) if data.path else task.rows(split, data.problems)
-    if data.held_out_path:
-        return read_rows(data.held_out_path, data.fields, key="data.held_out_path", optional=("answer",))
-    return task.rows(split, config.evaluate.problems)
-
-
-def check_offline(config: RunConfig) -> list[str]:
-    """Check what this machine can know of a configuration without a network, and return what it could not.
+def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
+    """Check what this machine can know of a configuration without a network; what is left out of its data, and what was not
+    checked.
 
     Raises:
         ConfigError: as ``prepare`` does, of the models and files that are here.
     """
     unseen = not_here(config)
     if not unseen:
-        prepare(config)
-        return ["the cluster"]
-    task = make_task(config.task)
-    if not any(what.startswith("data.path") for what in unseen):
-        rows = _rows(config, task, "train")
-        _check_filter(config, task, rows)
-        _check_routes(config, rows)
-        _check_solutions(config, rows)
+        return prepare(config).notes, ["the cluster"]
+    task = make_task(config.task, config.task_options)
+    notes: tuple[str, ...] = ()
+    absent = {what.partition(":")[0] for what in unseen}
+    if "data.path" not in absent:
+        without = {"evaluate": config.evaluate.model_copy(update={"problems": 0})} if "data.held_out_path" in absent else {}
+        training, held_out = problems_of(config.model_copy(update=without), task)
+        notes = (*training.notes, *held_out.notes)
     if models.is_cached(config.student):
         student = models.inspect(config.student, "student")
         if config.trainer.lora is not None:
@@ -183,7 +137,7 @@ def check_offline(config: RunConfig) -> list[str]:
         for name in config.all_teachers:
             if models.is_cached(config.teacher_model(name)):
                 _teacher(config, name, student, models.inspect)
-    return [*unseen, "prompt lengths, vocabulary and payload, which need all of them", "the cluster"]
+    return notes, [*unseen, "prompt lengths, vocabulary and payload, which need all of them", "the cluster"]
 
 
 def not_here(config: RunConfig) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any, overload
 
 import numpy as np
 
-from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config import RunConfig
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Prompt, Row
 
@@ -40,6 +41,34 @@ class Encoder:
                 texts = [text.replace(token, "") for text in texts]
         encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [np.asarray(ids, np.int32) for ids in encoded]
+
+
+class Encoded(Sequence[np.ndarray]):
+    """The prompt ids of rows, [P] int32 each, made when they are asked for; the latest ones are kept."""
+
+    def __init__(
+        self, encoder: Encoder, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None
+    ) -> None:
+        self.rows = rows
+        self._encode = partial(encoder.encode, privileged=privileged, thinking=thinking)
+        self._one = lru_cache(1024)(lambda index: self._encode([rows[index]])[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        places = range(len(self))[index]
+        return self._one(places) if isinstance(places, int) else [self._one(i) for i in places]
+
+    def batches(self, size: int = 512) -> Iterator[list[tuple[Row, np.ndarray]]]:
+        """All of them in order, encoded together, which is much faster, and not kept."""
+        for start in range(0, len(self), size):
+            rows = [self.rows[i] for i in range(start, min(start + size, len(self)))]
+            yield list(zip(rows, self._encode(rows), strict=True))
 
 
 class Cursor:
@@ -93,18 +122,3 @@ def held_out_prompts(prompt_ids: Sequence[np.ndarray], rows: Sequence[Row]) -> l
         Prompt(sample_id=-1 - i, row=row, student_ids=ids, teacher_ids=ids)
         for i, (row, ids) in enumerate(zip(rows, prompt_ids, strict=True))
     ]
-
-
-def check_lengths(
-    prompt_ids: Sequence[np.ndarray], rows: Sequence[Row], limit: int, max_response_tokens: int, model: str
-) -> int:
-    """The longest prompt. Raises ConfigError if one leaves too little of ``limit``, the model's context, for a response."""
-    longest = max(range(len(rows)), key=lambda i: len(prompt_ids[i]))
-    tokens = len(prompt_ids[longest])
-    if tokens + max_response_tokens + 1 > limit:
-        raise ConfigError(
-            f"max_response_tokens: the prompt of row {rows[longest].id!r} has {tokens} tokens; with max_response_tokens "
-            f"({max_response_tokens}) and one more for scoring it exceeds the context of {model}, {limit}; lower "
-            "max_response_tokens or leave the row out"
-        )
-    return tokens

@@ -17,7 +17,12 @@ from pydantic import (
 
 Dtype = Literal["float32", "bfloat16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-FieldName = Literal["id", "problem", "answer", "solution", "teacher"]
+FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests"]
+Preset = Literal["openthoughts-maths", "openthoughts-code"]
+PRESETS: dict[Preset, dict[FieldName, str]] = {  # the names that the published data sets have for our fields
+    "openthoughts-maths": {"problem": "problem", "solution": "solution", "answer": "Answer"},
+    "openthoughts-code": {"problem": "problem", "solution": "ground_truth_solution", "tests": "test_cases"},
+}
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
 OWNED_ENGINE_KEYS = {
@@ -114,11 +119,28 @@ class Sampling(Section):
     top_k: NonNegativeInt = Field(0, description="0: all tokens")
 
 
-class Data(Section):
-    path: str | None = Field(None, description="JSON lines with the task's fields; null: the task makes its own problems")
-    fields: dict[FieldName, str] = Field(default_factory=dict, description="the file's name for a field, where it differs")
+class Source(Section):
+    """Where rows come from."""
+
+    path: str | None = Field(None, description="JSONL, JSON, Parquet, a folder, or a hub name; null: the task makes its own")
+    subset: str | None = Field(None, description="of a hub name or a folder, its configuration")
+    split: str = Field("train", description="of a hub name or a folder")
+    fields: dict[FieldName, str] = Field(default_factory=dict, description="the source's name for a field, where it differs")
+    preset: Preset | None = Field(None, description="the fields of a published layout; `fields` counts before it")
+
+    @property
+    def names(self) -> dict[FieldName, str]:
+        """The source's name for each field that the preset or the user gives one."""
+        return {**(PRESETS[self.preset] if self.preset else {}), **self.fields}
+
+
+class Data(Source):
     problems: PositiveInt = Field(4096, description="how many training problems a generating task makes")
-    held_out_path: str | None = Field(None, description="problems for evaluation, when `path` is given")
+    held_out_path: str | None = Field(None, description="problems for evaluation, when `path` is given; fields as in `path`")
+    held_out_split: str | None = Field(None, description="of held_out_path; null: as `split`")
+    max_prompt_tokens: PositiveInt | None = Field(
+        None, description="leave out, and count, rows whose prompt is longer; null: a prompt that doesn't fit is an error"
+    )
     student_prompt: Literal["chat", "plain"] = Field("chat", description="plain: the template without special tokens")
 
 
@@ -251,6 +273,10 @@ class Evaluate(Section):
     problems: NonNegativeInt = Field(512, description="held-out problems; 0: no evaluation")
     every: NonNegativeInt = Field(0, description="steps between evaluations; 0: before the first and after the last only")
     temperature: PositiveFloat = Field(1.0, description="sampling temperature of evaluation")
+    top_p: float | None = Field(None, gt=0, le=1, description="of `renio eval`; null: as in sampling")
+    top_k: NonNegativeInt | None = Field(None, description="of `renio eval`; 0: all tokens; null: as in sampling")
+    max_response_tokens: PositiveInt | None = Field(None, description="of `renio eval`; null: as in training")
+    markers: str | None = Field(None, description="a file of reflection markers, one a line; null: the package's own")
 
 
 class Checkpoint(Section):

@@ -46,6 +46,7 @@ class Row:
     answer: str | None = None  # the final answer alone, for the verifier
     solution: str | None = None  # the worked solution
     teacher: str | None = None  # which of several teachers scores its responses
+    tests: str | None = None  # of a program: a Python program of asserts, or JSON of inputs and outputs
     line: int | None = field(default=None, compare=False)  # where it stands in its file
 
 

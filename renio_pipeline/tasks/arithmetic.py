@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.tasks import Split
@@ -36,6 +36,8 @@ class Arithmetic:
     """The task. No running total is negative, so that every number is plain digits."""
 
     name = "arithmetic"
+    slow = False
+    recipe: tuple[str, dict[str, Any]]
 
     def __init__(self, terms: int = 4, seed: int = 0) -> None:
         if terms < 2:
@@ -73,10 +75,21 @@ class Arithmetic:
         """Judge by the final answer alone: one ``#``, a canonical integer right after it, then nothing but white space."""
         if row.answer is None:
             return None
-        final = _FINAL.fullmatch(text)
+        final = self.final_answer(text)
         if final is not None:
-            return "correct" if final[1] == row.answer else "incorrect"
+            return "correct" if final == row.answer else "incorrect"
         return "incorrect" if _CLAIM.search(text) else "unfinished"
+
+    def final_answer(self, text: str) -> str | None:
+        """The number after the one ``#``, None where there is none or more than that."""
+        final = _FINAL.fullmatch(text)
+        return None if final is None else final[1]
+
+    def fault(self, row: Row) -> str | None:
+        """An answer that is no plain integer can never be given."""
+        if row.answer is None or re.fullmatch("0|-?[1-9][0-9]*", row.answer):
+            return None
+        return f"answer {row.answer!r} is not an integer in plain digits"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from renio_pipeline.config import ConfigError
-from renio_pipeline.types import Row, Verdict
+from typing import Any
 
-TRANSITION = "Now that you have understood the reference solution, solve the problem yourself, step by step."
+from renio_pipeline.config import ConfigError
+from renio_pipeline.tasks import Split, shown_solution
+from renio_pipeline.types import Row, Verdict
 
 
 class Plain:
     """The problem is the user's message. A response is correct if its last line is the row's answer."""
 
     name = "plain"
+    slow = False
+    recipe: tuple[str, dict[str, Any]]
 
-    def rows(self, split: str, count: int) -> list[Row]:
+    def rows(self, split: Split, count: int) -> list[Row]:
         key = "data.path" if split == "train" else "data.held_out_path (or evaluate.problems=0)"
-        raise ConfigError(f"task plain makes no problems of its own: set {key}")
+        raise ConfigError(f"task {self.name} makes no problems of its own: set {key}")
 
     def messages(self, row: Row) -> list[dict[str, str]]:
         return [{"role": "user", "content": row.problem}]
 
     def privileged_messages(self, row: Row) -> list[dict[str, str]]:
-        content = f"{row.problem}\n\nA reference solution:\n{row.solution}\n\n{TRANSITION}"
-        return [{"role": "user", "content": content}]
+        return shown_solution(self.messages(row), row)
 
     def verify(self, row: Row, text: str) -> Verdict | None:
         if row.answer is None:
             return None
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if not lines:
+        last = self.final_answer(text)
+        if last is None:
             return "unfinished"
-        return "correct" if lines[-1] == row.answer.strip() else "incorrect"
+        return "correct" if last == row.answer.strip() else "incorrect"
+
+    def final_answer(self, text: str) -> str | None:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else None
+
+    def fault(self, row: Row) -> str | None:
+        return None

@@ -154,3 +154,16 @@ def test_the_shares_of_flaws_are_those_asked_for() -> None:
     assert flaws.count("early") / len(flaws) == pytest.approx(0.3, abs=0.03)
     assert flaws.count("slip") / len(flaws) == pytest.approx(0.2, abs=0.03)
     assert all((TASK.verify(row, noisy.text) == "correct") == (noisy.flaw == "none") for row, noisy in drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [("1+1=2;#2", "2"), ("#-7 \n", "-7"), ("1+1=2", None), ("#1;#2", None), ("#02", None)]
+)
+def test_the_final_answer_is_the_number_after_the_one_mark(text: str, answer: str | None) -> None:
+    assert TASK.final_answer(text) == answer
+
+
+def test_a_gold_answer_that_nobody_could_give_is_a_fault() -> None:
+    assert TASK.fault(Row(id="1", problem="1+1", answer="2.0")) == "answer '2.0' is not an integer in plain digits"
+    assert TASK.fault(Row(id="1", problem="1+1")) is None
+    assert not any(TASK.fault(row) for row in TASK.rows("train", 50))

@@ -157,7 +157,7 @@ def test_a_prepared_run_has_every_prompt_and_the_context_to_serve_the_longest() 
     prepared = prepare(small())
     assert (len(prepared.rows), len(prepared.held_out)) == (16, 4)
     assert [len(prepared.prompt_ids), len(prepared.held_out_ids)] == [16, 4]
-    longest = max(len(row.problem) for row in prepared.rows + prepared.held_out)
+    longest = max(len(row.problem) for row in [*prepared.rows, *prepared.held_out])
     assert prepared.context == longest + len(":") + 48 + 1
 
 
@@ -225,7 +225,7 @@ def test_a_task_without_problems_of_its_own_asks_for_a_file(tmp_path: Path) -> N
 
 
 def test_an_unknown_task_is_told_the_known_ones() -> None:
-    assert refusal(task="chess") == "task: 'chess' is not known; allowed: arithmetic, plain"
+    assert refusal(task="chess") == "task: 'chess' is not known; allowed: arithmetic, plain, maths, code, reasoning-gym, or a file of yours, path.py:Class"
 
 
 def test_the_directory_of_another_run_is_refused_by_the_key_that_named_it(

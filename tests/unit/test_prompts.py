@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from renio_pipeline.config import ConfigError
-from renio_pipeline.prompts import Cursor, Encoder, check_lengths, held_out_prompts
+from renio_pipeline.prompts import Cursor, Encoder, held_out_prompts
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Prompt, Row
 from tests.unit.conftest import DEMO, make_config
@@ -132,10 +131,3 @@ def test_rows_are_encoded_each_by_itself_without_padding(tokenizer: Any) -> None
     assert together == [encoder.encode([row])[0].tolist() for row in rows]
     assert len(together[1]) == len(together[0]) + 299
     assert encoder.encode([]) == []
-
-
-def test_the_longest_prompt_is_found_and_one_token_is_left_for_scoring() -> None:
-    ids = [np.zeros(n, np.int32) for n in (3, 9, 5)]
-    assert check_lengths(ids, rows_of(3), limit=20, max_response_tokens=10, model="m") == 9
-    with pytest.raises(ConfigError, match=r"row 'row-1' has 9 tokens.*context of m, 19"):
-        check_lengths(ids, rows_of(3), limit=19, max_response_tokens=10, model="m")

@@ -1,0 +1,89 @@
+"""What the ``datasets`` library reads: Parquet, JSON, folders and the hub, as memory-mapped Arrow tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.data import Read
+from renio_pipeline.records import Layout, Scan
+from renio_pipeline.schema import Source
+from renio_pipeline.types import Row
+
+_BATCH = 1000
+
+
+class ArrowRows(Read):
+    """The rows of a table. Of its columns only those that a row has are ever read."""
+
+    def __init__(self, table: Any, layout: Layout) -> None:
+        """``table``: a ``datasets.Dataset``."""
+        self.layout = layout
+        if table.num_rows and layout.name("problem") not in table.column_names:
+            maps = layout.key_of("problem").rpartition(".")[0]
+            raise ConfigError(
+                f"{layout.where(1)}: no field {layout.name('problem')!r}; there are "
+                f"{', '.join(map(repr, table.column_names))} ({maps} maps names)"
+            )
+        self._table = table.select_columns(
+            [n for n in dict.fromkeys(map(layout.name, layout.fields)) if n in table.column_names]
+        )
+        scan, number = Scan(layout), 0
+        for batch in self._table.iter(_BATCH):
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                scan.add(dict(zip(batch, values, strict=True)), number)
+        self.notes = scan.finish(self)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def row(self, index: int) -> Row:
+        return self.layout.row(self._table[index], index + 1)
+
+
+def open_table(source: Source, key: str) -> Any:
+    """The ``datasets.Dataset`` of a file, folder or hub name.
+
+    Raises:
+        ConfigError: it cannot be read or reached, or has no such subset or split.
+    """
+    import datasets
+
+    path = str(source.path)
+    place = Path(path)
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        if place.is_file():
+            kind = "parquet" if place.suffix == ".parquet" else "json"
+            return datasets.load_dataset(kind, data_files=path, split="train")
+        if place.is_dir() and ((place / "state.json").is_file() or (place / "dataset_dict.json").is_file()):
+            return _saved(datasets.load_from_disk(path), source, key)
+        return datasets.load_dataset(path, source.subset, split=source.split)
+    except ConfigError:
+        raise
+    except ConnectionError as error:
+        raise ConfigError(
+            f"{key}: {path} is no file or folder here, and the hub could not be asked for it ({error}); give the path of a "
+            "copy, or a network"
+        ) from error
+    except Exception as error:  # of many kinds: builders, Arrow, the hub's client
+        raise ConfigError(f"{key}: {path} cannot be read: {type(error).__name__}: {error}") from error
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
+
+
+def _saved(found: Any, source: Source, key: str) -> Any:
+    section = key.rpartition(".")[0]
+    if source.subset is not None:
+        raise ConfigError(f"{section}.subset: {source.path} was saved by save_to_disk, and has none; leave it out")
+    if not isinstance(found, dict):
+        if source.split != "train":
+            raise ConfigError(f"{section}.split: {source.path} has no splits; leave it out")
+        return found
+    if source.split not in found:
+        raise ConfigError(f"{section}.split: {source.path} has no split {source.split!r}; it has {', '.join(found)}")
+    return found[source.split]

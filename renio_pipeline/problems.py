@@ -1,0 +1,131 @@
+"""The problems of a run: read, checked against its configuration, and what is left out of them said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.data import HELD_OUT, TRAINING, Chosen, Made, Rows, load_rows
+from renio_pipeline.gold import faults
+from renio_pipeline.schema import Opsd
+from renio_pipeline.tasks import Task
+from renio_pipeline.types import Row
+
+SHOWN = 3  # of the rows that are left out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problems:
+    """Rows that can be used, and what to tell the user of the others."""
+
+    rows: Rows
+    notes: tuple[str, ...] = ()
+
+
+def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
+    """The problems to train on, and the first ``evaluate.problems`` of those held out. Training problems that are held out
+    too stay, and are counted.
+
+    Raises:
+        ConfigError: they cannot be read, none can be graded, or one lacks what the configuration needs of it.
+    """
+    data = config.data
+    if data.path is None:
+        training = Problems(rows=Made(task.rows("train", data.problems)))
+    else:
+        optional = (*TRAINING, "teacher") if config.teachers else TRAINING
+        training = _usable(task, load_rows(data, optional=optional), "data.path")
+    if not training.rows:
+        raise ConfigError(f"task: {config.task} made no problems to train on")
+    task.verify(training.rows[0], "")  # so that a task of the user's that raises does it now, and not hours later
+    for row in training.rows:
+        _check(config, task, training.rows, row)
+    held_out = _held_out(config, task)
+    asked, count = {_print(row) for row in held_out.rows}, 0
+    shared: list[Row] = []
+    for row in training.rows if asked else ():
+        if _print(row) in asked:
+            count += 1
+            shared = [*shared, row][:SHOWN]
+    if not count:
+        return training, held_out
+    warning = (
+        f"warning: {count} of {len(training.rows)} training problems are held out too, so that the held-out accuracy says "
+        f"less; first: {'; '.join(training.rows.where(row) for row in shared)}"
+    )
+    return Problems(rows=training.rows, notes=(*training.notes, warning)), held_out
+
+
+def _held_out(config: RunConfig, task: Task) -> Problems:
+    wanted, data = config.evaluate.problems, config.data
+    if not wanted:
+        return Problems(rows=Made([]))
+    if data.held_out_path:
+        changed = {"path": data.held_out_path, "split": data.held_out_split or data.split}
+        found = load_rows(data.model_copy(update=changed), key="data.held_out_path", optional=HELD_OUT)
+        problems = _usable(task, found, "data.held_out_path", wanted)
+    else:
+        problems = Problems(rows=Made(task.rows("held_out", wanted)[:wanted]))
+    if all(task.verify(row, "") is None for row in problems.rows):
+        raise ConfigError(
+            f"data.held_out_path: no row of {data.held_out_path} has an answer that task {task.name} can verify; "
+            "give them answers, or set evaluate.problems=0"
+        )
+    return problems
+
+
+def left_out(count: int, total: int, why: str, examples: Sequence[str]) -> str:
+    """The line that says so."""
+    return f"{count} of {total} problems left out: {why}; first: {'; '.join(examples)}"
+
+
+def _usable(task: Task, rows: Rows, key: str, wanted: int | None = None) -> Problems:
+    """Those without a fault, at most ``wanted``. Raises ConfigError if there are none."""
+    kept: list[int] = []
+    found: list[str] = []
+    count = 0
+    for index, fault in enumerate(faults(task, rows)):
+        if fault is None:
+            kept.append(index)
+        else:
+            count += 1
+            found = [*found, f"{rows.where(rows[index])}: {fault}"][:SHOWN]
+        if len(kept) == wanted:
+            break
+    if not kept:
+        raise ConfigError(
+            f"{key}: none of the {len(rows)} problems can be graded by task {task.name} (data.fields.answer names another "
+            f"field); first: {'; '.join(found)}"
+        )
+    if len(kept) == len(rows):
+        return Problems(rows=rows, notes=rows.notes)
+    note = (left_out(count, len(kept) + count, f"their answers cannot be used ({key})", found),) if count else ()
+    return Problems(rows=Chosen(rows, np.asarray(kept, np.int64)), notes=(*rows.notes, *note))
+
+
+def _print(row: Row) -> bytes:
+    """Of a problem's text, white space and case aside."""
+    return hashlib.blake2b(" ".join(row.problem.split()).casefold().encode(), digest_size=16).digest()
+
+
+def _check(config: RunConfig, task: Task, rows: Rows, row: Row) -> None:
+    """Raises ConfigError for a row that cannot be judged, routed, or shown to its teacher as the configuration says."""
+    where = rows.where(row)
+    if config.filter != "all" and task.verify(row, "") is None:
+        raise ConfigError(
+            f"filter: {config.filter} needs verdicts, and {where} has no answer that task {task.name} can "
+            "verify (data.fields.answer names it); give every row its answer, or set filter=all"
+        )
+    if config.teachers and row.teacher not in config.teachers:
+        names = "names no teacher" if row.teacher is None else f"names teacher {row.teacher!r}"
+        raise ConfigError(
+            f"teachers: {where} {names}; teachers has {', '.join(config.teachers)}, and "
+            f"{config.data.names.get('teacher', 'teacher')!r} is the row's field (data.fields.teacher names another)"
+        )
+    if config.privileged and row.solution is None:
+        key = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
+        raise ConfigError(f"data.path: {where} has no solution, which {key} shows the teacher (data.fields.solution names it)")

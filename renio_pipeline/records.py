@@ -1,0 +1,134 @@
+"""From a record of a file to a Row: which field is which, and what to say of one that is not as it should be."""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.schema import FieldName, Preset, Source
+from renio_pipeline.types import Row
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a source's records become rows."""
+
+    path: str
+    key: str  # of the path, in the configuration: ``data.path``
+    names: Mapping[FieldName, str]  # the source's, where they differ
+    preset: Preset | None
+    optional: tuple[FieldName, ...]  # what is read beside id and problem
+    unit: Literal["line", "row"]  # how a record is counted, from 1
+
+    @classmethod
+    def of(cls, source: Source, *, key: str, optional: Sequence[FieldName], unit: Literal["line", "row"]) -> Layout:
+        assert source.path is not None, "a source without a path has no layout"
+        return cls(
+            path=source.path, key=key, names=source.names, preset=source.preset, optional=tuple(optional), unit=unit
+        )  # fmt: skip
+
+    def name(self, field: FieldName) -> str:
+        return self.names.get(field, field)
+
+    @property
+    def fields(self) -> tuple[FieldName, ...]:
+        return ("id", "problem", *self.optional)
+
+    def where(self, number: int) -> str:
+        """``data.path: x.jsonl, line 3``."""
+        return f"{self.key}: {self.path}, {self.unit} {number}"
+
+    def key_of(self, field: FieldName) -> str:
+        """The configuration's key for a field's name: it stands beside the path's."""
+        section, _, _ = self.key.rpartition(".")
+        return f"{section}.fields.{field}" if section else f"fields.{field}"
+
+    def row(self, record: Any, number: int) -> Row:
+        """Raises ConfigError, with the record's place, for what is no row."""
+        where = self.where(number)
+        if not isinstance(record, dict):
+            raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
+        problem = record.get(self.name("problem"))
+        if not isinstance(problem, str) or not problem.strip():
+            has = ", ".join(map(repr, record)) or "nothing"
+            maps = self.key_of("problem").rpartition(".")[0]
+            raise ConfigError(
+                f"{where}: field {self.name('problem')!r} must be text that is not empty; the {self.unit} has {has} "
+                f"({maps} maps names)"
+            )
+        found = {field: self._value(record, field, where) for field in self.optional}
+        row_id = record.get(self.name("id"))
+        row = Row(id=str(number if row_id is None else row_id), problem=problem, line=number, **found)
+        for field in self.fields:
+            if _HALF_A_PAIR.search(getattr(row, field) or ""):
+                raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is no text")
+        return row
+
+    def _value(self, record: dict[str, Any], field: FieldName, where: str) -> str | None:
+        value = record.get(self.name(field))
+        if field == "tests" and isinstance(value, (dict, list)):
+            return json.dumps(value)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
+            allowed = "text, an object or a list" if field == "tests" else "text or a number"
+            raise ConfigError(f"{where}: field {self.name(field)!r} must be {allowed}, got {type(value).__name__}")
+        return None if value is None else str(value)
+
+
+class Scan:
+    """What only all rows together can show: a field that none has, or not all, two with one id. Keeps 8 bytes a row."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._ids = array("q")
+        self._missing: dict[FieldName, tuple[int, int]] = {}  # how many lack a mapped field, and the first one's number
+
+    def add(self, record: Any, number: int) -> None:
+        """Raises ConfigError if the record is no row."""
+        row = self._layout.row(record, number)
+        self._ids.append(hash(row.id))
+        for field, name in self._layout.names.items():
+            if record.get(name) is None and field in self._layout.fields:
+                count, first = self._missing.get(field, (0, number))
+                self._missing[field] = (count + 1, first)
+
+    def finish(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        """What to tell the user. ``rows``: the same ones, to look at again.
+
+        Raises:
+            ConfigError: there are none, or they don't go together.
+        """
+        layout, total = self._layout, len(self._ids)
+        if not total:
+            what = "one JSON object a line, with" if layout.unit == "line" else "rows with"
+            raise ConfigError(f"{layout.key}: {layout.path} is empty; expected {what} {layout.name('problem')!r}")
+        if len(np.unique(np.frombuffer(self._ids, np.int64))) < total:
+            self._check_ids(rows)
+        return tuple(self._lack(field, count, total, first) for field, (count, first) in self._missing.items())
+
+    def _lack(self, field: FieldName, count: int, total: int, first: int) -> str:
+        layout, name = self._layout, self._layout.name(field)
+        key = layout.key_of(field)
+        if layout.preset and name == Source(preset=layout.preset).names.get(field):
+            key = f"{key} (of preset {layout.preset})"
+        if count == total:
+            raise ConfigError(f"{key}: no {layout.unit} of {layout.path} has a field {name!r}")
+        return f"{key}: {count} of {total} {layout.unit}s of {layout.path} have no {name!r}; first: {layout.unit} {first}"
+
+    def _check_ids(self, rows: Sequence[Row]) -> None:
+        seen: dict[str, int | None] = {}
+        for row in rows:
+            if row.id in seen:
+                layout = self._layout
+                raise ConfigError(
+                    f"{layout.key}: {layout.path}: {layout.unit}s {seen[row.id]} and {row.line} have the same id {row.id!r}"
+                )
+            seen[row.id] = row.line

@@ -1,0 +1,145 @@
+"""A task of the user's own: one Python file, named in the configuration as ``task: path.py:Class``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.tasks import Split, shown_solution
+from renio_pipeline.tasks.options import checked
+from renio_pipeline.tasks.plain import Plain
+from renio_pipeline.types import Row, Verdict
+
+REQUIRED = ("messages", "verify")
+T = TypeVar("T")
+
+
+class TaskError(ConfigError):
+    """Code of the user's task raised: its traceback, and the row it was given."""
+
+
+class OwnTask(Plain):
+    """The user's object behind the protocol. What it does not have (all but ``messages`` and ``verify``), ``plain`` has.
+
+    Graded in worker processes unless it says ``slow = False``: what a user's verifier does must not stall a run.
+    """
+
+    def __init__(self, task: Any, file: str) -> None:
+        self._task, self._file = task, file
+        self.name = str(getattr(task, "name", type(task).__name__))
+        self.slow = bool(getattr(task, "slow", True))
+
+    def rows(self, split: Split, count: int) -> list[Row]:
+        made = self._call("rows", super().rows, split, count)
+        if not isinstance(made, list) or not all(isinstance(row, Row) for row in made):
+            raise TaskError(f"task: {self._file}: rows must give a list of renio_pipeline.types.Row, not {_kind(made)}")
+        return made
+
+    def messages(self, row: Row) -> list[dict[str, str]]:
+        return self._messages("messages", super().messages, row)
+
+    def privileged_messages(self, row: Row) -> list[dict[str, str]]:
+        return self._messages("privileged_messages", lambda row: shown_solution(self.messages(row), row), row)
+
+    def verify(self, row: Row, text: str) -> Verdict | None:
+        verdict = self._call("verify", super().verify, row, text)
+        if verdict not in (None, "correct", "incorrect", "unfinished"):
+            raise TaskError(
+                f"task: {self._file}: verify must give 'correct', 'incorrect', 'unfinished' or None, "
+                f"not {verdict!r}, for {_shown(row)}"
+            )
+        return verdict
+
+    def final_answer(self, text: str) -> str | None:
+        return self._call("final_answer", super().final_answer, text)
+
+    def fault(self, row: Row) -> str | None:
+        return self._call("fault", super().fault, row)
+
+    def _messages(self, method: str, default: Callable[..., T], row: Row) -> T:
+        made: Any = self._call(method, default, row)
+        good = isinstance(made, list) and made and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in made)
+        if not good:
+            raise TaskError(
+                f"task: {self._file}: {method} must give a list of {{'role': ..., 'content': ...}}, "
+                f"not {made!r}, for {_shown(row)}"
+            )
+        return made
+
+    def _call(self, method: str, default: Callable[..., T], *arguments: Any) -> T:
+        function: Callable[..., T] = getattr(self._task, method, default)
+        try:
+            return function(*arguments)
+        except ConfigError:
+            raise
+        except Exception as error:
+            given = ", ".join(_shown(a) if isinstance(a, Row) else repr(a)[:500] for a in arguments)
+            raise TaskError(f"task: {self._file}: {method} raised for {given}\n{_traceback(error)}") from error
+
+
+def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
+    """Load ``path.py:Class`` (relative to the working directory) and make its task.
+
+    Raises:
+        ConfigError: there is no such file or class, the file or the constructor raises (with its traceback), a method is
+            missing, or an option is not the constructor's.
+    """
+    path, _, cls_name = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
+    if not cls_name:
+        raise ConfigError(f"task: {name} names no class; expected path.py:Class")
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"task: {path} is no file (looked for it from {Path.cwd()})")
+    cls = getattr(_module(file), cls_name, None)
+    if not isinstance(cls, type):
+        raise ConfigError(f"task: {path} has no class {cls_name!r}")
+    if missing := [method for method in REQUIRED if not callable(getattr(cls, method, None))]:
+        raise ConfigError(f"task: {cls_name} in {path} has no method {missing[0]}; a task needs {' and '.join(REQUIRED)}")
+    keywords = checked(cls, options, cls_name)
+    try:
+        return OwnTask(cls(**keywords), path)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"task: {name} cannot be made:\n{_traceback(error)}") from error
+
+
+def _module(file: Path) -> ModuleType:
+    unique = f"_renio_task_{hashlib.sha1(str(file.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(unique, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[unique]
+        raise ConfigError(f"task: {file} cannot be imported:\n{_traceback(error)}") from error
+    return module
+
+
+def _traceback(error: BaseException) -> str:
+    """Without the frames of this package, which are not where the fault is."""
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.filename not in (__file__, "<frozen importlib._bootstrap>")
+    ]
+    frames = [f for f in frames if not f.filename.startswith("<frozen importlib")]
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames), *traceback.format_exception_only(error)]
+    return "".join(lines).rstrip()
+
+
+def _shown(row: Row) -> str:
+    line = f", line {row.line} of its file" if row.line else ""
+    return f"row {row.id!r}{line} (problem {row.problem[:200]!r}, answer {row.answer!r})"
+
+
+def _kind(value: Any) -> str:
+    return f"a list with {type(value[0]).__name__}" if isinstance(value, list) and value else type(value).__name__

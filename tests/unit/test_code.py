@@ -1,0 +1,262 @@
+"""The task `code`: programs that are right pass, programs that only claim to be right do not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.sandbox import wire
+from renio_pipeline.sandbox.programs import unknown_names
+from renio_pipeline.sandbox.trial import read_tests, same, same_output
+from renio_pipeline.tasks import make_task
+from renio_pipeline.types import Row
+
+ASSERTS = """
+assert double(2) == 4
+assert all(double(i) == 2 * i for i in range(5))
+assert double([1, (2, "x")]) == [1, (2, "x"), 1, (2, "x")]
+assert isinstance(double(1.5), float)
+"""
+CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(candidate(2)) == 8\n"
+SUMS = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]})
+CALLS = json.dumps({"fn_name": "double", "inputs": [[2], ["a"], [[1]]], "outputs": [4, "aa", [[1, 1]]]})
+RIGHT = "def double(x):\n    return x + x"
+PROBLEM = 'def double(x):\n    """Twice x."""\n'
+
+
+@pytest.fixture(scope="module")
+def task() -> Any:
+    return make_task("code", {"seconds": 6})
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Any:
+    """The same with little patience, for programs that never end."""
+    return make_task("code", {"seconds": 1})
+
+
+def verdict(task: Any, tests: str | None, code: str) -> Any:
+    return task.verify(Row(id="0", problem=PROBLEM, tests=tests), f"It is easy.\n\n```python\n{code}\n```\n")
+
+
+@pytest.mark.parametrize("tests", [ASSERTS, CHECK, CALLS], ids=["asserts", "check", "calls"])
+def test_a_function_is_judged_by_what_it_returns(task: Any, tests: str) -> None:
+    assert verdict(task, tests, RIGHT) == "correct"
+    assert verdict(task, tests, "def double(x):\n    return 4") == "incorrect"
+    assert verdict(task, tests, "def double(x):\n    raise ValueError(x)") == "incorrect"
+    assert verdict(task, tests, "def triple(x):\n    return x + x") == "incorrect"
+    assert verdict(task, tests, "def double(x) return") == "incorrect"
+    assert verdict(task, tests, "class Solution:\n    def double(self, x): return x + x") == (
+        "incorrect" if tests is ASSERTS else "correct"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("a, b = map(int, input().split())\nprint(a + b)", "correct"),
+        ("import sys\nif __name__ == '__main__':\n    print(eval(sys.stdin.read().replace(' ', '+')))\n    exit()", "correct"),
+        ("import threading\nthreading.Thread(target=lambda: print(sum(map(int, input().split())))).start()", "correct"),
+        ("print(3)", "incorrect"),
+        ("print(sum(map(int, input().split())))\nraise SystemExit(1)", "incorrect"),
+        ("print(sum(map(int, input().split())))\n1 / 0", "incorrect"),
+        ("", "incorrect"),
+    ],
+)
+def test_a_whole_program_is_judged_by_what_it_prints(task: Any, code: str, expected: str) -> None:
+    assert verdict(task, SUMS, code) == expected
+
+
+CHEATS = {
+    "leaves by the back door": "import os\nos._exit(0)",
+    "leaves by the front door": "import sys\nsys.exit(0)",
+    "leaves when called": "import os\ndef double(x): os._exit(0)",
+    "leaves when called, politely": "def double(x): raise SystemExit(0)",
+    "equals everything": """
+class Yes:
+    __eq__ = lambda *_: True
+    __add__ = lambda *_: Yes()
+def double(x): return Yes()
+""",
+    "is a number that equals everything": "class Yes(float):\n    __eq__ = lambda *_: True\ndef double(x): return Yes()",
+    "changes the language": """
+import builtins
+builtins.all = lambda _: True
+builtins.isinstance = lambda *_: True
+def double(x): return 4
+""",
+    "brings its own all": "def all(_): return True\ndef isinstance(*_): return True\ndef double(x): return 4",
+    "silences failures": "import sys, os\nsys.excepthook = lambda *_: os._exit(0)\ndef double(x): return None",
+    "at exit": "import atexit, os\natexit.register(os._exit, 0)\ndef double(x): return None",
+    "prints success": """
+print("passed")
+print('{"output": "passed", "status": 0, "over": false}')
+def double(x): return None
+""",
+    "writes success wherever it can": """
+import os
+for fd in range(64):
+    for text in (b"passed", b'{"output": "passed", "status": 0, "over": false}\\n'):
+        try: os.write(fd, text)
+        except OSError: pass
+def double(x): return None
+""",
+    "answers before it is asked": """
+import os
+for _ in range(50):
+    try: os.write(3, b'{"dict": [["value", true], ["args", []]]}\\n')
+    except OSError: pass
+""",
+    "looks at its callers": """
+import sys
+def double(x):
+    frame = sys._getframe()
+    while frame:
+        for value in (*frame.f_code.co_consts, *frame.f_locals.values(), *frame.f_globals.values()):
+            if value in (4, "aa", "3"): return value
+        frame = frame.f_back
+""",
+    "looks for the tests on the disk": """
+import glob, os
+def double(x):
+    for folder in ("/box", "/home", "/tmp", "/var", "/dev"):
+        for path in glob.glob(folder + "/**", recursive=True):
+            if os.path.isfile(path) and "4" in open(path).read(): return 4
+""",
+    "frightens the tests": "def double(x): raise AssertionError",
+    "never answers": "import time\ndef double(x): time.sleep(60)",
+    "answers nonsense": "import os\ndef double(x):\n    while True: os.write(3, b'[' * 100000)",
+}
+
+
+@pytest.mark.parametrize("tests", [ASSERTS, CALLS, SUMS], ids=["asserts", "calls", "whole programs"])
+@pytest.mark.parametrize("cheat", CHEATS.values(), ids=CHEATS.keys())
+def test_a_program_that_fakes_success_does_not_pass(hasty: Any, tests: str, cheat: str) -> None:
+    assert verdict(hasty, tests, cheat) == "incorrect"
+
+
+FOOLING = [
+    "leaves by the back door", "leaves by the front door", "leaves when called", "leaves when called, politely", "at exit",
+    "equals everything", "is a number that equals everything", "changes the language", "brings its own all",
+    "silences failures",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOOLING)
+def test_the_same_program_passes_where_tests_share_its_interpreter(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "naive.py"
+    source.write_text(f"{CHEATS[name]}\nassert double(2) == 4\nassert all(double(i) == 2 * i for i in range(5))\n")
+    assert subprocess.run([sys.executable, "-S", source], timeout=20, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def test_what_is_no_plain_data_is_not_the_type_error_that_a_test_expects(task: Any) -> None:
+    tests = "try:\n    double(None)\nexcept TypeError:\n    pass\nelse:\n    raise AssertionError\nassert double(1) == 2"
+    assert verdict(task, tests, RIGHT) == "correct"  # None + None
+    assert verdict(task, tests, "def double(x): return 2 if x else object()") == "incorrect"
+
+
+def test_arguments_that_are_changed_in_place_are_changed_for_the_tests(task: Any) -> None:
+    tests = "data = [3, 1, 2]\nassert order(data) is None\nassert data == [1, 2, 3]"
+    assert verdict(task, tests, "def order(x): x.sort()") == "correct"
+    assert verdict(task, tests, "def order(x): sorted(x)") == "incorrect"
+
+
+def test_a_response_without_a_whole_code_block_is_unfinished_and_a_row_without_tests_has_no_verdict(task: Any) -> None:
+    row = Row(id="0", problem="", tests=SUMS)
+    for text in ("", "print(3)", "```python\nprint(3)", "<think>```python\nprint(3)\n```</think> I do not know"):
+        assert task.verify(row, text) == "unfinished"
+        assert task.final_answer(text) is None
+    assert verdict(task, None, RIGHT) is None
+    assert task.final_answer("```\nfirst\n```\nno:\n```python\nlast\n```") == "last"
+
+
+@pytest.mark.parametrize(
+    ("tests", "fault"),
+    [(SUMS, None), (ASSERTS, None), (None, None), ("assert f(", "was never closed"),
+     ("[1, 2]", "neither a Python program nor JSON"), ('{"inputs": [], "outputs": []}', "0 inputs"),
+     ('{"inputs": ["1"], "outputs": []}', "1 inputs and 0 outputs")],
+)  # fmt: skip
+def test_rows_with_tests_that_cannot_be_used_say_why(task: Any, tests: str | None, fault: str | None) -> None:
+    found = task.fault(Row(id="0", problem="", tests=tests))
+    assert (found is None) if fault is None else fault in found
+
+
+def test_the_prompt_says_what_is_graded(task: Any) -> None:
+    (whole,), (function,) = (task.messages(Row(id="0", problem="Add.", tests=t)) for t in (SUMS, CALLS))
+    assert whole["content"].startswith("Add.\n\n")
+    assert "standard input" in whole["content"]
+    assert "`double`" in function["content"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"sandbox": "none"}, "task_options.sandbox"), ({"seconds": 0}, "task_options: seconds is 0"),
+     ({"memory_mb": 1}, "memory_mb is 1"), ({"second": 1}, "did you mean seconds")],
+)  # fmt: skip
+def test_options_that_make_no_sense_name_their_key(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        make_task("code", options)
+
+
+def test_only_names_that_tests_need_are_taken_from_the_program() -> None:
+    code = "import math as m\nfrom os import path\ndef own(a): return a + given\n"
+    code += "x = [other(i) for i in range(3)]\nassert f(x, path, m)"
+    assert unknown_names(code) == ["f", "given", "other"]
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
+    | st.frozensets(st.integers() | st.text()) | st.sets(st.tuples(st.integers(), st.text())),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(deadline=None, derandomize=True)
+@given(PLAIN)
+def test_plain_data_crosses_as_it_is(value: Any) -> None:
+    found = wire.loads(wire.dumps(value))
+    assert found == value
+    assert repr(found) == repr(value) or isinstance(value, set | frozenset | dict | list | tuple)
+    assert type(found) is type(value)
+    assert wire.dumps(value).count(b"\n") == 1
+
+
+def test_iterators_cross_as_what_they_yield_and_objects_do_not() -> None:
+    assert list(wire.loads(wire.dumps(i * i for i in range(4)))) == [0, 1, 4, 9]
+    for value in (object(), len, type, [object()], {"a": object()}):
+        with pytest.raises(wire.Foreign):
+            wire.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "equal"),
+    [((1, 2), [1, 2], True), ([1], [1, 2], False), ({1: 2}, {"1": 2}, True), (0.1 + 0.2, 0.3, True), (1, True, True),
+     ("1", 1, False), (float("nan"), 1.0, False), ({1}, [1], False),
+     (None, None, True), (None, 0, False), ([[1.0000001]], [[1.0]], True)],
+)  # fmt: skip
+def test_results_are_equal_as_json_is(value: Any, wanted: Any, equal: bool) -> None:
+    assert same(value, wanted) is equal
+
+
+@pytest.mark.parametrize(
+    ("output", "wanted", "equal"),
+    [("1 2\n", "1 2", True), ("1  2 ", "1\n2\n", True), ("12", "1 2", False), ("0.3333333", "0.33333333", True),
+     ("0.34", "0.33", False), ("2", "3", False), ("nan", "1.0", False), ("", "1", False), ("1000000", "1000001", False)],
+)  # fmt: skip
+def test_outputs_are_compared_word_by_word(output: str, wanted: str, equal: bool) -> None:
+    assert same_output(output, wanted) is equal
+
+
+def test_check_tests_the_function_that_the_problem_defines_last() -> None:
+    assert read_tests(CHECK, "def helper(x):\n    return x\n\n\ndef double(x):\n").entry == "double"
+    assert read_tests(json.dumps({"program": CHECK, "fn_name": "other"}), PROBLEM).entry == "other"
