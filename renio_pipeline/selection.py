@@ -1,42 +1,20 @@
 """Which of the student's responses a step trains on: all, or those with the verdict that the user asked for.
 
-Responses are judged as they come, while the driver waits for the next one anyway, and filtered before a teacher sees them.
+Without a filter a response goes on to a teacher at once, and is judged beside. With one it goes on when its verdict has come; a
+verdict that takes long holds up no other's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.tasks import Task
+from renio_pipeline.grading import Judge, Judged
 from renio_pipeline.types import Prompt, Rollout, Verdict
 
 MOST_DRAWN = 16  # times batch_size: a student that is (almost) never wrong must not draw for ever
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A response that was read once, for grading and logs."""
-
-    rollout: Rollout
-    text: str
-    verdict: Verdict | None
-
-
-Judge = Callable[[Rollout], Judged]
-
-
-def judge_of(task: Task, tokenizer: Any) -> Judge:
-    def judge(rollout: Rollout) -> Judged:
-        text = tokenizer.decode(rollout.token_ids, skip_special_tokens=True)
-        verdict = task.verify(rollout.prompt.row, text)
-        if verdict is not None and rollout.stop_reason == "length":
-            verdict = "unfinished"  # it was cut: what stands last is not what it would have said last
-        return Judged(rollout=rollout, text=text, verdict=verdict)
-
-    return judge
 
 
 class Selection:
@@ -58,24 +36,66 @@ class Selection:
     async def responses(self, write: Callable[[Sequence[Prompt]], AsyncIterator[Rollout]]) -> AsyncIterator[Rollout]:
         """Yield each response that is kept, as it ends. ``write`` must yield every prompt's exactly once."""
         size = self._config.batch_size
+        go_on = self._unjudged if self._config.filter == "all" else self._filtered
         while True:
             prompts = self._draw(size - len(self.kept))
             came: list[int] = []
-            async for rollout in write(prompts):
-                came.append(rollout.sample_id)
-                found = self.judged[rollout.sample_id] = self._judge(rollout)
-                if self._keeps(found.verdict):
-                    self.kept.append(rollout.sample_id)
-                    yield rollout
+            found: dict[int, Judged] = {}
+            async for rollout in go_on(_noted(write(prompts), came), found):
+                self.kept.append(rollout.sample_id)
+                yield rollout
             exactly_once(came, [p.sample_id for p in prompts if p.sample_id not in self._rejected])
+            self.judged |= {i: found[i] for i in came}  # in the order in which they came, however long each verdict took
             once = self._config.filter == "all" or self._config.filter_batch == "shrink"
             if once or len(self.kept) == size or len(self.judged) >= MOST_DRAWN * size:
                 return
 
+    async def _unjudged(self, rollouts: AsyncIterator[Rollout], found: dict[int, Judged]) -> AsyncIterator[Rollout]:
+        """All of them, at once; the verdicts are there at the end."""
+        judging: list[asyncio.Task[Judged]] = []
+        try:
+            async for rollout in rollouts:
+                judging.append(asyncio.ensure_future(self._judge(rollout)))
+                yield rollout
+            found |= {judged.rollout.sample_id: judged for judged in await asyncio.gather(*judging)}
+        finally:
+            await _cancel(judging)
+
+    async def _filtered(self, rollouts: AsyncIterator[Rollout], found: dict[int, Judged]) -> AsyncIterator[Rollout]:
+        """Those of the right verdict, in the order of the verdicts."""
+        arriving: asyncio.Future[Rollout | None] | None = asyncio.ensure_future(anext(rollouts, None))
+        judging: list[asyncio.Task[Judged]] = []
+        try:
+            while arriving or judging:
+                under_way: list[asyncio.Future[Any]] = [*judging, *([arriving] if arriving else [])]
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                if arriving and arriving.done():
+                    rollout = arriving.result()
+                    if rollout is not None:
+                        judging.append(asyncio.ensure_future(self._judge(rollout)))
+                    arriving = asyncio.ensure_future(anext(rollouts, None)) if rollout is not None else None
+                ready, judging = [t for t in judging if t.done()], [t for t in judging if not t.done()]
+                for judged in [task.result() for task in ready]:
+                    found[judged.rollout.sample_id] = judged
+                    if self._keeps(judged.verdict):
+                        yield judged.rollout
+        finally:
+            await _cancel([*judging, *([arriving] if arriving else [])])
+
     def _keeps(self, verdict: Verdict | None) -> bool:
-        if self._config.filter == "all":
-            return True
         return verdict == self._config.filter or (verdict == "unfinished" and self._config.unfinished)
+
+
+async def _noted(rollouts: AsyncIterator[Rollout], came: list[int]) -> AsyncIterator[Rollout]:
+    async for rollout in rollouts:
+        came.append(rollout.sample_id)
+        yield rollout
+
+
+async def _cancel(waiting: Sequence[asyncio.Future[Any]]) -> None:
+    for future in waiting:
+        future.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def exactly_once(came: Sequence[int], sent: Sequence[int]) -> None:

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.grading import Grader, Judged
 from renio_pipeline.metrics import METRICS, read_jsonl
 from renio_pipeline.pipeline import SkippedStep, StepResult, train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.prompts import Cursor
 from renio_pipeline.run import Run
-from renio_pipeline.selection import MOST_DRAWN, Judged, Selection
+from renio_pipeline.selection import MOST_DRAWN, Selection
 from renio_pipeline.types import Rollout
 from tests.unit.conftest import make_config
 from tests.unit.test_pipeline import BATCH, FIRST, KINDS, config_of, kind, run_of, stages_of
@@ -31,7 +32,7 @@ def prepared() -> Prepared:
     return prepare(config_of())
 
 
-def judge(rollout: Rollout) -> Judged:
+async def judge(rollout: Rollout) -> Judged:
     return Judged(rollout=rollout, text="", verdict=kind(rollout.sample_id))
 
 
@@ -81,7 +82,7 @@ def test_the_batch_size_of_a_shrunk_batch_is_what_was_kept(prepared: Prepared) -
 
 @pytest.mark.parametrize(("batch", "draws"), [("refill", MOST_DRAWN * BATCH), ("shrink", BATCH)])
 def test_a_step_that_keeps_nothing_is_skipped_and_moves_the_cursor(prepared: Prepared, batch: str, draws: int) -> None:
-    def never(rollout: Rollout) -> Judged:
+    async def never(rollout: Rollout) -> Judged:
         return Judged(rollout=rollout, text="", verdict="correct")
 
     result, stages, cursor = step(prepared, never, filter="incorrect", filter_batch=batch)
@@ -97,11 +98,14 @@ def test_a_run_goes_on_after_a_skipped_step_and_its_line_says_so(tmp_path: Path,
     class Gentle:
         """A task that calls everything correct in the second step."""
 
-        name = "gentle"
+        name, slow = "gentle", False
 
         def verify(self, row: Any, text: str) -> Any:
             asked.append(row)
             return "correct" if BATCH < len(asked) <= 2 * BATCH else verify(row, text)
+
+        def final_answer(self, text: str) -> str | None:
+            return None
 
     object.__setattr__(run.prepared, "task", Gentle())
     try:
@@ -149,7 +153,7 @@ def test_metrics_speak_of_all_that_was_written_and_weights_of_what_was_kept(prep
 def test_no_sample_is_kept_twice_and_none_of_another_verdict(verdicts: list[Any], batch: str, size: int) -> None:
     prepared = prepare(config_of())
 
-    def judge(rollout: Rollout) -> Judged:
+    async def judge(rollout: Rollout) -> Judged:
         return Judged(rollout=rollout, text="", verdict=verdicts[rollout.sample_id % len(verdicts)])
 
     result, stages, cursor = step(prepared, judge, filter="incorrect", filter_batch=batch, batch_size=size)
@@ -175,7 +179,6 @@ def test_a_filter_needs_an_answer_in_every_row(tmp_path: Path) -> None:
 
 
 def test_a_response_that_was_cut_is_unfinished_whatever_stands_last(prepared: Prepared) -> None:
-    from renio_pipeline.selection import judge_of
     from renio_pipeline.tasks import make_task
     from renio_pipeline.types import Prompt, Row
 
@@ -188,4 +191,115 @@ def test_a_response_that_was_cut_is_unfinished_whatever_stands_last(prepared: Pr
                 prompt=prompt, token_ids=np.array(ids, np.int32), logprobs=np.zeros(len(ids), np.float32),
                 stop_reason=stop_reason, version=FIRST,
             )  # fmt: skip
-            assert judge_of(make_task(task), prepared.tokenizer)(rollout).verdict == verdict
+            found = asyncio.run(Grader(make_task(task), prepared.tokenizer).judge(rollout))
+            assert (found.verdict, found.answer is None) == (verdict, stop_reason == "length")
+
+
+class Verdicts:
+    """Judges that give their verdicts when the test says so."""
+
+    def __init__(self, count: int) -> None:
+        self.ready = [asyncio.Event() for _ in range(count)]
+
+    async def judge(self, rollout: Rollout) -> Judged:
+        await self.ready[rollout.sample_id].wait()
+        return await judge(rollout)
+
+
+def responses_of(prepared: Prepared, judge: Any, **changes: Any) -> tuple[Selection, Any]:
+    config = config_of(**changes)
+    stages, cursor = stages_of(prepared, config), Cursor(prepared.prompt_ids, prepared.rows, config)
+    selection = Selection(config, cursor.take, judge)
+    return selection, selection.responses(lambda prompts: stages.generators.generate(prompts, 1.0))
+
+
+def test_without_a_filter_no_response_waits_for_its_verdict(prepared: Prepared) -> None:
+    async def run() -> None:
+        verdicts = Verdicts(BATCH)
+        selection, responses = responses_of(prepared, verdicts.judge)
+        came = [(await anext(responses)).sample_id for _ in range(BATCH)]
+        assert came == list(reversed(range(BATCH)))
+        assert selection.judged == {}
+        end = asyncio.ensure_future(anext(responses, None))
+        for event in verdicts.ready:
+            assert not end.done(), "the step ends when the last verdict is there"
+            event.set()
+        assert await end is None
+        assert list(selection.judged) == came
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_with_a_filter_a_verdict_that_takes_long_holds_up_no_other(prepared: Prepared) -> None:
+    async def run() -> None:
+        verdicts = Verdicts(BATCH)
+        selection, responses = responses_of(prepared, verdicts.judge, filter="incorrect", filter_batch="shrink")
+        for event in verdicts.ready[:3]:
+            event.set()  # the responses that come last
+        assert (await anext(responses)).sample_id == 0
+        waiting = asyncio.ensure_future(anext(responses, None))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        for event in verdicts.ready:
+            event.set()
+        first = await waiting
+        assert first is not None
+        assert first.sample_id == 3
+        assert await anext(responses, None) is None
+        assert selection.kept == [0, 3]
+        assert list(selection.judged) == list(reversed(range(BATCH))), (
+            "in the order of the responses, whatever their verdicts took"
+        )
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize("filter_by", ["all", "incorrect"])
+def test_a_step_that_is_called_off_calls_off_its_judges_and_its_writers(prepared: Prepared, filter_by: str) -> None:
+    async def run() -> None:
+        under_way = ended = closed = 0
+
+        async def judge(rollout: Rollout) -> Judged:
+            nonlocal under_way, ended
+            under_way += 1
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended += 1
+            raise AssertionError
+
+        config = config_of(filter=filter_by)
+        stages, cursor = stages_of(prepared, config), Cursor(prepared.prompt_ids, prepared.rows, config)
+
+        async def write(prompts: Any) -> Any:
+            nonlocal closed
+            try:
+                async for rollout in stages.generators.generate(prompts[1:], 1.0):
+                    yield rollout
+                await asyncio.sleep(60)
+            finally:
+                closed += 1
+
+        async def consume() -> None:
+            async for _ in Selection(config, cursor.take, judge).responses(write):
+                pass
+
+        task = asyncio.ensure_future(consume())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert (under_way, ended, closed) == (BATCH - 1, BATCH - 1, 1)
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize("filter_by", ["all", "incorrect"])
+def test_a_judge_that_raises_ends_the_step(prepared: Prepared, filter_by: str) -> None:
+    async def judge(rollout: Rollout) -> Judged:
+        if rollout.sample_id == 2:
+            raise RuntimeError("the task raised")
+        return Judged(rollout=rollout, text="", verdict="incorrect")
+
+    with pytest.raises(RuntimeError, match="the task raised"):
+        step(prepared, judge, filter=filter_by)
