@@ -1,0 +1,64 @@
+"""One page that shows what runs did: ``report.html``, which needs no network and no server.
+
+    run directories ──> recorded ──> page data (JSON) ──> page.html + its style, its scripts and plotly.js, in one file
+                            └──────> plots as PNG
+
+The page's data is numbers and text; its scripts make text of it, never markup, so a response may hold anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.report.recorded import RecordedRun, read_runs
+from renio_pipeline.report.samples import read_samples
+
+MOST_TOKENS = 300_000  # in the reader, of all runs: some 4 MB of the page
+
+
+def write_report(
+    folders: Sequence[Path], out: Path | None = None, *, steps: Sequence[int] = (), png: bool = False
+) -> list[Path]:
+    """Write the page of one run or several, and with ``png`` its plots beside it, in a folder of the page's name.
+
+    out: default ``report.html`` in the run's directory; of several runs it must be given.
+    steps: whose samples the reader holds, whatever they weigh; none: first, last and evenly between, as the page can bear.
+
+    Returns what was written, the page first. Raises ConfigError for what is not a run, or has no such step.
+    """
+    page = _page_path(folders, out)
+    runs = read_runs(folders)
+    _check_steps(runs, steps)
+    found = [read_samples(run, steps, MOST_TOKENS // len(runs)) for run in runs]
+
+    from renio_pipeline.checkpoint import write_durably
+    from renio_pipeline.report.page import page_data, render
+
+    write_durably(page, render(page_data(runs, found)))
+    if not png:
+        return [page]
+    from renio_pipeline.report.plots import write_plots
+
+    return [page, *write_plots(runs, found, page.with_suffix(""))]
+
+
+def _page_path(folders: Sequence[Path], out: Path | None) -> Path:
+    if out is None:
+        if len(folders) > 1:
+            raise ConfigError("--out: of several runs, say where the page goes, such as --out comparison.html")
+        return folders[0] / "report.html"
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out: expected the name of a file that ends in .html, got {str(out)!r}")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out: the folder {str(out.parent)!r} does not exist")
+    return out
+
+
+def _check_steps(runs: Sequence[RecordedRun], steps: Sequence[int]) -> None:
+    there = sorted({step for run in runs for step in run.sample_files})
+    absent = [step for step in steps if step not in there]
+    if absent:
+        have = f"they have {len(there)} of them, {there[0]} to {there[-1]}" if there else "there are none"
+        raise ConfigError(f"--steps: no samples of step {absent[0]} in {', '.join(str(run.path) for run in runs)}; {have}")

@@ -1,0 +1,60 @@
+"use strict";
+// The page's data, and small helpers. Text from runs becomes text nodes only, never markup.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const floats = (text) => new Float32Array(bytes(text).buffer);
+const integers = (text) => new Uint32Array(bytes(text).buffer);
+
+function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+function number(value, digits = 4) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  return String(Number(value.toPrecision(digits))).replace("-", "−");
+}
+
+const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`);
+const plainText = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"); // plotly reads tags in its labels
+const verdictName = (verdict) => verdict ?? "no verdict";
+const verdictKey = (verdict) => verdict ?? "none";
+
+function picker(parent, name, values, onChange, labels = values) {
+  const select = el("select", { name, onchange: () => onChange(select.value) });
+  values.forEach((value, i) => select.append(el("option", { value: String(value) }, String(labels[i]))));
+  parent.append(el("label", {}, `${name[0].toUpperCase()}${name.slice(1)} `, select));
+  return select;
+}
+
+// The samples of one step of the reader, each with its tokens' numbers.
+function samplesOf(run, entry) {
+  if (entry.decoded) return entry.decoded;
+  const tokens = integers(entry.tokens), student = floats(entry.student), teacher = floats(entry.teacher_logprob);
+  let start = 0;
+  entry.decoded = entry.sample.map((id, i) => {
+    const end = start + entry.length[i];
+    const sample = {
+      id, row: entry.row[i], problem: run.reader.problems[entry.problem[i]], verdict: data.verdicts[entry.verdict[i]],
+      weight: entry.weight[i], raw: entry.raw[i], stop: entry.stop[i], version: entry.version[i], generator: entry.generator[i],
+      teacher: entry.teacher[i], length: entry.length[i], pivotal: new Set(entry.pivotal[i]),
+      pieces: tokens.subarray(start, end),
+      student: student.subarray(start, end), teacherLogprobs: teacher.subarray(start, end), text: entry.text && entry.text[i],
+    };
+    start = end;
+    sample.ratio = Array.from(sample.student, (x, t) => x - sample.teacherLogprobs[t]);
+    const { texts, special } = run.reader.pieces;
+    sample.written = sample.text ?? Array.from(sample.pieces, (p) => (special[p] ? "" : texts[p])).join("");
+    return sample;
+  });
+  return entry.decoded;
+}

@@ -1,0 +1,47 @@
+"""The curves of a report, for the page and for PNG alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One plot over steps: a line a run and metric."""
+
+    id: str
+    title: str
+    axis: str  # what the y axis counts
+    metrics: tuple[str, ...]
+    names: tuple[str, ...] = ("",)  # of the metrics, where there are several
+    percent: bool = False
+    evaluations: str | None = None  # the key of ``evaluations.jsonl`` that is drawn beside it
+
+
+CURVES = (
+    Curve(id="loss", title="Loss", axis="nats", metrics=("loss",)),
+    Curve(id="divergence", title="Divergence from the teacher", axis="nats a token", metrics=("divergence",)),
+    Curve(
+        id="accuracy", title="Accuracy", axis="correct", metrics=("reward/accuracy",), percent=True, evaluations="accuracy",
+        names=("training responses",),
+    ),
+    Curve(
+        id="length", title="Response length", axis="tokens", metrics=("response/tokens",), evaluations="response_tokens",
+        names=("training responses",),
+    ),
+    Curve(
+        id="effective-sample-size", title="Effective sample size", axis="samples", metrics=("weights/effective_sample_size",)
+    ),
+    Curve(id="staleness", title="Staleness of the oldest sample", axis="versions", metrics=("staleness/max",)),
+    Curve(id="pivotal", title="Pivotal tokens", axis="of all tokens", metrics=("pivotal/fraction",), percent=True),
+    Curve(id="grad-norm", title="Gradient norm before clipping", axis="norm", metrics=("grad_norm",)),
+    Curve(
+        id="truncated", title="Cut at max_response_tokens", axis="of responses", metrics=("response/truncated",), percent=True
+    ),
+)  # fmt: skip
+AUROC = Curve(id="auroc", title="Raw weight as a sign of a wrong answer", axis="AUROC", metrics=("weights/auroc",))
+IDLE = Curve(
+    id="idle", title="Idle share of each pool", axis="of the step", percent=True,
+    metrics=("idle/generator", "idle/teacher", "idle/trainer"), names=("generator", "teacher", "trainer"),
+)  # fmt: skip
+EVALUATIONS = {"accuracy": "held-out problems, with 95 % interval", "response_tokens": "held-out problems"}

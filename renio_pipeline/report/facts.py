@@ -1,0 +1,69 @@
+"""A run in a few lines: what it was made of, and how it stands."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.report.recorded import RecordedRun
+from renio_pipeline.report.samples import Samples
+
+
+def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
+    """Name and value, in the order in which they are shown."""
+    config, last = run.config, run.metrics[-1]["step"]
+    seconds = sum(line.get("time/step", 0.0) for line in run.metrics)
+    state = "ended" if run.ended else "no result yet: it is still running, or was cut off"
+    found = [
+        ("Held-out accuracy", _accuracy(run)),
+        ("AUROC of the weights", _auroc(samples)),
+        ("Steps", f"{last} of {config.steps}, {state}"),
+        ("Time in steps", f"{seconds / 3600:.1f} h" if seconds > 7200 else f"{seconds:.0f} s"),
+        ("Student", config.student),
+        ("Teacher", ", ".join(config.teacher_model(name) for name in config.all_teachers)),
+        ("Method", config.method.type),
+        ("Weighting", f"{config.weighting.type}, threshold {config.weighting.threshold:g}, clip {config.weighting.clip:g}"),
+        ("Objective", config.objective.type),
+        ("Task", config.task),
+        ("Batch", _batch(config)),
+        ("Resumed", f"{run.resumes} times" if run.resumes else ""),
+        ("Set aside", "; ".join(f"sample {r['sample_id']}: {r['reason']}" for r in run.rejected[:5])),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def notes(run: RecordedRun, shown: int) -> list[str]:
+    """What a reader of the page must know; ``shown``: how many steps its curves hold."""
+    found = []
+    if shown < len(run.metrics):
+        found.append(f"The curves hold {shown} of {len(run.metrics)} steps, evenly chosen.")
+    if run.config.student_logprobs == "trainer":
+        found.append(
+            "Log-ratios are shown by the generator's log-probabilities; weights and pivotal tokens are by the trainer's."
+        )
+    return found
+
+
+def _batch(config: RunConfig) -> str:
+    kept = "" if config.filter == "all" else f", {config.filter} ones alone"
+    return f"{config.batch_size} samples a step, of up to {config.max_response_tokens} tokens{kept}"
+
+
+def _accuracy(run: RecordedRun) -> str:
+    found = [line for line in run.evaluations if "accuracy" in line]
+    if not found:
+        return ""
+    first, last = found[0], found[-1]
+    end = f"{last['accuracy']:.1%} after step {last['step']}"
+    return end if first is last else f"{first['accuracy']:.1%} after step {first['step']}, {end}"
+
+
+def _auroc(samples: Samples) -> str:
+    """Of the raw weights of all steps, as ``result.json`` has it."""
+    from renio_pipeline.results import verdict_metrics
+
+    if not samples.weights:
+        return ""
+    raw = np.concatenate([w.raw for w in samples.weights])
+    found = verdict_metrics(raw, raw, [verdict for w in samples.weights for verdict in w.verdict])
+    return f"{found['weights/auroc']:.3f}" if found else ""

@@ -1,0 +1,72 @@
+"""What runs left in their directories. A run that is still being written, or that was cut off, reads as far as it got."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.rundir import complete_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    path: Path
+    label: str  # differs between the runs of a report
+    config: RunConfig
+    metrics: list[dict[str, Any]]  # a line a step, at least one
+    evaluations: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    resumes: int
+    ended: bool
+    sample_files: dict[int, Path]  # by step
+
+    def samples(self, step: int) -> list[dict[str, Any]]:
+        """See ``renio_pipeline.results.sample_records``."""
+        return _lines(self.sample_files[step])
+
+
+def read_runs(folders: Sequence[Path]) -> list[RecordedRun]:
+    """Raises ConfigError for a folder that is not a run's, that has done no step, or of which a file is damaged."""
+    resolved = [folder.resolve() for folder in folders]
+    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise ConfigError(f"RUN: {twice[0]} is given twice; each run once")
+    names = Counter(path.name for path in resolved)
+    labels = [path.name if names[path.name] == 1 else str(given) for path, given in zip(resolved, folders, strict=True)]
+    return [_read(folder, label) for folder, label in zip(folders, labels, strict=True)]
+
+
+def _read(path: Path, label: str) -> RecordedRun:
+    if not path.is_dir():
+        raise ConfigError(f"RUN: {path} {'is a file' if path.exists() else 'does not exist'}; give a run's directory")
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"RUN: {path} is not a run's directory: it has no config.yaml")
+    metrics = _lines(path / "metrics.jsonl")
+    if not metrics:
+        raise ConfigError(f"RUN: {path / 'metrics.jsonl'} has no step yet; wait until the run has done one")
+    files = {int(file.stem.removeprefix("step_")): file for file in (path / "samples").glob("step_*.jsonl")}
+    return RecordedRun(
+        path=path, label=label, config=load(path / "config.yaml"), metrics=metrics,
+        evaluations=_lines(path / "evaluations.jsonl"), rejected=_lines(path / "samples" / "rejected.jsonl"),
+        resumes=len(_lines(path / "resumes.jsonl")), ended=(path / "result.json").is_file(),
+        sample_files=dict(sorted(files.items())),
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return list(_checked(path, complete_lines(path)))
+
+
+def _checked(path: Path, lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    count = 0
+    try:
+        for line in lines:
+            count += 1
+            yield line
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"RUN: {path} is damaged after line {count}: {error}") from None

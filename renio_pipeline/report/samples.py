@@ -1,0 +1,106 @@
+"""A run's samples as its page holds them: every weight and verdict, and of some steps the responses, token by token."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from renio_pipeline.report.choice import fitting, spread
+from renio_pipeline.report.pieces import Pieces, load_tokenizer
+from renio_pipeline.report.recorded import RecordedRun
+from renio_pipeline.types import Verdict
+
+VERDICTS: tuple[Verdict | None, ...] = ("correct", "incorrect", "unfinished", None)
+MOST_WEIGHTS = 200_000  # samples of a run whose weights its page holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One step's, of its N samples in the file's order."""
+
+    step: int
+    weight: np.ndarray  # [N] float32
+    raw: np.ndarray  # [N] float32
+    verdict: list[Verdict | None]
+    tokens: np.ndarray  # [N] int64, response lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    weights: list[Weights]  # by step; evenly chosen steps where there are very many
+    reader: dict[str, Any]  # ready for JSON
+    notes: list[str]  # what was left out, and why
+
+
+def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Samples:
+    """``steps``: whose responses to hold; none: as many steps as ``most_tokens`` allows. Raises ConfigError."""
+    weights = [found for step in run.sample_files if len((found := _weights(run, step)).weight)]
+    held = [w for w in weights if w.step in steps]
+    if not steps:
+        held = fitting(weights, [int(w.tokens.sum()) for w in weights], most_tokens, least=2)
+    pieces = Pieces(load_tokenizer(run.path, run.config)) if held else Pieces(None)
+    without = bool(held) and not pieces.known
+    problems: dict[str, int] = {}
+    room = most_tokens // max(1, len(held))
+    entries = [_entry(run, w, pieces, problems, room, with_text=without) for w in held]
+    cut = sum(len(w.weight) - len(entry["sample"]) for w, entry in zip(held, entries, strict=True))
+    shown = spread(weights, MOST_WEIGHTS * len(weights) // max(1, sum(len(w.weight) for w in weights)))
+    notes = [
+        f"The reader holds the samples of {len(held)} of {len(weights)} steps; --steps chooses others."
+        * (len(held) < len(weights)),
+        f"{cut} samples of these steps are left out, evenly by weight: they have too many tokens for a page." * bool(cut),
+        f"The weights are those of {len(shown)} of {len(weights)} steps." * (len(shown) < len(weights)),
+        "No tokenizer could be loaded, neither of a checkpoint nor of the student: tokens are shown by their ids." * without,
+        f"In {pieces.inexact} responses, blanks between tokens may differ from the response's text." * bool(pieces.inexact),
+    ]
+    reader = {"pieces": pieces.table(), "problems": list(problems), "steps": entries}
+    return Samples(weights=shown, reader=reader, notes=[note for note in notes if note])
+
+
+def _weights(run: RecordedRun, step: int) -> Weights:
+    records = run.samples(step)
+    return Weights(
+        step=step, verdict=[r["verdict"] for r in records],
+        weight=np.array([r["weight"] for r in records], np.float32),
+        raw=np.array([r["raw_weight"] for r in records], np.float32),
+        tokens=np.array([len(r["token_ids"]) for r in records], np.int64),
+    )  # fmt: skip
+
+
+def _entry(
+    run: RecordedRun, of: Weights, pieces: Pieces, problems: dict[str, int], room: int, *, with_text: bool
+) -> dict[str, Any]:
+    """A step's samples, heaviest first, in columns; those of tokens are of all samples, one after another."""
+    by_weight = [int(i) for i in np.argsort(-of.weight, kind="stable")]
+    chosen = fitting(by_weight, [int(of.tokens[i]) for i in by_weight], room)
+    every = run.samples(of.step)
+    records = [every[i] for i in chosen]
+    return {
+        "step": of.step,
+        "sample": [r["sample_id"] for r in records],
+        "row": [r["row"] for r in records],
+        "problem": [problems.setdefault(r["problem"], len(problems)) for r in records],
+        "verdict": [VERDICTS.index(r["verdict"]) for r in records],
+        "weight": [round(r["weight"], 6) for r in records],
+        "raw": [round(r["raw_weight"], 6) for r in records],
+        "stop": [r["stop_reason"] for r in records],
+        "version": [f"{r['version']} to {r['last_version']}" if "last_version" in r else r["version"] for r in records],
+        "generator": [r["generator"] for r in records],
+        "teacher": [r["teacher"] for r in records],
+        "pivotal": [r["pivotal"] for r in records],
+        "length": [len(r["token_ids"]) for r in records],
+        "tokens": packed([p for r in records for p in pieces.cut(r["token_ids"], r["response"])], "<u4"),
+        "student": packed([x for r in records for x in r["student_logprobs"]], "<f4"),
+        "teacher_logprob": packed([x for r in records for x in r["teacher_logprobs"]], "<f4"),
+        "text": [r["response"] for r in records] if with_text else None,
+    }
+
+
+def packed(values: ArrayLike, dtype: str) -> str:
+    """Base64 of an array, little-endian."""
+    return base64.b64encode(np.asarray(values, dtype).tobytes()).decode("ascii")

@@ -1,0 +1,163 @@
+"""What the page and the plots of a report hold. ``tests/ray/test_report.py`` opens the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from renio_pipeline.report import write_report
+from renio_pipeline.report.samples import VERDICTS
+from tests.unit.recorded_runs import encode, record, sample
+
+HOSTILE = "</script><script>window.pwned = 1</script><!-- <img src=x onerror='window.pwned = 1'> \u2028 & \""
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the page's scripts read."""
+    found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 1
+    assert "<" not in found[0]
+    return json.loads(found[0])
+
+
+def unpacked(text: str, dtype: str) -> list[float]:
+    return np.frombuffer(base64.b64decode(text), dtype).tolist()
+
+
+def test_the_page_holds_the_runs_numbers(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run")
+    assert write_report([folder]) == [folder / "report.html"]
+    (run,) = data_of(folder / "report.html")["runs"]
+    assert run["steps"] == [1, 2, 3]
+    assert run["metrics"]["loss"] == [1.0, 0.5, 0.333333]
+    assert run["metrics"]["response/tokens"] == [13.0, 14.0, 15.0]
+    assert [(e["step"], e["accuracy"], e["low"]) for e in run["evaluations"]] == [(0, 0.25, 0.175), (3, 0.5, 0.404)]
+    assert run["timeline"][0]["score"] == [[2.0, 7.0]]
+    assert (run["threshold"], run["clip"]) == (0.8, 2.5)
+    facts = dict(run["facts"])
+    assert facts["Held-out accuracy"] == "25.0% after step 0, 50.0% after step 3"
+    assert facts["Steps"] == "3 of 3, ended"
+    assert facts["AUROC of the weights"] == "1.000"
+    weights = run["weights"]
+    assert weights["counts"] == [4, 4, 4]
+    expected = [sample(4 * step + i)["weight"] for step in (1, 2, 3) for i in range(4)]
+    assert unpacked(weights["weight"], "<f4") == pytest.approx(expected)
+    assert [VERDICTS[code] for code in unpacked(weights["verdict"], "u1")] == ["incorrect", "correct", "unfinished", None] * 3
+
+
+def test_the_reader_holds_each_token_with_its_numbers_heaviest_sample_first(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run")
+    write_report([folder])
+    reader = data_of(folder / "report.html")["runs"][0]["reader"]
+    entry = reader["steps"][1]
+    written = sorted((sample(8 + i) for i in range(4)), key=lambda s: -s["weight"])
+    assert entry["step"] == 2
+    assert entry["sample"] == [s["sample_id"] for s in written] == [11, 10, 8, 9]
+    assert [reader["problems"][i] for i in entry["problem"]] == [s["problem"] for s in written]
+    assert entry["pivotal"] == [[1], [1], [1], []]
+    ids, texts, special = (reader["pieces"][key] for key in ("ids", "texts", "special"))
+    tokens = unpacked(entry["tokens"], "<u4")
+    length = len(encode("37+48=85;#85")) + 1
+    first, last = tokens[:length], tokens[-1]
+    assert [ids[t] for t in first] == written[0]["token_ids"]
+    assert "".join(texts[t] for t in first if not special[t]) == "37+48=85;#85"
+    assert special[last] == 1
+    for key, name in (("student", "student_logprobs"), ("teacher_logprob", "teacher_logprobs")):
+        assert unpacked(entry[key], "<f4") == pytest.approx([x for s in written for x in s[name]])
+
+
+def test_a_token_that_the_teacher_gives_no_probability_at_all_stays_infinite(tmp_path: Path) -> None:
+    impossible = sample(0)
+    impossible["teacher_logprobs"][1] = float("-inf")
+    folder = record(tmp_path / "run", {1: [impossible]})
+    write_report([folder])
+    entry = data_of(folder / "report.html")["runs"][0]["reader"]["steps"][0]
+    assert unpacked(entry["teacher_logprob"], "<f4")[1] == float("-inf")
+
+
+def test_hostile_text_and_names_stay_data(tmp_path: Path) -> None:
+    folder = record(tmp_path / "<b onmouseover=x>&run", {1: [sample(0, problem=HOSTILE, row=HOSTILE)]})
+    (page,) = write_report([folder])
+    text = page.read_text(encoding="utf-8")
+    assert "<b onmouseover" not in text
+    assert text.count("</script>") == 3
+    assert "<title>Report: &lt;b onmouseover=x&gt;&amp;run</title>" in text
+    assert data_of(page)["runs"][0]["reader"]["problems"] == [HOSTILE]
+
+
+def test_the_page_loads_nothing_and_runs_its_own_scripts_alone(tmp_path: Path) -> None:
+    (page,) = write_report([record(tmp_path / "run")])
+    text = page.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == "'none'"
+    assert set(rules["script-src"].split()) == {f"'sha256-{d}'" for d in re.findall(r"sha256-([^']*)'", policy[1])}
+    assert "unsafe" not in rules["script-src"]
+    assert not re.search(r"<(link|img|iframe|object|embed|script)\b[^>]*\b(src|href)=", text.split("<script>")[0])
+
+
+def test_several_runs_are_laid_over_each_other_under_their_names(tmp_path: Path) -> None:
+    first, second = record(tmp_path / "renio"), record(tmp_path / "uniform", {1: [sample(0)]}, weighting={"type": "uniform"})
+    write_report([first, second], tmp_path / "both.html")
+    runs = data_of(tmp_path / "both.html")["runs"]
+    assert [(run["label"], run["steps"]) for run in runs] == [("renio", [1, 2, 3]), ("uniform", [1])]
+    assert not (first / "report.html").exists()
+
+
+def test_a_run_that_is_being_written_is_shown_as_far_as_it_got(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run", ended=False)
+    for path in (folder / "metrics.jsonl", folder / "samples/step_000003.jsonl"):
+        path.write_text(path.read_text()[:-40])
+    (folder / "evaluations.jsonl").unlink()
+    write_report([folder])
+    (run,) = data_of(folder / "report.html")["runs"]
+    assert run["steps"] == [1, 2]
+    assert run["weights"]["counts"] == [4, 4, 3]
+    assert "still running" in dict(run["facts"])["Steps"]
+    assert "Held-out accuracy" not in dict(run["facts"])
+
+
+def test_a_run_without_samples_or_verdicts_or_tokenizer_has_a_page_that_says_so(tmp_path: Path) -> None:
+    empty = record(tmp_path / "empty", {1: []})
+    unread = record(tmp_path / "unread", {1: [sample(0, verdict=None)]}, student=str(tmp_path / "gone"))
+    write_report([empty, unread], tmp_path / "page.html")
+    first, second = data_of(tmp_path / "page.html")["runs"]
+    assert first["reader"]["steps"] == first["weights"]["steps"] == []
+    assert second["reader"]["pieces"]["texts"][0].startswith("[")
+    assert second["reader"]["steps"][0]["text"] == ["37+48=85;#85"]
+    assert any("No tokenizer could be loaded" in note for note in second["notes"])
+    assert "AUROC of the weights" not in dict(second["facts"])
+
+
+def skip_a_step(folder: Path) -> None:
+    """Let the run go on with a step that trained on nothing."""
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "time/step": 3.0, "response/tokens": 9.0}) + "\n")
+
+
+def test_steps_that_skipped_training_leave_gaps_in_the_curves(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run")
+    skip_a_step(folder)
+    write_report([folder])
+    (run,) = data_of(folder / "report.html")["runs"]
+    assert run["metrics"]["loss"][-1] is None
+    assert run["metrics"]["response/tokens"][-1] == 9.0
+    assert run["spent"]["other"][-1] == 3.0
+
+
+def test_plots_are_written_as_png_beside_the_page(tmp_path: Path) -> None:
+    folders = [record(tmp_path / "_a$b$"), record(tmp_path / "b", {1: [sample(0)]})]
+    skip_a_step(folders[0])
+    written = write_report(folders, tmp_path / "page.html", png=True)[1:]
+    assert {path.parent for path in written} == {tmp_path / "page"}
+    names = {path.stem for path in written}
+    assert names >= {"loss", "divergence", "accuracy", "length", "effective-sample-size", "staleness", "timeline", "weights"}
+    assert sorted(tmp_path.glob("page/*")) == sorted(written)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
