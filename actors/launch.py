@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from actors.generator_pool import GeneratorPool
 from actors.hidden_teacher import HiddenTeacher
 from actors.placement import (
     GroupLease,
+    Sizes,
     actor_options,
     ask_for,
     check_cluster,
@@ -112,15 +113,20 @@ def prepare_locally(config: RunConfig) -> Prepared | None:
     return prepare(config) if all(map(models.is_local, names)) else None
 
 
-def check(config: RunConfig, prepared: Prepared | None, pools: Sequence[str] | None = None) -> Prepared:
-    """What needs the cluster to check, before any engine of ``pools`` (None: all) starts. Raises ConfigError."""
-    check_cluster(config, ray.cluster_resources(), pools)
-    prepared = prepared or prepare(config, partial(_inspect_on_cluster, config))
+def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
+    """What needs the cluster to check, before any engine starts. Raises ConfigError."""
+    check_cluster(config, ray.cluster_resources())
+    prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
     return prepared
 
 
-def _inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelInfo:
+def check_generators(config: RunConfig) -> None:
+    """Raises ConfigError if the cluster has no room for a generator, where nothing else is wanted."""
+    check_cluster(config, ray.cluster_resources(), ("generator",))
+
+
+def inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelInfo:
     """Read a folder here; a hub name on a node that has what the model's pool needs, where it will be loaded."""
     if models.is_local(name):
         return models.inspect(name, key)
@@ -142,7 +148,7 @@ def claim(config: RunConfig) -> Any:
         raise ConfigError(f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name") from None
 
 
-def generator_kind(config: RunConfig, prepared: Prepared, shared: Any = None) -> Kind:
+def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Kind:
     """What the workers of the generator pool are. ``shared``: see ``shared_group``."""
     spec = generator_spec(config, prepared)
     options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
@@ -175,7 +181,7 @@ def _ping_beside(actor: Any) -> Any:
     return actor.ping.options(concurrency_group=CONTROL).remote()
 
 
-def start_generators(service: Service, prepared: Prepared, shared: Any = None) -> GeneratorPool:
+def start_generators(service: Service, prepared: Sizes, shared: Any = None) -> GeneratorPool:
     config = service.config
     return GeneratorPool(generator_kind(config, prepared, shared), config.pools.generator.replicas, service)
 
@@ -273,7 +279,7 @@ async def stages(
 
 
 @asynccontextmanager
-async def generators(config: RunConfig, prepared: Prepared) -> AsyncIterator[GeneratorPool]:
+async def generators(config: RunConfig, prepared: Sizes) -> AsyncIterator[GeneratorPool]:
     """The generator pool alone, with the student's own weights."""
     pool = start_generators(Service(config=config, rejected=RejectedLog(None, lambda text: None)), prepared)
     try:

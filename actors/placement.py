@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from actors.engine import EngineSpec
 from actors.processes import end_actor
@@ -16,6 +16,16 @@ from renio_pipeline.types import ScorerSpec
 
 NEXT_TO_NOTHING = 0.001  # CPUs: a placement group cannot ask for nothing
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
+
+
+class Sizes(Protocol):
+    """What an engine must hold: of a run, or of a model that is only evaluated."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
 
 
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
@@ -147,7 +157,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
     )
 
 
-def generator_spec(config: RunConfig, prepared: Prepared) -> EngineSpec:
+def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
     """What a generator's engine is built from."""
     model = models.resolve(config.student)
     lora = config.trainer.lora if config.sync.lora == "adapter" else None
@@ -166,9 +176,7 @@ def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> En
     )  # fmt: skip
 
 
-def _engine_spec(
-    config: RunConfig, prepared: Prepared, section: Generator, model: str, pool_name: str, **more: Any
-) -> EngineSpec:
+def _engine_spec(config: RunConfig, prepared: Sizes, section: Generator, model: str, pool_name: str, **more: Any) -> EngineSpec:
     return EngineSpec(
         model=model,
         dtype=section.dtype,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from renio_pipeline.grading import Judge, Judged
 from renio_pipeline.pipeline import Generators
-from renio_pipeline.selection import judge_of
-from renio_pipeline.tasks import Task
-from renio_pipeline.types import Prompt
+from renio_pipeline.types import Prompt, Rollout
 
 Z_95 = 1.959964
 
@@ -29,21 +28,30 @@ class Evaluation:
         return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.problems} held-out problems"
 
 
-async def evaluate(
-    generators: Generators, prompts: Sequence[Prompt], task: Task, tokenizer: Any, temperature: float
-) -> Evaluation:
-    """Write one response a problem and grade it; a response that is not finished counts as wrong."""
-    rollouts = [r async for r in generators.generate(prompts, temperature)]
-    judge = judge_of(task, tokenizer)
-    verdicts = [judge(r).verdict for r in rollouts]
+async def evaluate(generators: Generators, prompts: Sequence[Prompt], judge: Judge, temperature: float) -> Evaluation:
+    """Write one response a problem and grade it beside the writing; a response that is not finished counts as wrong."""
+    judged = await judge_all(generators.generate(prompts, temperature), judge)
+    verdicts = [found.verdict for found in judged]
     graded = [v for v in verdicts if v is not None]
     if not graded:
         raise ValueError("evaluate.problems: no held-out row has an answer that the task can verify")
     low, high = wilson(sum(v == "correct" for v in graded), len(graded))
     return Evaluation(
         problems=len(graded), accuracy=sum(v == "correct" for v in graded) / len(graded), low=low, high=high,
-        response_tokens=float(np.mean([len(r.token_ids) for r in rollouts])),
+        response_tokens=float(np.mean([len(found.rollout.token_ids) for found in judged])),
     )  # fmt: skip
+
+
+async def judge_all(rollouts: AsyncIterator[Rollout], judge: Judge) -> list[Judged]:
+    """Judge each response while the next ones are written."""
+    under_way: list[asyncio.Future[Judged]] = []
+    try:
+        async for rollout in rollouts:
+            under_way.append(asyncio.ensure_future(judge(rollout)))
+        return await asyncio.gather(*under_way)
+    finally:
+        for task in under_way:
+            task.cancel()
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

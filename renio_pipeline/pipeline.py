@@ -22,7 +22,8 @@ import numpy as np
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig
 from renio_pipeline.elastic import ElasticPool
-from renio_pipeline.selection import Judged, Selection, exactly_once
+from renio_pipeline.grading import Judged
+from renio_pipeline.selection import Selection, exactly_once
 from renio_pipeline.turns import Apart, Turns
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 from renio_pipeline.weigher import Weighed
@@ -159,6 +160,7 @@ class Collected:
     step: int
     judged: Mapping[int, Judged]  # every response that was written, by sample id
     scored: list[ScoredRollout]  # those that were kept, in the order of sample ids
+    began: float  # when, on the monotonic clock
     seconds: dict[str, float]  # metric name -> seconds
 
 
@@ -217,15 +219,16 @@ async def collect(stages: Stages, config: RunConfig, selection: Selection, step:
     scored = await stages.teachers.score(selection.responses(write), step)
     clock.mark("scored")
     in_order(scored, [i for i in selection.kept if i not in stages.rejected])
-    return Collected(step=step, judged=selection.judged, scored=scored, seconds=clock.stages())
+    return Collected(step=step, judged=selection.judged, scored=scored, began=clock.at("start"), seconds=clock.stages())
 
 
 async def learn(stages: Stages, config: RunConfig, found: Collected, version: Version, since: Mark) -> StepResult | SkippedStep:
     """Weigh and train on a step's samples, by trainers that are at ``version``, and publish the next one."""
     step, scored, clock = found.step, found.scored, Clock()
+    seconds = found.seconds | {"time/start": found.began - since.at}
     if not scored:
         stages.payload.close(step)
-        seconds = found.seconds | {"time/step": time.perf_counter() - since.at}
+        seconds |= {"time/step": time.perf_counter() - since.at}
         return SkippedStep(step=step, judged=found.judged, seconds=seconds)
     staleness = age(scored, version, config.max_staleness)
     clock.mark("collected")
@@ -247,8 +250,9 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
 
     until = await Mark.now(stages)
     idle = idle_shares(since.busy, until.busy, report, publication, until.at - since.at)
-    seconds = found.seconds | clock.stages() | {
+    seconds |= clock.stages() | {
         "time/turns": clock.seconds("collected", "begun") + clock.seconds("trained", "awake"),
+        "time/turn_back": clock.seconds("trained", "awake"),
         "time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds,
     }  # fmt: skip
     return StepResult(
@@ -320,6 +324,9 @@ class Clock:
     def mark(self, name: str) -> None:
         self._at[name] = time.perf_counter()
 
+    def at(self, name: str) -> float:
+        return self._at[name]
+
     def seconds(self, start: str, end: str) -> float:
         return self._at[end] - self._at[start]
 
@@ -334,8 +341,8 @@ class Clock:
     def stages(self) -> dict[str, float]:
         """Whatever both ends were marked of."""
         ends = {
-            "time/generate": ("start", "last"), "time/score": ("first", "scored"), "time/weigh": ("begun", "weighed"),
-            "time/train": ("weighed", "trained"), "time/sync": ("awake", "published"),
+            "time/first_response": ("start", "first"), "time/generate": ("start", "last"), "time/score": ("first", "scored"),
+            "time/weigh": ("begun", "weighed"), "time/train": ("weighed", "trained"), "time/sync": ("awake", "published"),
         }  # fmt: skip
         return {name: self.seconds(*marks) for name, marks in ends.items() if set(marks) <= self._at.keys()}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from renio_pipeline.grading import Judged
 from renio_pipeline.pipeline import SkippedStep, StepResult
-from renio_pipeline.selection import Judged
 from renio_pipeline.types import Rollout, Verdict
 
 
@@ -25,6 +25,7 @@ def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float
         "tokens/generated": sum(lengths),
         "filter/drawn": len(rollouts),
         "filter/kept": kept / len(rollouts),
+        "grading/given_up": sum(j.given_up for j in judged.values()),
         **accuracy([j.verdict for j in judged.values()]),
     }
 

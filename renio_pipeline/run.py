@@ -17,6 +17,7 @@ from renio_pipeline.checkpointer import Checkpointer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.evaluate import Evaluation, evaluate
 from renio_pipeline.gate import Gate
+from renio_pipeline.grading import Grader
 from renio_pipeline.metrics import Sink
 from renio_pipeline.pipeline import Collected, Mark, SkippedStep, Stages, StepResult, TrainerLost, collect, learn
 from renio_pipeline.preflight import Prepared
@@ -24,7 +25,7 @@ from renio_pipeline.prompts import Cursor, held_out_prompts
 from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.resume import next_point
 from renio_pipeline.rundir import Past, RunDirectory
-from renio_pipeline.selection import Selection, judge_of
+from renio_pipeline.selection import Selection
 from renio_pipeline.stopping import Stop, end
 from renio_pipeline.types import Prompt, Version
 
@@ -66,7 +67,8 @@ class Run:
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
         self._past = self.directory.past()
-        self._judge = judge_of(self.prepared.task, self.prepared.tokenizer)
+        grader = Grader(self.prepared.task, self.prepared.tokenizer)
+        self._judge = grader.judge
         try:
             begun = True
             while True:
@@ -84,6 +86,7 @@ class Run:
                 await self.checkpointer.finish()  # of an earlier step: all the more worth having
             raise
         finally:
+            await grader.close()
             for sink in self.sinks:
                 sink.close()
         if not self._past.raw:
@@ -224,7 +227,7 @@ class Run:
     async def _evaluate(self, step: int) -> Evaluation:
         p = self.prepared
         prompts = held_out_prompts(p.held_out_ids, p.held_out)
-        result = await evaluate(self.stages.generators, prompts, p.task, p.tokenizer, self.config.evaluate.temperature)
+        result = await evaluate(self.stages.generators, prompts, self._judge, self.config.evaluate.temperature)
         self.directory.write_evaluation(step, result)
         self.progress.evaluation(step, result)
         return result

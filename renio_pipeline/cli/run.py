@@ -43,6 +43,8 @@ def _check(args: argparse.Namespace) -> int:
         f"{' + '.join(args.config)}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
         f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
     )
+    for note in prepared.notes:
+        print(note)
     return 0
 
 
@@ -52,10 +54,12 @@ def _check_offline(config: RunConfig) -> int:
     from renio_pipeline.preflight import check_offline
 
     check_engine_options(config)
-    missing = check_offline(config)
+    notes, missing = check_offline(config)
     demands = ", ".join(f"{name} {pool.replicas} x {pool.gpus:g} GPUs" for name, pool in _pools_of(config).items())
     shared = "; generators and trainer ranks share theirs" if config.placement == "colocated" else ""
     print(f"configuration fine; it asks for {demands}{shared}")
+    for note in notes:
+        print(note)
     for name in missing:
         print(f"not here, so not checked: {name}")
     return 0
@@ -110,6 +114,8 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         with make_progress(config.steps) as shown:
             progress = WithEvents(shown, events)
             begun = f", going on after step {point.state.step}" if point.folder else ""
+            for note in prepared.notes:
+                progress.note(note)
             progress.note(f"run {config.name} in {directory.path}{begun}: starting the engines")
 
             async def go() -> dict[str, Any]:

@@ -36,7 +36,9 @@ def test_weights_of_one_give_another_loss_from_the_same_samples(whole_run: Path,
     assert abs(with_weights["loss"] - without["loss"]) > 1e-3
 
 
-def test_a_checkpoint_loads_in_transformers_and_in_vllm_also_where_a_run_would_sync_an_adapter(whole_run: Path) -> None:
+def test_a_checkpoint_loads_in_transformers_and_in_vllm_also_where_a_run_would_sync_an_adapter(
+    whole_run: Path, tmp_path: Path
+) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,11 +52,14 @@ def test_a_checkpoint_loads_in_transformers_and_in_vllm_also_where_a_run_would_s
     assert model.generation_config.eos_token_id is not None
     shown = finish(
         start(
-            "eval", "--config", "configs/demo.yaml", f"student={folder}", "evaluate.problems=32",
-            "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter",  # nothing is sent: it must not matter
+            "eval", "--config", "configs/demo.yaml", "--model", f"trained={whole_run}", "--out", str(tmp_path / "eval"),
+            "evaluate.problems=32", "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter",  # nothing is sent: it must not matter
         )
     )  # fmt: skip
-    assert "of 32 held-out problems" in shown
+    assert "trained" in shown
+    results = json.loads((tmp_path / "eval/results.json").read_text())
+    assert results["models"] == {"trained": str(folder)}
+    assert results["results"]["trained"]["held-out"]["problems"] == 32
 
 
 def test_checkpoints_come_when_asked_and_at_the_end_and_the_oldest_go(whole_run: Path) -> None:

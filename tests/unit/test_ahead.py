@@ -42,7 +42,7 @@ def test_no_step_is_collected_before_the_bound_allows_it_and_every_step_once(bou
 
     async def collect(step: int) -> Collected:
         begun.append(step)
-        return Collected(step=step, judged={}, scored=[], seconds={})
+        return Collected(step=step, judged={}, scored=[], began=0.0, seconds={})
 
     async def go() -> None:
         ahead = Ahead(collect, last=last, bound=bound)

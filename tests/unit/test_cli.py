@@ -82,8 +82,9 @@ def test_a_malformed_override_is_exit_code_2(capsys: pytest.CaptureFixture[str],
 def test_a_missing_model_is_exit_code_2_before_ray_starts(
     capsys: pytest.CaptureFixture[str], config: str, command: str
 ) -> None:
-    text = fails(capsys, command, "--config", config, "teacher.model=/no/such/model")
-    assert text == "teacher.model: model folder '/no/such/model' does not exist"
+    key = "student" if command == "eval" else "teacher.model"  # evaluation asks no teacher
+    text = fails(capsys, command, "--config", config, f"{key}=/no/such/model")
+    assert text == f"{key}: model folder '/no/such/model' does not exist"
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -223,6 +224,21 @@ def test_an_offline_check_of_what_is_here_is_a_whole_one(
     assert capsys.readouterr().out.splitlines()[1:] == ["not here, so not checked: the cluster"]
     assert "max_response_tokens" in fails(capsys, "check", "--offline", "--config", config, "max_response_tokens=500")
     assert "generator.engine.zz" in fails(capsys, "check", "--offline", "--config", config, "generator.engine.zz=1")
+
+
+def test_an_offline_check_says_what_it_leaves_out_of_the_data(
+    capsys: pytest.CaptureFixture[str], no_ray: None, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": "2+2", "answer": "{"}\n')
+    keys = ["task=maths", "task_options.instruction=''", f"data.path={data}", "evaluate.problems=0", "max_response_tokens=16"]
+    assert cli.main(["check", "--offline", "--config", config, *keys]) == 0
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.startswith(f"1 of 2 problems left out: their answers cannot be used (data.path); first: {data}, line 2: ")
+    assert "task_options.instruct: task maths has no such option; did you mean instruction?" in fails(
+        capsys, "check", "--offline", "--config", config, *keys, "task_options.instruct=x"
+    )
 
 
 def test_an_offline_check_looks_at_what_is_here_although_something_is_not(

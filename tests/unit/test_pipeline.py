@@ -23,6 +23,7 @@ from rich.console import Console
 
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.evaluate import evaluate, wilson
+from renio_pipeline.grading import Grader
 from renio_pipeline.metrics import METRICS, JsonlSink, PrometheusSink, prometheus_name, read_jsonl
 from renio_pipeline.pipeline import Publication, Stages, StepResult, TrainReport, idle_shares, train_step
 from renio_pipeline.preflight import Prepared, prepare
@@ -32,7 +33,7 @@ from renio_pipeline.results import accuracy, step_metrics, verdict_metrics
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
 from renio_pipeline.schema import Renio, Uniform
-from renio_pipeline.selection import Selection, judge_of
+from renio_pipeline.selection import Selection
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, TrainBatch, Version
 from renio_pipeline.weigher import Weighed, Weigher
@@ -231,9 +232,8 @@ def prompts_of(prepared: Prepared, config: RunConfig) -> list[Prompt]:
 
 async def step_of(prepared: Prepared, config: RunConfig, stages: Stages, version: Version = FIRST) -> StepResult:
     async with asyncio.timeout(10):
-        selection = Selection(
-            config, Cursor(prepared.prompt_ids, prepared.rows, config).take, judge_of(prepared.task, prepared.tokenizer)
-        )
+        judge = Grader(prepared.task, prepared.tokenizer).judge
+        selection = Selection(config, Cursor(prepared.prompt_ids, prepared.rows, config).take, judge)
         return await train_step(stages, config, selection, 1, version)
 
 
@@ -615,7 +615,7 @@ def test_no_success_and_no_failure_stay_within_0_and_1_to_the_last_digit() -> No
 def test_evaluation_counts_unfinished_as_wrong(prepared: Prepared) -> None:
     prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
     generators = FakeGenerators(prepared.tokenizer)
-    found = asyncio.run(evaluate(generators, prompts, prepared.task, prepared.tokenizer, 1.0))
+    found = asyncio.run(evaluate(generators, prompts, Grader(prepared.task, prepared.tokenizer).judge, 1.0))
     right = sum(kind(p.sample_id) == "correct" for p in prompts)
     assert {kind(p.sample_id) for p in prompts} == set(KINDS)
     assert (found.problems, found.accuracy) == (5, right / 5)
@@ -626,11 +626,11 @@ def test_evaluation_counts_unfinished_as_wrong(prepared: Prepared) -> None:
 
 def test_evaluation_leaves_out_rows_without_an_answer(prepared: Prepared) -> None:
     rows = [Row(id="a", problem="1+1", answer="3+4", solution="3+4"), Row(id="b", problem="1+1", solution="2")]
-    generators, task = FakeGenerators(prepared.tokenizer), make_task("plain")
+    generators, judge = FakeGenerators(prepared.tokenizer), Grader(make_task("plain"), prepared.tokenizer).judge
     prompts = held_out_prompts([np.zeros(1, np.int32)] * 2, rows)  # ids -1 (unfinished: 3+4) and -2 (its solution)
-    assert asyncio.run(evaluate(generators, prompts, task, prepared.tokenizer, 1.0)).problems == 1
+    assert asyncio.run(evaluate(generators, prompts, judge, 1.0)).problems == 1
     with pytest.raises(ValueError, match="no held-out row has an answer"):
-        asyncio.run(evaluate(generators, prompts[1:], task, prepared.tokenizer, 1.0))
+        asyncio.run(evaluate(generators, prompts[1:], judge, 1.0))
 
 
 def test_weights_are_judged_by_the_verdicts_that_there_are() -> None:

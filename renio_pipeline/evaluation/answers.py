@@ -1,0 +1,97 @@
+"""One model's responses to all data sets, streamed through a generator pool and judged as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from renio_pipeline.evaluation.asking import Asked
+from renio_pipeline.evaluation.markers import Markers
+from renio_pipeline.evaluation.records import Problem, Sample
+from renio_pipeline.evaluation.sets import DataSet
+from renio_pipeline.grading import Grader, Judged
+from renio_pipeline.pipeline import Generators
+from renio_pipeline.types import Rollout
+
+Finished = Callable[[DataSet, list[Problem]], None]
+
+
+class Answers:
+    """Collects the samples of one data set until each problem has all of its own."""
+
+    def __init__(self, data: DataSet, first_id: int, markers: Markers) -> None:
+        self.data, self._first_id, self._markers = data, first_id, markers
+        self._samples: dict[int, Sample] = {}  # by their place in the data set
+
+    def add(self, found: Judged) -> bool:
+        """Whether that was the last one."""
+        assert found.verdict is not None, "rows that cannot be graded were left out"
+        rollout = found.rollout
+        self._samples[self._first_id - rollout.sample_id] = Sample(
+            answer=found.answer, verdict=found.verdict, tokens=len(rollout.token_ids), stop_reason=rollout.stop_reason,
+            response=found.text, markers=self._markers.count(found.text), given_up=found.given_up,
+        )  # fmt: skip
+        return len(self._samples) == len(self.data.rows) * self.data.samples
+
+    def problems(self) -> list[Problem]:
+        """Those with all of their samples: a generator pool may have set a sample aside."""
+        n = self.data.samples
+        places = [range(i * n, i * n + n) for i in range(len(self.data.rows))]
+        return [
+            Problem.of(row, [self._samples[i] for i in own])
+            for row, own in zip(self.data.rows, places, strict=True)
+            if all(i in self._samples for i in own)
+        ]
+
+
+async def answer_all(
+    generators: Generators, asked: Asked, sets: Sequence[DataSet], markers: Markers, finished: Finished,
+    came: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Ask all prompts at once, so that no data set's longest response holds up the next one.
+
+    Args:
+        finished: is given each data set's problems as soon as its last response is judged.
+        came: is called for each response.
+    """
+    parts = [Answers(data, prompts[0].sample_id, markers) for data, prompts in zip(sets, asked.prompts, strict=True)]
+    answers = {p.sample_id: part for prompts, part in zip(asked.prompts, parts, strict=True) for p in prompts}
+    under_way: set[asyncio.Task[None]] = set()
+    failures: list[BaseException] = []
+    async with AsyncExitStack() as stack:
+        graders: dict[str, Grader] = {}  # data sets of one task share its workers
+        for data in sets:
+            if (recipe := repr(data.task.recipe)) not in graders:
+                graders[recipe] = await stack.enter_async_context(Grader(data.task, asked.tokenizer))
+
+        async def judge(rollout: Rollout) -> None:
+            part = answers[rollout.sample_id]
+            last = part.add(await graders[repr(part.data.task.recipe)].judge(rollout))
+            came()
+            if last:
+                parts.remove(part)
+                finished(part.data, part.problems())
+
+        def ended(task: asyncio.Task[None]) -> None:
+            under_way.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                failures.append(error)
+
+        try:
+            everything = [p for prompts in asked.prompts for p in prompts]
+            async for rollout in generators.generate(everything, asked.config.evaluate.temperature):
+                if failures:
+                    break
+                task = asyncio.create_task(judge(rollout))
+                under_way.add(task)
+                task.add_done_callback(ended)
+            while under_way and not failures:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in under_way:
+                task.cancel()
+        if failures:
+            raise failures[0]
+        for part in parts:  # they lack samples that killed one generator after the other
+            finished(part.data, part.problems())

@@ -1,0 +1,93 @@
+"""What one model needs to be asked all problems: its tokenizer, the encoded prompts, and the sizes of its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from renio_pipeline import models
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.evaluation.sets import DataSet
+from renio_pipeline.lengths import Bounds, check_length
+from renio_pipeline.prompts import Encoder
+from renio_pipeline.schema import Opsd, Sync
+from renio_pipeline.types import Prompt
+
+Inspect = Callable[[str, str], models.ModelInfo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A checked model. ``vocab_size`` and ``context`` are what its generators are built with."""
+
+    name: str
+    model: str
+    config: RunConfig  # of its generators
+    tokenizer: Any
+    prompts: tuple[tuple[Prompt, ...], ...]  # of each data set: of each problem its n samples, one after the other
+    vocab_size: int
+    context: int  # tokens of the longest prompt, a whole response, and one more
+
+
+def alone(config: RunConfig) -> RunConfig:
+    """The configuration of generators that nobody trains: nothing is sent to them, not even an adapter, and nobody shares
+    their GPUs. Evaluation's own sampling counts, where it says something."""
+    own, sampling = config.evaluate, config.sampling
+    return config.model_copy(
+        update={
+            "sync": Sync(), "placement": "separate",
+            "max_response_tokens": own.max_response_tokens or config.max_response_tokens,
+            "sampling": sampling.model_copy(
+                update={
+                    "top_p": sampling.top_p if own.top_p is None else own.top_p,
+                    "top_k": sampling.top_k if own.top_k is None else own.top_k,
+                }
+            ),
+        }
+    )  # fmt: skip
+
+
+def ask(
+    config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = models.inspect, key: str = "--model"
+) -> Asked:
+    """Check a model against the data sets. Every model's sample of a problem has the same id, and so the same seed.
+
+    Args:
+        config: what ``alone`` returned.
+        inspect: reads a model by (name, key); for hub names the caller may run it on another node.
+        key: what the user gave the model by, for the errors.
+
+    Raises:
+        ConfigError: there is no such model, it has no chat template, or a prompt does not fit into it.
+    """
+    info = inspect(model, key)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.resolve(model))
+    if tokenizer.chat_template is None:
+        raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
+    bounds = Bounds(
+        context=info.context, model=model, max_response_tokens=config.max_response_tokens, max_prompt_tokens=None,
+        vocab_size=info.vocab_rows,
+    )  # fmt: skip
+    thinking = False if isinstance(config.method, Opsd) else None  # as in training
+    longest, sample_id = 0, 0
+    prompts: list[tuple[Prompt, ...]] = []
+    for data in sets:
+        encoder = Encoder(tokenizer, data.task, plain=config.data.student_prompt == "plain")
+        asked: list[Prompt] = []
+        for row, ids in zip(data.rows, encoder.encode(data.rows, thinking=thinking), strict=True):
+            longest = max(longest, check_length(ids, row, bounds))
+            if len(ids) and (largest := int(ids.max())) >= info.vocab_rows:
+                raise ConfigError(
+                    f"{key}: the prompt of row {row.id!r} has token id {largest}; {model!r} has {info.vocab_rows}"
+                )
+            for _ in range(data.samples):
+                sample_id -= 1  # negative, as of every evaluation: never a training sample's
+                asked.append(Prompt(sample_id=sample_id, row=row, student_ids=ids, teacher_ids=ids))
+        prompts.append(tuple(asked))
+    return Asked(
+        name=name, model=model, config=config.model_copy(update={"student": model}), tokenizer=tokenizer,
+        prompts=tuple(prompts), vocab_size=info.vocab_rows, context=longest + config.max_response_tokens + 1,
+    )  # fmt: skip

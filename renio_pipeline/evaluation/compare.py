@@ -1,0 +1,102 @@
+"""Whether one model is better than another on the same problems: a paired test, problem by problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.evaluation.bootstrap import Estimate, estimate, resampled_means
+from renio_pipeline.evaluation.records import Problem
+
+MOST_EXACT = 12  # problems that differ: 2^12 sign patterns are counted, more are drawn
+DRAWS = 50_000
+_AT_ONCE = 2**22
+_SAME = 1e-12  # sums of the same terms in another order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """B against A on one data set: shares of correct responses, and the mean over problems of B's less A's."""
+
+    data_set: str
+    a: str
+    b: str
+    problems: int  # that both answered
+    only_a: int  # problems of one of the two alone, which are left out
+    only_b: int
+    mean_a: float
+    mean_b: float
+    difference: Estimate
+    p_value: float  # two-sided
+    test: str
+
+
+def compare(
+    a: Mapping[str, Sequence[Problem]], b: Mapping[str, Sequence[Problem]], names: tuple[str, str], *, seed: int = 0
+) -> list[Comparison]:
+    """Compare two models' results, each by data set.
+
+    Raises:
+        ConfigError: they share no data set, or no problem of one that they share.
+    """
+    shared = [name for name in a if name in b]
+    if not shared:
+        raise ConfigError(
+            f"--compare: {names[0]} has data sets {', '.join(a)} and {names[1]} has {', '.join(b)}: there is nothing to pair"
+        )
+    return [_compare(name, a[name], b[name], names, seed) for name in shared]
+
+
+def _compare(data_set: str, a: Sequence[Problem], b: Sequence[Problem], names: tuple[str, str], seed: int) -> Comparison:
+    of_a, of_b = ({(p.id, p.problem): p for p in problems} for problems in (a, b))
+    both = [key for key in of_a if key in of_b]
+    if not both:
+        raise ConfigError(
+            f"--compare: no problem of {data_set} has the same id and text in the results of {names[0]} and {names[1]}; "
+            "compare results on the same problems"
+        )
+    means = np.array([[np.mean([s.correct for s in of[key].samples]) for key in both] for of in (of_a, of_b)])  # [2, P]
+    differences = means[1] - means[0]
+    single = all(len(of[key].samples) == 1 for of in (of_a, of_b) for key in both)
+    p_value, test = mcnemar(differences) if single else sign_flip(differences, seed=seed)
+    return Comparison(
+        data_set=data_set, a=names[0], b=names[1], problems=len(both), only_a=len(of_a) - len(both),
+        only_b=len(of_b) - len(both), mean_a=float(means[0].mean()), mean_b=float(means[1].mean()),
+        difference=estimate(differences.mean(), resampled_means(differences[:, None], seed=seed)[:, 0]),
+        p_value=p_value, test=test,
+    )  # fmt: skip
+
+
+def mcnemar(differences: np.ndarray) -> tuple[float, str]:
+    """McNemar's exact test for one response a problem (Q. McNemar, Psychometrika 12, 1947): is gaining as likely as losing?
+
+    Args:
+        differences: [P], each -1, 0 or 1.
+    """
+    gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    tail = sum(math.comb(gained + lost, i) for i in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2 ** (gained + lost)), "McNemar, exact"
+
+
+def sign_flip(differences: np.ndarray, *, seed: int) -> tuple[float, str]:
+    """Sign-flip permutation test: were the two models alike, each problem's difference could as well be its negative.
+
+    Args:
+        differences: [P]. Where at most 12 are not 0, all sign patterns are counted, else 50,000 are drawn, and the observed
+            one is counted among them (Phipson and Smyth, 2010), so that p is never 0.
+    """
+    nonzero = differences[differences != 0]
+    observed, count = abs(nonzero.sum()) - _SAME, len(nonzero)
+    if count <= MOST_EXACT:
+        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float(np.mean(abs(signs @ nonzero) >= observed)), "sign flips, exact"
+    rng, at_once = np.random.default_rng(seed), max(1, _AT_ONCE // count)
+    extreme = 0
+    for start in range(0, DRAWS, at_once):
+        signs = 1 - 2 * rng.integers(0, 2, (min(at_once, DRAWS - start), count), np.int8)
+        extreme += int((abs(signs @ nonzero) >= observed).sum())
+    return (1 + extreme) / (1 + DRAWS), f"sign flips, {DRAWS:,} drawn"

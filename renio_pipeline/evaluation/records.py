@@ -1,0 +1,51 @@
+"""What is known of one problem after an evaluation: the lines of its JSONL files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from renio_pipeline.types import Row, StopReason, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One response."""
+
+    answer: str | None  # None: it has no final answer
+    verdict: Verdict
+    tokens: int  # the end token included
+    stop_reason: StopReason
+    response: str
+    markers: Mapping[str, int] = field(default_factory=dict)  # reflection markers that stand in it, and how often
+
+    given_up: bool = False  # its grading took too long or killed two graders, and it counts as incorrect
+
+    @property
+    def correct(self) -> bool:
+        return self.verdict == "correct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A problem and its n responses."""
+
+    id: str
+    problem: str
+    gold: str | None
+    samples: tuple[Sample, ...]
+
+    @classmethod
+    def of(cls, row: Row, samples: Sequence[Sample]) -> Problem:
+        return cls(id=row.id, problem=row.problem, gold=row.answer, samples=tuple(samples))
+
+    @classmethod
+    def parse(cls, line: str) -> Problem:
+        """What ``line`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        values: dict[str, Any] = json.loads(line)
+        return cls(**values | {"samples": tuple(Sample(**sample) for sample in values["samples"])})
+
+    def line(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"

@@ -1,0 +1,108 @@
+"""The data sets of an evaluation, read and checked before any model is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.data import HELD_OUT, Rows, load_rows
+from renio_pipeline.evaluation.models import named
+from renio_pipeline.evaluation.suites import suite, suites
+from renio_pipeline.gold import faults
+from renio_pipeline.problems import SHOWN, left_out
+from renio_pipeline.schema import Source
+from renio_pipeline.tasks import Task, make_task
+from renio_pipeline.types import Row
+
+OWN = "held-out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Problems that can be graded, and how often each is asked."""
+
+    name: str
+    source: str  # what the results say of where it comes from
+    task: Task
+    rows: Sequence[Row]
+    samples: int  # n
+    notes: tuple[str, ...] = ()
+
+
+def data_sets(
+    config: RunConfig, from_suites: Sequence[str], own: Sequence[str], *, samples: int | None, limit: int | None
+) -> list[DataSet]:
+    """Those named by ``--suite`` and ``--data``, or else the configuration's own held-out problems.
+
+    Args:
+        from_suites: ``NAME``, from the hub, or ``NAME=PATH``, from a copy.
+        own: ``NAME=PATH``, a file, folder or hub name with the task and the fields of ``config``.
+        samples: responses a problem; None: as many as the suite says, else 1.
+        limit: only the first so many usable problems of each.
+
+    Raises:
+        ConfigError: a suite is unknown, or a data set cannot be read, or none of its problems can be graded.
+    """
+    if not (from_suites or own):
+        return [_held_out(config, samples or 1, limit)]
+    chosen = named([s if "=" in s or s not in suites() else f"{s}={s}" for s in from_suites], "--suite")
+    for name in chosen:
+        suite(name)  # every name first: a copy may take minutes to read
+    files = named(own, "--data")
+    if both := [name for name in files if name in chosen]:
+        raise ConfigError(f"--data: {both[0]!r} is a suite's name too; give it another, as in --data mine={files[both[0]]}")
+    found = [_suite(config, name, path if path != name else None, samples, limit) for name, path in chosen.items()]
+    return found + [_file(config, name, path, samples or 1, limit) for name, path in files.items()]
+
+
+def _suite(config: RunConfig, name: str, path: str | None, samples: int | None, limit: int | None) -> DataSet:
+    entry, key = suite(name), f"suites.{name}.path"
+    options = entry.task_options | (config.task_options if config.task == entry.task else {})  # such as sandbox=weak
+    task, rows = make_task(entry.task, options), entry.rows(path, key)
+    return _usable(name, path or entry.path, task, rows, samples or entry.samples, limit, key)
+
+
+def _file(config: RunConfig, name: str, path: str, samples: int, limit: int | None) -> DataSet:
+    data = config.data
+    source = Source(path=path, fields=data.fields, preset=data.preset)
+    if not Path(path).is_file():
+        source = source.model_copy(update={"subset": data.subset, "split": data.held_out_split or data.split})
+    rows = load_rows(source, key="data.path", optional=HELD_OUT)
+    return _usable(name, path, make_task(config.task, config.task_options), rows, samples, limit, f"--data {name}")
+
+
+def _held_out(config: RunConfig, samples: int, limit: int | None) -> DataSet:
+    data, wanted = config.data, config.evaluate.problems
+    if not wanted:
+        raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
+    task, limit = make_task(config.task, config.task_options), min(wanted, limit or wanted)
+    if not data.held_out_path:
+        rows = task.rows("held_out", limit)[:limit]
+        return DataSet(name=OWN, source=f"task {config.task}", task=task, rows=rows, samples=samples)
+    source = data.model_copy(update={"path": data.held_out_path, "split": data.held_out_split or data.split})
+    read = load_rows(source, key="data.held_out_path", optional=HELD_OUT)
+    return _usable(OWN, data.held_out_path, task, read, samples, limit, "data.held_out_path")
+
+
+def _usable(name: str, source: str, task: Task, rows: Rows, samples: int, limit: int | None, key: str) -> DataSet:
+    """The rows whose answers the task can use. Raises ConfigError if there are none."""
+    kept: list[Row] = []
+    reasons: list[str] = []
+    for row, fault in zip(rows, faults(task, rows), strict=False):
+        if fault is None and task.verify(row, "") is None:
+            fault = f"no answer that task {task.name} can verify"
+        if fault is None:
+            kept.append(row)
+        else:
+            reasons.append(f"{rows.where(row)}: {fault}")
+        if len(kept) == limit:
+            break
+    if not kept:
+        raise ConfigError(f"{key}: none of the {len(rows)} problems can be graded; first: {'; '.join(reasons[:SHOWN])}")
+    notes: tuple[str, ...] = ()
+    if reasons:
+        said = left_out(len(reasons), len(reasons) + len(kept), "they cannot be graded", reasons[:SHOWN])
+        notes = (f"{name}: {said}",)
+    return DataSet(name=name, source=source, task=task, rows=kept, samples=samples, notes=notes)

@@ -1,0 +1,86 @@
+"""Benchmarks by name: where each one is, how its fields are called, and which task asks and grades it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PositiveInt
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.data import HELD_OUT, Made, Rows, load_rows
+from renio_pipeline.schema import FieldName, Section, Source
+from renio_pipeline.types import Row
+
+FILE = Path(__file__).parent / "suites.yaml"
+
+
+class Suite(Section):
+    """An entry of ``suites.yaml``, whose head says what each key is."""
+
+    about: str
+    path: str
+    subset: str | None = None
+    split: str = "train"
+    fields: dict[FieldName, str]
+    task: str
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    samples: PositiveInt
+    called_by: str | None = None
+    shown: str | None = None
+
+    def source(self, path: str | None) -> Source:
+        """The hub's, or a copy's at ``path``, which has splits only if it has the hub's layout."""
+        if path is None:
+            return Source(path=self.path, subset=self.subset, split=self.split, fields=self.fields)
+        place = Path(path).expanduser()
+        if place.is_file() or (place / "state.json").is_file():  # one table, by itself or from save_to_disk
+            return Source(path=str(place), fields=self.fields)
+        return Source(path=str(place), subset=self.subset, split=self.split, fields=self.fields)
+
+    def rows(self, path: str | None, key: str) -> Rows:
+        """Its problems, of the hub or of a copy. Raises ConfigError: they cannot be read, or are not laid out as the hub's."""
+        source = self.source(path)
+        if path is not None and not Path(str(source.path)).exists():
+            raise ConfigError(f"{key}: {path} does not exist; expected a folder or a file with a copy of {self.path}")
+        rows = load_rows(source, key=key, optional=HELD_OUT)
+        if not (self.called_by or self.shown):
+            return rows
+        more = [self._beside(source, field, key) if field else [None] * len(rows) for field in (self.called_by, self.shown)]
+        return Made([_completed(*of_row) for of_row in zip(rows, *more, strict=True)])
+
+    def _beside(self, source: Source, field: str, key: str) -> list[str | None]:
+        """A field of every row that a Row has no place for: read in the place of its tests."""
+        rows = load_rows(source.model_copy(update={"fields": {**self.fields, "tests": field}}), key=key, optional=("tests",))
+        return [row.tests for row in rows]
+
+
+@cache
+def suites() -> dict[str, Suite]:
+    """All of them, by name."""
+    import yaml
+
+    return {name: Suite.model_validate(entry) for name, entry in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()}
+
+
+def suite(name: str) -> Suite:
+    """Raises ConfigError for a name that is not known, with the list."""
+    known = suites()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"--suite: {name!r} is not known{hint}; there are {', '.join(known)}; --data takes a data set of yours")
+
+
+def _completed(row: Row, function: str | None, tests: str | None) -> Row:
+    """The row of a program with the name of the function that its tests check, and with its first test shown."""
+    if function is not None:
+        row = replace(row, tests=json.dumps({"program": row.tests, "fn_name": function}))
+    if tests is not None:
+        row = replace(row, problem=f"{row.problem}\n\nYour code should pass this test:\n{json.loads(tests)[0]}")
+    return row
