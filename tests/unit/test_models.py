@@ -225,7 +225,8 @@ def test_a_task_without_problems_of_its_own_asks_for_a_file(tmp_path: Path) -> N
 
 
 def test_an_unknown_task_is_told_the_known_ones() -> None:
-    assert refusal(task="chess") == "task: 'chess' is not known; allowed: arithmetic, plain, maths, code, reasoning-gym, or a file of yours, path.py:Class"
+    allowed = "arithmetic, plain, maths, code, reasoning-gym, or a file of yours, path.py:Class"
+    assert refusal(task="chess") == f"task: 'chess' is not known; allowed: {allowed}"
 
 
 def test_the_directory_of_another_run_is_refused_by_the_key_that_named_it(
