@@ -49,6 +49,7 @@ class EngineSpec:
     lora: Lora | None = None  # serve the model with an adapter, which comes by ``renio_load_adapter``
     keep_in_flight: bool = False  # new weights may come while requests are under way, which go on with them
     sleeps: bool = False  # on a GPU: can free its memory and take it again
+    counts: bool = False  # keep vLLM's own metrics
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +81,7 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         worker_extension_cls="actors.vllm_extension.RenioWorker",
         weight_transfer_config=WeightTransferConfig(backend=spec.sync_backend) if spec.sync_backend else None,
         max_logprobs=spec.max_logprobs + 1,
-        disable_log_stats=True,
+        disable_log_stats=not spec.counts,
         **({"max_model_len": spec.context} | options),
     )
     import actors.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,7 @@ class GeneratorPool(Pool):
 
     def _came(self, worker: Worker, job: Writing, written: Written) -> None:
         if written.stop_reason is not None or not job.wanted:
-            self.finish(worker, job, None if written.stop_reason is None else _rollout(job.prompt, written, worker.name))
+            self.finish(worker, job, None if written.stop_reason is None else _rollout(job, written, worker.name))
             return
         worker.jobs.pop(job.sample_id, None)
         worker.alone = False
@@ -127,14 +128,15 @@ async def _next(stream: Any) -> Written:
     return written
 
 
-def _rollout(prompt: Prompt, written: Written, replica: str) -> Rollout:
+def _rollout(job: Writing, written: Written, replica: str) -> Rollout:
     assert written.stop_reason is not None
     return Rollout(
-        prompt=prompt,
+        prompt=job.prompt,
         token_ids=written.token_ids,
         logprobs=written.logprobs,
         stop_reason=written.stop_reason,
         version=written.version,
         last_version=written.last_version,
         replica=replica,
+        times=(job.sent, time.perf_counter()),
     )

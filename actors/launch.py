@@ -65,6 +65,7 @@ class Cluster:
     """The Ray cluster that a run uses."""
 
     own: bool  # started by this run, and ends with it
+    host: str  # this node's address, by which others reach it
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def cluster(address: str | None) -> Iterator[Cluster]:
     # Ray has just put a handler of its own in place, which aborts: unwind instead, so that Ray is shut down.
     signal.signal(signal.SIGTERM, leave)
     try:
-        yield Cluster(own=own)
+        yield Cluster(own=own, host=ray.util.get_node_ip_address())
     finally:
         ray.shutdown()
         if watch is not None:
@@ -158,7 +159,7 @@ def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Ki
         return GroupLease(in_bundle(actor, shared, slot, half(options)).remote(spec), shared, slot, owns_group=False)
 
     start = (lambda slot: lease(actor, (spec,), options)) if shared is None else beside_rank
-    return Kind(name="generator", start=start, ping=lambda a: a.ping.remote())
+    return Kind(name="generator", start=start, ping=lambda a: a.ping.remote(), engine=True)
 
 
 def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
@@ -173,7 +174,7 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
     kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
     actor = ray.remote(kind)
-    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), ping=lambda a: a.ping.remote())
+    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), ping=lambda a: a.ping.remote(), engine=True)
 
 
 def _ping_beside(actor: Any) -> Any:

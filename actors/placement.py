@@ -77,6 +77,7 @@ def actor_options(
         env |= {"OMP_NUM_THREADS": str(max(1, int(pool.cpus))), "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if uses_vllm:
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
+        env["VLLM_LOG_STATS_INTERVAL"] = "1e9"  # what it counts has an endpoint: the end of its log must say what went wrong
         if not pool.gpus:
             env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     options = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
@@ -187,6 +188,7 @@ def _engine_spec(config: RunConfig, prepared: Sizes, section: Generator, model: 
         vocab_size=prepared.vocab_size,
         seed=config.seed,
         on_gpu=bool(config.pool(pool_name).gpus),
+        counts=config.metrics_port is not None,
         options=section.engine,
         **more,
     )

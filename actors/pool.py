@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from actors.lost import GONE
 from actors.workers import Kind, Worker, WorkerLost, Workers, answer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.deaths import Slots, Suspects
+from renio_pipeline.monitoring.engine_text import EngineText
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
 
@@ -42,6 +44,7 @@ class Job:
     prompt: Prompt
     results: asyncio.Queue[Any]  # gets a result, a Rejected, or an exception
     wanted: bool = True
+    sent: float = 0.0  # when a worker got it, on the clock of ``renio_pipeline.types.Times``
 
     @property
     def sample_id(self) -> int:
@@ -100,6 +103,18 @@ class Pool:
 
         return dict(filter(None, await asyncio.gather(*map(of, self.workers.serving))))
 
+    async def engine_texts(self, run: str, seconds: float) -> dict[str, EngineText | None]:
+        """See ``renio_pipeline.monitoring.engines.Measured``."""
+
+        async def of(worker: Worker) -> tuple[str, EngineText | None]:
+            labels = {"run": run, "pool": self.name, "replica": worker.name}
+            try:
+                return worker.name, await answer(worker.actor.engine_text.remote(labels), seconds, "engine_text")
+            except Exception:  # whatever it is: the others' are worth having
+                return worker.name, None
+
+        return dict(await asyncio.gather(*map(of, self.workers.serving))) if self.workers.kind.engine else {}
+
     def pump(self) -> None:
         """Give work to whoever may take more."""
         if self._holds:
@@ -109,8 +124,9 @@ class Pool:
                 return
             jobs = self.share(worker)
             if jobs:
+                now = time.perf_counter()
                 for job in jobs:
-                    worker.jobs[job.sample_id] = job
+                    worker.jobs[job.sample_id], job.sent = job, now
                 self._spawn(self._work(worker, jobs))
 
     def share(self, worker: Worker) -> Sequence[Any]:

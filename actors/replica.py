@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.engine import EngineLoop, EngineSpec, build_engine, reset_cache
 from actors.weight_receiver import HostReceiver, Waiting
+from renio_pipeline.monitoring.engine_text import EngineText, engine_text
 from renio_pipeline.types import FIRST_VERSION, Version
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class VllmReplica:
 
     async def busy_seconds(self) -> float:
         return self._loop.busy_seconds
+
+    async def engine_text(self, labels: dict[str, str]) -> EngineText:
+        """vLLM's own metrics, with these labels added; of an engine that does not count, none."""
+        from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+        return engine_text(get_prometheus_registry(), "vllm:", labels)
 
     async def sleep(self) -> None:
         """Free the GPU for others. The replica must be idle, and refuses requests and weights until it wakes up.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,11 +98,12 @@ class TeacherPool(Pool):
         logprobs = await answer(logprobs_ref, seconds, f"{len(jobs)} responses to score")
         if worker.state == "gone":
             return  # it was given up, and what it had is somebody else's
+        came = time.perf_counter()
         for job, scores in zip(jobs, logprobs, strict=True):
             found = TeacherScores(
                 sample_id=job.sample_id, logprobs=scores, payload=payload if self._token_bytes else None,
                 payload_bytes=job.payload_bytes,
-                replica=f"{self._teacher}/{worker.name}" if self._teacher else worker.name,
+                replica=f"{self._teacher}/{worker.name}" if self._teacher else worker.name, times=(job.sent, came),
             )  # fmt: skip
             self.finish(worker, job, ScoredRollout(rollout=job.rollout, scores=found))
 

@@ -72,8 +72,9 @@ class TrainerGroup:
         return {sample_id: values for rank in found for sample_id, values in rank.items()}
 
     async def train(self, batch: TrainBatch) -> TrainReport:
+        planned = self._plan(batch)
         reports: list[RankReport] = await self._each(
-            "forward_backward", self._plan(batch), step=batch.step, objective=self._config.trained_objective,
+            "forward_backward", planned, step=batch.step, objective=self._config.trained_objective,
             batch_size=len(batch.samples), temperature=self._config.temperature, vocab_size=self._vocab_size,
         )  # fmt: skip
         updates = await self._all("optimizer_step", batch.step, self._ledger)
@@ -89,6 +90,7 @@ class TrainerGroup:
             grad_norm=updates[0]["grad_norm"],
             lr=updates[0]["lr"],
             busy_seconds=[r.busy_seconds + u["busy_seconds"] for r, u in zip(reports, updates, strict=True)],
+            shares=[[sample.sample_id for micro_batch in rank for sample in micro_batch] for rank in planned],
         )
 
     async def publish(self, version: Version) -> SyncReceipt:

@@ -101,6 +101,7 @@ class Kind:
     admit: Callable[[Worker], Awaitable[None]] | None = None  # before it serves; None: it may as soon as it is ready
     check: Callable[[Worker], Awaitable[None]] | None = None  # raises WorkerLost for one that must not serve
     turn: Callable[[], Awaitable[None]] | None = None  # returns when one may start; None: at any time
+    engine: bool = False  # its actors have a vLLM engine, which counts what it does
     group: str | None = None  # the concurrency group of what an actor that does one thing at a time answers beside it
 
     def beside(self, method: Any) -> Any:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def check_combinations(config: RunConfig) -> None:
     """Raises ValueError for the first one found."""
-    for check in (_batch, _filter, _teachers, _method, _lora, _pools, _sync, _placement, _schedule, _deterministic):
+    for check in (_batch, _filter, _teachers, _method, _lora, _pools, _sync, _placement, _schedule, _deterministic, _endpoint):
         check(config)
 
 
@@ -28,6 +28,11 @@ def _batch(c: RunConfig) -> None:
     if c.trainer.warmup_steps >= c.steps:
         raise ValueError(f"trainer.warmup_steps ({c.trainer.warmup_steps}) must be below steps ({c.steps})")
     _refuse_owned("trainer.deepspeed", c.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
+
+
+def _endpoint(c: RunConfig) -> None:
+    if c.metrics_discovery is not None and c.metrics_port is None:
+        raise ValueError("metrics_discovery: there is no endpoint to be found without metrics_port; set it (0: any free port)")
 
 
 def _filter(c: RunConfig) -> None:

@@ -70,7 +70,11 @@ class RunConfig(Section):
     evaluate: schema.Evaluate = schema.Evaluate()
     checkpoint: schema.Checkpoint = schema.Checkpoint()
     faults: schema.Faults = schema.Faults()
-    metrics_port: int | None = Field(None, ge=1, lt=2**16, description="Prometheus endpoint of the run, on the driver's node")
+    metrics_port: int | None = Field(None, ge=0, lt=2**16, description="Prometheus endpoint on the driver's node; 0: any free")
+    metrics_discovery: str | None = Field(None, description="a folder that Prometheus' file_sd_configs watches")
+    sinks: schema.Sinks = Field((), description="of the metrics, beside metrics.jsonl and Prometheus")
+    wandb: schema.Wandb = schema.Wandb()
+    trace: schema.Trace = schema.Trace()
 
     @property
     def directory(self) -> Path:

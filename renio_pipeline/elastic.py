@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
+
+from renio_pipeline.monitoring.engine_text import EngineText
 
 
 class ElasticPool(Protocol):
@@ -26,6 +29,10 @@ class ElasticPool(Protocol):
 
     def quiet(self, *, drain: bool) -> AbstractAsyncContextManager[None]:
         """No work is handed out meanwhile; with ``drain``, begins when none is in flight."""
+        ...
+
+    async def engine_texts(self, run: str, seconds: float) -> Mapping[str, EngineText | None]:
+        """See ``renio_pipeline.monitoring.engines.Measured``."""
         ...
 
     async def abandon(self) -> None:

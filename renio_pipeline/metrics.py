@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from renio_pipeline.config import ConfigError
+if TYPE_CHECKING:
+    from renio_pipeline.pipeline import SkippedStep, StepResult
 
 # name -> (unit, meaning). A "*" stands for a pool.
 METRICS: dict[str, tuple[str, str]] = {
@@ -75,17 +76,23 @@ TOTALS = {
 }
 
 
-class Sink(Protocol):
-    def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+class Sink:
+    """Where a step's figures go. Each sink overrides what it takes."""
+
+    def observe(self, result: StepResult | SkippedStep) -> None:
+        """A step, before its metrics."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
 
     def count(self, totals: Mapping[str, int]) -> None:
         """Take over the current TOTALS."""
-        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        pass
 
 
-class JsonlSink:
+class JsonlSink(Sink):
     """``metrics.jsonl``: one line a step, flushed, so that a reader sees the run as it goes."""
 
     def __init__(self, path: Path) -> None:
@@ -102,65 +109,6 @@ class JsonlSink:
             raise ValueError(f"step {step}: metrics that are not finite: {bad}")
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
-
-    def count(self, totals: Mapping[str, int]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class PrometheusSink:
-    """The run's latest metrics as gauges, its totals as counters, on ``http://0.0.0.0:PORT/metrics``, with the label ``run``.
-
-    ``time/step`` becomes ``renio_time_step_seconds``: slashes to underscores, the unit at the end.
-
-    Raises:
-        ConfigError: the port is taken.
-    """
-
-    def __init__(self, run: str, port: int) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
-
-        self._run = run
-        registry = CollectorRegistry()
-        self._gauges = {
-            name: Gauge(prometheus_name(name), meaning, ["run"], registry=registry) for name, (_, meaning) in METRICS.items()
-        }
-        self._counters = {
-            name: Counter("renio_" + name.replace("/", "_"), meaning, ["run"], registry=registry)
-            for name, meaning in TOTALS.items()
-        }
-        self._counted = dict.fromkeys(TOTALS, 0)
-        try:
-            self._server, self._thread = start_http_server(port, registry=registry)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"metrics_port: {port} cannot be used: {reason}; choose another or null") from None
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._gauges[name].labels(self._run).set(value)  # from here on it is shown: what was not measured is not 0
-
-    def count(self, totals: Mapping[str, int]) -> None:
-        for name, total in totals.items():
-            self._counters[name].labels(self._run).inc(total - self._counted[name])
-            self._counted[name] = total
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def prometheus_name(name: str) -> str:
-    """
-    >>> prometheus_name("time/step")
-    'renio_time_step_seconds'
-    """
-    unit = METRICS[name][0]
-    base = "renio_" + name.replace("/", "_")
-    return f"{base}_{unit}" if unit in ("seconds", "bytes") and not base.endswith(unit) else base
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

@@ -97,6 +97,7 @@ class TrainReport:
     grad_norm: float
     lr: float
     busy_seconds: list[float]  # of each rank
+    shares: list[list[int]] = field(default_factory=list)  # the sample ids of each rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,7 @@ class Collected:
     scored: list[ScoredRollout]  # those that were kept, in the order of sample ids
     began: float  # when, on the monotonic clock
     seconds: dict[str, float]  # metric name -> seconds
+    marks: dict[str, float] = field(default_factory=dict)  # of the clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,11 +181,14 @@ class StepResult:
     judged: Mapping[int, Judged]  # every response that was written, by sample id
     scored: list[ScoredRollout]  # those that were kept
     staleness: int  # of the oldest sample, in versions
+    student: list[np.ndarray]  # of each of them, [T] log p_S that it was weighed by
     weighed: Weighed
     report: TrainReport
     publication: Publication
     seconds: dict[str, float]  # metric name -> seconds
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
+    busy: dict[str, Busy] = field(default_factory=dict)  # by pool
+    marks: dict[str, float] = field(default_factory=dict)  # of the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +224,9 @@ async def collect(stages: Stages, config: RunConfig, selection: Selection, step:
     scored = await stages.teachers.score(selection.responses(write), step)
     clock.mark("scored")
     in_order(scored, [i for i in selection.kept if i not in stages.rejected])
-    return Collected(step=step, judged=selection.judged, scored=scored, began=clock.at("start"), seconds=clock.stages())
+    return Collected(
+        step=step, judged=selection.judged, scored=scored, began=clock.at("start"), seconds=clock.stages(), marks=clock.marks
+    )  # fmt: skip
 
 
 async def learn(stages: Stages, config: RunConfig, found: Collected, version: Version, since: Mark) -> StepResult | SkippedStep:
@@ -256,8 +263,8 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
         "time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds,
     }  # fmt: skip
     return StepResult(
-        step=step, judged=found.judged, scored=scored, staleness=staleness, weighed=weighed, report=report,
-        publication=publication, idle=idle, seconds=seconds,
+        step=step, judged=found.judged, scored=scored, staleness=staleness, student=own, weighed=weighed, report=report,
+        publication=publication, idle=idle, busy=until.busy, seconds=seconds, marks=found.marks | clock.marks,
     )  # fmt: skip
 
 
@@ -320,6 +327,11 @@ class Clock:
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}
+
+    @property
+    def marks(self) -> dict[str, float]:
+        """In seconds of ``time.perf_counter``."""
+        return dict(self._at)
 
     def mark(self, name: str) -> None:
         self._at[name] = time.perf_counter()

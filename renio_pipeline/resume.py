@@ -16,7 +16,7 @@ from renio_pipeline.types import Version
 # What may change when a run goes on: how far, on what, and what is looked at. All else is the mathematics.
 FREE = (
     "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
-    "placement",
+    "placement", "metrics_discovery", "sinks", "wandb", "trace",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing",
 )  # fmt: skip

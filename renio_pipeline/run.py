@@ -149,6 +149,7 @@ class Run:
             found = past.evaluations[step] = await self._evaluate(step)
             metrics |= {"eval/accuracy": found.accuracy, "eval/response_tokens": found.response_tokens}
         for sink in self.sinks:
+            sink.observe(result)
             sink.write(step, metrics)
             sink.count(self.totals())
         self.step, self.metrics = step, metrics

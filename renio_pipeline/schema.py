@@ -29,8 +29,8 @@ OWNED_ENGINE_KEYS = {
     "model": "student (or teacher.model)", "tokenizer": "student", "dtype": "{pool}.dtype", "seed": "seed",
     "tensor_parallel_size": "{pool}.tensor_parallel", "distributed_executor_backend": "{pool}.separate_process",
     "worker_extension_cls": "", "weight_transfer_config": "sync.backend", "logprobs_mode": "", "max_logprobs": "objective.k",
-    "disable_log_stats": "", "enable_lora": "trainer.lora", "max_lora_rank": "trainer.lora.r", "max_loras": "trainer.lora",
-    "enable_sleep_mode": "placement",
+    "disable_log_stats": "metrics_port", "enable_lora": "trainer.lora", "max_lora_rank": "trainer.lora.r",
+    "max_loras": "trainer.lora", "enable_sleep_mode": "placement",
 }  # fmt: skip
 OWNED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "trainer.micro_batch_tokens",
@@ -286,6 +286,22 @@ class Checkpoint(Section):
     merged: bool = Field(False, description="with trainer.lora: write the merged model (hf/) beside the adapter")
 
 
+class Trace(Section):
+    """``trace.json`` in the run's directory."""
+
+    steps: NonNegativeInt = Field(20, description="how many of the last ones it shows; 0: no trace")
+
+
+class Wandb(Section):
+    """The sink ``wandb``."""
+
+    mode: Literal["online", "offline"] = Field("online", description="offline: below run_dir, for `wandb sync` later")
+    project: str = "renio"
+    entity: str | None = None
+    group: str | None = None
+
+
+Sinks = tuple[Literal["tensorboard", "wandb"], ...]
 Weighting = Annotated[Renio | Uniform, Field(discriminator="type")]
 Method = Annotated[Opd | Opsd, Field(discriminator="type")]
 Objective = Annotated[TopKForwardKL | Jsd | Sampled, Field(discriminator="type")]

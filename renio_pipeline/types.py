@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["correct", "incorrect", "unfinished"]
 StopReason = Literal["stop", "length"]
+Times = tuple[float, float]  # when a sample was sent to a worker, and when its result came: the driver's time.perf_counter
+NEVER: Times = (0.0, 0.0)
 
 
 class Version(NamedTuple):
@@ -71,6 +73,7 @@ class Rollout:
     version: Version  # the weights that sampled its oldest token
     last_version: Version | None = None  # those that sampled its last one: newer, where a sync came in between
     replica: str = ""  # the generator that wrote it
+    times: Times = NEVER
 
     @property
     def sample_id(self) -> int:
@@ -119,6 +122,7 @@ class TeacherScores:
     payload: Any = None  # a reference to {sample_id: Payload} in the object store, or None
     payload_bytes: int = 0
     replica: str = ""
+    times: Times = NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

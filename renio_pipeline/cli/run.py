@@ -30,9 +30,11 @@ def register(commands: Any) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from actors import launch
+    from renio_pipeline.monitoring.sinks import check_sinks
     from renio_pipeline.preflight import check_run_dir
 
     config = load(args.config, args.overrides)
+    check_sinks(config)
     if args.offline:
         return _check_offline(config)
     prepared = launch.prepare_locally(config)
@@ -90,7 +92,8 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from actors import control, launch
     from renio_pipeline.autoscaling import follow_load
     from renio_pipeline.commands import Commands, Events, WithEvents, beside
-    from renio_pipeline.metrics import JsonlSink, PrometheusSink
+    from renio_pipeline.monitoring.prometheus import PrometheusSink
+    from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
     from renio_pipeline.preflight import check_run_dir
     from renio_pipeline.progress import make_progress
     from renio_pipeline.resume import ResumePoint, resume_point
@@ -98,6 +101,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.rundir import RunDirectory
     from renio_pipeline.stopping import Stop
 
+    check_sinks(config)
     if config.run_dir is not None:
         check_run_dir(config, resume=resume)
         if resume:
@@ -109,14 +113,17 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         point = resume_point(config) if resume else ResumePoint()
         prepared = launch.check(config, prepared)
         mailbox = launch.claim(config)
-        endpoint = [PrometheusSink(config.name, config.metrics_port)] if config.metrics_port else []
+        endpoint = [PrometheusSink(config, found.host)] if config.metrics_port is not None else []
         directory, stop, events = RunDirectory(config, point.state), Stop(), Events()
+        sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
         with make_progress(config.steps) as shown:
             progress = WithEvents(shown, events)
             begun = f", going on after step {point.state.step}" if point.folder else ""
             for note in prepared.notes:
                 progress.note(note)
             progress.note(f"run {config.name} in {directory.path}{begun}: starting the engines")
+            for sink in endpoint:
+                progress.note(f"metrics at http://{sink.address}/metrics, those of the engines at /engines")
 
             async def go() -> dict[str, Any]:
                 async with launch.stages(config, prepared, point, progress.note) as stages:
@@ -125,13 +132,14 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                     stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
                     run = Run(
                         config=config, prepared=prepared, stages=stages, directory=directory, progress=progress,
-                        sinks=[JsonlSink(directory.metrics), *endpoint], start=point.state, stop=stop,
+                        sinks=sinks, start=point.state, stop=stop,
                     )  # fmt: skip
                     scalers = (
                         follow_load(name, stages.pools[name], limits, run.gate, progress.note)
                         for name, limits in config.autoscaled.items()
                     )
-                    async with beside(control.serve(mailbox, Commands(run, events)), *scalers):
+                    watched = (sink.serve(run) for sink in endpoint)
+                    async with beside(control.serve(mailbox, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
             outcome = asyncio.run(go())

@@ -239,7 +239,7 @@ class FakeRank:
 
 
 @dataclass
-class Watch:
+class Watch(Sink):
     """A sink that notes when each step ended, and how much CPU time the driver had taken by then."""
 
     last: int  # step that counts: the pools are full up to there
@@ -250,12 +250,6 @@ class Watch:
         if WARM_UP <= step <= self.last:
             self.wall.append(time.perf_counter())
             self.cpu.append(time.process_time())
-
-    def count(self, totals: Mapping[str, int]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
     def steps(self) -> list[float]:
         """Seconds of each step that counts."""

@@ -252,7 +252,7 @@ FREE = [
     {"pools": {"trainer": {"replicas": 2}, "generator": {"env": {"A": "1"}}}}, {"payload": {"max_bytes": 2**33}},
     {"generator": {"engine": {"max_num_seqs": 3}}}, 
     {"sync": {"backend": "nccl"}, "pools": {"generator": {"gpus": 1}, "trainer": {"gpus": 1}}},
-    {"trainer": {"micro_batch_tokens": 99}},
+    {"trainer": {"micro_batch_tokens": 99}}, {"sinks": ["wandb"], "wandb": {"mode": "offline"}, "trace": {"steps": 3}},
     {"teacher": {"model": "embedded:teacher", "engine": {"a": 1}, "max_batch_tokens": 5}},
 ]  # fmt: skip
 REFUSED = {

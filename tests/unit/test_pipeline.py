@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
-import socket
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -21,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config import RunConfig, load
 from renio_pipeline.evaluate import evaluate, wilson
 from renio_pipeline.grading import Grader
-from renio_pipeline.metrics import METRICS, JsonlSink, PrometheusSink, prometheus_name, read_jsonl
+from renio_pipeline.metrics import METRICS, JsonlSink, Sink, read_jsonl
 from renio_pipeline.pipeline import Publication, Stages, StepResult, TrainReport, idle_shares, train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.progress import LiveProgress, PlainProgress
@@ -191,15 +188,12 @@ class Notes:
 
 
 @dataclass
-class FakeSink:
+class FakeSink(Sink):
     steps: list[int] = field(default_factory=list)
     closed: int = 0
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         self.steps.append(step)
-
-    def count(self, totals: Mapping[str, int]) -> None:
-        pass
 
     def close(self) -> None:
         self.closed += 1
@@ -537,38 +531,6 @@ def test_every_sink_gets_every_step_and_is_closed_whatever_happens(tmp_path: Pat
         asyncio.run(run.run())
     assert [sink.steps for sink in sinks] == [list(range(1, min(fails_at, 4)))] * 2
     assert [sink.closed for sink in sinks] == [1, 1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_prometheus_serves_the_latest_metrics_under_the_runs_name() -> None:
-    port = free_port()
-    sink = PrometheusSink("my-run", port)
-    try:
-        sink.write(1, {"loss": 2.0, "time/step": 9.0})
-        sink.write(2, {"loss": 1.5, "time/step": 3.0})
-        for steps in (4, 4, 7):
-            sink.count({"replayed/steps": steps, "replayed/samples": 8 * steps, "samples/rejected": 0})
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-            lines = page.read().decode().splitlines()
-        with pytest.raises(ConfigError, match=f"metrics_port: {port} cannot be used"):
-            PrometheusSink("other-run", port)
-    finally:
-        sink.close()
-    assert 'renio_loss{run="my-run"} 1.5' in lines
-    assert 'renio_time_step_seconds{run="my-run"} 3.0' in lines
-    assert 'renio_replayed_steps_total{run="my-run"} 7.0' in lines
-
-
-def test_prometheus_names_are_legal_and_each_metrics_own() -> None:
-    names = [prometheus_name(name) for name in METRICS]
-    assert len(set(names)) == len(METRICS)
-    assert all(re.fullmatch(r"renio(_[a-z]+)+", name) for name in names)
-    assert prometheus_name("sync/bytes") == "renio_sync_bytes"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

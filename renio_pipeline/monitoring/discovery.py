@@ -1,0 +1,53 @@
+"""Files by which a Prometheus finds the run (``file_sd_configs``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from renio_pipeline.checkpoint import write_durably
+from renio_pipeline.config import ConfigError, RunConfig
+
+
+def check_discovery(config: RunConfig) -> None:
+    """Make the folder. Raises ConfigError if it cannot be made or written to."""
+    if config.metrics_discovery is None:
+        return
+    folder = Path(config.metrics_discovery)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"metrics_discovery: {folder} cannot be made: {error.strerror or error}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"metrics_discovery: {folder} is not a folder that this user can write to")
+
+
+@contextmanager
+def discoverable(config: RunConfig, address: str) -> Iterator[None]:
+    """``address`` (HOST:PORT) is found meanwhile: by the run's directory, and by ``metrics_discovery``.
+
+    A run that goes on takes the place of the file that a killed driver may have left.
+    """
+    paths = [config.directory / "prometheus.json"]
+    if config.metrics_discovery is not None:
+        of_this_run = hashlib.blake2b(str(config.directory.absolute()).encode(), digest_size=4).hexdigest()
+        paths.append(Path(config.metrics_discovery) / f"{config.name}-{of_this_run}.json")
+    for path in paths:
+        write_durably(path, targets(config.name, address))
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def targets(run: str, address: str) -> str:
+    """The run's own metrics, and its engines'."""
+    groups = [
+        {"targets": [address], "labels": {"run": run, "__metrics_path__": path}} for path in ("/metrics", "/engines")
+    ]  # fmt: skip
+    return json.dumps(groups, indent=1) + "\n"

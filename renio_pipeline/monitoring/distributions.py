@@ -1,0 +1,59 @@
+"""How a run's times, lengths, weights and log-ratios are distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.monitoring.histogram import Histogram, doubling
+from renio_pipeline.monitoring.names import STAGES, stage_of
+from renio_pipeline.pipeline import SkippedStep, StepResult
+
+SECONDS = doubling(0.015625, 4096)  # a stage of the demo takes tenths of a second, one of a large model an hour
+WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0)
+LOG_RATIOS = (-10.0, -5.0, -2.5, -1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Distributions:
+    """Filled by one thread; any other may collect meanwhile."""
+
+    def __init__(self, config: RunConfig) -> None:
+        pivotal = (config.weighting.threshold, config.weighting.clip)  # so that the share above them can be read off
+        self._stages = {stage: Histogram(SECONDS) for stage in STAGES}
+        self._step, self._weights = Histogram(SECONDS), Histogram(WEIGHTS)
+        self._lengths, self._ratios = Histogram(doubling(1, config.max_response_tokens)), Histogram((*LOG_RATIOS, *pivotal))
+
+    def observe(self, result: StepResult | SkippedStep) -> None:
+        self._lengths.observe([len(j.rollout.token_ids) for j in result.judged.values()])
+        if isinstance(result, StepResult):
+            self._weights.observe(result.weighed.weights)
+            pairs = zip(result.student, result.scored, strict=True)
+            self._ratios.observe(np.concatenate([own - s.scores.logprobs for own, s in pairs]))
+
+    def write(self, metrics: Mapping[str, float]) -> None:
+        self._step.observe([metrics["time/step"]])
+        for name, value in metrics.items():
+            if stage := stage_of(name):
+                self._stages[stage].observe([value])
+
+    def collect(self, run: str) -> Iterator[Metric]:
+        stages = HistogramMetricFamily(
+            "renio_stage_seconds", "wall time of a step's stages, which overlap", labels=["run", "stage"]
+        )
+        for stage, times in self._stages.items():
+            if times:
+                stages.add_metric([run, stage], *times.read())
+        yield stages
+        for name, meaning, histogram in (
+            ("renio_time_step_seconds", "wall time of a step", self._step),
+            ("renio_response_length_tokens", "response tokens of each sample that was written", self._lengths),
+            ("renio_sample_weight", "weight of each sample trained on", self._weights),
+            ("renio_log_ratio_nats", "log-ratio of student to teacher of each token; some are below 0: no sum", self._ratios),
+        ):  # fmt: skip
+            family = HistogramMetricFamily(name, meaning, labels=["run"])
+            family.add_metric([run], *histogram.read())
+            yield family

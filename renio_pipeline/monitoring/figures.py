@@ -1,0 +1,88 @@
+"""What a run has done so far, as Prometheus collects it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.metrics import METRICS, TOTALS, Sink
+from renio_pipeline.monitoring.distributions import Distributions
+from renio_pipeline.monitoring.names import COUNTED, idle_pool, is_gauge, prometheus_name
+from renio_pipeline.monitoring.replicas import Replicas
+from renio_pipeline.pipeline import SkippedStep, StepResult
+
+
+class Figures(Sink):
+    """Counters count from this process's start, and never fall: what is trained again after a lost rank counts again, and
+    ``renio_replayed_*`` say how much that was.
+
+    The run's thread fills it and others collect, without a lock: whatever is read is replaced as one, so nobody waits.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._run = config.name
+        self._steps_wanted = config.steps
+        self._gauges: dict[str, float] = {}
+        self._counted: Counter[str] = Counter()
+        self._totals = dict.fromkeys(TOTALS, 0)
+        self._steps = self._samples = self._step = 0
+        self._ended_at: float | None = None
+        self._distributions, self._replicas = Distributions(config), Replicas()
+
+    def observe(self, result: StepResult | SkippedStep) -> None:
+        self._distributions.observe(result)
+        self._replicas.observe(result)
+        self._samples += len(result.scored) if isinstance(result, StepResult) else 0
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            if name in COUNTED:
+                self._counted[name] += value  # type: ignore[assignment]  # integers stay integers
+            elif is_gauge(name) or idle_pool(name):
+                self._gauges[name] = value  # from here on it is shown: what was not measured is not 0
+        self._distributions.write(metrics)
+        self._steps, self._step, self._ended_at = self._steps + 1, step, time.time()
+
+    def count(self, totals: Mapping[str, int]) -> None:
+        self._totals = dict(totals)
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._counter("renio_steps", "steps done, those that kept no sample among them", self._steps)
+        yield self._counter("renio_samples_trained", "samples trained on", self._samples)
+        for name in (n for n in COUNTED if n in METRICS):
+            meaning = METRICS[name][1].replace(" in the step", "").replace(" of the step", "")
+            yield self._counter(prometheus_name(name).removesuffix("_total"), meaning, self._counted[name])
+        for name, total in self._totals.items():
+            yield self._counter("renio_" + name.replace("/", "_"), TOTALS[name], total)
+        yield self._gauge("renio_step", "the last step that was done", self._step)
+        yield self._gauge("renio_steps_wanted", "steps that the run is to do", self._steps_wanted)
+        if self._ended_at is not None:
+            yield self._gauge("renio_step_timestamp_seconds", "when the last step ended, in Unix time", self._ended_at)
+        gauges = dict(self._gauges)
+        yield from (self._gauge(prometheus_name(n), METRICS[n][1], v) for n, v in gauges.items() if is_gauge(n))
+        yield self._idle(gauges)
+        yield from self._distributions.collect(self._run)
+        yield from self._replicas.collect(self._run)
+
+    def _idle(self, gauges: Mapping[str, float]) -> Metric:
+        meaning = "share of the step in which a pool's replicas did nothing, on average"
+        family = GaugeMetricFamily("renio_idle_ratio", meaning, labels=["run", "pool"])
+        for name, value in gauges.items():
+            if pool := idle_pool(name):
+                family.add_metric([self._run, pool], value)
+        return family
+
+    def _counter(self, name: str, meaning: str, value: float) -> Metric:
+        family = CounterMetricFamily(name, meaning, labels=["run"])
+        family.add_metric([self._run], value)
+        return family
+
+    def _gauge(self, name: str, meaning: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, meaning, labels=["run"])
+        family.add_metric([self._run], value)
+        return family

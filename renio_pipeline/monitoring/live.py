@@ -1,0 +1,48 @@
+"""The pools as they are now, between two steps too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+LOOK_SECONDS = 0.5  # between two looks
+Statuses = Mapping[str, Mapping[str, int]]  # by pool
+
+GAUGES = {
+    "serving": ("renio_pool_size", "replicas that serve"),
+    "target": ("renio_pool_target", "replicas wanted"),
+    "starting": ("renio_pool_starting", "replicas that load their model"),
+    "waiting": ("renio_pool_waiting", "replicas that wait for resources"),
+    "queue": ("renio_pool_queue", "samples that wait for a replica"),
+    "in_flight": ("renio_pool_in_flight", "samples that a replica has"),
+}
+
+
+class Live:
+    """``look`` runs beside the run, in its event loop; whoever collects, on any thread, gets what it saw last."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._seen: Statuses = {}
+
+    async def look(self, statuses: Callable[[], Statuses]) -> None:
+        """For ever. A pool's state is the loop's alone: to read it from another thread could find it half changed."""
+        while True:
+            self._seen = statuses()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._seen
+        for key, (name, meaning) in GAUGES.items():
+            gauge = GaugeMetricFamily(name, meaning, labels=["run", "pool"])
+            for pool, status in seen.items():
+                if key in status:
+                    gauge.add_metric([self._run, pool], status[key])
+            yield gauge
+        restarts = CounterMetricFamily("renio_pool_restarts", "replicas that were replaced", labels=["run", "pool"])
+        for pool, status in seen.items():
+            restarts.add_metric([self._run, pool], status["restarts"])
+        yield restarts

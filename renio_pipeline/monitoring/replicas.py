@@ -1,0 +1,71 @@
+"""What each replica and rank has done, by its place in its pool: a replacement goes on with its predecessor's count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from renio_pipeline.pipeline import SkippedStep, StepResult
+
+Place = tuple[str, str]  # pool and replica: there are never more than the largest size that a pool has had
+
+
+class Replicas:
+    """Filled by one thread; any other may collect meanwhile."""
+
+    def __init__(self) -> None:
+        self._samples: Counter[Place] = Counter()
+        self._tokens: Counter[Place] = Counter()
+        self._seconds: Counter[Place] = Counter()
+        self._seen: dict[tuple[str, str], float] = {}  # busy seconds by pool and worker, a process
+
+    def observe(self, result: StepResult | SkippedStep) -> None:
+        self._add("generator", ((j.rollout.replica, len(j.rollout.token_ids)) for j in result.judged.values()))
+        if isinstance(result, SkippedStep):
+            return
+        for s in result.scored:
+            pool, replica = place_of_teacher(s.scores.replica)
+            self._add(pool, [(replica, len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids))])
+        tokens = {s.rollout.sample_id: len(s.rollout.prompt.student_ids) + len(s.rollout.token_ids) for s in result.scored}
+        for rank, share in enumerate(result.report.shares):
+            self._add("trainer", ((str(rank), tokens[i]) for i in share))
+        for rank, seconds in enumerate(result.report.busy_seconds):
+            self._seconds["trainer", str(rank)] += seconds  # type: ignore[assignment]
+        for pool, busy in result.busy.items():
+            self._worked(pool, busy)
+
+    def _add(self, pool: str, done: Iterable[tuple[str, int]]) -> None:
+        for replica, tokens in done:
+            self._samples[pool, replica] += 1
+            self._tokens[pool, replica] += tokens
+
+    def _worked(self, kind: str, busy: Mapping[str, float]) -> None:
+        """``busy``: seconds since a process began, by ``REPLICA/PID``, or ``TEACHER/REPLICA/PID`` of several teachers."""
+        for worker, seconds in busy.items():
+            place, _, _ = worker.rpartition("/")
+            pool, replica = place_of_teacher(place) if kind == "teacher" else (kind, place)
+            self._seconds[pool, replica] += seconds - self._seen.get((kind, worker), 0.0)  # type: ignore[assignment]
+            self._seen[kind, worker] = seconds
+
+    def collect(self, run: str) -> Iterator[Metric]:
+        for name, meaning, counted in (
+            ("renio_replica_samples", "samples written, scored or trained on", self._samples),
+            ("renio_replica_tokens", "response tokens written; prompt and response tokens scored or trained on", self._tokens),
+            ("renio_replica_busy_seconds", "time at work; of a rank, that of training", self._seconds),
+        ):
+            family = CounterMetricFamily(name, meaning, labels=["run", "pool", "replica"])
+            for (pool, replica), value in list(counted.items()):
+                family.add_metric([run, pool, replica], value)
+            yield family
+
+
+def place_of_teacher(replica: str) -> Place:
+    """
+    >>> place_of_teacher("maths/0"), place_of_teacher("0")
+    (('teacher.maths', '0'), ('teacher', '0'))
+    """
+    name, _, slot = replica.rpartition("/")
+    return (f"teacher.{name}" if name else "teacher"), slot

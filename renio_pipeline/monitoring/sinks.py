@@ -1,0 +1,37 @@
+"""Which sinks a run has, by its configuration."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.metrics import JsonlSink, Sink
+from renio_pipeline.monitoring.trace import Trace
+from renio_pipeline.rundir import RunDirectory
+
+
+def check_sinks(config: RunConfig) -> None:
+    """Raises ConfigError for a sink whose package is not installed, or that nobody has logged in to."""
+    for name in config.sinks:
+        if find_spec(name) is None:
+            raise ConfigError(f"sinks: {name} is not installed; pip install 'renio-pipeline[{name}]', or leave it out")
+    if "wandb" in config.sinks:
+        from renio_pipeline.monitoring.wandb import check_login
+
+        check_login(config.wandb)
+
+
+def file_sinks(config: RunConfig, directory: RunDirectory, last_step: int) -> list[Sink]:
+    """All but the endpoint, for a run that goes on after ``last_step``."""
+    sinks: list[Sink] = [JsonlSink(directory.metrics)]
+    if config.trace.steps:
+        sinks.append(Trace(directory.path / "trace.json", config.trace.steps))
+    if "tensorboard" in config.sinks:
+        from renio_pipeline.monitoring.tensorboard import TensorBoardSink
+
+        sinks.append(TensorBoardSink(directory.path / "tensorboard", last_step))
+    if "wandb" in config.sinks:
+        from renio_pipeline.monitoring.wandb import WandbSink
+
+        sinks.append(WandbSink(config))
+    return sinks

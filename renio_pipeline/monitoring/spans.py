@@ -1,0 +1,112 @@
+"""Who did what when in a step, as a trace shows it. Times are seconds of the driver's ``time.perf_counter``: a sample is with a
+worker from when the driver sent it there to when the result came back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from renio_pipeline.monitoring.replicas import Place, place_of_teacher
+from renio_pipeline.pipeline import SkippedStep, StepResult
+from renio_pipeline.types import NEVER, Times
+
+WEIGHTING: Place = ("weighting", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    place: Place
+    name: str
+    start: float
+    end: float
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Of a sample that was trained on: where it was, and a moment at which it was there."""
+
+    sample_id: int
+    stops: tuple[tuple[Place, float], ...]
+
+
+REMEMBERED = 1000  # spans of a row, among which those of a later step may have to fit
+
+
+class Rows:
+    """Lays steps out on rows, of which each shows one thing at a time."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Place, list[Times]] = {}  # in order
+
+    def spans(self, result: StepResult | SkippedStep) -> Iterator[Span]:
+        written: dict[Place, list[Times]] = {}
+        for judged in result.judged.values():
+            written.setdefault(("generator", judged.rollout.replica), []).append(judged.rollout.times)
+        yield from self._pools(written, "generate")
+        if isinstance(result, SkippedStep):
+            return
+        scored: dict[Place, list[Times]] = {}
+        for s in result.scored:
+            scored.setdefault(place_of_teacher(s.scores.replica), []).append(s.scores.times)
+        yield from self._pools(scored, "score")
+        at, shares = result.marks, result.report.shares
+        yield Span(WEIGHTING, "weigh", at["begun"], at["weighed"], len(result.scored))
+        for rank, seconds in enumerate(result.report.busy_seconds):
+            place, trained = ("trainer", str(rank)), min(at["weighed"] + seconds, at["trained"])
+            yield Span(place, "train", at["weighed"], trained, len(shares[rank]) if shares else 0)
+            yield Span(place, "sync", at["awake"], at["published"])
+
+    def _pools(self, times: dict[Place, list[Times]], name: str) -> Iterator[Span]:
+        for place, of_samples in times.items():
+            known = [t for t in of_samples if t != NEVER]
+            taken = self._taken.get(place, [])
+            pieces = [piece for span in union(known) for piece in outside(span, taken)]
+            self._taken[place] = sorted(taken + pieces)[-REMEMBERED:]
+            for start, end in pieces:
+                yield Span(place, name, start, end, sum(start < came <= end for _, came in known))
+
+
+def union(times: Iterable[Times]) -> list[Times]:
+    """Times that touch or overlap as one, in order.
+
+    >>> union([(4, 5), (1, 2), (2, 3)])
+    [(1, 3), (4, 5)]
+    """
+    found: list[Times] = []
+    for start, end in sorted(times):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
+
+
+def outside(span: Times, taken: Iterable[Times]) -> Iterator[Times]:
+    """What of a span none of ``taken`` covers; they are in order.
+
+    >>> list(outside((1, 9), [(0, 2), (4, 5)]))
+    [(2, 4), (5, 9)]
+    """
+    start, end = span
+    for other_start, other_end in taken:
+        if other_end <= start or other_start >= end:
+            continue
+        if other_start > start:
+            yield start, other_start
+        start = max(start, other_end)
+    if start < end:
+        yield start, end
+
+
+def ways(result: StepResult) -> Iterator[Way]:
+    """From the generator to the teacher, the weighting, and the rank that trained on it."""
+    rank_of = {i: str(rank) for rank, share in enumerate(result.report.shares) for i in share}
+    for s in result.scored:
+        rollout, scores, sample_id = s.rollout, s.scores, s.rollout.sample_id
+        if NEVER in (rollout.times, scores.times) or sample_id not in rank_of:
+            continue
+        yield Way(sample_id, (
+            (("generator", rollout.replica), rollout.times[1]), (place_of_teacher(scores.replica), scores.times[0]),
+            (WEIGHTING, result.marks["begun"]), (("trainer", rank_of[sample_id]), result.marks["weighed"]),
+        ))  # fmt: skip
