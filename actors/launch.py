@@ -23,6 +23,7 @@ from actors.engine_options import check_engine_options
 from actors.generation import Generator
 from actors.generator_pool import GeneratorPool
 from actors.hidden_teacher import HiddenTeacher
+from actors.node_labels import check_nodes
 from actors.placement import (
     GroupLease,
     actor_options,
@@ -115,6 +116,7 @@ def prepare_locally(config: RunConfig) -> Prepared | None:
 def check(config: RunConfig, prepared: Prepared | None, pools: Sequence[str] | None = None) -> Prepared:
     """What needs the cluster to check, before any engine of ``pools`` (None: all) starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources(), pools)
+    check_nodes(config, ray.nodes(), pools)
     prepared = prepared or prepare(config, partial(_inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
     return prepared
