@@ -23,6 +23,7 @@ from actors.engine_options import check_engine_options
 from actors.generation import Generator
 from actors.generator_pool import GeneratorPool
 from actors.hidden_teacher import HiddenTeacher
+from actors.node_labels import check_nodes
 from actors.placement import (
     GroupLease,
     Sizes,
@@ -117,6 +118,7 @@ def prepare_locally(config: RunConfig) -> Prepared | None:
 def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
     """What needs the cluster to check, before any engine starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources())
+    check_nodes(config, ray.nodes())
     prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
     return prepared
@@ -125,6 +127,7 @@ def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
 def check_generators(config: RunConfig) -> None:
     """Raises ConfigError if the cluster has no room for a generator, where nothing else is wanted."""
     check_cluster(config, ray.cluster_resources(), ("generator",))
+    check_nodes(config, ray.nodes(), ("generator",))
 
 
 def inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelInfo:

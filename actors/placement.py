@@ -29,16 +29,17 @@ class Sizes(Protocol):
 
 
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
-    """Logical CPUs and GPUs without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
+    """Logical resources without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
 
-    Generators on the ranks' GPUs are as many as these. More of the others join as soon as there is room. A deterministic run
-    needs all of them, because its batches depend on them.
+    By name: CPU, GPU, and those of ``pools.*.resources``. Generators on the ranks' GPUs are as many as these. More of the
+    others join as soon as there is room. A deterministic run needs all of them, because its batches depend on them.
     """
     colocated = config.placement == "colocated"
     pools = {name: config.pool(name) for name in config.pool_names}
     fixed = set(pools) if config.deterministic else {"trainer", *(["generator"] if colocated else [])}
     needed = {n: p.replicas if n in fixed else 1 for n, p in pools.items()}
-    asked = {name: {"CPU": p.cpus * needed[name], "GPU": p.gpus * needed[name]} for name, p in pools.items()}
+    replica = {name: {"CPU": p.cpus, "GPU": p.gpus, **p.resources} for name, p in pools.items()}
+    asked = {name: {unit: amount * needed[name] for unit, amount in units.items()} for name, units in replica.items()}
     if colocated:
         asked["generator"]["GPU"] = 0.0  # they are the ranks'
     return asked
@@ -47,12 +48,13 @@ def demands(config: RunConfig) -> dict[str, dict[str, float]]:
 def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
     """Raises ConfigError if the pools (None: all) need more than ``resources`` (ray.cluster_resources()): see ``demands``."""
     asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
-    for unit, key in (("CPU", "cpus"), ("GPU", "gpus")):
-        total, has = sum(pool[unit] for pool in asked.values()), resources.get(unit, 0.0)
+    for unit in dict.fromkeys(unit for pool in asked.values() for unit in pool):
+        total, has = sum(pool.get(unit, 0.0) for pool in asked.values()), resources.get(unit, 0.0)
         if total > has + 1e-6:
-            parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool[unit])
+            key, units = {"CPU": ("cpus", "CPUs"), "GPU": ("gpus", "GPUs")}.get(unit, (f"resources.{unit}", unit))
+            parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool.get(unit))
             raise ConfigError(
-                f"pools.*.{key}: the pools need at least {total:g} {unit}s ({parts}), and the cluster has {has:g}; lower "
+                f"pools.*.{key}: the pools need at least {total:g} {units} ({parts}), and the cluster has {has:g}; lower "
                 f"pools.trainer.replicas or pools.*.{key}, or add nodes"
             )
 
@@ -80,7 +82,9 @@ def actor_options(
         env["VLLM_LOG_STATS_INTERVAL"] = "1e9"  # what it counts has an endpoint: the end of its log must say what went wrong
         if not pool.gpus:
             env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    options = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
+    options: dict[str, Any] = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
+    options |= {"resources": pool.resources} if pool.resources else {}
+    options |= {"label_selector": pool.labels} if pool.labels else {}
     return options | ({"max_concurrency": 1000} if uses_vllm else {})  # those actors are asynchronous
 
 
@@ -116,9 +120,10 @@ def ask_for(bundles: Sequence[dict[str, Any]]) -> Any:
     """A placement group, on as few nodes as can be: a bundle for each of these actor options."""
     import ray
 
-    asked = [{"CPU": options["num_cpus"], "GPU": options["num_gpus"]} for options in bundles]
+    asked = [{"CPU": o["num_cpus"], "GPU": o["num_gpus"], **o.get("resources", {})} for o in bundles]
     some = [{unit: count for unit, count in bundle.items() if count} or {"CPU": NEXT_TO_NOTHING} for bundle in asked]
-    return ray.util.placement_group(some, strategy="PACK")
+    labels = [options.get("label_selector", {}) for options in bundles]
+    return ray.util.placement_group(some, strategy="PACK", bundle_label_selector=labels if any(labels) else None)
 
 
 def in_bundle(actor: Any, group: Any, bundle: int, options: dict[str, Any]) -> Any:
@@ -126,6 +131,7 @@ def in_bundle(actor: Any, group: Any, bundle: int, options: dict[str, Any]) -> A
     import ray
 
     strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+    options = {key: value for key, value in options.items() if key != "label_selector"}  # which is the group's
     return actor.options(scheduling_strategy=strategy, **options)
 
 
@@ -135,7 +141,12 @@ def shared_group(config: RunConfig) -> Any:
     It belongs to the run: both come back to it when they are started again. ``half`` is what each of them takes.
     """
     generator, trainer = config.pools.generator, config.pools.trainer
-    return ask_for([{"num_cpus": generator.cpus + trainer.cpus, "num_gpus": trainer.gpus}] * trainer.replicas)
+    names = {*generator.resources, *trainer.resources}
+    both = {
+        "num_cpus": generator.cpus + trainer.cpus, "num_gpus": trainer.gpus, "label_selector": trainer.labels,
+        "resources": {name: generator.resources.get(name, 0.0) + trainer.resources.get(name, 0.0) for name in names},
+    }  # fmt: skip
+    return ask_for([both] * trainer.replicas)
 
 
 def half(options: dict[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,11 @@ def _placement(c: RunConfig) -> None:
             f"placement colocated: pools.generator.gpus ({generator.gpus}) and pools.trainer.gpus ({trainer.gpus}) are the "
             "same GPUs, so they must be equal"
         )
+    if generator.labels != trainer.labels:
+        raise ValueError(
+            f"placement colocated: pools.generator.labels ({generator.labels}) and pools.trainer.labels ({trainer.labels}) are "
+            "of the same nodes, so they must be equal"
+        )
     if generator.gpus > 1:
         raise ValueError(
             f"placement colocated: a generator and a rank share one GPU, or a part of one, not {generator.gpus:g}; raise "

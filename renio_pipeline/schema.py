@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,6 +24,23 @@ PRESETS: dict[Preset, dict[FieldName, str]] = {  # the names that the published 
     "openthoughts-maths": {"problem": "problem", "solution": "solution", "answer": "Answer"},
     "openthoughts-code": {"problem": "problem", "solution": "ground_truth_solution", "tests": "test_cases"},
 }
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LabelSelector = Annotated[
+    str,
+    Field(pattern=rf"^!?(?:{_WORD}|in\({_WORD}(?:, ?{_WORD})*\))$"),
+    AfterValidator(lambda text: text.replace(" ", "")),  # Ray accepts the spaces, and takes them for a part of the values
+]
+LabelKey = Annotated[str, Field(pattern=rf"^(?:{_WORD}/)?{_WORD}$")]
+
+
+def _custom(name: str) -> str:
+    keys = {"CPU": "cpus", "GPU": "gpus"}
+    if name in keys or name in ("memory", "object_store_memory"):
+        raise ValueError(f"{name} is Ray's own; " + (f"set {keys[name]} instead" if name in keys else "choose another name"))
+    return name
+
+
+ResourceName = Annotated[str, Field(min_length=1), AfterValidator(_custom)]
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
 OWNED_ENGINE_KEYS = {
@@ -228,8 +246,19 @@ class Autoscale(Section):
         return self
 
 
-class Pool(Section):
+class Placed(Section):
+    """Which of the cluster's nodes a pool's replicas may be on."""
+
     model_config = ConfigDict(coerce_numbers_to_str=True)  # of env: NCCL's values are mostly numbers
+    resources: dict[ResourceName, PositiveFloat] = Field(
+        default_factory=dict, description="Ray custom resources that one replica holds, as in `ray start --resources`"
+    )
+    labels: dict[LabelKey, LabelSelector] = Field(
+        default_factory=dict, description="labels of its node, as in `ray start --labels`: a, !a, in(a, b) or !in(a, b)"
+    )
+
+
+class Pool(Placed):
     replicas: PositiveInt = 1
     autoscale: Autoscale | None = Field(None, description="of generators and teachers; null: `replicas`, and `renio scale`")
     cpus: NonNegativeFloat = Field(1.0, description="logical CPUs of one replica")
@@ -237,10 +266,9 @@ class Pool(Section):
     env: dict[str, str] = Field(default_factory=dict, description="environment of its processes (NCCL_*, GLOO_*, ...)")
 
 
-class WeightingActor(Section):
+class WeightingActor(Placed):
     """There is one: its normaliser is over the whole batch."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)
     replicas: ClassVar[int] = 1
     gpus: ClassVar[float] = 0.0
     cpus: NonNegativeFloat = 0.1
