@@ -136,8 +136,8 @@ def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[Fiel
         ConfigError: the source is missing, unreadable or empty, or a row is bad (with its line, or its number from 1).
     """
     path = source.path
-    if path is None:
-        raise ConfigError(f"{key}: required")
+    if path is None or not path.strip():
+        raise ConfigError(f"{key}: required: a file, a folder, or a name on the hub")
     place = Path(path)
     if not place.exists() and not _is_hub_name(path):
         raise ConfigError(f"{key}: {path} does not exist")

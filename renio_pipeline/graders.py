@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import pickle
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,8 +73,9 @@ class _Worker:
         return reply
 
     async def kill(self) -> None:
+        """End it, and the processes that the task started there."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own; also where it ended by itself
         await self._process.wait()
         self._in.close()
 

@@ -28,9 +28,10 @@ def main() -> None:
                 task = make_task(first, second)
             else:
                 reply = {"verdict": task.verify(first, second), "answer": task.final_answer(second)}
+            line = json.dumps(reply)
         except Exception:
-            reply = {"error": traceback.format_exc()}
-        outgoing.write(json.dumps(reply).encode() + b"\n")
+            line = json.dumps({"error": traceback.format_exc()})
+        outgoing.write(line.encode() + b"\n")
         outgoing.flush()
 
 

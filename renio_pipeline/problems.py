@@ -10,7 +10,7 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data import HELD_OUT, TRAINING, Chosen, Made, Rows, load_rows
-from renio_pipeline.gold import faults
+from renio_pipeline.gold import Gold
 from renio_pipeline.schema import Opsd
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Row
@@ -33,18 +33,10 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
     Raises:
         ConfigError: they cannot be read, none can be graded, or one lacks what the configuration needs of it.
     """
-    data = config.data
-    if data.path is None:
-        training = Problems(rows=Made(task.rows("train", data.problems)))
-    else:
-        optional = (*TRAINING, "teacher") if config.teachers else TRAINING
-        training = _usable(task, load_rows(data, optional=optional), "data.path")
-    if not training.rows:
-        raise ConfigError(f"task: {config.task} made no problems to train on")
-    task.verify(training.rows[0], "")  # so that a task of the user's that raises does it now, and not hours later
-    for row in training.rows:
-        _check(config, task, training.rows, row)
-    held_out = _held_out(config, task)
+    with Gold(task) as gold:
+        training = _training(config, task, gold)
+        _check(config, task, gold, training.rows)
+        held_out = _held_out(config, task, gold)
     asked, count = {_print(row) for row in held_out.rows}, 0
     shared: list[Row] = []
     for row in training.rows if asked else ():
@@ -60,17 +52,29 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
     return Problems(rows=training.rows, notes=(*training.notes, warning)), held_out
 
 
-def _held_out(config: RunConfig, task: Task) -> Problems:
+def _training(config: RunConfig, task: Task, gold: Gold) -> Problems:
+    data = config.data
+    if data.path is not None:
+        optional = (*TRAINING, "teacher") if config.teachers else TRAINING
+        return _usable(task, gold, load_rows(data, optional=optional), "data.path")
+    made = task.rows("train", data.problems)
+    if not made:
+        raise ConfigError(f"task: {config.task} made no problems to train on")
+    return Problems(rows=Made(made))
+
+
+def _held_out(config: RunConfig, task: Task, gold: Gold) -> Problems:
     wanted, data = config.evaluate.problems, config.data
     if not wanted:
         return Problems(rows=Made([]))
     if data.held_out_path:
         changed = {"path": data.held_out_path, "split": data.held_out_split or data.split}
         found = load_rows(data.model_copy(update=changed), key="data.held_out_path", optional=HELD_OUT)
-        problems = _usable(task, found, "data.held_out_path", wanted)
+        problems = _usable(task, gold, found, "data.held_out_path", wanted)
     else:
         problems = Problems(rows=Made(task.rows("held_out", wanted)[:wanted]))
-    if all(task.verify(row, "") is None for row in problems.rows):
+    first, others = problems.rows[:1], problems.rows[1:]  # mostly the first one has a verdict, and one process is enough
+    if all(verdict is None for rows in (first, others) for verdict in gold.verdicts(rows)):
         raise ConfigError(
             f"data.held_out_path: no row of {data.held_out_path} has an answer that task {task.name} can verify; "
             "give them answers, or set evaluate.problems=0"
@@ -83,12 +87,12 @@ def left_out(count: int, total: int, why: str, examples: Sequence[str]) -> str:
     return f"{count} of {total} problems left out: {why}; first: {'; '.join(examples)}"
 
 
-def _usable(task: Task, rows: Rows, key: str, wanted: int | None = None) -> Problems:
+def _usable(task: Task, gold: Gold, rows: Rows, key: str, wanted: int | None = None) -> Problems:
     """Those without a fault, at most ``wanted``. Raises ConfigError if there are none."""
     kept: list[int] = []
     found: list[str] = []
     count = 0
-    for index, fault in enumerate(faults(task, rows)):
+    for index, fault in enumerate(gold.faults(rows)):
         if fault is None:
             kept.append(index)
         else:
@@ -112,14 +116,22 @@ def _print(row: Row) -> bytes:
     return hashlib.blake2b(" ".join(row.problem.split()).casefold().encode(), digest_size=16).digest()
 
 
-def _check(config: RunConfig, task: Task, rows: Rows, row: Row) -> None:
+def _check(config: RunConfig, task: Task, gold: Gold, rows: Rows) -> None:
     """Raises ConfigError for a row that cannot be judged, routed, or shown to its teacher as the configuration says."""
+    # The first one in any case: a task of the user's that raises, or hangs, does it now, and not hours later.
+    judged = rows if config.filter != "all" else rows[:1]
+    for row, verdict in zip(judged, gold.verdicts(judged), strict=True):
+        if config.filter != "all" and verdict is None:
+            raise ConfigError(
+                f"filter: {config.filter} needs verdicts, and {rows.where(row)} has no answer that task {task.name} can "
+                "verify (data.fields.answer names it); give every row its answer, or set filter=all"
+            )
+    for row in rows if config.teachers or config.privileged else ():
+        _check_teaching(config, rows, row)
+
+
+def _check_teaching(config: RunConfig, rows: Rows, row: Row) -> None:
     where = rows.where(row)
-    if config.filter != "all" and task.verify(row, "") is None:
-        raise ConfigError(
-            f"filter: {config.filter} needs verdicts, and {where} has no answer that task {task.name} can "
-            "verify (data.fields.answer names it); give every row its answer, or set filter=all"
-        )
     if config.teachers and row.teacher not in config.teachers:
         names = "names no teacher" if row.teacher is None else f"names teacher {row.teacher!r}"
         raise ConfigError(

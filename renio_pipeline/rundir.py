@@ -113,8 +113,8 @@ def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one a line; none if there is no file. A last line that was torn is left out."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file if line.endswith("\n"))
+    with path.open("rb") as file:  # a torn line may end within a character
+        yield from (json.loads(line.decode()) for line in file if line.endswith(b"\n"))
 
 
 def _keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:

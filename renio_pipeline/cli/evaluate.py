@@ -108,9 +108,11 @@ def _evaluate(
             results.add(model, data, problems)
 
     async def one(found: Asked) -> None:
+        for note in found.notes:
+            print(note)
         async with launch.generators(found.config, found) as generators:
             with _progress(found) as came:
-                await answer_all(generators, found, sets, markers, partial(finished, found.name), came)
+                await answer_all(generators, found, markers, partial(finished, found.name), came)
 
     with launch.cluster(args.address):
         launch.check_generators(config)

@@ -12,7 +12,7 @@ from renio_pipeline.evaluation.records import Problem, Sample
 from renio_pipeline.evaluation.sets import DataSet
 from renio_pipeline.grading import Grader, Judged
 from renio_pipeline.pipeline import Generators
-from renio_pipeline.types import Rollout
+from renio_pipeline.types import Prompt, Rollout
 
 Finished = Callable[[DataSet, list[Problem]], None]
 
@@ -20,15 +20,16 @@ Finished = Callable[[DataSet, list[Problem]], None]
 class Answers:
     """Collects the samples of one data set until each problem has all of its own."""
 
-    def __init__(self, data: DataSet, first_id: int, markers: Markers) -> None:
-        self.data, self._first_id, self._markers = data, first_id, markers
+    def __init__(self, data: DataSet, prompts: Sequence[Prompt], markers: Markers) -> None:
+        self.data, self._markers = data, markers
+        self._places = {prompt.sample_id: place for place, prompt in enumerate(prompts)}
         self._samples: dict[int, Sample] = {}  # by their place in the data set
 
     def add(self, found: Judged) -> bool:
         """Whether that was the last one."""
         assert found.verdict is not None, "rows that cannot be graded were left out"
         rollout = found.rollout
-        self._samples[self._first_id - rollout.sample_id] = Sample(
+        self._samples[self._places[rollout.sample_id]] = Sample(
             answer=found.answer, verdict=found.verdict, tokens=len(rollout.token_ids), stop_reason=rollout.stop_reason,
             response=found.text, markers=self._markers.count(found.text), given_up=found.given_up,
         )  # fmt: skip
@@ -46,8 +47,7 @@ class Answers:
 
 
 async def answer_all(
-    generators: Generators, asked: Asked, sets: Sequence[DataSet], markers: Markers, finished: Finished,
-    came: Callable[[], None] = lambda: None,
+    generators: Generators, asked: Asked, markers: Markers, finished: Finished, came: Callable[[], None] = lambda: None
 ) -> None:  # fmt: skip
     """Ask all prompts at once, so that no data set's longest response holds up the next one.
 
@@ -55,13 +55,13 @@ async def answer_all(
         finished: is given each data set's problems as soon as its last response is judged.
         came: is called for each response.
     """
-    parts = [Answers(data, prompts[0].sample_id, markers) for data, prompts in zip(sets, asked.prompts, strict=True)]
+    parts = [Answers(data, prompts, markers) for data, prompts in zip(asked.sets, asked.prompts, strict=True)]
     answers = {p.sample_id: part for prompts, part in zip(asked.prompts, parts, strict=True) for p in prompts}
     under_way: set[asyncio.Task[None]] = set()
     failures: list[BaseException] = []
     async with AsyncExitStack() as stack:
         graders: dict[str, Grader] = {}  # data sets of one task share its workers
-        for data in sets:
+        for data in asked.sets:
             if (recipe := repr(data.task.recipe)) not in graders:
                 graders[recipe] = await stack.enter_async_context(Grader(data.task, asked.tokenizer))
 

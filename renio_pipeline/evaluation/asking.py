@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.evaluation.sets import DataSet
 from renio_pipeline.lengths import Bounds, check_length
+from renio_pipeline.problems import SHOWN, left_out
 from renio_pipeline.prompts import Encoder
 from renio_pipeline.schema import Opsd, Sync
 from renio_pipeline.types import Prompt
@@ -25,9 +28,11 @@ class Asked:
     model: str
     config: RunConfig  # of its generators
     tokenizer: Any
-    prompts: tuple[tuple[Prompt, ...], ...]  # of each data set: of each problem its n samples, one after the other
+    sets: tuple[DataSet, ...]  # without the problems whose prompts are longer than data.max_prompt_tokens
+    prompts: tuple[tuple[Prompt, ...], ...]  # of each of them: of each problem its n samples, one after the other
     vocab_size: int
     context: int  # tokens of the longest prompt, a whole response, and one more
+    notes: tuple[str, ...] = ()  # what is left out for it, and why
 
 
 def alone(config: RunConfig) -> RunConfig:
@@ -59,7 +64,8 @@ def ask(
         key: what the user gave the model by, for the errors.
 
     Raises:
-        ConfigError: there is no such model, it has no chat template, or a prompt does not fit into it.
+        ConfigError: there is no such model, it has no chat template, a prompt does not fit into it, or
+            ``data.max_prompt_tokens`` leaves no problem of a data set.
     """
     info = inspect(model, key)
     from transformers import AutoTokenizer
@@ -68,26 +74,56 @@ def ask(
     if tokenizer.chat_template is None:
         raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
     bounds = Bounds(
-        context=info.context, model=model, max_response_tokens=config.max_response_tokens, max_prompt_tokens=None,
-        vocab_size=info.vocab_rows,
+        context=info.context, model=model, max_response_tokens=config.max_response_tokens, vocab_size=info.vocab_rows,
+        max_prompt_tokens=config.data.max_prompt_tokens,
     )  # fmt: skip
     thinking = False if isinstance(config.method, Opsd) else None  # as in training
     longest, sample_id = 0, 0
     prompts: list[tuple[Prompt, ...]] = []
+    fitting: list[DataSet] = []
+    notes: list[str] = []
     for data in sets:
         encoder = Encoder(tokenizer, data.task, plain=config.data.student_prompt == "plain")
         asked: list[Prompt] = []
-        for row, ids in zip(data.rows, encoder.encode(data.rows, thinking=thinking), strict=True):
-            longest = max(longest, check_length(ids, row, bounds))
+        encoded = encoder.encode(data.rows, thinking=thinking)
+        long, said = _too_long(data, encoded, bounds, name)
+        notes += said
+        for row, ids in zip(data.rows, encoded, strict=True):
+            if row.id in long:
+                sample_id -= data.samples  # the others keep the ids, and so the seeds, that they have with any model
+                continue
             if len(ids) and (largest := int(ids.max())) >= info.vocab_rows:
                 raise ConfigError(
                     f"{key}: the prompt of row {row.id!r} has token id {largest}; {model!r} has {info.vocab_rows}"
                 )
+            longest = max(longest, check_length(ids, row, bounds))
             for _ in range(data.samples):
                 sample_id -= 1  # negative, as of every evaluation: never a training sample's
                 asked.append(Prompt(sample_id=sample_id, row=row, student_ids=ids, teacher_ids=ids))
         prompts.append(tuple(asked))
+        fitting.append(replace(data, rows=[row for row in data.rows if row.id not in long], notes=(*data.notes, *said)))
     return Asked(
         name=name, model=model, config=config.model_copy(update={"student": model}), tokenizer=tokenizer,
-        prompts=tuple(prompts), vocab_size=info.vocab_rows, context=longest + config.max_response_tokens + 1,
+        sets=tuple(fitting), prompts=tuple(prompts), notes=tuple(notes),
+        vocab_size=info.vocab_rows, context=longest + config.max_response_tokens + 1,
     )  # fmt: skip
+
+
+def _too_long(data: DataSet, encoded: Sequence[np.ndarray], bounds: Bounds, name: str) -> tuple[set[str], list[str]]:
+    """The ids of the rows whose prompts are longer than ``data.max_prompt_tokens``, and what to say of them.
+
+    Raises:
+        ConfigError: all of them are.
+    """
+    limit = bounds.max_prompt_tokens
+    long = [(row, len(ids)) for row, ids in zip(data.rows, encoded, strict=True) if limit is not None and len(ids) > limit]
+    if not long:
+        return set(), []
+    examples = [f"row {row.id!r}: {tokens} tokens" for row, tokens in long[:SHOWN]]
+    if len(long) == len(data.rows):
+        raise ConfigError(
+            f"data.max_prompt_tokens: every prompt of {data.name} is longer than {limit} tokens for {bounds.model}; first: "
+            f"{'; '.join(examples)}"
+        )
+    why = f"their prompts are longer than data.max_prompt_tokens ({limit})"
+    return {row.id for row, _ in long}, [f"{name}, {data.name}: {left_out(len(long), len(data.rows), why, examples)}"]

@@ -69,7 +69,7 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, "".join(problem.line() for problem in problems))
         self._values["results"][model][data.name] = {
-            "problems": len(problems), "samples": data.samples,
+            "problems": len(problems), "samples": data.samples, "notes": list(data.notes),
             "given_up": sum(s.given_up for p in problems for s in p.samples),
             "metrics": {name: asdict(found) for name, found in metrics.items()}, "markers": marker_counts(problems),
         }  # fmt: skip

@@ -10,7 +10,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data import HELD_OUT, Rows, load_rows
 from renio_pipeline.evaluation.models import named
 from renio_pipeline.evaluation.suites import suite, suites
-from renio_pipeline.gold import faults
+from renio_pipeline.gold import Gold
 from renio_pipeline.problems import SHOWN, left_out
 from renio_pipeline.schema import Source
 from renio_pipeline.tasks import Task, make_task
@@ -90,15 +90,14 @@ def _usable(name: str, source: str, task: Task, rows: Rows, samples: int, limit:
     """The rows whose answers the task can use. Raises ConfigError if there are none."""
     kept: list[Row] = []
     reasons: list[str] = []
-    for row, fault in zip(rows, faults(task, rows), strict=False):
-        if fault is None and task.verify(row, "") is None:
-            fault = f"no answer that task {task.name} can verify"
-        if fault is None:
-            kept.append(row)
-        else:
-            reasons.append(f"{rows.where(row)}: {fault}")
-        if len(kept) == limit:
-            break
+    with Gold(task) as gold:
+        for row, fault in zip(rows, gold.faults(rows, graded=True), strict=True):
+            if fault is None:
+                kept.append(row)
+            else:
+                reasons.append(f"{rows.where(row)}: {fault}")
+            if len(kept) == limit:
+                break
     if not kept:
         raise ConfigError(f"{key}: none of the {len(rows)} problems can be graded; first: {'; '.join(reasons[:SHOWN])}")
     notes: tuple[str, ...] = ()

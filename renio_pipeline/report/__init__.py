@@ -21,7 +21,8 @@ MOST_TOKENS = 300_000  # in the reader, of all runs: some 4 MB of the page
 def write_report(
     folders: Sequence[Path], out: Path | None = None, *, steps: Sequence[int] = (), png: bool = False
 ) -> list[Path]:
-    """Write the page of one run or several, and with ``png`` its plots beside it, in a folder of the page's name.
+    """Write the page of one run or several, and with ``png`` its plots beside it, in a folder of the page's name (with
+    ``-plots`` after it where that is a run's directory).
 
     out: default ``report.html`` in the run's directory; of several runs it must be given.
     steps: whose samples the reader holds, whatever they weigh; none: first, last and evenly between, as the page can bear.
@@ -41,7 +42,7 @@ def write_report(
         return [page]
     from renio_pipeline.report.plots import write_plots
 
-    return [page, *write_plots(runs, found, page.with_suffix(""))]
+    return [page, *write_plots(runs, found, _plots_path(page))]
 
 
 def _page_path(folders: Sequence[Path], out: Path | None) -> Path:
@@ -54,6 +55,11 @@ def _page_path(folders: Sequence[Path], out: Path | None) -> Path:
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: the folder {str(out.parent)!r} does not exist")
     return out
+
+
+def _plots_path(page: Path) -> Path:
+    named_alike = page.with_suffix("")
+    return named_alike.with_name(f"{page.stem}-plots") if (named_alike / "config.yaml").exists() else named_alike
 
 
 def _check_steps(runs: Sequence[RecordedRun], steps: Sequence[int]) -> None:

@@ -60,7 +60,8 @@ class Maths(Plain):
     def fault(self, row: Row) -> str | None:
         if row.answer is None or _parses(_DIGIT.sub("2", row.answer)):
             return None
-        return f"answer {row.answer!r} is none that math-verify can parse"
+        shown = row.answer if len(row.answer) <= 200 else row.answer[:200] + "..."
+        return f"answer {shown!r} is none that math-verify can parse"
 
 
 def last_box(text: str) -> str | None:

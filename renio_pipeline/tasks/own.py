@@ -58,10 +58,17 @@ class OwnTask(Plain):
         return verdict
 
     def final_answer(self, text: str) -> str | None:
-        return self._call("final_answer", super().final_answer, text)
+        return self._text("final_answer", super().final_answer, text)
 
     def fault(self, row: Row) -> str | None:
-        return self._call("fault", super().fault, row)
+        return self._text("fault", super().fault, row)
+
+    def _text(self, method: str, default: Callable[..., str | None], given: Row | str) -> str | None:
+        made: Any = self._call(method, default, given)
+        if made is not None and not isinstance(made, str):
+            shown = _shown(given) if isinstance(given, Row) else repr(given)[:500]
+            raise TaskError(f"task: {self._file}: {method} must give text or None, not {repr(made)[:500]}, for {shown}")
+        return made
 
     def _messages(self, method: str, default: Callable[..., T], row: Row) -> T:
         made: Any = self._call(method, default, row)
@@ -138,7 +145,7 @@ def _traceback(error: BaseException) -> str:
 
 def _shown(row: Row) -> str:
     line = f", line {row.line} of its file" if row.line else ""
-    return f"row {row.id!r}{line} (problem {row.problem[:200]!r}, answer {row.answer!r})"
+    return f"row {row.id!r}{line} (problem {row.problem[:200]!r}, answer {repr(row.answer)[:200]})"
 
 
 def _kind(value: Any) -> str:

@@ -87,6 +87,12 @@ def test_a_missing_file_is_named_with_its_key(path: Path) -> None:
     assert refusal(path, key="data.held_out_path") == f"data.held_out_path: {path} does not exist"
 
 
+@pytest.mark.parametrize("path", ["", " "])
+def test_a_path_of_nothing_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.path: required: a file, a folder, or a name on the hub$"):
+        load_rows(Source(path=path))
+
+
 def test_a_folder_cannot_be_read(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path)
 

@@ -67,7 +67,7 @@ def answers(
     model, found, came = asked(of, **keys), {}, []
     generators = ScriptedGenerators(model.tokenizer, response)
     finished = lambda data, problems: found.update({data.name: problems})  # noqa: E731
-    asyncio.run(answer_all(generators, model, of, MARKERS, finished, lambda: came.append(1)))  # type: ignore[arg-type]
+    asyncio.run(answer_all(generators, model, MARKERS, finished, lambda: came.append(1)))  # type: ignore[arg-type]
     assert generators.temperatures == [model.config.evaluate.temperature]
     return found, len(came)
 
@@ -124,13 +124,13 @@ def test_mathematics_is_graded_in_worker_processes_and_equal_answers_vote_togeth
     data = DataSet(name="maths", source="x", task=task, rows=[row], samples=5)
     prompts = [Prompt(sample_id=-1 - i, row=row, student_ids=np.zeros(1), teacher_ids=np.zeros(1)) for i in range(5)]
     model = Asked(
-        name="m", model="m", config=make_config(**SMALL), tokenizer=Characters(), prompts=(tuple(prompts),), vocab_size=9,
-        context=9,
+        name="m", model="m", config=make_config(**SMALL), tokenizer=Characters(), sets=(data,), prompts=(tuple(prompts),),
+        vocab_size=9, context=9,
     )  # fmt: skip
     boxes, found = ["\\frac12", "0.5", "1/3", "0.25", "\\frac{1}{4} "], {}
     generators = ScriptedGenerators(model.tokenizer, lambda place, prompt: f"Wait, # \\boxed{{{boxes[place]}}}")
     finished = lambda data, problems: found.update({data.name: problems})  # noqa: E731
-    asyncio.run(answer_all(generators, model, [data], MARKERS, finished))  # type: ignore[arg-type]
+    asyncio.run(answer_all(generators, model, MARKERS, finished))  # type: ignore[arg-type]
     (problem,) = found["maths"]
     assert [s.correct for s in problem.samples] == [True, True, False, False, False]
     assert [s.answer for s in problem.samples] == ["1/2", "1/2", "1/3", "1/4", "1/4"]
@@ -145,6 +145,27 @@ def test_a_sample_of_a_problem_has_the_same_id_for_every_model_and_no_other_has_
     ids = [[p.sample_id for p in prompts] for prompts in student.prompts]
     assert ids == [[p.sample_id for p in prompts] for prompts in teacher.prompts]
     assert ids == [list(range(-1, -9, -1)), list(range(-9, -21, -1))]
+
+
+def test_prompts_over_the_limit_are_left_out_counted_and_change_no_other_sample() -> None:
+    texts = ["1+1", "1+" * 20 + "1", "2+2", "3+3"]
+    rows = [Row(id=f"r{i}", problem=text, answer="2") for i, text in enumerate(texts)]
+    data = DataSet(name="sums", source="x", task=make_task("plain"), rows=rows, samples=2, notes=("earlier",))
+    every, some = asked([data]), asked([data], data={"max_prompt_tokens": 30})
+    kept = [p.sample_id for p in some.prompts[0]]
+    assert kept == [p.sample_id for p in every.prompts[0] if p.row.id != "r1"] == [-1, -2, -5, -6, -7, -8]
+    assert some.context < every.context
+    (note,) = some.notes
+    assert note.startswith("student, sums: 1 of 4 problems left out: their prompts are longer than data.max_prompt_tokens (30)")
+    assert "first: row 'r1': " in note
+    assert some.sets[0].notes == ("earlier", note)
+    assert (every.notes, every.sets[0].notes) == ((), ("earlier",))
+    found, came = answers([data], lambda place, prompt: f"#{prompt.row.id}.{place}", data={"max_prompt_tokens": 30})
+    assert came == 6
+    said = {p.id: [s.answer for s in p.samples] for p in found["sums"]}
+    assert said == {"r0": ["#r0.0", "#r0.1"], "r2": ["#r2.2", "#r2.3"], "r3": ["#r3.4", "#r3.5"]}
+    with pytest.raises(ConfigError, match=r"data\.max_prompt_tokens: every prompt of sums is longer than 2 tokens"):
+        asked([data], data={"max_prompt_tokens": 2})
 
 
 def test_evaluation_needs_no_teacher_and_has_its_own_sampling() -> None:

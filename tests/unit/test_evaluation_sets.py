@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from renio_pipeline.evaluation.markers import OURS, Markers
 from renio_pipeline.evaluation.models import locate, named
 from renio_pipeline.evaluation.sets import DataSet, data_sets
 from renio_pipeline.evaluation.suites import suite, suites
+from renio_pipeline.gold import Gold
 from tests.unit.conftest import DEMO, make_config
 
 MATHS = {"answer": "7", "solution": "…"}
@@ -120,6 +122,20 @@ def test_problems_that_cannot_be_graded_are_left_out_and_said(tmp_path: Path) ->
     assert (data.name, len(data.rows), data.samples) == ("minerva", 2, suite("minerva").samples)
     assert data.notes[0].startswith("minerva: 1 of 3 problems left out")
     assert "line 3" in data.notes[0]
+
+
+def test_a_problem_whose_verifier_hangs_is_left_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("renio_pipeline.evaluation.sets.Gold", partial(Gold, seconds=1))
+    (tmp_path / "own.py").write_text(
+        "import time\nclass Own:\n    def messages(self, row): return []\n"
+        "    def verify(self, row, text): return time.sleep(15 * (row.answer == 'late')) or 'incorrect'\n"
+    )
+    path = lines(tmp_path / "mine.jsonl", [{"problem": answer, "answer": answer} for answer in ("1", "late", "2")])
+    (data,) = read(own=(f"mine={path}",), task=f"{tmp_path / 'own.py'}:Own")
+    assert [row.answer for row in data.rows] == ["1", "2"]
+    assert data.notes[0].startswith(
+        f"mine: 1 of 3 problems left out: they cannot be graded; first: {path}, line 2: answer 'late'"
+    )
 
 
 def test_a_data_set_of_none_but_such_is_refused(tmp_path: Path) -> None:

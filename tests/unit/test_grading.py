@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,12 @@ from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Row
 from tests.unit.test_sandbox import gone, running
 
 OWN = """
-import os, re, sys, time
+import os, re, subprocess, sys, time
 from pathlib import Path
+
+class Odd:
+    def __eq__(self, other):
+        return True
 
 class Own:
     def __init__(self, folder: str = "") -> None:
@@ -42,6 +47,10 @@ class Own:
             if not first.exists():
                 first.touch()
                 os.kill(os.getpid(), 9)
+        if text.startswith("sleep"):
+            subprocess.run(text.split())
+        if text == "odd":
+            return Odd()
         if text == "raise":
             raise KeyError("no such thing")
         if text == "loud":
@@ -52,7 +61,7 @@ class Own:
         return "correct" if text == row.answer else "incorrect"
 
     def final_answer(self, text):
-        return f"{text} by {os.getpid()}"
+        return {text} if text == "no text" else f"{text} by {os.getpid()}"
 """
 
 
@@ -141,6 +150,25 @@ def test_a_task_that_raises_ends_the_run_with_its_own_traceback(own: Any) -> Non
     with pytest.raises(RuntimeError, match=r"(?s)the task raised while it graded.*own.py.*KeyError: 'no such thing'"):
         judge(own, rollout("raise"))
     assert workers() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no text", "final_answer must give text or None, not {'no text'}, for 'no text'"),
+        ("odd", "Odd is not JSON serializable"),
+    ],
+)
+def test_an_answer_that_cannot_be_sent_ends_the_run_instead_of_being_wrong(own: Any, text: str, told: str) -> None:
+    with pytest.raises(RuntimeError, match=re.escape(told)):
+        judge(own, rollout(text))
+
+
+def test_what_a_verifier_started_ends_with_its_deadline(own: Any) -> None:
+    nap = f"59.{os.getpid()}"
+    (found,) = judge(own, rollout(f"sleep {nap}"), seconds=1)
+    assert found.given_up
+    assert gone(nap, 5)
 
 
 def test_what_a_verifier_prints_and_reads_is_not_taken_for_a_verdict(own: Any) -> None:

@@ -96,6 +96,11 @@ def test_a_gold_answer_that_cannot_be_parsed_is_a_fault(gold: str) -> None:
     assert TASK.fault(row(gold)) == f"answer {gold!r} is none that math-verify can parse"
 
 
+def test_a_long_gold_answer_is_told_shortly() -> None:
+    said = TASK.fault(row("{" * 250))
+    assert said == f"answer {'{' * 200 + '...'!r} is none that math-verify can parse"
+
+
 SOUND = [
     "42", "-0.25", "(52, 90)", r"\frac{13}{61}", r"7\sqrt{14}+7", r"a_{83} = \frac{n(n+9)}{2}", "B", r"50\%", r"x \in [3, 7)",
     r"\text{no}", r"\{1,2\} \cup \{3\}", r"1 \leq x < 3", r"2^{10}", r"\frac17", r"\begin{pmatrix}1\\2\end{pmatrix}",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.gold import faults
+from renio_pipeline.gold import LONGEST, Gold, _fault, _serve
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.problems import Problems, problems_of
 from renio_pipeline.prompts import Cursor, Encoded
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 from tests.unit.conftest import make_config
+from tests.unit.test_sandbox import gone
 
 STUBBORN = """
-import os
+import os, subprocess, time
 class Stubborn:
     def messages(self, row): return [{"role": "user", "content": row.problem}]
-    def verify(self, row, text): return None if row.answer is None else "incorrect"
+    def verify(self, row, text):
+        if row.answer == "late": time.sleep(15)
+        return None if row.answer is None else "incorrect"
     def fault(self, row):
+        if row.answer.startswith("runs"): subprocess.run(["sleep", row.answer[4:]])
+        if row.answer == "long": return "x" * 100_000
         if row.answer == "hangs": pow(9, 9 ** 9 ** 9)  # in C, where no signal handler of Python's would ever run
         if row.answer == "exits": os._exit(0)
         if row.answer == "raises": raise KeyError("oh")
@@ -46,6 +54,11 @@ def config_of(task: str, path: str, held_out: str | None = None, **changes: Any)
 
 def found(config: RunConfig) -> tuple[Problems, Problems]:
     return problems_of(config, make_task(config.task, config.task_options))
+
+
+def faults(task: str, rows: list[Row], seconds: int = 10) -> list[str | None]:
+    with Gold(make_task(task), seconds) as gold:
+        return list(gold.faults(rows))
 
 
 def ids(problems: Problems) -> list[str]:
@@ -90,30 +103,82 @@ def test_held_out_rows_are_skipped_and_counted_too(tmp_path: Path) -> None:
 def test_a_row_that_hangs_or_ends_the_grader_is_a_fault_and_the_others_are_none(stubborn: str) -> None:
     answers = ["1", "hangs", "2", "bad", "exits", "3", "exits", "hangs"]
     rows = [Row(id=a, problem="p", answer=a) for a in answers]
-    said = list(faults(make_task(stubborn), rows, seconds=1))
+    said = faults(stubborn, rows, seconds=1)
     lost = "answer {!r} takes the task " + stubborn + " more than 1 s, or ends its process"
     assert said == [None, lost.format("hangs"), None, "is bad", lost.format("exits"), None, lost.format("exits"),
                     lost.format("hangs")]  # fmt: skip
 
 
 def test_no_process_is_left_also_where_the_rest_is_not_asked_for(stubborn: str) -> None:
-    answers = faults(make_task(stubborn), [Row(id=str(i), problem="p", answer="1") for i in range(1000)])
-    assert next(answers) is None
-    assert multiprocessing.active_children()
-    answers.close()
+    with Gold(make_task(stubborn)) as gold:
+        assert next(gold.faults([Row(id=str(i), problem="p", answer="1") for i in range(1000)])) is None
+        bad = [Row(id="r", problem="p", answer="bad")]
+        assert list(gold.faults(bad)) == ["is bad"], "answers that nobody asks for are not taken for those to the next rows"
+        assert multiprocessing.active_children()
     assert not multiprocessing.active_children()
 
 
 def test_many_rows_keep_their_order_over_several_processes(stubborn: str) -> None:
     rows = [Row(id=str(i), problem="p", answer="bad" if i % 7 == 3 else "1") for i in range(700)]
-    said = list(faults(make_task(stubborn), rows))
+    said = faults(stubborn, rows)
     assert said == ["is bad" if i % 7 == 3 else None for i in range(700)]
+
+
+def test_rows_and_faults_that_are_longer_than_a_pipe_holds_stop_nobody(stubborn: str) -> None:
+    rows = [Row(id=str(i), problem="p" * 50_000, answer="long") for i in range(300)]
+    said: list[str | None] = []
+    asking = threading.Thread(target=lambda: said.extend(faults(stubborn, rows)), daemon=True)
+    asking.start()
+    asking.join(60)
+    assert said == ["x" * LONGEST] * 300
+
+
+def test_a_row_that_a_task_trips_over_is_a_fault_that_says_how(capfd: pytest.CaptureFixture[str]) -> None:
+    said = faults("maths", [Row(id="r", problem="p", answer=5), Row(id="s", problem="p", answer="5")])  # type: ignore[arg-type]
+    assert said == ["task maths cannot look at it: TypeError: expected string or bytes-like object, got 'int'", None]
+    assert capfd.readouterr().err == ""
+
+
+def test_what_a_row_started_ends_with_its_process(stubborn: str) -> None:
+    nap = f"61.{os.getpid()}"
+    (said,) = faults(stubborn, [Row(id="r", problem="p", answer=f"runs{nap}")], seconds=1)
+    assert "takes the task" in str(said)
+    assert gone(nap, 5)
+
+
+def test_a_process_whose_owner_is_gone_ends_without_a_word(stubborn: str, capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(stubborn, {}, 10, theirs))
+    process.start()
+    theirs.close()
+    for _ in range(3):
+        ours.send((_fault, Row(id="r", problem="p", answer="runs0.2")))
+    ours.recv()
+    ours.close()
+    process.join(20)
+    assert process.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_a_verifier_that_hangs_is_found_before_anything_starts(
+    stubborn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renio_pipeline.problems.Gold", partial(Gold, seconds=1))
+    good = write(tmp_path / "good.jsonl", {"problem": "a", "answer": "1"})
+    late = write(tmp_path / "late.jsonl", {"problem": "b", "answer": "late"})
+    for paths in ((late, None), (good, late)):
+        with pytest.raises(ConfigError, match=r"^task: verify, of an empty response to row '1': answer 'late' takes the task"):
+            found(config_of(stubborn, *paths))
+    both = write(tmp_path / "both.jsonl", {"problem": "a", "answer": "1"}, {"problem": "b", "answer": "late"})
+    with pytest.raises(ConfigError, match=r"^task: verify, of an empty response to row '2'"):
+        found(config_of(stubborn, both, filter="incorrect"))
 
 
 def test_a_fault_that_raises_shows_its_traceback_from_the_other_process(stubborn: str) -> None:
     rows = [Row(id="r", problem="p", answer="raises")]
     with pytest.raises(ConfigError, match=r"fault raised for row 'r'(.|\n)*KeyError: 'oh'"):
-        list(faults(make_task(stubborn), rows))
+        faults(stubborn, rows)
 
 
 def test_training_problems_that_are_held_out_too_are_counted_and_stay(tmp_path: Path) -> None:

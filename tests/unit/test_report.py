@@ -124,6 +124,15 @@ def test_a_run_that_is_being_written_is_shown_as_far_as_it_got(tmp_path: Path) -
     assert "Held-out accuracy" not in dict(run["facts"])
 
 
+def test_a_line_that_was_torn_within_a_character_is_left_out(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run", {1: [sample(0), sample(1, problem="größer")]}, ended=False)
+    path = folder / "samples/step_000001.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index("ö".encode()) + 1])
+    write_report([folder])
+    assert data_of(folder / "report.html")["runs"][0]["weights"]["counts"] == [1]
+
+
 def test_a_run_without_samples_or_verdicts_or_tokenizer_has_a_page_that_says_so(tmp_path: Path) -> None:
     empty = record(tmp_path / "empty", {1: []})
     unread = record(tmp_path / "unread", {1: [sample(0, verdict=None)]}, student=str(tmp_path / "gone"))
@@ -161,3 +170,11 @@ def test_plots_are_written_as_png_beside_the_page(tmp_path: Path) -> None:
     assert names >= {"loss", "divergence", "accuracy", "length", "effective-sample-size", "staleness", "timeline", "weights"}
     assert sorted(tmp_path.glob("page/*")) == sorted(written)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_plots_never_go_into_a_run_that_has_the_pages_name(tmp_path: Path) -> None:
+    folder = record(tmp_path / "rr", {1: [sample(0)]})
+    before = sorted(folder.rglob("*"))
+    written = write_report([folder], tmp_path / "rr.html", png=True)
+    assert {path.parent for path in written[1:]} == {tmp_path / "rr-plots"}
+    assert sorted(folder.rglob("*")) == before

@@ -159,6 +159,8 @@ def test_a_method_that_raises_shows_its_traceback_and_what_it_was_given(file: Pa
     ("method", "arguments", "given", "message"),
     [
         ("verify", (ROW, ""), "True", "must give 'correct', 'incorrect', 'unfinished' or None, not True, for row 'r7'"),
+        ("final_answer", ("so 4",), "{4}", "must give text or None, not {4}, for 'so 4'"),
+        ("fault", (ROW,), "False", "must give text or None, not False, for row 'r7'"),
         ("messages", (ROW,), "'2+2'", "must give a list of {'role': ..., 'content': ...}, not '2+2', for row 'r7'"),
         ("rows", ("train", 1), "['2+2']", "must give a list of renio_pipeline.types.Row, not a list with str"),
     ],
