@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from renio_pipeline.sandbox import jobs, kernel
 
 _ROOT = "/proc"  # where the new root is put together: a directory that every system has, and nothing we bind lies in
+_HIDDEN = ("/usr/src", "/usr/local/src")  # where some keep their own work
 _DEVICES = ("null", "zero", "random", "urandom")
 _FIRST_USER, _USERS = 61184, 4096  # numbers that belong to nobody; a box has its own, as processes are counted by user
 _TICK = 0.02  # seconds between two looks at the memory
@@ -104,6 +105,9 @@ def _own_root(settings: dict[str, Any], user: int, group: int) -> None:
         elif os.path.isdir(path) and not os.path.exists(inside):  # else it lies in one that was bound before
             os.makedirs(inside)
             kernel.bind(path, inside)
+            for hidden in (_ROOT + h for h in _HIDDEN if h.startswith(path + "/")):
+                if os.path.isdir(hidden) and os.path.realpath(hidden) == hidden:  # else it lies elsewhere, and is not bound
+                    kernel.mount("tmpfs", hidden, "tmpfs", kernel.NOSUID, "size=1m,mode=755")
     for folder in ("/dev", settings["folder"]):
         os.mkdir(_ROOT + folder)
     for name in _DEVICES:
@@ -146,9 +150,16 @@ def _below(root: int) -> list[int]:
     """All processes that descend from ``root``."""
     found = [root]
     for pid in found:
-        with contextlib.suppress(OSError):  # it may be gone by now
-            found += map(int, _read(f"/proc/{pid}/task/{pid}/children").split())
+        for task in _listed(f"/proc/{pid}/task"):  # a child belongs to the thread that made it
+            with contextlib.suppress(OSError):  # it may be gone by now
+                found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
     return found[1:]
+
+
+def _listed(path: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(path)
+    return []
 
 
 def _resident(pid: int) -> int:

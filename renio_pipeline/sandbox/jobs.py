@@ -95,10 +95,13 @@ def _arrange(stdin: int, into: int, calls: int, *, private: bool) -> None:
 
 
 def _limit(settings: dict[str, Any]) -> None:
-    for name, value in (
-        ("CPU", settings["cpu"]), ("AS", settings["memory"]), ("NPROC", settings["processes"]), ("FSIZE", settings["files"]),
-        ("NOFILE", settings["open_files"]), ("CORE", 0), ("MEMLOCK", 0), ("MSGQUEUE", 0),
-    ):  # fmt: skip
+    limits = {
+        "CPU": settings["cpu"], "AS": settings["memory"], "FSIZE": settings["files"], "NOFILE": settings["open_files"],
+        "CORE": 0, "MEMLOCK": 0, "MSGQUEUE": 0,
+    }  # fmt: skip
+    if settings["strict"]:
+        limits["NPROC"] = settings["processes"]  # else it counts all that the user has; the watchman counts these alone
+    for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 

@@ -12,7 +12,7 @@ NOSUID, NODEV, BIND, RECURSIVE, PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _DETACH = 2
 _PDEATHSIG, _DUMPABLE, _SECCOMP, _CHILD_SUBREAPER, _NO_NEW_PRIVS = 1, 4, 22, 36, 38
 _MOUNT_SETATTR = 442  # the same number on every architecture, as all new calls are
-_EPERM, _ENOSYS = 1, 38
+_EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 
 # What a program has no need of and could get around a limit with: namespaces of its own (where it may mount), memory that
 # belongs to no process, the memory of others, and the parts of the kernel with the longest list of holes.
@@ -24,6 +24,8 @@ _REFUSED = {  # name: its number on each of them
     "request_key": (249, 218), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "shmget": (29, 194),
     "msgget": (68, 186), "io_uring_setup": (425, 425), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
 }  # fmt: skip
+_SOCKETS = {"socket": (41, 198), "socketpair": (53, 199)}
+_FAMILIES = (1, 2, 10)  # unix and internet: a network namespace holds these; others, as vsock, reach out of it
 _CLONE = (56, 220)
 _CLONE3 = 435
 
@@ -92,13 +94,14 @@ def refuse_calls() -> None:
         raise OSError(_ENOSYS, f"no list of system calls for {machine}; known: {', '.join(_MACHINES)}")
     column = list(_MACHINES).index(machine)
     refused = [numbers[column] for numbers in _REFUSED.values()]
-    program = b"".join(_filter(_MACHINES[machine], _CLONE[column], refused))
+    sockets = [numbers[column] for numbers in _SOCKETS.values()]
+    program = b"".join(_filter(_MACHINES[machine], _CLONE[column], refused, sockets))
     code = ctypes.create_string_buffer(program, len(program))
     filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)), 16)
     _call("prctl", _SECCOMP, 2, filter_, 0, 0)
 
 
-def _filter(architecture: int, clone: int, refused: Iterable[int]) -> Iterable[bytes]:
+def _filter(architecture: int, clone: int, refused: Iterable[int], sockets: Iterable[int]) -> Iterable[bytes]:
     """Classic BPF over ``struct seccomp_data``: the call's number at 0, the architecture at 4, the first argument at 16."""
     load, equal, at_least, any_bit, ends = 0x20, 0x15, 0x35, 0x45, 0x06
     kill, allow, error = 0x80000000, 0x7FFF0000, 0x00050000
@@ -111,6 +114,11 @@ def _filter(architecture: int, clone: int, refused: Iterable[int]) -> Iterable[b
     yield from (op(equal, _CLONE3, 0, 1), op(ends, error | _ENOSYS))  # the C library then takes clone
     for number in refused:
         yield from (op(equal, number, 0, 1), op(ends, error | _EPERM))
+    for number in sockets:
+        most = len(_FAMILIES)
+        yield from (op(equal, number, 0, most + 3), op(load, 16))
+        yield from (op(equal, family, most - place) for place, family in enumerate(_FAMILIES))
+        yield from (op(ends, error | _EAFNOSUPPORT), op(ends, allow))
     spaces = NEWUSER | NEWNS | NEWPID | NEWNET
     yield from (op(equal, clone, 0, 3), op(load, 16), op(any_bit, spaces, 0, 1), op(ends, error | _EPERM))
     yield op(ends, allow)

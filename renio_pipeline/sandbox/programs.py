@@ -7,10 +7,10 @@ program can forge is therefore its own results; it has neither the expected valu
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
 import sys
+import types
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ from renio_pipeline.sandbox import wire
 
 PASSED = "passed"
 CALLS, VERDICT = 3, 4  # file descriptors
+_NEVER_RAISED = (Exception, AssertionError, StopIteration, StopAsyncIteration)
 
 
 class RemoteError(Exception):
@@ -26,8 +27,7 @@ class RemoteError(Exception):
 
 def script(job: dict[str, Any], _calls: int) -> None:
     """Run a whole program, as if it were started by hand."""
-    namespace = sys.modules["__main__"].__dict__  # where pickle, dataclasses and the like look names up
-    exec(compile(job["code"], "program.py", "exec"), namespace)
+    _execute(job["code"], _module("__main__"), "program.py")
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()  # waits for the program's threads, as an interpreter does at its end
@@ -35,13 +35,24 @@ def script(job: dict[str, Any], _calls: int) -> None:
 
 def functions(job: dict[str, Any], calls: int) -> None:
     """Define a program's functions, say so, and answer calls until the caller hangs up."""
-    namespace: dict[str, Any] = {"__name__": "program", "__builtins__": builtins}
+    namespace = _module("program")
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
-        exec(compile(job["code"], "program.py", "exec"), namespace)
+        _execute(job["code"], namespace, "program.py")
         _say(outgoing, {"defined": [name for name, value in namespace.items() if callable(value)]})
         for line in incoming:
             call = wire.loads(line)
             _say(outgoing, _answer(_function(namespace, call["name"]), call["args"], call["kwargs"]))
+
+
+def _module(name: str) -> dict[str, Any]:
+    """The namespace of a new module, where pickle, dataclasses, unittest and the like look names up."""
+    module = sys.modules[name] = types.ModuleType(name)
+    return module.__dict__
+
+
+def _execute(code: str, namespace: dict[str, Any], file: str) -> None:
+    sys.argv[:] = [file]
+    exec(compile(code, file, "exec", dont_inherit=True), namespace)  # else with this file's own __future__
 
 
 def _function(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
@@ -70,15 +81,15 @@ class Remote:
 
     def __init__(self, name: str, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         self.__name__ = name
+        self.called = False
         self._incoming, self._outgoing = incoming, outgoing
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.called = True
         _say(self._outgoing, {"name": self.__name__, "args": list(args), "kwargs": kwargs})
         answer = wire.loads(self._incoming.readline())
         if "raised" in answer:
-            kind: Any = getattr(builtins, str(answer["raised"]), None)
-            usual = isinstance(kind, type) and issubclass(kind, Exception) and kind not in (Exception, AssertionError)
-            raise (kind if usual else RemoteError)(str(answer["text"]))
+            raise _raised(str(answer["raised"]), str(answer["text"]))
         for mine, theirs in zip(args, answer["args"], strict=True):
             if isinstance(mine, list) and isinstance(theirs, list):
                 mine[:] = theirs
@@ -88,34 +99,43 @@ class Remote:
         return answer["value"]
 
 
+def _raised(name: str, text: str) -> Exception:
+    """The program's exception, unless tests would take it for more than that: an end of their own loops, or a failed assert."""
+    kind: Any = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _NEVER_RAISED:
+        with contextlib.suppress(TypeError):  # some are not made of a text alone
+            return kind(text)
+    return RemoteError(text)
+
+
 def tests(job: dict[str, Any], calls: int) -> None:
-    """Run asserts, or a program that defines ``check``, over another box's functions; write the verdict at the very end."""
-    code, entry = job["code"], job["entry"]
+    """Run a program of tests over another box's functions; write the verdict at the very end."""
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         defined = wire.loads(incoming.readline())["defined"]
-        remote = {name: Remote(name, incoming, outgoing) for name in ([entry] if entry else unknown_names(code))}
-        assert entry or remote.keys() <= set(defined), "the program lacks a function that the tests call"
-        namespace: dict[str, Any] = {"__name__": "tests", "__builtins__": builtins, **remote}
-        exec(compile(code, "tests.py", "exec"), namespace)
-        if entry and "check" in namespace:
-            namespace["check"](remote[entry])
+        remote = {name: Remote(name, incoming, outgoing) for name in job["names"]}
+        assert job["entry"] or remote.keys() <= set(defined), "the program lacks a function that the tests call"
+        namespace = _module("__main__")
+        namespace.update(remote)
+        try:
+            _execute(job["code"], namespace, "tests.py")
+        except SystemExit as ending:  # of the tests: a program's own never comes here
+            if ending.code not in (None, 0):
+                raise
+        else:
+            _run_tests(namespace, job["runs"])
+            if job["check"]:
+                namespace["check"](remote[job["entry"]])
+        assert any(function.called for function in remote.values()), "the tests called nothing"
     with contextlib.closing(open(VERDICT, "w")) as verdict:
         verdict.write(PASSED)
 
 
-def unknown_names(code: str) -> list[str]:
-    """Names that tests use, neither define nor import, and the language lacks: the functions under test.
-
-    No name beyond these is taken from the program: one of its own ``all`` or ``isclose`` must not stand in for the real one.
-    """
-    nodes = list(ast.walk(ast.parse(code)))
-    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    known = set(dir(builtins)) | {"__name__"}
-    known |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    known |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    known |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-    known |= {n.name for n in nodes if isinstance(n, ast.ExceptHandler) and n.name}
-    for node in nodes:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            known |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return sorted(names - known)
+def _run_tests(namespace: dict[str, Any], names: list[str]) -> None:
+    """What pytest and unittest would find."""
+    for name in names:
+        namespace[name]()
+    unittest = sys.modules.get("unittest")
+    if unittest is not None:
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]).run(result)
+        assert result.wasSuccessful(), "the tests failed"

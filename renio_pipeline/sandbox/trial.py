@@ -7,56 +7,19 @@ data, are compared here; a program of asserts runs in a second box and calls the
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from renio_pipeline.sandbox import programs, wire
 from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode
+from renio_pipeline.sandbox.reading import Tests
 
 ALL_SECONDS = 50.0  # for all inputs of one program: less than a grader's deadline
 _CLOSE = 1e-6
-_DEFINITION = re.compile(r"^(?:async )?def (\w+)\(", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tests:
-    """Either ``asserts`` or ``cases``."""
-
-    asserts: str | None = None  # a Python program
-    entry: str | None = None  # the function under test
-    cases: tuple[tuple[Any, Any], ...] = ()  # what goes in, what must come out
-
-
-def read_tests(text: str, problem: str = "") -> Tests:
-    """A row's tests: a Python program, or JSON with ``inputs`` and ``outputs`` (with ``fn_name``: arguments and results).
-
-    A program that defines ``check(candidate)`` tests the function that the problem's text defines last.
-
-    Raises:
-        ValueError: they are neither.
-        SyntaxError: the program is none.
-    """
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = {"program": text}
-    if not isinstance(found, dict) or not ("program" in found or {"inputs", "outputs"} <= found.keys()):
-        raise ValueError('tests are neither a Python program nor JSON with "inputs" and "outputs"')
-    entry = found.get("fn_name") or None
-    if "program" in found:
-        compile(found["program"], "tests", "exec")
-        if entry is None and re.search(r"^def check\(", found["program"], re.MULTILINE):
-            entry = next(iter(_DEFINITION.findall(problem)[::-1]), None)
-        return Tests(asserts=found["program"], entry=entry)
-    inputs, outputs = found["inputs"], found["outputs"]
-    if not inputs or len(inputs) != len(outputs):
-        raise ValueError(f"tests have {len(inputs)} inputs and {len(outputs)} outputs")
-    return Tests(entry=entry, cases=tuple(zip(inputs, outputs, strict=True)))
+_PIECE = 1 << 16
 
 
 def passes(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
@@ -73,7 +36,8 @@ def _asserts(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
     near, far = socket.socketpair()
     with Box(limits, mode=mode, calls=near) as program, Box(limits, mode=mode, calls=far) as judge:
         program.post({"kind": "functions", "code": code})
-        judge.post({"kind": "tests", "code": tests.asserts, "entry": tests.entry})
+        told = {"entry": tests.entry, "names": tests.names, "runs": tests.runs, "check": tests.check}
+        judge.post({"kind": "tests", "code": tests.asserts} | told)
         reply = judge.reply(2 * limits.seconds)
         return reply["output"] == programs.PASSED and reply["status"] == 0
 
@@ -82,9 +46,9 @@ def _scripts(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
     until = time.monotonic() + ALL_SECONDS
     with Box(limits, mode=mode) as box:
         for given, wanted in tests.cases:
-            box.post({"kind": "script", "code": code, "stdin": _text(given)})
+            box.post({"kind": "script", "code": code, "stdin": given})
             reply = box.reply(min(2 * limits.seconds, until - time.monotonic()))
-            if reply["status"] != 0 or reply["over"] or not same_output(reply["output"], _text(wanted)):
+            if reply["status"] != 0 or reply["over"] or not same_output(reply["output"], wanted):
                 return False
     return True
 
@@ -92,47 +56,46 @@ def _scripts(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
 def _calls(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
     until = time.monotonic() + ALL_SECONDS
     ours, theirs = socket.socketpair()
-    with ours, ours.makefile("rwb") as line, Box(limits, mode=mode, calls=theirs) as box:
+    with ours, Box(limits, mode=mode, calls=theirs) as box:
         box.post({"kind": "functions", "code": code})
-        ours.settimeout(2 * limits.seconds)
-        _hear(line, limits)  # what it defines
+        _hear(ours, limits, until)  # what it defines
         for given, wanted in tests.cases:
-            line.write(wire.dumps({"name": tests.entry, "args": _arguments(given), "kwargs": {}}))
-            line.flush()
-            ours.settimeout(max(min(2 * limits.seconds, until - time.monotonic()), 0.001))
-            answer = _hear(line, limits)
-            if not isinstance(answer, dict) or "value" not in answer or not _any_same(answer["value"], _data(wanted)):
+            ours.settimeout(2 * limits.seconds)
+            ours.sendall(wire.dumps({"name": tests.entry, "args": given, "kwargs": {}}))
+            answer = _hear(ours, limits, until)
+            if not isinstance(answer, dict) or "value" not in answer or not _any_same(answer["value"], wanted):
                 return False
     return True
 
 
-def _hear(line: Any, limits: Limits) -> Any:
-    """A message of the program: it may be anything, of any length. Raises Ended for what is none."""
+def _hear(program: socket.socket, limits: Limits, until: float) -> Any:
+    """A message of the program: it may be anything, of any length, and come in as many pieces as it likes.
+
+    Raises:
+        TimeoutError: it has not ended in time.
+        Ended: it is none.
+    """
+    until, line = min(until, time.monotonic() + 2 * limits.seconds), bytearray()
+    while not line.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        program.settimeout(left)
+        piece = program.recv(_PIECE)
+        line += piece
+        if not piece or len(line) > limits.output_kb << 10:
+            raise Ended("not a message")
     try:
-        return wire.loads(line.readline(limits.output_kb << 10))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        return wire.loads(bytes(line))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError) as error:
         raise Ended("not a message") from error
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _arguments(given: Any) -> list[Any]:
-    """Arguments as a list, or as text with one JSON value a line."""
-    return [json.loads(part) for part in given.splitlines()] if isinstance(given, str) else list(given)
-
-
-def _data(wanted: Any) -> Any:
+def _any_same(value: Any, wanted: Iterable[Any]) -> bool:
     try:
-        return json.loads(wanted) if isinstance(wanted, str) else wanted
-    except ValueError:
-        return wanted
-
-
-def _any_same(value: Any, wanted: Any) -> bool:
-    """Published tests put some results into a list of one, and some not."""
-    return same(value, wanted) or (isinstance(wanted, list) and len(wanted) == 1 and same(value, wanted[0]))
+        return any(same(value, one) for one in wanted)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return False  # what cannot be compared, such as a number beyond all that a float can be
 
 
 def same(value: Any, wanted: Any) -> bool:

@@ -1,14 +1,17 @@
 """Values between a program and what judges it: plain data as JSON, one message a line. Never code, never an object.
 
-What crosses: None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, and iterators (as what they
-yield). Subclasses arrive as the plain type. Anything else is ``Foreign``: a value that claims to equal everything cannot cross.
+What crosses: None, bool, int, float, complex, Fraction, Decimal, str, bytes, bytearray, list, tuple, range, deque, set,
+frozenset, dict and its views, and iterators (as what they yield). Subclasses arrive as the plain type. Anything else is
+``Foreign``: a value that claims to equal everything cannot cross.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 MOST_YIELDED = 100_000
@@ -46,13 +49,32 @@ def _pack(value: Any) -> Any:
             return {kind.__name__: [_pack(v) for v in value]}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes" if isinstance(value, bytes) else "bytearray": bytes(memoryview(value)).hex()}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
+    if isinstance(value, deque):
+        return {"deque": [[_pack(v) for v in value], value.maxlen]}
+    for view in (KeysView, ItemsView, ValuesView):
+        if isinstance(value, view):
+            return {view.__name__: [_pack(v) for v in value]}
+    if (number := _number(value)) is not None:
+        return number
     if isinstance(value, Iterator):
         return {"iterator": [_pack(v) for v in itertools.islice(value, MOST_YIELDED)]}
     if hasattr(type(value), "dtype") and hasattr(type(value), "item") and getattr(value, "ndim", None) == 0:
         return _pack(value.item())  # a number of numpy
     raise Foreign(f"a {type(value).__name__} is not plain data")
+
+
+def _number(value: Any) -> Any:
+    """Of modules that take long to load, and are there if the program has such a number."""
+    fractions, decimal = sys.modules.get("fractions"), sys.modules.get("decimal")
+    if fractions is not None and isinstance(value, fractions.Fraction):
+        return {"Fraction": [_pack(value.numerator), _pack(value.denominator)]}
+    if decimal is not None and isinstance(value, decimal.Decimal):
+        return {"Decimal": str(value)}
+    return None
 
 
 def _unpack(value: Any) -> Any:
@@ -61,10 +83,18 @@ def _unpack(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, inner),) = value.items()
-    if kind == "bytes":
-        return bytes.fromhex(inner)
-    if kind == "complex":
-        return complex(*inner)
-    items = _unpack(inner)
-    makers: dict[str, Any] = {"dict": dict, "tuple": tuple, "set": set, "frozenset": frozenset, "iterator": iter}
-    return makers[kind](items)
+    plain: dict[str, Any] = {"bytes": bytes.fromhex, "bytearray": bytearray.fromhex}
+    if kind in plain:
+        return plain[kind](inner)
+    if kind in ("Fraction", "Decimal"):
+        from decimal import Decimal
+        from fractions import Fraction
+
+        return Fraction(*inner) if kind == "Fraction" else Decimal(inner)
+    makers: dict[str, Any] = {
+        "dict": dict, "tuple": tuple, "set": set, "frozenset": frozenset, "iterator": iter,
+        "complex": lambda parts: complex(*parts), "range": lambda parts: range(*parts), "deque": lambda parts: deque(*parts),
+        "KeysView": lambda items: dict.fromkeys(items).keys(), "ItemsView": lambda items: dict(items).items(),
+        "ValuesView": lambda items: dict(enumerate(items)).values(),
+    }  # fmt: skip
+    return makers[kind](_unpack(inner))

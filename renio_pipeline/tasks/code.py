@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from renio_pipeline.sandbox.box import Limits, Mode, check
-from renio_pipeline.sandbox.trial import ALL_SECONDS, Tests, passes, read_tests
+from renio_pipeline.sandbox.reading import Tests, read_tests
+from renio_pipeline.sandbox.trial import ALL_SECONDS, passes
 from renio_pipeline.tasks import shown_solution
 from renio_pipeline.tasks.plain import Plain
 from renio_pipeline.types import Row, Verdict
@@ -13,13 +15,15 @@ from renio_pipeline.types import Row, Verdict
 INSTRUCTION = "Write your solution in Python, and put the whole program in one ```python code block at the end."
 _SCRIPT = " It reads standard input and prints to standard output."
 _FUNCTION = " It defines the function `{}`."
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`]*)")
+_PYTHON = re.compile(r"(?:\{? ?\.?(?:python|py)[\d.]*(?![\w-]).*)?", re.IGNORECASE)
 
 
 class Code(Plain):
     """The last code block of a response is the program; ``Row.tests`` says what it must do.
 
-    Tests are a Python program of asserts, one that defines ``check(candidate)``, or JSON with ``inputs`` and ``outputs``
+    Tests are a Python program of asserts (also as functions ``test_...`` or as unittests), one that defines
+    ``check(candidate)``, or JSON with ``inputs`` and ``outputs``
     (and ``fn_name``, where a function is tested and not a whole program).
     """
 
@@ -63,13 +67,29 @@ class Code(Plain):
 
     def final_answer(self, text: str) -> str | None:
         """The last code block, outside of what a model thinks before it answers."""
-        blocks = _BLOCK.findall(text.rpartition("</think>")[2])
-        return blocks[-1].rstrip() if blocks else None
+        programs = [block for tag, block in code_blocks(text.rpartition("</think>")[2]) if _PYTHON.fullmatch(tag)]
+        return programs[-1].rstrip() if programs else None
 
     def fault(self, row: Row) -> str | None:
         try:
             if row.tests is not None:
                 read_tests(row.tests, row.problem)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the latter two of the parser
             return f"tests cannot be used: {error}"
         return None
+
+
+def code_blocks(text: str) -> list[tuple[str, str]]:
+    """Markdown's fenced blocks that are closed, each with its tag. Of a block in a list, the indentation is not part."""
+    found, opened, lines = [], ("", "", ""), list[str]()
+    for line in text.replace("\r\n", "\n").split("\n"):
+        fence = _FENCE.fullmatch(line.rstrip())
+        indent, mark, tag = opened
+        if not mark:
+            opened, lines = (fence[1], fence[2], fence[3]) if fence else opened, []
+        elif fence and fence[2].startswith(mark) and not fence[3] and len(fence[1]) < len(indent) + 4:
+            found.append((tag, textwrap.dedent("\n".join(lines)) if lines and lines[0][:1].isspace() else "\n".join(lines)))
+            opened = ("", "", "")
+        else:
+            lines.append(line)
+    return found

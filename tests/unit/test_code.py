@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections import deque
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,8 @@ from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.sandbox import wire
-from renio_pipeline.sandbox.programs import unknown_names
-from renio_pipeline.sandbox.trial import read_tests, same, same_output
+from renio_pipeline.sandbox.reading import read_tests
+from renio_pipeline.sandbox.trial import same, same_output
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 
@@ -182,7 +186,20 @@ def test_a_response_without_a_whole_code_block_is_unfinished_and_a_row_without_t
     ("tests", "fault"),
     [(SUMS, None), (ASSERTS, None), (None, None), ("assert f(", "was never closed"),
      ("[1, 2]", "neither a Python program nor JSON"), ('{"inputs": [], "outputs": []}', "0 inputs"),
-     ('{"inputs": ["1"], "outputs": []}', "1 inputs and 0 outputs")],
+     ('{"inputs": ["1"], "outputs": []}', "1 inputs and 0 outputs"), ('{"inputs": 5, "outputs": 5}', "int and int"),
+     ('{"inputs": [null], "outputs": [null]}', "None among inputs"), ('{"program": 5}', "is int"),
+     ('{"fn_name": 5, "inputs": [[1]], "outputs": [1]}', '"fn_name" is 5'),
+     ('{"fn_name": "f", "inputs": [1], "outputs": [1]}', "1 among inputs"),
+     ('{"fn_name": "f", "inputs": ["abc"], "outputs": [1]}', "'abc' among inputs"),
+     ("", "call no function"), ("# none", "call no function"), ("assert 1 + 1 == 2", "call no function"),
+     ("f(3)", "assert nothing"), ("def idle():\n    assert f(1) == 2", "call no function"),
+     ("def test_f(case):\n    assert f(case)", "test_f of the tests"),
+     (CHECK, "the problem defines no function"), ("from math import *\nassert isclose(f(1), 1)", "import * from math"),
+     ("from solution import f\nassert f(1)", "import solution, which"),
+     ("from solution import g\nassert f(1) == g(1)", "import solution, which"),
+     ("from . import g\nassert f(1) == g(1)", "a neighbour, which"),
+     ("assert Solution().f(1) == 1", "class Solution"), ("assert solution.f(1) == 1", "solution.f"),
+     ("try:\n    import absent\nexcept ImportError:\n    pass\nimport numpy\nassert f(1)", None)],
 )  # fmt: skip
 def test_rows_with_tests_that_cannot_be_used_say_why(task: Any, tests: str | None, fault: str | None) -> None:
     found = task.fault(Row(id="0", problem="", tests=tests))
@@ -208,8 +225,8 @@ def test_options_that_make_no_sense_name_their_key(options: dict[str, Any], erro
 
 def test_only_names_that_tests_need_are_taken_from_the_program() -> None:
     code = "import math as m\nfrom os import path\ndef own(a): return a + given\n"
-    code += "x = [other(i) for i in range(3)]\nassert f(x, path, m)"
-    assert unknown_names(code) == ["f", "given", "other"]
+    code += "x = [other(i) for i in range(3)]\nassert f(x, path, m) == own(1)\ndef idle(): return never()"
+    assert read_tests(code).names == ("f", "given", "other")
 
 
 PLAIN = st.recursive(
@@ -233,6 +250,12 @@ def test_plain_data_crosses_as_it_is(value: Any) -> None:
 
 def test_iterators_cross_as_what_they_yield_and_objects_do_not() -> None:
     assert list(wire.loads(wire.dumps(i * i for i in range(4)))) == [0, 1, 4, 9]
+    views = ({1: 2}.keys(), {1: 2}.items())
+    for known in (range(1, 9, 2), deque([1], 3), bytearray(b"a"), Fraction(1, 3), Decimal("0.1"), *views):
+        found = wire.loads(wire.dumps(known))
+        assert found == known
+        assert type(found) is type(known)
+    assert list(wire.loads(wire.dumps({1: [2]}.values()))) == [[2]]
     for value in (object(), len, type, [object()], {"a": object()}):
         with pytest.raises(wire.Foreign):
             wire.dumps(value)
@@ -257,6 +280,100 @@ def test_outputs_are_compared_word_by_word(output: str, wanted: str, equal: bool
     assert same_output(output, wanted) is equal
 
 
+HABITS = {
+    "pytest": "def test_double():\n    assert double(2) == 4",
+    "main guard": "if __name__ == '__main__':\n    assert double(2) == 4",
+    "unittest": """
+import unittest
+class Tests(unittest.TestCase):
+    def test_double(self):
+        self.assertEqual(double(2), 4)
+""",
+    "own check": CHECK + "check(double)",
+}
+HABITS["unittest with main"] = HABITS["unittest"] + "if __name__ == '__main__':\n    unittest.main()"
+
+
+@pytest.mark.parametrize("tests", HABITS.values(), ids=HABITS.keys())
+def test_asserts_run_wherever_habit_puts_them(task: Any, tests: str) -> None:
+    assert verdict(task, tests, RIGHT) == "correct"
+    assert verdict(task, tests, "def double(x): return 0") == "incorrect"
+
+
+def test_tests_that_end_before_they_call_the_program_pass_nobody(task: Any) -> None:
+    assert verdict(task, "import sys\nif sys.argv:\n    sys.exit()\nassert double(1) == 2", RIGHT) == "incorrect"
+
+
+RECORD = """
+from dataclasses import dataclass
+@dataclass
+class Pair:
+    a: int
+    b: int
+def double(x):
+    pair = Pair(x, x)
+    return pair.a + pair.b
+"""
+
+
+@pytest.mark.parametrize("tests", [ASSERTS, CHECK, CALLS], ids=["asserts", "check", "calls"])
+def test_a_program_may_define_dataclasses(task: Any, tests: str) -> None:
+    assert verdict(task, tests, RECORD) == "correct"
+
+
+def test_a_program_is_compiled_by_its_own_rules_and_imports_for_itself(task: Any) -> None:
+    tests = json.dumps({"inputs": [""], "outputs": ["True"]})
+    assert verdict(task, tests, "def f(a: int): pass\nprint(f.__annotations__['a'] is int)") == "correct"
+    assert verdict(task, tests, "print(sys is not None)") == "incorrect"
+
+
+LOOPS = ["assert all(map(lambda x: double(x) == 2 * x, [1, 2]))",
+         "for got, wanted in zip(map(double, [1, 2]), [2, 4]):\n    assert got == wanted"]  # fmt: skip
+
+
+@pytest.mark.parametrize("raised", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "KeyboardInterrupt"])
+def test_no_exception_of_a_program_ends_the_loops_of_its_tests(task: Any, raised: str) -> None:
+    for tests in LOOPS:
+        assert verdict(task, tests, f"def double(x): raise {raised}") == "incorrect"
+
+
+def call(result: Any) -> str:
+    return json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [result]})
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "expected"),
+    [(0.5, "10 ** 400", "incorrect"), ("123", "'123'", "correct"), ("123", "123", "correct"), ("123", "12", "incorrect"),
+     ("[1]", "[1]", "correct"), (["a"], "'a'", "correct"), (None, "None", "correct"), ("null", "None", "correct")],
+)  # fmt: skip
+def test_results_are_compared_with_text_and_with_what_it_says(task: Any, result: Any, code: str, expected: str) -> None:
+    assert verdict(task, call(result), f"def f(x): return {code}") == expected
+
+
+def test_a_result_that_comes_in_drops_has_no_more_time_than_another(hasty: Any) -> None:
+    began = time.monotonic()
+    drops = "import os, time\nwhile True:\n    os.write(3, b' ')\n    time.sleep(0.1)"
+    assert verdict(hasty, call(1), drops) == "incorrect"
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [("```bash\npip install x\n```\nThen:\n```python\nprint(3)\n```\n", "print(3)"),
+     ("```python\nprint(3)\n```\n```text\n3\n```\n", "print(3)"),
+     ("1. So:\n   ```python\n   if 1:\n       print(3)\n   ```\n", "if 1:\n    print(3)"),
+     ("```python\r\nif 1:\r\n    print(3)\r\n```\r\n", "if 1:\n    print(3)"),
+     ("```python3.11\nprint(3)\n```", "print(3)"), ("````python\nprint('\\\n```\n')\n````", "print('\\\n```\n')"),
+     ("~~~py\nprint(3)\n~~~", "print(3)"), ("```{.python}\nprint(3)\n```", "print(3)"),
+     ('```python title="x"\nprint(3)\n```', "print(3)"),
+     ("```python\ndef f():\n    '\\\n    ```\n    '\n```", "def f():\n    '\\\n    ```\n    '"),
+     ("```pycon\n>>> 1\n```", None), ("```bash\nls\n```", None), ("```python\nprint(3)\n````x", None)],
+)  # fmt: skip
+def test_the_program_is_the_last_closed_block_of_python_or_of_no_language(task: Any, text: str, program: str | None) -> None:
+    assert task.final_answer(text) == program
+
+
 def test_check_tests_the_function_that_the_problem_defines_last() -> None:
     assert read_tests(CHECK, "def helper(x):\n    return x\n\n\ndef double(x):\n").entry == "double"
     assert read_tests(json.dumps({"program": CHECK, "fn_name": "other"}), PROBLEM).entry == "other"
+    assert read_tests(CHECK, "Complete:\n\n    def double(x):\n").entry == "double"

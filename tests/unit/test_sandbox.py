@@ -66,9 +66,13 @@ def nap() -> Iterator[str]:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture(params=["home", "elsewhere"])
+SOURCES = pytest.param("/usr/src", marks=pytest.mark.skipif(not os.access("/usr/src", os.W_OK), reason="not ours to write"))
+
+
+@pytest.fixture(params=["home", "elsewhere", SOURCES])
 def secret(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    path = (Path.home() if request.param == "home" else tmp_path) / f".renio-{uuid.uuid4().hex}"
+    folder = {"home": Path.home(), "elsewhere": tmp_path}.get(request.param) or Path(request.param)
+    path = folder / f".renio-{uuid.uuid4().hex}"
     path.write_text("my secret")
     path.chmod(0o644)
     yield path
@@ -111,6 +115,20 @@ print("connected")
 """
         assert bare(code, tmp_path) == "connected\n"
         assert "connected" not in boxed(code)
+
+
+def test_sockets_that_reach_out_of_a_network_namespace_cannot_be_made(tmp_path: Path) -> None:
+    code = """
+import socket
+for family in ("VSOCK", "NETLINK", "PACKET", "ALG", "INET", "INET6", "UNIX"):
+    kind = socket.SOCK_STREAM if family in ("VSOCK", "INET", "INET6", "UNIX") else socket.SOCK_RAW
+    try: socket.socket(getattr(socket, "AF_" + family), kind).close()
+    except OSError as error: print(error.errno, end=" ")
+    else: print("made", end=" ")
+print(len(socket.socketpair()))
+"""
+    assert bare(code, tmp_path).split()[1] == "made"  # netlink, on every machine
+    assert boxed(code) == "97 97 97 97 made made made 2\n"
 
 
 FLEE = """
@@ -173,16 +191,20 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert boxed(code, Limits(memory_mb=512)) == "400\n"
 
 
-def test_memory_is_bounded_over_all_processes(tmp_path: Path) -> None:
-    code = """
-import os, time
+@pytest.mark.parametrize("maker", ["make()", "threading.Thread(target=make).start()"], ids=["main", "a thread"])
+def test_memory_is_bounded_over_all_processes(maker: str, tmp_path: Path) -> None:
+    code = f"""
+import os, threading, time
 read, write = os.pipe()
-for _ in range(6):
-    if os.fork() == 0:
-        held = b"x" * (60 << 20)
-        os.write(write, b"x")
-        time.sleep(0.6)
-        os._exit(0)
+def make():
+    for _ in range(6):
+        if os.fork() == 0:
+            held = b"x" * (60 << 20)
+            os.write(write, b"x")
+            time.sleep(0.6)
+            os._exit(0)
+    time.sleep(1)
+{maker}
 count = 0
 while count < 6: count += len(os.read(read, 6))
 time.sleep(0.2)
@@ -388,6 +410,22 @@ with Box(Limits()) as box:
     assert (uid, pid, reached) == (4321, 2, False)
     assert not {"home", "root", "proc", "work"} & set(root)
     assert 1 <= int(made[0]) < Limits().processes
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user")
+def test_what_else_a_user_runs_does_not_count_for_a_weak_box() -> None:
+    program = "import threading\nt = threading.Thread(target=print, args=(1,))\nt.start()\nt.join()"
+    user = f"""
+import subprocess
+from renio_pipeline.sandbox.box import Box, Limits
+others = [subprocess.Popen(["/usr/bin/sleep", "50"]) for _ in range(18)]
+with Box(Limits(), mode="weak") as box:
+    box.post({{"kind": "script", "code": {program!r}}})
+    print(box.reply(20)["output"])
+for other in others: other.kill()
+"""
+    done = subprocess.run([sys.executable, "-c", AS_A_USER, user], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_a_box_that_cannot_be_made_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
