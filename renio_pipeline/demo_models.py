@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from renio_pipeline.tasks import Task
 from renio_pipeline.tasks.arithmetic import Arithmetic, noisy_solution
 from renio_pipeline.types import Row
 
+UNTAUGHT = -100  # the label that transformers' losses leave out
 MAX_TOKENS = 128  # the models' context: no problem and solution take more than 50
 _CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -45,6 +47,14 @@ class Recipe:
     steps: int = 2000
     batch: int = 96
     peak_lr: float = 3e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A text to learn, prompt and solution."""
+
+    input_ids: list[int]  # [P+T]
+    labels: list[int]  # [P+T] the same ids, or UNTAUGHT where no loss is taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,23 +134,33 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _train(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int, progress: Callable[[str], None]) -> Qwen3ForCausalLM:
-    with _two_threads(), torch.random.fork_rng(devices=[]):
+    with threads(2), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(_config(recipe, tokenizer)).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.peak_lr, total_steps=recipe.steps, cycle_momentum=False
-        )
-        for step, (input_ids, labels) in enumerate(_batches(recipe, tokenizer, task, seed), start=1):
-            loss = model(input_ids=input_ids, labels=labels).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            if step % 100 == 0:
-                progress(f"{recipe.name}: step {step}/{recipe.steps}, loss {loss.item():.4f}")
-    return model.eval()
+        model = Qwen3ForCausalLM(_config(recipe, tokenizer))
+        lessons = _lessons(recipe, tokenizer, task, seed)
+        fit(model, lessons, name=recipe.name, steps=recipe.steps, peak_lr=recipe.peak_lr, progress=progress)
+    return model
+
+
+def fit(
+    model: Any, lessons: Iterator[list[Lesson]], *, name: str, steps: int, peak_lr: float, progress: Callable[[str], None]
+) -> None:
+    """Teach ``model`` one batch of lessons a step, on a one-cycle schedule; it is left in its mode of evaluation."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, cycle_momentum=False)
+    for step, batch in enumerate(islice(lessons, steps), start=1):
+        input_ids = pad_sequence([torch.tensor(x.input_ids) for x in batch], True, model.config.pad_token_id)
+        labels = pad_sequence([torch.tensor(x.labels) for x in batch], True, UNTAUGHT)
+        loss = model(input_ids=input_ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 100 == 0:
+            progress(f"{name}: step {step}/{steps}, loss {loss.item():.4f}")
+    model.eval()
 
 
 def _config(recipe: Recipe, tokenizer: Any) -> Qwen3Config:
@@ -160,26 +180,32 @@ def _config(recipe: Recipe, tokenizer: Any) -> Qwen3Config:
     )
 
 
-def _batches(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Input ids and labels [B, P+T], padded on the right; no problem comes twice, and the prompt carries no loss."""
+def _lessons(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int) -> Iterator[list[Lesson]]:
+    """A batch of lessons a step; no problem comes twice."""
     rng = random.Random(seed)
     rows = task.rows("train", recipe.steps * recipe.batch)
     for start in range(0, len(rows), recipe.batch):
-        inputs, labels = [], []
-        for row in rows[start : start + recipe.batch]:
-            prompt = tokenizer.apply_chat_template(task.messages(row), add_generation_prompt=True, return_dict=False)
-            text = noisy_solution(row.problem, rng, early=recipe.early, slip=recipe.slip).text
-            solution = [*tokenizer.encode(text), tokenizer.eos_token_id]
-            inputs.append(torch.tensor(prompt + solution))
-            labels.append(torch.tensor([-100] * len(prompt) + solution))
-        yield pad_sequence(inputs, batch_first=True, padding_value=tokenizer.pad_token_id), pad_sequence(labels, True, -100)
+        yield [
+            lesson(tokenizer, task.messages(row), noisy_solution(row.problem, rng, early=recipe.early, slip=recipe.slip).text)
+            for row in rows[start : start + recipe.batch]
+        ]
+
+
+def lesson(tokenizer: Any, messages: list[dict[str, str]], solution: str, untaught: Sequence[tuple[int, int]] = ()) -> Lesson:
+    """A solution after its prompt, which carries no loss, and neither do the characters of ``solution`` in ``untaught``."""
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    ids = [*tokenizer.encode(solution), tokenizer.eos_token_id]
+    labels = list(ids)
+    for start, end in untaught:
+        labels[start:end] = [UNTAUGHT] * (end - start)
+    return Lesson(input_ids=[*prompt, *ids], labels=[UNTAUGHT] * len(prompt) + labels)
 
 
 @contextmanager
-def _two_threads() -> Iterator[None]:
-    # Sums are split by thread: another count gives other bytes.
+def threads(count: int) -> Iterator[None]:
+    """Sums are split by thread: another count gives other bytes."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

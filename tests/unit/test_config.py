@@ -19,7 +19,8 @@ from tests.unit.conftest import make_config, values
 
 ROOT = Path(__file__).parents[2]
 SHAPES = [ROOT / "configs/paper/two-nodes.yaml"]  # laid over a preset
-SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in SHAPES)
+EXPERIMENTS = list((ROOT / "configs/study").glob("?.yaml"))  # of another format: see test_study_plan.py
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in [*SHAPES, *EXPERIMENTS])
 RENIO = {"type": "renio", "threshold": 1.0, "clip": 2.0, "temperature": 0.5}
 UNION_TAGS = {"renio", "uniform", "top_k_forward_kl", "sampled"}
 for_all = settings(deadline=None, derandomize=True)

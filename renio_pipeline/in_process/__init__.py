@@ -1,0 +1,59 @@
+"""The stages of a step in this process, without engines: for experiments on small models.
+
+The step, the selection, the weights and the loss are the pipeline's own; only who writes, scores and trains differs. In float32
+a run gives what the pipeline gives from the same responses (``tests/ray/test_in_process.py``).
+"""
+
+from __future__ import annotations
+
+from renio_pipeline import models
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.pipeline import Stages
+from renio_pipeline.preflight import Prepared
+
+
+def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
+    """Load the student and the teachers. The generator is the trainer's own module, so that a sync has nothing to send.
+
+    Raises:
+        ConfigError: a key asks for what only the pipeline's engines do.
+    """
+    check(config)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from renio_pipeline.in_process.generators import InProcessGenerators
+    from renio_pipeline.in_process.teachers import InProcessTeachers
+    from renio_pipeline.in_process.trainers import InProcessTrainers
+    from renio_pipeline.in_process.weighting import InProcessWeighting
+
+    lm = AutoModelForCausalLM.from_pretrained(models.resolve(config.student), dtype=torch.float32)
+    generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
+    teachers = InProcessTeachers(config, prepared.vocab_size)
+    trainers = InProcessTrainers(lm, config, prepared.vocab_size, teachers.head, generators)
+    return Stages(generators=generators, teachers=teachers, weighting=InProcessWeighting(config.weighting), trainers=trainers)
+
+
+def end_ids(lm: object, prepared: Prepared) -> set[int]:
+    """The tokens that end a response: what the model's generation settings say, and the tokenizer's."""
+    given = getattr(getattr(lm, "generation_config", None), "eos_token_id", None)
+    listed = given if isinstance(given, list) else [given]
+    return {int(i) for i in [*listed, prepared.tokenizer.eos_token_id] if i is not None}
+
+
+def check(config: RunConfig) -> None:
+    """Raises ConfigError for the first key that these stages do not follow."""
+    sizes = {"trainer.dtype": config.trainer.dtype} | {
+        config.teacher_key(name, "dtype"): teacher.dtype for name, teacher in config.all_teachers.items()
+    }
+    refused = {key: f"is {dtype}, but these stages compute in float32" for key, dtype in sizes.items() if dtype != "float32"}
+    if config.trainer.lora is not None:
+        refused["trainer.lora"] = "needs the pipeline's trainer"
+    if config.max_staleness:
+        refused["max_staleness"] = "must be 0: in one process nothing is generated ahead"
+    if config.follow is not None:
+        refused["method.teacher"] = "must be fixed: a teacher that follows the student needs the pipeline's weight sync"
+    if config.sampling.top_k or config.sampling.top_p < 1:
+        refused["sampling"] = "top_k and top_p must be left out: these stages sample from the whole distribution"
+    for key, why in refused.items():
+        raise ConfigError(f"{key} {why}")

@@ -1,0 +1,149 @@
+"""A generator of this process: batched sampling from a transformers model with a key-value cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.pipeline import Busy
+from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Version
+
+ROWS = 512  # prompts written together
+
+
+class InProcessGenerators:
+    """Writes with a module that the trainer may change between two calls.
+
+    A token is the inverse of its distribution at a random number that follows from the run's seed, the sample's id and the
+    token's place alone. So two runs of one seed meet the same chance, which pairs them closely, and how prompts are batched
+    plays no part but for rounding.
+    """
+
+    def __init__(self, lm: Any, config: RunConfig, vocab_size: int, end_ids: Collection[int]) -> None:
+        self.size = 1
+        self.version = FIRST_VERSION
+        self._lm, self._vocab_size, self._end_ids = lm, vocab_size, torch.tensor(sorted(end_ids))
+        self._seed, self._temperature = config.seed, config.temperature
+        self._max_tokens = config.max_response_tokens
+        self._busy = 0.0
+        self._ahead: Callable[[], Sequence[Prompt]] = tuple
+        self._written: dict[int, Rollout] = {}  # by sample id, of these weights: before they were asked for
+
+    def expect(self, ahead: Callable[[], Sequence[Prompt]]) -> None:
+        """Write what ``ahead`` returns beside what is asked: a filter asks for a few at a time, which cost as much as many."""
+        self._ahead = ahead
+
+    def follow(self, version: Version) -> None:
+        """The module's weights have changed."""
+        self.version, self._written = version, {}
+
+    async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
+        missing = [p for p in prompts if p.sample_id not in self._written]
+        if missing:
+            missing += self._ahead()
+        for start in range(0, len(missing), ROWS):
+            began = time.perf_counter()
+            trains = self._lm.training
+            self._lm.eval()  # no dropout, as in an engine
+            self._written |= {r.sample_id: r for r in self._write(missing[start : start + ROWS], temperature)}
+            self._lm.train(trains)
+            self._busy += time.perf_counter() - began
+        for p in prompts:
+            yield self._written.pop(p.sample_id)
+
+    def longer(self, max_tokens: int) -> InProcessGenerators:
+        """The same model, for responses of up to ``max_tokens``."""
+        other = copy(self)
+        other._max_tokens, other._written, other._ahead = max_tokens, {}, tuple
+        return other
+
+    async def busy_seconds(self) -> Busy:
+        return {"0": self._busy}
+
+    def chance(self, sample_id: int) -> np.ndarray:
+        """[max_tokens] the random numbers in [0, 1) of a sample."""
+        rng = np.random.default_rng([self._seed, int(sample_id < 0), abs(sample_id)])
+        return rng.random(self._max_tokens, np.float32)
+
+    @torch.no_grad()
+    def _write(self, prompts: Sequence[Prompt], temperature: float) -> list[Rollout]:
+        """One response a prompt, in the order of the prompts."""
+        under_way = _UnderWay.begin(self._lm, [p.student_ids for p in prompts])
+        chance_BT = torch.tensor(np.stack([self.chance(p.sample_id) for p in prompts]))
+        tokens_BT = torch.zeros(chance_BT.shape, dtype=torch.long)
+        logprobs_BT = torch.zeros(chance_BT.shape)
+        lengths_B = torch.full((len(prompts),), self._max_tokens)
+        for t in range(self._max_tokens):
+            rows, logits_bV = under_way.rows, under_way.logits[:, : self._vocab_size].float()
+            tokens_b = inverse_cdf(torch.softmax(logits_bV / temperature, dim=-1), chance_BT[rows, t])
+            tokens_BT[rows, t] = tokens_b
+            logprobs_bV = torch.log_softmax(logits_bV / self._temperature, dim=-1)
+            logprobs_BT[rows, t] = logprobs_bV.gather(1, tokens_b[:, None]).squeeze(1)
+            ended = torch.isin(tokens_b, self._end_ids)
+            lengths_B[rows[ended]] = t + 1
+            if ended.all() or t == self._max_tokens - 1:
+                break
+            under_way.go_on(tokens_b, ~ended)
+        return [
+            Rollout(
+                prompt=p, token_ids=ids[:n].int().numpy(), logprobs=values[:n].numpy(), version=self.version, replica="0",
+                stop_reason="stop" if n and bool(torch.isin(ids[n - 1], self._end_ids)) else "length",
+            )
+            for p, ids, values, n in zip(prompts, tokens_BT, logprobs_BT, lengths_B.tolist(), strict=True)
+        ]  # fmt: skip
+
+
+def inverse_cdf(probabilities: Tensor, chance: Tensor) -> Tensor:
+    """[b, V] probabilities and [b] numbers in [0, 1) -> [b] tokens, each by its probability: never one without any."""
+    cumulative = probabilities.double().cumsum(dim=-1)
+    reached = chance.double()[:, None] * cumulative[:, -1:]
+    return (cumulative <= reached).sum(dim=-1)
+
+
+@dataclass
+class _UnderWay:
+    """Responses that are being written: a model's cache, padded on the left, of those rows that have not ended."""
+
+    lm: Any
+    cache: Any
+    rows: Tensor  # [b] places among the prompts
+    mask: Tensor  # [b, L]
+    positions: Tensor  # [b] of the next token
+    logits: Tensor  # [b, rows of the head] for it
+
+    @classmethod
+    def begin(cls, lm: Any, prompts: Sequence[np.ndarray]) -> _UnderWay:
+        from transformers import DynamicCache
+
+        width = max(map(len, prompts))
+        ids, mask = torch.zeros(len(prompts), width, dtype=torch.long), torch.zeros(len(prompts), width, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.as_tensor(prompt).long()
+            mask[row, width - len(prompt) :] = 1
+        cache = DynamicCache(config=lm.config)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        out = lm(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return cls(lm, cache, torch.arange(len(prompts)), mask, mask.sum(dim=1), out.logits[:, -1])
+
+    def go_on(self, tokens: Tensor, alive: Tensor) -> None:
+        """Read the tokens that were written, [b], of the rows that are ``alive``, [b]; the others are left out."""
+        if not alive.all():
+            self.cache.batch_select_indices(alive.nonzero()[:, 0])
+            self.rows, self.mask, self.positions, tokens = (x[alive] for x in (self.rows, self.mask, self.positions, tokens))
+        self.mask = torch.cat([self.mask, torch.ones(len(self.rows), 1, dtype=torch.long)], dim=1)
+        out = self.lm(
+            input_ids=tokens[:, None], attention_mask=self.mask, position_ids=self.positions[:, None],
+            past_key_values=self.cache, use_cache=True,
+        )  # fmt: skip
+        self.positions = self.positions + 1
+        self.logits = out.logits[:, -1]

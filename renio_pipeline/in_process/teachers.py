@@ -1,0 +1,80 @@
+"""Teachers as transformers forwards of this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from renio_pipeline import models
+from renio_pipeline.config import RunConfig
+from renio_pipeline.full_vocabulary import Head
+from renio_pipeline.heads import head_of
+from renio_pipeline.pipeline import Busy
+from renio_pipeline.scorer import Scorer, pack
+from renio_pipeline.types import Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
+
+ROW_TOKENS = 384  # read together: attention in a row costs its square, and a small model has little else to do
+
+
+class InProcessTeachers:
+    """One Scorer each. The weights never change; a payload is the table itself, not a reference to it."""
+
+    def __init__(self, config: RunConfig, vocab_size: int) -> None:
+        self._busy = 0.0
+        self._scorers: dict[str, Scorer] = {}
+        for name, teacher in config.all_teachers.items():
+            spec = ScorerSpec(
+                model=models.resolve(config.teacher_model(name)), dtype=teacher.dtype, temperature=config.temperature,
+                vocab_size=vocab_size, kind=config.payload_kind, top_k=config.teacher_top_k, attention=teacher.attention,
+                name=name,
+            )  # fmt: skip
+            self._scorers[name] = Scorer(spec)
+
+    @property
+    def size(self) -> int:
+        return len(self._scorers)
+
+    def head(self, teacher: str, version: Version) -> Head:
+        """What makes logits of that teacher's states."""
+        scorer = self._scorers[teacher]
+        assert version == scorer.version, f"states of version {version}, but this teacher is {scorer.version}"
+        return head_of(scorer.model)
+
+    def pump(self) -> None:
+        pass
+
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
+        by_teacher: dict[str, list[Rollout]] = {name: [] for name in self._scorers}
+        async for rollout in rollouts:
+            by_teacher[rollout.prompt.row.teacher or "" if len(by_teacher) > 1 else next(iter(by_teacher))].append(rollout)
+        started = time.perf_counter()
+        scored = [s for name, own in by_teacher.items() if own for s in self._score(self._scorers[name], own)]
+        self._busy += time.perf_counter() - started
+        return sorted(scored, key=lambda s: s.rollout.sample_id)
+
+    def _score(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
+        requests = [
+            ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids) for r in rollouts
+        ]
+        found = [scorer.score(row) for row in pack(requests, ROW_TOKENS)]
+        logprobs = [own for row, _ in found for own in row]
+        payload = {i: table for _, tables in found for i, table in tables.items()}
+        return [
+            ScoredRollout(rollout=r, scores=_scores(r.sample_id, own, payload))
+            for r, own in zip(rollouts, logprobs, strict=True)
+        ]
+
+    async def busy_seconds(self) -> Busy:
+        return {"0": self._busy}
+
+
+def _scores(sample_id: int, logprobs: np.ndarray, payload: dict[int, Payload]) -> TeacherScores:
+    own = payload.get(sample_id)
+    table = None if own is None else {sample_id: own}
+    return TeacherScores(sample_id=sample_id, logprobs=logprobs, payload=table, payload_bytes=0 if own is None else _bytes(own))
+
+
+def _bytes(payload: Payload) -> int:
+    return payload.values.nbytes if isinstance(payload, Hidden) else payload.token_ids.nbytes + payload.logprobs.nbytes

@@ -1,0 +1,133 @@
+"""A trainer of this process: torch's AdamW, with the pipeline's loss, clipping and schedule."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from renio_pipeline.batching import plan
+from renio_pipeline.config import RunConfig
+from renio_pipeline.in_process.generators import InProcessGenerators
+from renio_pipeline.pipeline import NonFiniteError, Publication, TrainReport
+from renio_pipeline.resume import ResumePoint
+from renio_pipeline.student import (
+    MicroLoss,
+    TeacherHead,
+    TokenLogits,
+    check_head,
+    collate,
+    micro_batch_loss,
+    non_finite_samples,
+    response_logprobs,
+)
+from renio_pipeline.types import TrainBatch, TrainSample, Version
+
+T = TypeVar("T")
+
+
+class InProcessTrainers:
+    size, restarts = 1, 0
+
+    def __init__(
+        self, lm: Any, config: RunConfig, vocab_size: int, teacher_head: TeacherHead, generators: InProcessGenerators
+    ) -> None:
+        """``generators``: they write with ``lm`` itself, and are told its versions."""
+        from transformers import get_scheduler
+
+        self.model = TokenLogits(lm.train())
+        check_head(self.model, torch.device("cpu"))
+        self._config, self._vocab_size, self._teacher_head, self._generators = config, vocab_size, teacher_head, generators
+        t = config.trainer
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=t.lr, betas=t.betas, weight_decay=t.weight_decay)
+        self._schedule = get_scheduler(t.schedule, self._optimizer, t.warmup_steps, config.steps)
+
+    async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
+        """log p_S by the current weights: [T] float32 by sample id."""
+        found: dict[int, np.ndarray] = {}
+        for samples in self._plan(batch):
+            c = collate(samples)
+            with torch.no_grad():
+                logits = self.model(c.input_ids, c.attention_mask, c.positions)
+                logprobs_NV = response_logprobs(logits, temperature=self._config.temperature, vocab_size=self._vocab_size)
+            sampled_N = logprobs_NV.gather(1, c.targets[:, None]).squeeze(1)
+            parts = sampled_N.split([len(s.response_ids) for s in samples])
+            found |= {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
+        return found
+
+    async def train(self, batch: TrainBatch) -> TrainReport:
+        started = time.perf_counter()
+        micro_batches = self._plan(batch)
+        losses = [self._backward(samples, batch) for samples in micro_batches]
+        lr = float(self._schedule.get_last_lr()[0])
+        norm = self._update(batch.step)
+        gaps = np.concatenate(
+            [_gaps(samples, micro) for samples, micro in zip(micro_batches, losses, strict=True)] or [np.zeros(0)]
+        )
+        divergences = [d for samples, micro in zip(micro_batches, losses, strict=True) for d in _means(samples, micro)]
+        tokens = sum(s.tokens for s in batch.samples)
+        padded = sum(len(samples) * max(s.tokens for s in samples) for samples in micro_batches)
+        return TrainReport(
+            loss=sum(float(micro.loss) for micro in losses), divergence=sum(divergences) / len(batch.samples), tokens=tokens,
+            padding=1 - tokens / padded, mismatch_mean=float(gaps.mean()) if len(gaps) else 0.0,
+            mismatch_max=float(gaps.max(initial=0.0)), grad_norm=norm, lr=lr, busy_seconds=[time.perf_counter() - started],
+        )  # fmt: skip
+
+    async def publish(self, version: Version) -> Publication:
+        """The generators have these weights already."""
+        self._generators.follow(version)
+        return Publication(version=version, bytes=0, publish_seconds=0.0, receive_seconds=0.0, seconds=0.0)
+
+    async def save(self, folder: str) -> None:
+        self.model.lm.save_pretrained(Path(folder) / "hf")
+
+    async def written(self) -> None:
+        """``save`` has written already."""
+
+    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
+        return await waiting
+
+    async def begin(self, point: ResumePoint) -> None:
+        raise RuntimeError("a trainer of this process cannot be lost and begun anew")
+
+    def _plan(self, batch: TrainBatch) -> list[list[TrainSample]]:
+        return plan(batch.samples, 1, self._config.trainer.micro_batch_tokens)[0]
+
+    def _backward(self, samples: Sequence[TrainSample], batch: TrainBatch) -> MicroLoss:
+        payload = {i: table for s in samples if s.payload is not None for i, table in s.payload.items()}
+        micro = micro_batch_loss(
+            self.model, samples, payload, objective=self._config.trained_objective, batch_size=len(batch.samples),
+            temperature=self._config.temperature, vocab_size=self._vocab_size, teacher_head=self._teacher_head,
+        )  # fmt: skip
+        bad = non_finite_samples(samples, micro.per_token)
+        if bad or not torch.isfinite(micro.loss):
+            raise NonFiniteError(f"step {batch.step}: the loss is not finite; samples {bad or [s.sample_id for s in samples]}")
+        micro.loss.backward()
+        return replace(micro, loss=micro.loss.detach())
+
+    def _update(self, step: int) -> float:
+        """Clip, step, advance the schedule, clear the gradients. Returns the norm before clipping."""
+        bound = self._config.trainer.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), bound))
+        if not math.isfinite(norm):
+            raise NonFiniteError(f"step {step}: gradient norm is {norm}")
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+        return norm
+
+
+def _means(samples: Sequence[TrainSample], micro: MicroLoss) -> list[float]:
+    """Of each sample, the mean divergence of its tokens."""
+    return [float(part.mean()) if len(part) else 0.0 for part in micro.per_token.split([len(s.response_ids) for s in samples])]
+
+
+def _gaps(samples: Sequence[TrainSample], micro: MicroLoss) -> np.ndarray:
+    """[N] |generator - trainer| log-probability of the sampled tokens."""
+    return np.abs(micro.student_logprobs.numpy() - np.concatenate([s.student_logprobs for s in samples]))

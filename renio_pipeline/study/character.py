@@ -1,0 +1,95 @@
+"""What a model of the study is like: how well it writes by itself, and how it goes on from a slip that it did not make."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from renio_pipeline import models
+from renio_pipeline.config import RunConfig
+from renio_pipeline.grading import Grader, Judged
+from renio_pipeline.in_process import end_ids
+from renio_pipeline.pipeline import Generators
+from renio_pipeline.preflight import Prepared
+from renio_pipeline.prompts import Encoder
+from renio_pipeline.study.lessons import slipped_step
+from renio_pipeline.study.marks import REPAIR
+from renio_pipeline.study.results import Record
+from renio_pipeline.types import Prompt, Row
+
+WHOLE_RESPONSE = 64  # tokens that a response may take, whatever the prefix that is trained on
+KINDS = ("correct", "slipped", "guessed", "unfinished")
+
+
+async def measure_model(config: RunConfig, prepared: Prepared, grader: Grader) -> Record:
+    """The student of ``config``; with ``method.type: opsd`` as a teacher, that is, shown the solution."""
+    began = time.process_time()
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from renio_pipeline.in_process.generators import InProcessGenerators
+
+    lm = AutoModelForCausalLM.from_pretrained(models.resolve(config.student), dtype=torch.float32)
+    writer = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared)).longer(WHOLE_RESPONSE)
+    rows = prepared.held_out
+    asked = Encoder(prepared.tokenizer, prepared.task, plain=False).encode(rows, privileged=config.privileged)
+    none = [np.empty(0, np.int32)] * len(rows)
+    slips = [np.asarray(prepared.tokenizer.encode(_slip(row, i)), np.int32) for i, row in enumerate(rows)]
+    return {
+        "parameters": sum(p.numel() for p in lm.parameters()),
+        "alone": shares(await _continued(writer, rows, asked, none, grader), terms=terms_of(config)),
+        "after_slip": shares(await _continued(writer, rows, asked, slips, grader), terms=terms_of(config)),
+        "core_seconds": round(time.process_time() - began, 2),
+    }
+
+
+def shares(judged: Sequence[Judged], *, terms: int) -> dict[str, float]:
+    """Of responses: which part is right, which is wrong in which way, how many are marked, and how long they are."""
+    kinds = Counter(kind_of(j, terms=terms) for j in judged)
+    return {
+        "problems": len(judged),
+        **{kind: kinds[kind] / len(judged) for kind in KINDS},
+        "marked": float(np.mean([REPAIR in j.text for j in judged])),
+        "tokens": float(np.mean([len(j.rollout.token_ids) for j in judged])),
+    }
+
+
+def kind_of(judged: Judged, *, terms: int) -> str:
+    """What is wrong with a response, as far as its form tells: an answer after fewer steps than the problem has is a guess."""
+    if judged.verdict != "incorrect":
+        return judged.verdict or "unfinished"
+    return "guessed" if judged.text.count("=") < terms - 1 else "slipped"
+
+
+def terms_of(config: RunConfig) -> int:
+    """Numbers in a problem."""
+    return int(config.task_options.get("terms", 4))
+
+
+def _slip(row: Row, index: int) -> str:
+    return slipped_step(row.problem, random.Random(index)) + ";"
+
+
+async def _continued(
+    writer: Generators, rows: Sequence[Row], asked: Sequence[np.ndarray], begun: Sequence[np.ndarray], grader: Grader
+) -> list[Judged]:
+    """What the model makes of each response that was begun for it, judged as a whole."""
+    prompts = [
+        Prompt(sample_id=-1 - i, row=row, student_ids=np.concatenate([ids, start]), teacher_ids=ids)
+        for i, (row, ids, start) in enumerate(zip(rows, asked, begun, strict=True))
+    ]
+    judged = []
+    async for written in writer.generate(prompts, 1.0):
+        start = begun[-1 - written.sample_id]
+        whole = replace(
+            written,
+            token_ids=np.concatenate([start, written.token_ids]),
+            logprobs=np.concatenate([np.zeros(len(start), np.float32), written.logprobs]),
+        )
+        judged.append(await grader.judge(whole))
+    return judged

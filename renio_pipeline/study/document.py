@@ -1,0 +1,114 @@
+"""STUDY.md: made of the experiments' files and the raw results, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from renio_pipeline.checkpoint import write_durably
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.study import prose, reading
+from renio_pipeline.study.findings import Comparison, Group, area, comparisons, groups, mean
+from renio_pipeline.study.models import RECIPES
+from renio_pipeline.study.plan import Experiment
+from renio_pipeline.study.plots import curves, plot
+from renio_pipeline.study.results import Results
+from renio_pipeline.study.scores import WEIGHT
+from renio_pipeline.study.statistics import CLAIM_PAIRS, LEVEL
+from renio_pipeline.study.tables import comparisons_table, models_table, training_table, weights_tables
+from renio_pipeline.tasks.arithmetic import Arithmetic
+
+PAPER = "2606.23104"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An experiment and what was found."""
+
+    path: Path
+    experiment: Experiment
+    groups: list[Group]
+    compared: list[Comparison]
+
+
+def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | None = None) -> Path:
+    """Write the page beside ``out``, and its plots into it. Returns the page.
+
+    Raises:
+        ConfigError: there are no results.
+    """
+    results = Results(out)
+    if not results.records:
+        raise ConfigError(f"--out: {out} holds no results; leave out --report-only to compute them")
+    parts = parts_of(experiments, results, seeds)
+    for part in parts:
+        if part.experiment.kind != "models":
+            plot(part.experiment, part.groups, part.compared, out / f"{part.experiment.experiment}.png")
+        if part.experiment.curves:
+            curves(part.experiment, part.groups, out / f"{part.experiment.experiment}-steps.png")
+    page = out.parent / "STUDY.md"
+    write_durably(page, text_of(parts, results))
+    return page
+
+
+def parts_of(experiments: dict[Path, Experiment], results: Results, seeds: int | None = None) -> list[Part]:
+    """What the results hold of each experiment."""
+    found = {path: groups(path, e, results, seeds) for path, e in experiments.items()}
+    return [Part(path, e, found[path], list(comparisons(e, found[path]))) for path, e in experiments.items()]
+
+
+def text_of(parts: Sequence[Part], results: Results) -> str:
+    """The page. The same results give the same text."""
+    sections = [_section(part, results.folder.name) for part in parts if part.experiment.kind != "models"]
+    return "\n\n".join([_top(parts, results), *sections, f"## What this does not say\n\n{prose.LIMITS}"]) + "\n"
+
+
+def _top(parts: Sequence[Part], results: Results) -> str:
+    named = [(part.experiment.experiment, c) for part in parts for c in part.compared]
+    introduction = prose.INTRODUCTION.format(
+        paper=PAPER, command="renio study", folder=results.folder.name, level=LEVEL, pairs=CLAIM_PAIRS, compared=len(named),
+        by_chance=(1 - LEVEL) * len(named),
+    )  # fmt: skip
+    of_models = [part for part in parts if part.experiment.kind == "models"]
+    parameters = [r["parameters"] for part in of_models for g in part.groups for by in g.arms.values() for r in by.values()]
+    summary = [reading.of_size(parameters), reading.of_cost(results.records.values()), reading.overall(named)]
+    example = Arithmetic().rows("held_out", 1)[0]
+    return "\n\n".join([
+        f"# The study\n\n{introduction}",
+        "## What held, and what did not",
+        *(text for text in summary if text),
+        "## Task, models and settings",
+        prose.TASK.format(problem=example.problem, solution=example.solution),
+        prose.TEACHERS.format(recipes=_recipes()),
+        *(f"**{p.experiment.question}** {p.experiment.chosen}\n\n{models_table(p.groups)}" for p in of_models),
+        *(_settings(load(run)) for run in sorted({p.path.parent / p.experiment.run for p in parts})),
+    ])  # fmt: skip
+
+
+def _recipes() -> str:
+    return ", ".join(f"`{name}` by {r.steps} further steps of `{r.start}`" for name, r in RECIPES.items())
+
+
+def _settings(config: RunConfig) -> str:
+    c, w, t = config, config.weighting, config.trainer
+    return (
+        f"Unless an experiment says otherwise: {c.steps} steps of {c.batch_size} responses of up to {c.max_response_tokens} "
+        f"tokens, temperature {c.temperature:g}, objective `{c.objective.type}`, learning rate {t.lr:g} ({t.schedule}), "
+        f"weights with threshold {w.threshold:g} and clip {w.clip:g}, {c.evaluate.problems} held-out problems. The files in "
+        "`configs/study` say how everything was chosen."
+    )
+
+
+def _section(part: Part, folder: str) -> str:
+    e, found, compared = part.experiment, part.groups, part.compared
+    if e.kind == "weights":
+        areas = {group.where: mean(by, area(WEIGHT)) for group in found for by in group.arms.values()}
+        table, text = weights_tables(e, found), f"{reading.of_weights(areas)} {reading.of_experiment(compared)}"
+    else:
+        table, text = training_table(e, found), reading.of_experiment(compared) + reading.of_harm(e, found)
+    pictures = [e.experiment, f"{e.experiment}-steps"] if e.curves else [e.experiment]
+    return "\n\n".join([
+        f"## ({e.experiment}) {e.title}", f"**{e.question}**", e.chosen, f"*Reading.* {text}",
+        *(f"![{e.title}]({folder}/{name}.png)" for name in pictures), comparisons_table(compared), table,
+    ])  # fmt: skip

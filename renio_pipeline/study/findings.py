@@ -1,0 +1,106 @@
+"""The raw results in the order of the experiments: arms at the levels of their factors, and what they are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from renio_pipeline.study.plan import Claim, Experiment, cells
+from renio_pipeline.study.results import Record, Results
+from renio_pipeline.study.scores import SCORES, WEIGHT
+from renio_pipeline.study.statistics import Estimate, estimate, paired
+
+By = Mapping[int, Record]  # by seed
+Measure = Callable[[Record], float | None]  # None: it has no value there
+Outcome = Literal["held", "reversed", "better", "worse", "no claim"]
+POINTS = 100.0  # percentage points of a share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Everything at one level of each factor."""
+
+    where: str  # the levels, "" where there are no factors
+    arms: dict[str, dict[int, Record]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A claim, at one level of each factor."""
+
+    claim: Claim
+    where: str
+    difference: Estimate  # in ``unit``
+    unit: Literal["points", "AUROC"] = "points"
+
+    @property
+    def outcome(self) -> Outcome:
+        reading = self.difference.reading
+        if self.claim.source == "paper" and reading != "no claim":
+            return "held" if reading == "better" else "reversed"
+        return reading
+
+
+def groups(path: Path, experiment: Experiment, results: Results, seeds: int | None = None) -> list[Group]:
+    """An experiment's results, those that there are."""
+    found: dict[str, dict[str, dict[int, Record]]] = {}
+    for cell in cells({path: experiment}, seeds):
+        arms = found.setdefault(", ".join(cell.factors.values()), {name: {} for name in experiment.arms})
+        if (record := results.of(cell)) is not None:
+            arms[cell.arm][cell.seed] = record
+    return [Group(where=where, arms=arms) for where, arms in found.items()]
+
+
+def accuracy(record: Record) -> float:
+    """Held-out accuracy after training, in %."""
+    return POINTS * float(record["after"]["correct"])
+
+
+def gain(record: Record) -> float:
+    """What training added to it, in points."""
+    return accuracy(record) - POINTS * float(record["before"]["correct"])
+
+
+def area(score: str, prefix: str = "whole") -> Measure:
+    """AUROC of a score."""
+
+    def measure(record: Record) -> float | None:
+        found = record["auroc"][prefix][score]
+        return None if found is None else float(found)
+
+    return measure
+
+
+def measured(by: By, measure: Measure) -> dict[int, float]:
+    """What there is, by seed."""
+    return {seed: value for seed, record in by.items() if (value := measure(record)) is not None}
+
+
+def mean(by: By, measure: Measure) -> Estimate | None:
+    """Over the seeds; None where there are none."""
+    values = list(measured(by, measure).values())
+    return estimate(values) if values else None
+
+
+def comparisons(experiment: Experiment, found: list[Group]) -> Iterator[Comparison]:
+    """Every claim of an experiment wherever both arms have a seed in common."""
+    for group in found:
+        if experiment.kind == "training":
+            for claim in experiment.claims:
+                one, other = (measured(group.arms[name], accuracy) for name in (claim.better, claim.than))
+                if (difference := paired(one, other)) is not None:
+                    yield Comparison(claim=claim, where=group.where, difference=difference)
+        elif experiment.kind == "weights":
+            yield from _ablations(group)
+
+
+def _ablations(group: Group) -> Iterator[Comparison]:
+    """The weight against what is left of it without its parts."""
+    for by in group.arms.values():
+        for name in (n for n in SCORES if n != WEIGHT):
+            difference = paired(measured(by, area(WEIGHT)), measured(by, area(name)))
+            if difference is not None:
+                claim = Claim(better=WEIGHT, than=name)
+                yield Comparison(claim=claim, where=group.where, difference=difference, unit="AUROC")

@@ -1,0 +1,71 @@
+"""What the study's own models are taught: to mark a slip and do the step again, or to follow a solution that they are shown."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from renio_pipeline.demo_models import Lesson, lesson
+from renio_pipeline.study.marks import REPAIR
+from renio_pipeline.tasks.arithmetic import Arithmetic, noisy_solution, work
+
+LARGEST_SLIP = 20
+
+Span = tuple[int, int]  # of characters, from and up to
+
+
+def repaired_solution(problem: str, rng: random.Random, *, slip: float) -> tuple[str, list[Span]]:
+    """A worked solution in which each step slips with probability ``slip``, and is then marked and done again.
+
+    Returns:
+        the text, as in ``37+48=84;;37+48=85;#85``, and where its slipped numbers stand: they are not to be learnt.
+    """
+    *steps, final = work(problem).split(";")
+    text, slips = "", []
+    for step in steps:
+        left, result = step.split("=")
+        if rng.random() < slip:
+            start = len(text) + len(left) + 1
+            text += f"{left}={_slipped(int(result), rng)}"
+            slips.append((start, len(text)))
+            text += REPAIR
+        text += f"{step};"
+    return text + final, slips
+
+
+def slipped_step(problem: str, rng: random.Random) -> str:
+    """The first step of a solution, with a slip in it."""
+    left, result = work(problem).split(";")[0].split("=")
+    return f"{left}={_slipped(int(result), rng)}"
+
+
+def _slipped(result: int, rng: random.Random) -> int:
+    """Off by 1 to LARGEST_SLIP, and not negative."""
+    return rng.choice([n for n in range(max(0, result - LARGEST_SLIP), result + LARGEST_SLIP + 1) if n != result])
+
+
+def repairing(tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, slip: float, seed: int) -> Iterator[list[Lesson]]:
+    """Lessons of ``repaired_solution``, a batch a step; no problem comes twice."""
+    rng = random.Random(seed)
+    rows = task.rows("train", steps * batch)
+    for start in range(0, len(rows), batch):
+        yield [
+            lesson(tokenizer, task.messages(row), *repaired_solution(row.problem, rng, slip=slip))
+            for row in rows[start : start + batch]
+        ]
+
+
+def shown(
+    tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, share: float, early: float, slip: float, seed: int
+) -> Iterator[list[Lesson]]:
+    """Lessons of which ``share`` show the solution before the problem, and are clean; the others have flaws, as the demo's."""
+    rng = random.Random(seed)
+    rows = task.rows("train", steps * batch)
+    for start in range(0, len(rows), batch):
+        yield [
+            lesson(tokenizer, task.privileged_messages(row), work(row.problem))
+            if rng.random() < share
+            else lesson(tokenizer, task.messages(row), noisy_solution(row.problem, rng, early=early, slip=slip).text)
+            for row in rows[start : start + batch]
+        ]

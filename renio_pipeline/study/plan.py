@@ -1,0 +1,156 @@
+"""What a study consists of: experiments, each a file; and every run they ask for, in the order in which it is done.
+
+An experiment's file names the configuration that its runs share, its arms and its factors, each as ``key=value`` overrides,
+as on the command line. Every arm is run at every combination of the factors' levels, once for each seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+from yaml import YAMLError
+
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.schema import Section
+from renio_pipeline.study.models import PREFIX, RECIPES
+
+Kind = Literal["training", "weights", "models"]
+Overrides = tuple[str, ...]  # key=value
+ORDER = "acbdefm"  # experiments at each seed: the first questions first
+
+
+class Claim(Section):
+    """That one arm does better than another: what a comparison is read against."""
+
+    better: str
+    than: str
+    source: Literal["paper", "question"] = Field("question", description="paper: it says so; question: no direction expected")
+
+
+class Experiment(Section):
+    """One file of ``configs/study``."""
+
+    experiment: str = Field(pattern=r"^[a-z]$")
+    title: str
+    question: str
+    chosen: str = Field(description="how the arms and the levels were chosen")
+    kind: Kind = Field("training", description="weights: score the first responses; models: see what the student is like")
+    run: str = Field("run.yaml", description="the configuration that the runs share, beside this file")
+    seeds: PositiveInt = 10
+    arms: dict[str, Overrides] = Field(min_length=1)
+    factors: dict[str, dict[str, Overrides]] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    prefixes: tuple[PositiveInt, ...] = Field((), description="of kind weights: prefix lengths to weigh, beside the whole")
+    cost: bool = Field(False, description="show what each arm costs")
+    curves: bool = Field(False, description="plot every step's share of right responses")
+
+    @model_validator(mode="after")
+    def _claims_of_arms(self) -> Experiment:
+        for name in [n for claim in self.claims for n in (claim.better, claim.than)]:
+            if self.kind == "training" and name not in self.arms:
+                raise ValueError(f"claims: {name!r} is no arm; there are {', '.join(self.arms)}")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run of a study: an arm at a level of each factor, with a seed."""
+
+    experiment: str
+    kind: Kind
+    arm: str
+    factors: dict[str, str]  # factor -> level
+    seed: int
+    config: RunConfig
+    key: str  # of everything that its result follows from, but for the seed
+    prefixes: tuple[int, ...] = ()
+
+
+def read(path: Path) -> Experiment:
+    """Read an experiment's file. Raises ConfigError, which names the file, the key and what is allowed."""
+    try:
+        return Experiment.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
+    except FileNotFoundError:
+        raise ConfigError(f"--config: {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except ValidationError as error:
+        faults = [
+            f"  {'.'.join(map(str, f['loc'])) or 'file'}: {f['msg'].removeprefix('Value error, ')}" for f in error.errors()
+        ]
+        raise ConfigError("\n".join([f"{path}:", *faults])) from None
+
+
+def in_order(paths: Sequence[Path], only: Sequence[str] = ()) -> dict[Path, Experiment]:
+    """The experiments among ``paths``, by file; those that ``only`` names.
+
+    Raises:
+        ConfigError: a file is no experiment, two have one name, or ``only`` names none.
+    """
+    found = {path: read(path) for path in paths}
+    names = [e.experiment for e in found.values()]
+    if doubled := {n for n in names if names.count(n) > 1}:
+        raise ConfigError(f"--config: two files are experiment {min(doubled)!r}")
+    if unknown := [n for n in only if n not in names]:
+        raise ConfigError(f"--only: there is no experiment {unknown[0]!r}; there are {', '.join(sorted(names))}")
+    chosen = [(p, e) for p, e in found.items() if not only or e.experiment in only]
+    return dict(sorted(chosen, key=lambda item: (ORDER.find(item[1].experiment) % 99, item[1].experiment)))
+
+
+def cells(experiments: dict[Path, Experiment], seeds: int | None = None) -> Iterator[Cell]:
+    """Every run, breadth-first: all experiments at the first seed, then all at the next, so that pairs are whole.
+
+    ``seeds``: how many of them, instead of each experiment's own number.
+    """
+    combinations = {e.experiment: list(_combinations(path, e)) for path, e in experiments.items()}
+    for seed in range(max((seeds or e.seeds for e in experiments.values()), default=0)):
+        for e in experiments.values():
+            if seed < (seeds or e.seeds):
+                yield from (_cell(e, arm, levels, config, seed) for arm, levels, config in combinations[e.experiment])
+
+
+def _combinations(path: Path, e: Experiment) -> Iterator[tuple[str, dict[str, str], RunConfig]]:
+    for levels in product(*(factor.items() for factor in e.factors.values())):
+        for arm, overrides in e.arms.items():
+            given = [o for _, level in levels for o in level] + list(overrides)
+            config = load(path.parent / e.run, given)
+            yield arm, dict(zip(e.factors, (name for name, _ in levels), strict=True)), config
+
+
+def _cell(e: Experiment, arm: str, levels: dict[str, str], config: RunConfig, seed: int) -> Cell:
+    return Cell(
+        experiment=e.experiment, kind=e.kind, arm=arm, factors=levels, seed=seed,
+        config=config.model_copy(update={"seed": seed}), key=key_of(config, e), prefixes=e.prefixes,
+    )  # fmt: skip
+
+
+def key_of(config: RunConfig, e: Experiment) -> str:
+    """Equal for runs that give the same result at the same seed: arms that coincide are computed once.
+
+    Of values that differ from their defaults, so that a new key of the schema leaves old results valid.
+    """
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    for name in ("seed", "name", "run_dir"):
+        values.pop(name, None)
+    values["models"] = [RECIPES[n].identity() for n in sorted(_own_models(config))]
+    values["measured"] = [e.kind, *e.prefixes]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _own_models(config: RunConfig) -> set[str]:
+    if config.teachers:
+        raise ConfigError("teachers: a study's student has one teacher; use `teacher`, and a factor for others")
+    named = {config.student, config.teacher_model()}
+    own = {name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)}
+    if unknown := own - RECIPES.keys():
+        raise ConfigError(f"{PREFIX}{min(unknown)}: the study has no such model; there are {', '.join(RECIPES)}")
+    return own

@@ -1,0 +1,88 @@
+"""What the numbers say, in sentences that follow from them by rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from renio_pipeline.study.findings import Comparison, Group, gain, mean
+from renio_pipeline.study.plan import Experiment
+from renio_pipeline.study.results import Record
+from renio_pipeline.study.statistics import CLAIM_PAIRS, Estimate
+from renio_pipeline.study.tables import READINGS, difference, shown
+
+
+def overall(found: Sequence[tuple[str, Comparison]]) -> str:
+    """The paper's claims, one by one, and how many there are of each outcome. ``found``: experiment and comparison."""
+    papers = [(name, c) for name, c in found if c.claim.source == "paper"]
+    counts = Counter(c.outcome for _, c in papers)
+    few = sum(c.difference.n < CLAIM_PAIRS for _, c in papers)
+    lines = [
+        f"The paper's own claims were put to the test {len(papers)} times: {counts['held']} held, {counts['reversed']} were "
+        f"reversed, and {counts['no claim']} carry no claim"
+        + (f", {few} of them because they have fewer than {CLAIM_PAIRS} pairs." if few else "."),
+        "",
+    ]
+    for outcome in ("held", "reversed", "no claim"):
+        lines += [f"* {READINGS[outcome]}: {sentence(name, c)}" for name, c in papers if c.outcome == outcome]
+    return "\n".join(lines)
+
+
+def sentence(name: str, c: Comparison) -> str:
+    where = f" with {c.where}" if c.where else ""
+    return f"({name}) {c.claim.better} against {c.claim.than}{where}: {difference(c, unit=True)}"
+
+
+def of_experiment(found: Sequence[Comparison]) -> str:
+    """How many of an experiment's comparisons came out how, and which ones can be claimed."""
+    if not found:
+        return "There are no results yet."
+    claimed = [c for c in found if c.outcome != "no claim"]
+    text = f"Of {len(found)} comparisons {len(claimed)} can be claimed."
+    for outcome in ("held", "reversed", "better", "worse"):
+        named = [f"{c.claim.better} against {c.claim.than} ({c.where or 'all'})" for c in claimed if c.outcome == outcome]
+        if named:
+            text += f" {outcome.capitalize()}: {'; '.join(named)}."
+    return text
+
+
+def of_harm(experiment: Experiment, groups: Sequence[Group]) -> str:
+    """Where training made students worse: an arm that is better there may have done less harm, and not more good."""
+    found = [
+        (f"{arm} ({group.where})" if group.where else arm, change)
+        for group in groups
+        for arm in experiment.arms
+        if (change := mean(group.arms[arm], gain)) is not None and change.reading == "worse"
+    ]
+    if not found:
+        return ""
+    named = "; ".join(f"{name}: {shown(change, sign=True, unit=' points,')}" for name, change in found)
+    return f" These arms ended below where they began, so that a better one beside them may have done less harm: {named}."
+
+
+def of_weights(areas: dict[str, Estimate | None]) -> str:
+    """How well the weight itself does, by teacher."""
+    known = {where: found for where, found in areas.items() if found is not None}
+    if not known:
+        return "There are no results yet."
+    best, worst = max(known, key=lambda w: known[w].mean), min(known, key=lambda w: known[w].mean)
+    text = f"The weight's AUROC is highest with {best} ({shown(known[best], 3)})"
+    return f"{text}." if best == worst else f"{text} and lowest with {worst} ({shown(known[worst], 3)})."
+
+
+def of_size(parameters: Sequence[int]) -> str:
+    """At which size all this was found."""
+    thousands = [round(count / 1e3) for count in parameters]
+    return f"The models have {min(thousands)} to {max(thousands)} thousand parameters." if thousands else ""
+
+
+def of_cost(records: Iterable[Record]) -> str:
+    """What the study took."""
+    seconds = sorted(float(r["core_seconds"]) for r in records)
+    if not seconds:
+        return "Nothing has been computed yet."
+    median, most, hours = seconds[len(seconds) // 2], seconds[-1], sum(seconds) / 3600
+    return (
+        f"{len(seconds)} runs, of {median:.0f} seconds of one core at the median and {most:.0f} at the most; {hours:.1f} hours "
+        "of a core in all."
+    )

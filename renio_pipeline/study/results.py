@@ -1,0 +1,53 @@
+"""A study's raw results: a line a run, in one file an experiment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.study.plan import Cell
+
+Record = dict[str, Any]
+Key = tuple[str, int]  # of the configuration, and the seed
+
+
+class Results:
+    """What a study has found so far. Arms of several experiments that coincide share a record, wherever it stands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records: dict[Key, Record] = {}
+        for path in sorted(folder.glob("*.jsonl")):
+            self.records |= {(r["config"], r["seed"]): r for r in whole_lines(path)}
+
+    def has(self, cell: Cell) -> bool:
+        return (cell.key, cell.seed) in self.records
+
+    def of(self, cell: Cell) -> Record | None:
+        return self.records.get((cell.key, cell.seed))
+
+    def add(self, cell: Cell, found: Record) -> None:
+        """Append to the experiment's file, in one write; a line that an earlier writer left torn is cut off first."""
+        of = {"experiment": cell.experiment, "arm": cell.arm, "factors": cell.factors, "seed": cell.seed, "config": cell.key}
+        record = of | found
+        path = self.folder / f"{cell.experiment}.jsonl"
+        _cut_torn_line(path)
+        with path.open("ab", buffering=0) as file:
+            file.write((json.dumps(record) + "\n").encode())
+            os.fsync(file.fileno())
+        self.records[cell.key, cell.seed] = record
+
+
+def whole_lines(path: Path) -> Iterator[Record]:
+    """The records of a file; a last line without its end is left out."""
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(data.rfind(b"\n") + 1)

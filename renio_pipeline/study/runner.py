@@ -1,0 +1,158 @@
+"""One run of a study, in this process: the pipeline's own steps, and what they left in the student."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.grading import Grader
+from renio_pipeline.in_process import in_process_stages
+from renio_pipeline.in_process.generators import InProcessGenerators
+from renio_pipeline.pipeline import SkippedStep, Stages, StepResult, collect, train_step
+from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.prompts import Cursor, held_out_prompts
+from renio_pipeline.selection import Selection
+from renio_pipeline.study.character import WHOLE_RESPONSE, measure_model, shares, terms_of
+from renio_pipeline.study.models import ready
+from renio_pipeline.study.plan import Cell
+from renio_pipeline.study.results import Record
+from renio_pipeline.study.scores import areas
+from renio_pipeline.types import FIRST_VERSION, Verdict
+
+ASKED = ("student", "task", "task_options", "data", "evaluate")  # keys on which it depends who answers which problems
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """Runs cells one after another; what they have in common is made once."""
+
+    models: Path  # where the study's own models are kept
+    note: Callable[[str], None] = print
+    _prepared: dict[str, Prepared] = field(default_factory=dict)
+    _before: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    async def run(self, cell: Cell) -> Record:
+        config = self.resolved(cell.config)
+        prepared = self._prepare(config)
+        async with Grader(prepared.task, prepared.tokenizer) as grader:
+            if cell.kind == "models":
+                return await measure_model(config, prepared, grader)
+            if cell.kind == "weights":
+                return await measure_weights(config, prepared, grader, cell.prefixes)
+            return await self._train(config, prepared, grader)
+
+    def resolved(self, config: RunConfig) -> RunConfig:
+        """With folders in the place of the study's own models."""
+        model = config.teacher.model
+        teacher = config.teacher.model_copy(update={"model": ready(model, self.models, self.note) if model else None})
+        return config.model_copy(update={"student": ready(config.student, self.models, self.note), "teacher": teacher})
+
+    def _prepare(self, config: RunConfig) -> Prepared:
+        key = _part(config, *ASKED, "teacher", "method", "max_response_tokens", "objective")
+        if key not in self._prepared:
+            self._prepared[key] = prepare(config)
+        return self._prepared[key]
+
+    async def _train(self, config: RunConfig, prepared: Prepared, grader: Grader) -> Record:
+        began = time.process_time()
+        stages = in_process_stages(config, prepared)
+        asked = _part(config, *ASKED, "seed")
+        if asked not in self._before:  # every arm begins with the same student
+            self._before[asked] = await held_out(stages, config, prepared, grader)
+        results = await steps(stages, config, prepared, grader)
+        after = await held_out(stages, config, prepared, grader)
+        return {
+            "before": self._before[asked], "after": after, **summary(results),
+            "core_seconds": round(time.process_time() - began, 2),
+        }  # fmt: skip
+
+
+def _part(config: RunConfig, *keys: str) -> str:
+    return json.dumps(config.model_dump(mode="json", include=set(keys)), sort_keys=True)
+
+
+async def steps(stages: Stages, config: RunConfig, prepared: Prepared, grader: Grader) -> list[StepResult | SkippedStep]:
+    """All steps of a run."""
+    cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids)
+    version, results = FIRST_VERSION, []
+    if config.filter != "all" and isinstance(stages.generators, InProcessGenerators):
+        stages.generators.expect(lambda: copy(cursor).take(2 * config.batch_size))
+    for step in range(1, config.steps + 1):
+        result = await train_step(stages, config, Selection(config, cursor.take, grader.judge), step, version)
+        if isinstance(result, StepResult):
+            version = result.publication.version
+        results.append(result)
+    return results
+
+
+async def held_out(stages: Stages, config: RunConfig, prepared: Prepared, grader: Grader) -> dict[str, float]:
+    """One whole response to every held-out problem, sampled: how many are correct, and of which kind the others are."""
+    generators = stages.generators
+    assert isinstance(generators, InProcessGenerators)
+    prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
+    writing = generators.longer(WHOLE_RESPONSE).generate(prompts, config.evaluate.temperature)
+    return shares([await grader.judge(rollout) async for rollout in writing], terms=terms_of(config))
+
+
+def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
+    """What training did and took: sums over the run, and a number a step for its curves. Skipped steps are in neither."""
+    trained = [r for r in results if isinstance(r, StepResult)]
+    written = [j.rollout for r in results for j in r.judged.values()]
+    return {
+        "trained_steps": len(trained), "samples": len(written),
+        "generated_tokens": sum(len(r.token_ids) for r in written),
+        "scored_tokens": sum(len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids) for r in trained for s in r.scored),
+        "trained_tokens": sum(r.report.tokens for r in trained),
+        "curves": {
+            "loss": [_short(r.report.loss) for r in trained],
+            "divergence": [_short(r.report.divergence) for r in trained],
+            "grad_norm": [_short(r.report.grad_norm) for r in trained],
+            "accuracy": [_short(_share(r)) for r in trained],
+            "response_tokens": [_short(float(np.mean([len(s.rollout.token_ids) for s in r.scored]))) for r in trained],
+            "pivotal": [_short(r.weighed.metrics["pivotal/fraction"]) for r in trained],
+            "effective_sample_size": [_short(r.weighed.metrics["weights/effective_sample_size"]) for r in trained],
+        },
+    }  # fmt: skip
+
+
+def _share(result: StepResult) -> float:
+    """Of correct ones among all that the step wrote."""
+    return float(np.mean([j.verdict == "correct" for j in result.judged.values()]))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+async def measure_weights(config: RunConfig, prepared: Prepared, grader: Grader, prefixes: Sequence[int]) -> Record:
+    """Score the untrained student's first responses: nothing is trained."""
+    began = time.process_time()
+    stages = in_process_stages(config, prepared)
+    cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids)
+    found = await collect(stages, config, Selection(config, cursor.take, grader.judge), 1)
+    student = [s.rollout.logprobs for s in found.scored]
+    teacher = [s.scores.logprobs for s in found.scored]
+    verdicts: list[Verdict | None] = [found.judged[s.rollout.sample_id].verdict for s in found.scored]
+    weighting = config.weighting
+    weighed = await stages.weighting.weigh(student, teacher)
+    wrong = np.array([v != "correct" for v in verdicts])
+    return {
+        "samples": len(verdicts), "wrong": float(wrong.mean()),
+        "pivotal": weighed.metrics["pivotal/fraction"],
+        "raw_weight": {"correct": float(weighed.raw[~wrong].mean()), "wrong": float(weighed.raw[wrong].mean())},
+        "auroc": {
+            str(prefix or "whole"): areas(
+                student, teacher, verdicts, threshold=weighting.threshold, clip=weighting.clip, prefix=prefix
+            )
+            for prefix in (*prefixes, None)
+        },
+        "core_seconds": round(time.process_time() - began, 2),
+    }  # fmt: skip

@@ -1,0 +1,49 @@
+"""The weight of a response as a sign of a wrong answer, and what is left of it without its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from renio_pipeline.types import Verdict
+
+WEIGHT = "weight"
+SCORES = {
+    WEIGHT: "mean of the pivotal tokens' clipped log-ratios",
+    "no threshold": "mean of all tokens' clipped log-ratios",
+    "no clip": "mean of the pivotal tokens' log-ratios",
+    "mean log-ratio": "mean of all tokens' log-ratios: neither threshold nor clip",
+    "sequence log-ratio": "sum of all tokens' log-ratios",
+}
+
+
+def scores(student: np.ndarray, teacher: np.ndarray, *, threshold: float, clip: float) -> dict[str, float]:
+    """Each of SCORES for one response, from [T] log-probabilities of its tokens; 0 where nothing is averaged."""
+    ratios = student.astype(np.float64) - teacher.astype(np.float64)
+    pivotal = ratios >= threshold
+    return {
+        WEIGHT: _mean(np.minimum(ratios, clip)[pivotal]),
+        "no threshold": _mean(np.minimum(ratios, clip)),
+        "no clip": _mean(ratios[pivotal]),
+        "mean log-ratio": _mean(ratios),
+        "sequence log-ratio": float(ratios.sum()),
+    }
+
+
+def areas(
+    student: Sequence[np.ndarray], teacher: Sequence[np.ndarray], verdicts: Sequence[Verdict | None], *, threshold: float,
+    clip: float, prefix: int | None = None,
+) -> dict[str, float | None]:  # fmt: skip
+    """AUROC of each score as a sign of an answer that is not correct, from the first ``prefix`` tokens; None: all are alike."""
+    import torch
+
+    from renio_pipeline.weighting import auroc
+
+    wrong = torch.tensor([v != "correct" for v in verdicts])
+    found = [scores(s[:prefix], t[:prefix], threshold=threshold, clip=clip) for s, t in zip(student, teacher, strict=True)]
+    return {name: auroc(torch.tensor([f[name] for f in found], dtype=torch.float64), wrong) for name in SCORES}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0

@@ -1,0 +1,63 @@
+"""Means over seeds, paired differences, and when a difference may be claimed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+LEVEL = 0.95
+CLAIM_PAIRS = 10  # fewer paired seeds carry no claim, whatever they say
+
+Reading = Literal["better", "worse", "no claim"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over seeds, with Student's interval at LEVEL. One seed has no interval: its ends are not numbers."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def reading(self) -> Reading:
+        """Of a paired difference: which way it goes, if there are seeds enough and the interval leaves out 0."""
+        if self.n < CLAIM_PAIRS or not (self.low > 0 or self.high < 0):
+            return "no claim"
+        return "better" if self.low > 0 else "worse"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Of at least one value. Raises ValueError for none."""
+    n = len(values)
+    if n == 0:
+        raise ValueError("there is no mean of no values")
+    mean = float(np.mean(values))
+    if n == 1:
+        return Estimate(n=1, mean=mean, low=math.nan, high=math.nan)
+    half = t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Estimate(n=n, mean=mean, low=mean - half, high=mean + half)
+
+
+def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate | None:
+    """The difference ``one`` - ``other``, seed by seed, over the seeds that both have; None where there is none."""
+    seeds = sorted(one.keys() & other.keys())
+    return estimate([one[s] - other[s] for s in seeds]) if seeds else None
+
+
+@lru_cache
+def t_quantile(freedom: int, level: float = LEVEL) -> float:
+    """What Student's t with ``freedom`` degrees stays below, in size, with probability ``level``.
+
+    With x = tan(a) sqrt(freedom) the density is proportional to cos(a)^(freedom - 1), which is summed over a fine grid.
+    """
+    angles = np.linspace(0.0, math.pi / 2, 400_001)
+    density = np.cos(angles) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return math.tan(float(np.interp(level, share / share[-1], angles))) * math.sqrt(freedom)
