@@ -40,4 +40,6 @@ LIMITS = """\
 * The arms that filter draw until their batch is whole: they see more responses than the others for as many that they
   learn from.
 * Accuracy is that of one sampled response a problem, which a sharper distribution raises too.
-* Settings other than those of the last experiments were not varied, and none was tuned for an arm."""
+* No teacher here repairs every slip: the table of models says how often each ends right after one.
+* Settings other than those of the last experiments were not varied. What was changed after first results had been seen,
+  and why, stands in `configs/study/run.yaml`."""
