@@ -118,10 +118,10 @@ def test_a_hub_name_is_read_on_a_node_of_its_pool(ray_cluster: None, tmp_path: P
     config, _ = demo()
     pool = config.pools.generator.model_copy(update={"env": {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}})
     config = config.model_copy(update={"pools": config.pools.model_copy(update={"generator": pool, "teacher": pool})})
-    found = launch._inspect_on_cluster(config, "someone/student", "student")
+    found = launch.inspect_on_cluster(config, "someone/student", "student")
     assert replace(found, name="embedded:student") == models.inspect("embedded:student", "student")
     with pytest.raises(
         models.ConfigError, match=r"teacher.model: 'someone/teacher' cannot be read as a model .there is no such folder"
     ):
-        launch._inspect_on_cluster(config, "someone/teacher", "teacher.model")
+        launch.inspect_on_cluster(config, "someone/teacher", "teacher.model")
     assert ray.is_initialized()
