@@ -162,7 +162,7 @@ def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Ki
         return GroupLease(in_bundle(actor, shared, slot, half(options)).remote(spec), shared, slot, owns_group=False)
 
     start = (lambda slot: lease(actor, (spec,), options)) if shared is None else beside_rank
-    return Kind(name="generator", start=start, ping=lambda a: a.ping.remote(), engine=True)
+    return Kind(name="generator", start=start, engine=True)
 
 
 def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
@@ -172,17 +172,12 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
         options = actor_options(config, pool)
         torch_teacher = ray.remote(concurrency_groups={CONTROL: 1})(TorchTeacher)
         spec: Any = scorer_spec(config, prepared, name)
-        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), ping=_ping_beside, group=CONTROL)
+        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), group=CONTROL)
     spec = teacher_spec(config, prepared, name)
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
     kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
     actor = ray.remote(kind)
-    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), ping=lambda a: a.ping.remote(), engine=True)
-
-
-def _ping_beside(actor: Any) -> Any:
-    """To an actor that does one thing at a time, and this beside it."""
-    return actor.ping.options(concurrency_group=CONTROL).remote()
+    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), engine=True)
 
 
 def start_generators(service: Service, prepared: Sizes, shared: Any = None) -> GeneratorPool:

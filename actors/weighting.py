@@ -24,7 +24,7 @@ class WeightingStage:
         def start(slot: int) -> Lease:
             return lease(actor, (config.weighting, self._running_mean), options)
 
-        kind = Kind(name="weighting", start=start, ping=lambda a: a.ping.options(concurrency_group=CONTROL).remote())
+        kind = Kind(name="weighting", start=start, group=CONTROL)
         self.workers = Workers(
             kind, 1, config.faults, slots=service.slots, note=service.note, on_lost=_nothing_to_send_again,
             on_change=lambda: None,

@@ -97,7 +97,6 @@ class Kind:
 
     name: str  # of the pool
     start: Callable[[int], Lease]  # by slot
-    ping: Callable[[Any], Any]  # of an actor: a reference to its process id
     admit: Callable[[Worker], Awaitable[None]] | None = None  # before it serves; None: it may as soon as it is ready
     check: Callable[[Worker], Awaitable[None]] | None = None  # raises WorkerLost for one that must not serve
     turn: Callable[[], Awaitable[None]] | None = None  # returns when one may start; None: at any time
@@ -107,6 +106,10 @@ class Kind:
     def beside(self, method: Any) -> Any:
         """An actor's method, to be answered whatever else the actor does."""
         return method if self.group is None else method.options(concurrency_group=self.group)
+
+    def ping(self, actor: Any) -> Any:
+        """A reference to the actor's process id."""
+        return self.beside(actor.ping).remote()
 
 
 class Workers:

@@ -37,10 +37,10 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
         training = _training(config, task, gold)
         _check(config, task, gold, training.rows)
         held_out = _held_out(config, task, gold)
-    asked, count = {_print(row) for row in held_out.rows}, 0
+    asked, count = {_fingerprint(row) for row in held_out.rows}, 0
     shared: list[Row] = []
     for row in training.rows if asked else ():
-        if _print(row) in asked:
+        if _fingerprint(row) in asked:
             count += 1
             shared = [*shared, row][:SHOWN]
     if not count:
@@ -111,7 +111,7 @@ def _usable(task: Task, gold: Gold, rows: Rows, key: str, wanted: int | None = N
     return Problems(rows=Chosen(rows, np.asarray(kept, np.int64)), notes=(*rows.notes, *note))
 
 
-def _print(row: Row) -> bytes:
+def _fingerprint(row: Row) -> bytes:
     """Of a problem's text, white space and case aside."""
     return hashlib.blake2b(" ".join(row.problem.split()).casefold().encode(), digest_size=16).digest()
 

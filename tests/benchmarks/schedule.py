@@ -362,7 +362,7 @@ class Fakes:
             self._actors.append(made.actor)
             return made
 
-        return Kind(name=name, start=start, ping=lambda actor: actor.ping.remote())
+        return Kind(name=name, start=start)
 
 
 async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[int]) -> None:

@@ -68,7 +68,7 @@ class Bench:
             self.pool.close()
 
     def kind(self, name: str, **more: Any) -> Kind:
-        return Kind(name=name, start=self.fakes.start, ping=lambda actor: actor.ping.remote(), **more)
+        return Kind(name=name, start=self.fakes.start, **more)
 
     @property
     def restarts(self) -> int:

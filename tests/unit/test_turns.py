@@ -256,7 +256,7 @@ class Scene:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Scene]:
-        kind = Kind(name="generator", start=self.start, ping=lambda actor: actor.ping.remote())
+        kind = Kind(name="generator", start=self.start)
         self.pool = GeneratorPool(kind, 2, self.service)
         self.trainers = Trainers(lambda point: FakeGroup(self), self.pool, None, self.service)
         self.pool.workers.open()
