@@ -19,7 +19,7 @@ PATH = Path(__file__).parent / "dashboards" / "renio.json"
 def build() -> dashboard.Dashboard:
     board = (
         dashboard.Dashboard("ReNIO pipeline").uid("renio").tags(["renio"]).readonly()
-        .description("One run: its pools, its steps, what it learns. What to do about a red panel is in the panel's description.")
+        .description("One run: its pools, its steps, what it learns. What to do about a red panel is in its description.")
         .time("now-30m", "now").refresh("10s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         .with_variable(_choice("run", "label_values(renio_run_info, run)"))
