@@ -96,7 +96,8 @@ def test_variables_are_asked_of_metrics_that_there_are_and_are_used() -> None:
     "wanted",
     [
         "renio_replica_samples_total", "renio_replica_tokens_total", "renio_stage_seconds_sum", "renio_idle_ratio",
-        "renio_pool_queue", "renio_pool_in_flight", "renio_pool_size", "renio_pool_target", "renio_staleness_max", "renio_sync_bytes_total",
+        "renio_pool_queue", "renio_pool_in_flight", "renio_pool_size", "renio_pool_target", "renio_staleness_max",
+        "renio_sync_bytes_total",
         "renio_sample_weight_bucket", "renio_weights_effective_sample_size", "renio_pivotal_fraction", "renio_loss",
         "renio_divergence", "renio_grad_norm", "renio_mismatch_logprob_abs_mean", "renio_reward_accuracy_ratio",
         "renio_eval_accuracy_ratio", "renio_response_length_tokens_bucket", "renio_pool_restarts_total",
