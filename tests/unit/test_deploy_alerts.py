@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from renio_pipeline.config import RunConfig
-from tests.deploy.manifests import ROOT
+from tests.deploy.manifests import ROOT, groups_of, one, pods_of
 from tests.deploy.metrics import known_labels, used_in
 
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -34,6 +35,44 @@ def promtool(*command: str) -> str:
 def test_promtool_takes_the_configuration_and_the_rules() -> None:
     assert f"{len(RULES)} rules found" in promtool("check", "config", "prometheus.yml")
     assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", "alerts.yaml")
+
+
+def pods_targets() -> list[dict[str, Any]]:
+    """What Kubernetes would tell Prometheus of the pods in the manifests: a target for each port, or one."""
+    found = []
+    for i, (name, pod) in enumerate(pods_of("base").items()):
+        labels = pod["metadata"]["labels"] | {
+            "ray.io/node-type": "head" if name == "head" else "worker"
+        }  # the latter is KubeRay's
+        about = {f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9]', '_', key)}": v for key, v in labels.items()}
+        about |= {"__meta_kubernetes_pod_ip": f"10.0.0.{i}", "__meta_kubernetes_pod_name": name}
+        for port in [port for c in pod["spec"]["containers"] for port in c.get("ports", ())] or [None]:
+            address = f"10.0.0.{i}:{port['containerPort']}" if port else f"10.0.0.{i}"
+            of_port = {"__meta_kubernetes_pod_container_port_name": port["name"]} if port else {}
+            found.append({"targets": [address], "labels": about | of_port})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("job", "ports"), [("renio-pods", {"/metrics": 9200}), ("renio-engines", {"/engines": 9200}), ("ray", {"/metrics": 8080})]
+)
+def test_in_kubernetes_a_run_and_every_node_are_found(job: str, ports: dict[str, int], tmp_path: Path) -> None:
+    """Debian's Prometheus knows no Kubernetes, so a file says what that would say, and promtool relabels it."""
+    config = yaml.safe_load((FOLDER / "kubernetes.yml").read_text())
+    (pods,) = config["scrape_configs"][0]["kubernetes_sd_configs"]
+    assert pods == {"role": "pod", "namespaces": {"names": [one("base", "RayCluster")["metadata"]["namespace"]]}}
+    (tmp_path / "pods.json").write_text(json.dumps(pods_targets()))
+    for found in config["scrape_configs"]:
+        assert found.pop("kubernetes_sd_configs") == [pods]
+        found["file_sd_configs"] = [{"files": ["pods.json"]}]
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config | {"rule_files": []}))
+    answer = promtool("check", "service-discovery", "--timeout=1s", str(tmp_path / "config.yml"), job)
+    kept = [target["labels"] for target in json.loads(answer) if target["labels"]]
+    (path,) = ports
+    pods_kept = {"head"} if job != "ray" else set(groups_of("base"))
+    addresses = {f"10.0.0.{i}:{ports[path]}" for i, name in enumerate(pods_of("base")) if name in pods_kept}
+    assert {target["__address__"] for target in kept} == addresses
+    assert {target["__metrics_path__"] for target in kept} == {path}
 
 
 def test_each_alert_fires_and_stays_quiet_where_it_should() -> None:
