@@ -100,12 +100,10 @@ def formatted(value: float, unit: str) -> str:
     return f"{shown} {unit.removeprefix('suffix: ')}" if unit.startswith("suffix: ") else f"{shown} s" if unit == "s" else shown
 
 
+@mpl.rc_context({"font.size": 7, "text.color": TEXT, "axes.edgecolor": "#2c3235", "xtick.color": TEXT, "ytick.color": TEXT})
 def draw(board: dict[str, Any], server: Server) -> Figure:
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     figure = Figure(figsize=(24 * COLUMN, height * ROW), facecolor=PAGE)
-    mpl.rcParams.update(
-        {"font.size": 7, "text.color": TEXT, "axes.edgecolor": "#2c3235", "xtick.color": TEXT, "ytick.color": TEXT}
-    )
     for panel in board["panels"]:
         place = panel["gridPos"]
         left, bottom = place["x"] / 24, 1 - (place["y"] + place["h"]) / height
