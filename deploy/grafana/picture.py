@@ -162,7 +162,7 @@ def curves(axes: Any, panel: dict[str, Any], answers: list[Series], server: Serv
         if step["value"] is not None:
             axes.axhline(step["value"], color=COLOURS[step["color"]], linewidth=0.7, linestyle="--")
     low, high = axes.get_ylim()
-    axes.set_ylim(min(0.0, low), max(high, 1e-9))
+    axes.set_ylim(min(0.0, low), max(1.05 * high, 1e-9))
     finish(axes, server, defaults["unit"])
     axes.legend(
         loc="upper left", bbox_to_anchor=(-0.02, -0.12), ncols=4, frameon=False, fontsize=6, labelcolor=TEXT, handlelength=1
