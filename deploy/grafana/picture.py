@@ -64,7 +64,7 @@ def get(url: str, verb: str, **arguments: Any) -> Any:
 def server_of(url: str, run: str | None) -> Server:
     """Raises SystemExit if it has seen no run in the last six hours."""
     now = float(get(url, "query", query="time()")["result"][0])
-    found = get(url, "query_range", query="renio_step", start=now - 6 * 3600, end=now, step=5)["result"]
+    found = get(url, "query", query="renio_step[6h]", time=now)["result"]
     seen = {s["metric"]["run"]: s["values"] for s in found if run in (None, s["metric"]["run"])}
     if not seen:
         raise SystemExit(f"--prometheus {url} has seen no run{f' {run}' if run else ''} in six hours; is metrics_port set?")
@@ -161,12 +161,13 @@ def curves(axes: Any, panel: dict[str, Any], answers: list[Series], server: Serv
     for step in defaults.get("thresholds", {}).get("steps", []):
         if step["value"] is not None:
             axes.axhline(step["value"], color=COLOURS[step["color"]], linewidth=0.7, linestyle="--")
+    finite = [value for *_, values in lines for value in values if np.isfinite(value)] or [0.0]
     low, high = axes.get_ylim()
-    axes.set_ylim(min(0.0, low), max(1.05 * high, 1e-9))
+    axes.set_ylim(low if min(finite) < 0 else 0.0, 1.05 * high if max(finite) > 0 else 1.0)
     finish(axes, server, defaults["unit"])
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(-0.02, -0.12), ncols=4, frameon=False, fontsize=6, labelcolor=TEXT, handlelength=1
-    )
+    shown = [part[:8] for part in axes.get_legend_handles_labels()]  # more have no room
+    style = {"ncols": 4, "frameon": False, "fontsize": 6, "labelcolor": TEXT, "handlelength": 1}
+    axes.legend(*shown, loc="upper left", bbox_to_anchor=(-0.02, -0.12), **style)
 
 
 def heat(axes: Any, panel: dict[str, Any], answers: list[Series], server: Server) -> None:

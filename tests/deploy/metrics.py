@@ -15,6 +15,7 @@ SUFFIXES = ("_bucket", "_sum", "_count", "_total")
 
 def used_in(query: str) -> dict[str, set[str]]:
     """The metrics of a query in PromQL, each with the labels that its own selector, or the grouping around, names."""
+    made = set(re.findall(r', "(\w+)", "\$1"', query))  # by label_replace
     plain = re.sub(r'"[^"]*"', '""', query)  # values are not names
     grouped: set[str] = set()
     for names in re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)", plain):
@@ -23,7 +24,7 @@ def used_in(query: str) -> dict[str, set[str]]:
     for name, selector in re.findall(r"\b((?:renio|vllm|ray)[_:]\w+|up|ALERTS)\b(?:\{([^}]*)\})?", plain):
         found.setdefault(name, set()).update(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector))
     for labels in found.values():
-        labels |= grouped
+        labels |= grouped - made
     return found
 
 

@@ -74,10 +74,11 @@ def test_a_panel_asks_for_metrics_labels_and_variables_that_there_are(panel: dic
         for metric, labels in found.items():
             assert labels <= known_labels(metric), metric
             shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            shown -= set(re.findall(r', "(\w+)", "\$1"', target["expr"]))  # made by label_replace
             assert shown <= known_labels(metric), metric
             ours = metric == "ALERTS" or not metric.startswith("ray_")
             assert not ours or re.search(rf'{metric}\{{[^}}]*run="\$run"', target["expr"]), "of the run that was chosen"
-        named = set(re.findall(r"\$(\w+)", target["expr"]))
+        named = set(re.findall(r"\$([a-zA-Z_]\w*)", target["expr"]))
         assert named <= VARIABLES.keys() | {"__rate_interval"}
 
 

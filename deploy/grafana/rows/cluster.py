@@ -43,6 +43,8 @@ def engines() -> list[Any]:
 
 def nodes() -> list[Any]:
     """Ray's own metrics know nothing of runs: these are of the whole cluster."""
+    # Ray names a worker by its actor's class and the method that it is in.
+    kind = r'label_replace(ray_component_rss_bytes, "kind", "$1", "Component", "(?:.*/)?((?:ray::)?\\w+).*")'
     return [
         lines(
             "GPU use", "percent", "Of each GPU, by Ray. Idle GPUs of a busy pool: its batches are too small.",
@@ -66,7 +68,7 @@ def nodes() -> list[Any]:
         lines(
             "Memory of processes", BYTES,
             "Resident, by what they are; shared pages count for each. The driver's line is its peak.",
-            ("sum by (Component) (ray_component_rss_bytes)", "{{Component}}"),
+            (f"sum by (kind) ({kind})", "{{kind}}"),
             (gauge("renio_memory_driver_peak_bytes"), "driver, peak"),
         ),
         lines(
