@@ -81,9 +81,11 @@ class Run:
                 except TrainerLost as error:
                     begun = False
                     await self._go_back(error)
-        except Exception:
+            await self._farewell(None)
+        except Exception as error:
             with suppress(Exception):
                 await self.checkpointer.finish()  # of an earlier step: all the more worth having
+            await self._farewell(error)
             raise
         finally:
             await grader.close()
@@ -94,6 +96,10 @@ class Run:
         outcome = self._outcome(self._past)
         self.directory.write_result(outcome)
         return outcome
+
+    async def _farewell(self, error: Exception | None) -> None:
+        for sink in self.sinks:
+            await sink.farewell(error)
 
     async def _steps(self) -> None:
         """From ``self.step`` to the end."""

@@ -14,7 +14,7 @@ from renio_pipeline.metrics import METRICS, TOTALS, Sink
 from renio_pipeline.monitoring.distributions import Distributions
 from renio_pipeline.monitoring.names import COUNTED, idle_pool, is_gauge, prometheus_name
 from renio_pipeline.monitoring.replicas import Replicas
-from renio_pipeline.pipeline import SkippedStep, StepResult
+from renio_pipeline.pipeline import NonFiniteError, SkippedStep, StepResult
 
 
 class Figures(Sink):
@@ -30,14 +30,16 @@ class Figures(Sink):
         self._gauges: dict[str, float] = {}
         self._counted: Counter[str] = Counter()
         self._totals = dict.fromkeys(TOTALS, 0)
-        self._steps = self._samples = self._step = 0
+        self._steps = self._samples = self._step = self._step_samples = 0
+        self._failed = self._not_finite = False
         self._ended_at: float | None = None
         self._distributions, self._replicas = Distributions(config), Replicas()
 
     def observe(self, result: StepResult | SkippedStep) -> None:
         self._distributions.observe(result)
         self._replicas.observe(result)
-        self._samples += len(result.scored) if isinstance(result, StepResult) else 0
+        self._step_samples = len(result.scored) if isinstance(result, StepResult) else 0
+        self._samples += self._step_samples
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -51,6 +53,10 @@ class Figures(Sink):
     def count(self, totals: Mapping[str, int]) -> None:
         self._totals = dict(totals)
 
+    def end(self, error: Exception | None) -> None:
+        """The last that can be said."""
+        self._failed, self._not_finite = error is not None, isinstance(error, NonFiniteError)
+
     def collect(self) -> Iterator[Metric]:
         yield self._counter("renio_steps", "steps done, those that kept no sample among them", self._steps)
         yield self._counter("renio_samples_trained", "samples trained on", self._samples)
@@ -60,6 +66,11 @@ class Figures(Sink):
         for name, total in self._totals.items():
             yield self._counter("renio_" + name.replace("/", "_"), TOTALS[name], total)
         yield self._gauge("renio_step", "the last step that was done", self._step)
+        yield self._gauge("renio_step_samples", "samples that the last step trained on", self._step_samples)
+        yield self._gauge("renio_failed", "1: the run ends of an error", float(self._failed))
+        yield self._gauge(
+            "renio_not_finite", "1: of a loss, gradient or log-probability that is no number", float(self._not_finite)
+        )
         yield self._gauge("renio_steps_wanted", "steps that the run is to do", self._steps_wanted)
         if self._ended_at is not None:
             yield self._gauge("renio_step_timestamp_seconds", "when the last step ended, in Unix time", self._ended_at)

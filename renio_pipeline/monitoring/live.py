@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -27,11 +28,14 @@ class Live:
     def __init__(self, run: str) -> None:
         self._run = run
         self._seen: Statuses = {}
+        self._paused, self._held_at = False, time.time()
 
-    async def look(self, statuses: Callable[[], Statuses]) -> None:
+    async def look(self, statuses: Callable[[], Statuses], paused: Callable[[], bool]) -> None:
         """For ever. A pool's state is the loop's alone: to read it from another thread could find it half changed."""
         while True:
-            self._seen = statuses()
+            self._seen, self._paused = statuses(), paused()
+            if self._paused:
+                self._held_at = time.time()
             await asyncio.sleep(LOOK_SECONDS)
 
     def collect(self) -> Iterator[Metric]:
@@ -46,3 +50,10 @@ class Live:
         for pool, status in seen.items():
             restarts.add_metric([self._run, pool], status["restarts"])
         yield restarts
+        for name, meaning, value in (
+            ("renio_paused", "1: paused by its user", float(self._paused)),
+            ("renio_held_timestamp_seconds", "when it began, or was last paused, in Unix time", self._held_at),
+        ):
+            gauge = GaugeMetricFamily(name, meaning, labels=["run"])
+            gauge.add_metric([self._run], value)
+            yield gauge

@@ -12,11 +12,13 @@ from prometheus_client.registry import Collector
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.metrics import Sink
+from renio_pipeline.monitoring.audience import Audience
 from renio_pipeline.monitoring.discovery import check_discovery, discoverable
 from renio_pipeline.monitoring.endpoint import Endpoint, text_page
 from renio_pipeline.monitoring.engines import Engines
 from renio_pipeline.monitoring.figures import Figures
 from renio_pipeline.monitoring.info import Info
+from renio_pipeline.monitoring.limits import Limits
 from renio_pipeline.monitoring.live import Live, Statuses
 from renio_pipeline.pipeline import SkippedStep, StepResult
 
@@ -38,8 +40,9 @@ class PrometheusSink(Sink):
         self._config = config
         self._figures, self._live, self._engines = Figures(config), Live(config.name), Engines(config.name)
         registry = CollectorRegistry()
-        registry.register(_All(self._figures, self._live, Info(config)))
-        pages = {"/metrics": make_wsgi_app(registry), "/engines": text_page(self._engines.page)}
+        self._audience = Audience()
+        registry.register(_All(self._figures, self._live, Limits(config), Info(config)))
+        pages = {"/metrics": self._audience.page(make_wsgi_app(registry)), "/engines": text_page(self._engines.page)}
         self._endpoint = Endpoint(config.metrics_port, {"": pages["/metrics"], **pages})
         self.address = f"{host}:{self._endpoint.port}"
 
@@ -50,7 +53,7 @@ class PrometheusSink(Sink):
             return {name: pool.status() for name, pool in run.stages.pools.items()} | run.fixed_pools()
 
         with discoverable(self._config, self.address):
-            await asyncio.gather(self._live.look(statuses), self._engines.serve(run.stages.pools))
+            await asyncio.gather(self._live.look(statuses, lambda: run.gate.closed), self._engines.serve(run.stages.pools))
 
     def observe(self, result: StepResult | SkippedStep) -> None:
         self._figures.observe(result)
@@ -61,12 +64,16 @@ class PrometheusSink(Sink):
     def count(self, totals: Mapping[str, int]) -> None:
         self._figures.count(totals)
 
+    async def farewell(self, error: Exception | None) -> None:
+        self._figures.end(error)
+        await self._audience.served()
+
     def close(self) -> None:
         self._endpoint.close()
 
 
 class _All(Collector):
-    def __init__(self, *parts: Figures | Live | Info) -> None:
+    def __init__(self, *parts: Figures | Live | Limits | Info) -> None:
         self._parts = parts
 
     def collect(self) -> Iterator[Metric]:

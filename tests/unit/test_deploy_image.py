@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def locked(path: Path) -> dict[str, str]:
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "every line pins one version, of any build"
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines), "every line pins one version, of any build"
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 

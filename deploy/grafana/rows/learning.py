@@ -1,0 +1,90 @@
+"""What the run learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy.grafana.panels import distribution, lines
+from deploy.grafana.queries import NATS, RUN, SHARE, gauge, mean, quantile
+
+
+def learning() -> list[Any]:
+    return [
+        lines(
+            "Loss and divergence", NATS,
+            "The weighted loss, and the mean divergence of student and teacher without weights. Rising for long: a lower "
+            "trainer.lr.",
+            (gauge("renio_loss"), "loss"), (gauge("renio_divergence"), "divergence"),
+        ),
+        lines(
+            "Gradient norm", "short",
+            "Before clipping. Always far above trainer.max_grad_norm: the step's length is the clip's alone; lower "
+            "trainer.lr.",
+            (gauge("renio_grad_norm"), "gradient norm"),
+        ),
+        lines(
+            "Accuracy", SHARE,
+            "Share of the step's responses that the verifier calls correct, and held-out accuracy where it was measured.",
+            (gauge("renio_reward_accuracy_ratio"), "of the step"), (gauge("renio_eval_accuracy_ratio"), "held out"), maximum=1,
+        ),
+        lines(
+            "Response length", "suffix: tokens",
+            "Of the interval's responses. A 95th percentile at max_response_tokens: raise it, or see why responses do not "
+            "end.",
+            (quantile(0.5, "renio_response_length_tokens"), "median"), (quantile(0.95, "renio_response_length_tokens"), "95 %"),
+            (mean("renio_response_length_tokens"), "mean"), (gauge("renio_eval_response_tokens"), "held out, mean"),
+        ),
+        lines(
+            "Truncated, kept, padding", SHARE,
+            "Responses that reached max_response_tokens; those that the filter kept; the trainer's computed tokens that were "
+            "padding (a larger trainer.micro_batch_tokens packs better).",
+            (gauge("renio_response_truncated_ratio"), "truncated"), (gauge("renio_filter_kept_ratio"), "kept"),
+            (gauge("renio_tokens_padding_ratio"), "padding"), maximum=1,
+        ),
+        lines(
+            "Mismatch of generator and trainer", NATS,
+            "Difference of their log-probabilities on the tokens trained on, and half of weighting.threshold: above it "
+            "numerics alone could make tokens pivotal; set student_logprobs trainer.",
+            (gauge("renio_mismatch_logprob_abs_mean"), "mean"), (gauge("renio_mismatch_logprob_abs_max"), "largest"),
+            (f"{gauge('renio_pivotal_threshold_nats')} / 2", "half the threshold"),
+        ),
+    ]  # fmt: skip
+
+
+def weights() -> list[Any]:
+    effective = f"{gauge('renio_weights_effective_sample_size')} / {gauge('renio_step_samples')}"
+    return [
+        distribution(
+            "Sample weights", "none",
+            "How many samples had which weight; the mean is 1. All in the lowest and the highest cell: a few samples are the "
+            "gradient.",
+            "renio_sample_weight", RUN,
+        ),
+        distribution(
+            "Log-ratio of student to teacher", "suffix: nats",
+            "Of each token; those above weighting.threshold are pivotal, and weighting.clip bounds what one may count.",
+            "renio_log_ratio_nats", RUN,
+        ),
+        lines(
+            "Effective sample size", SHARE,
+            "(sum w)² / sum w², as a share of the step's samples. Below a tenth is an alert: lower weighting.clip, or raise "
+            "batch_size.",
+            (effective, "of the step's samples"), maximum=1, width=6,
+        ),
+        lines(
+            "Pivotal tokens", SHARE,
+            "Share of response tokens whose log-ratio is above weighting.threshold. Near 0: weights no longer tell samples "
+            "apart; near 1: the threshold is too low for this pair of models.",
+            (gauge("renio_pivotal_fraction"), "pivotal"), maximum=1, width=6,
+        ),
+        lines(
+            "Largest and smallest weight", "none", "Of the step; normalised so that the mean is 1.",
+            (gauge("renio_weights_max"), "largest"), (gauge("renio_weights_min"), "smallest"), width=6,
+        ),
+        lines(
+            "Do weights know wrong answers?", "none",
+            "AUROC of the raw weight as a sign of an answer that is not correct: 0.5 is chance, 1 perfect. Only where tasks "
+            "have verifiers.",
+            (gauge("renio_weights_auroc"), "AUROC"), maximum=1, width=6,
+        ),
+    ]  # fmt: skip

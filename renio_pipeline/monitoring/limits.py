@@ -1,0 +1,35 @@
+"""What the run's figures are held against: its own bounds, and the room on its disk. Alerts then need no copy of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from renio_pipeline.config import RunConfig
+
+
+class Limits:
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def collect(self) -> Iterator[Metric]:
+        config = self._config
+        yield self._gauge("renio_staleness_bound", "max_staleness: versions that a sample may be old", config.max_staleness)
+        yield self._gauge(
+            "renio_pivotal_threshold_nats", "weighting.threshold: log-ratio above which a token is pivotal",
+            config.weighting.threshold,
+        )  # fmt: skip
+        try:
+            disk = shutil.disk_usage(config.directory)
+        except OSError:  # not made yet, or its volume is gone: no figure is better than one of another disk
+            return
+        yield self._gauge("renio_disk_size_bytes", "of the file system that holds the run's directory", disk.total)
+        yield self._gauge("renio_disk_free_bytes", "free on that file system for this user", disk.free)
+
+    def _gauge(self, name: str, meaning: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, meaning, labels=["run"])
+        family.add_metric([self._config.name], value)
+        return family

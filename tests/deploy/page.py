@@ -1,0 +1,22 @@
+"""What a run says to Prometheus, with every metric that it may ever have."""
+
+from __future__ import annotations
+
+import tempfile
+import urllib.request
+
+from renio_pipeline.monitoring.engine_text import answered
+from renio_pipeline.preflight import prepare
+from tests.unit.test_metrics_endpoint import endpoint, fill, large_step
+from tests.unit.test_pipeline import config_of
+
+
+def page() -> str:
+    """Its two pages, one after the other; of the second what does not come from vLLM."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = config_of(metrics_port=0, run_dir=folder)
+        with endpoint(config) as sink:
+            fill(sink, large_step(prepare(config), config, 2), 2)
+            with urllib.request.urlopen(f"http://{sink.address}/metrics", timeout=20) as answer:
+                text = str(answer.read().decode())
+    return text + answered(config.name, {("generator", "0"): True})
