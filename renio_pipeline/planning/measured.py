@@ -1,0 +1,108 @@
+"""Rates and response lengths from a run's directory."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.planning.lengths import Lengths
+from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
+from renio_pipeline.rundir import complete_lines
+
+SKIPPED = 2  # first steps, in which engines warm up
+SAMPLE_FILES = 50  # newest steps whose response lengths are read
+Line = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run's steps took: medians over steps."""
+
+    config: RunConfig
+    generator: GeneratorRate
+    teacher: TeacherRate
+    trainer: TrainerRate
+    sync_seconds: float
+    weigh_seconds: float
+    turn_seconds: float
+    lengths: Lengths
+    prompt: float
+    teacher_prompt: float
+    steps: int
+
+
+def measured(run: Path) -> Measured:
+    """Read ``config.yaml``, ``metrics.jsonl`` and ``samples/`` of a run, which may still be going on.
+
+    Raises:
+        ConfigError: it is no run's directory, or no step of it was trained yet.
+    """
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (run / name).is_file():
+            raise ConfigError(f"--from: {run} has no {name}: expected a run's directory")
+    config = load(run / "config.yaml")
+    lines = [line for line in complete_lines(run / "metrics.jsonl") if "loss" in line]
+    if not lines:
+        raise ConfigError(f"--from: no step of {run} was trained yet")
+    lines = lines[SKIPPED:] or lines
+    lengths = _lengths(run, lines)
+    drawn = [line["filter/drawn"] * line.get("filter/kept", 1.0) for line in lines]
+    kept = [line["response/tokens"] * n for line, n in zip(lines, drawn, strict=True)]
+    ranks = config.pools.trainer.replicas
+
+    def prompt(name: str) -> float:
+        return max(0.0, statistics.median((line[name] - k) / n for line, k, n in zip(lines, kept, drawn, strict=True)))
+
+    def busy(line: Line, pool: str) -> float:
+        return max(1e-9, (1 - line[f"idle/{pool}"]) * line["time/step"])
+
+    first_teacher = next(iter(config.all_teachers.values()))
+    return Measured(
+        config=config,
+        generator=_generator(config, lines, lengths, lambda line: busy(line, "generator")),
+        teacher=TeacherRate(
+            _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
+            first_teacher.max_batch_tokens,
+        ),
+        trainer=TrainerRate(_median(line["tokens/trained"] / (line["time/train"] * ranks) for line in lines)),
+        sync_seconds=_median(line["time/sync"] - line.get("time/sync_wait", 0.0) for line in lines),
+        weigh_seconds=_median(line["time/weigh"] for line in lines),
+        turn_seconds=_median(line.get("time/turns", 0.0) for line in lines),
+        lengths=lengths,
+        prompt=prompt("tokens/trained"),
+        teacher_prompt=prompt("tokens/scored"),
+        steps=len(lines),
+    )
+
+
+def _generator(config: RunConfig, lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]) -> GeneratorRate:
+    """A point for each number of generators that the run had: more of them means fewer responses at a time on each.
+
+    How many are under way at a time is not in the metrics, so it is what it must be if they begin together and advance alike.
+    """
+    slots = int(config.generator.engine.get("max_num_seqs", 256))
+    points: dict[int, list[float]] = {}
+    for line in lines:
+        size = max(1.0, line["pool/generator/size"])
+        together = min(slots, line["filter/drawn"] / size)
+        # With responses left over after the first filling, slots are filled again, and most are taken most of the time.
+        refilled = line["filter/drawn"] / size > slots
+        at_a_time = max(1, round(together if refilled or config.max_staleness else together * lengths.mean / lengths.longest))
+        points.setdefault(at_a_time, []).append(line["tokens/generated"] / (size * busy(line)))
+    return GeneratorRate(slots, {n: statistics.median(rates) for n, rates in points.items()})
+
+
+def _lengths(run: Path, lines: list[Any]) -> Lengths:
+    files = sorted((run / "samples").glob("step_*.jsonl"))[-SAMPLE_FILES:]
+    seen = [float(len(record["token_ids"])) for file in files for record in complete_lines(file)]
+    if seen:
+        return Lengths.of(seen, f"{len(seen)} responses of {run}")
+    return Lengths.of([line["response/tokens"] for line in lines], f"mean lengths of {run}'s steps")
+
+
+def _median(values: Iterable[float]) -> float:
+    return max(0.0, float(statistics.median(values)))
