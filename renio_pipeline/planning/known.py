@@ -8,7 +8,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.planning import estimate
-from renio_pipeline.planning.devices import Device, device_of
+from renio_pipeline.planning.devices import DEVICES, Device, device_of
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given, read_given
 from renio_pipeline.planning.lengths import Lengths
@@ -198,13 +198,7 @@ class _Rates:
     def _estimated(self, stage: str, of: Any) -> Any:
         if self.device is None:
             raise ConfigError(
-                f"how fast the {stage} is, is not known: name a --device ({', '.join(_devices())}), a measured run by --from, or "
+                f"how fast the {stage} is, is not known: name a --device ({', '.join(DEVICES)}), a measured run by --from, or "
                 f"give `{'sync_seconds' if stage == 'sync' else stage}` in a --rates file"
             )
         return self._from(stage, f"estimated from {self.device.name}'s data sheet", of(self.device))
-
-
-def _devices() -> list[str]:
-    from renio_pipeline.planning.devices import DEVICES
-
-    return list(DEVICES)

@@ -92,7 +92,7 @@ class Planner:
     @cached_property
     def best(self) -> list[Answer]:
         """The best splits, the first first; none if nothing fits."""
-        if any(self._obstacles(None)):
+        if any(self.obstacles(None)):
             return []
         return [self._answered(split, found) for split, found in best_splits(self.rates, self.room, self.work)]
 
@@ -178,13 +178,7 @@ class Planner:
             "checkpoint, over all ranks' nodes": states["weights"] + states["optimizer"],
         }
 
-    def _answer(self, split: Split) -> Answer:
-        return self._answered(split, replay(self.rates, split, self.work), tuple(self._obstacles(split)))
-
-    def _answered(self, split: Split, replayed: Replayed, obstacles: tuple[str, ...] = ()) -> Answer:
-        return Answer(split=split, gpus=self.room.used(split), replayed=replayed, obstacles=obstacles)
-
-    def _obstacles(self, split: Split | None) -> list[str]:
+    def obstacles(self, split: Split | None) -> list[str]:
         """Why a split cannot be run; without one, why none can."""
         found = []
         if not self.generator.fits:
@@ -198,10 +192,16 @@ class Planner:
             found.append(_too_large(f"one of {ranks} trainer ranks", self.rank(ranks), help))
         return found
 
+    def _answer(self, split: Split) -> Answer:
+        return self._answered(split, replay(self.rates, split, self.work), tuple(self.obstacles(split)))
+
+    def _answered(self, split: Split, replayed: Replayed, obstacles: tuple[str, ...] = ()) -> Answer:
+        return Answer(split=split, gpus=self.room.used(split), replayed=replayed, obstacles=obstacles)
+
 
 def check(planner: Planner) -> None:
     """Raises ConfigError if no split of the GPUs fits; says what is too large, or how many GPUs it takes."""
-    obstacles = planner._obstacles(None)
+    obstacles = planner.obstacles(None)
     if obstacles:
         raise ConfigError("no split fits:\n" + "\n".join(f"  {line}" for line in obstacles))
     if not planner.best:

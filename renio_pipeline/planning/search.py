@@ -5,11 +5,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from renio_pipeline.planning.rates import Rates
+from renio_pipeline.planning.rates import Rates, TeacherRate, TrainerRate
 from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
 
-MARGIN = 0.97  # where steps overlap, a replay looks at a few, whose ends may lie a little off
+NEAR = 1.01  # a split that may be better by less is not looked at
+MOST = 150  # splits that are looked at; as they come in the order of their bounds, later ones hardly ever win
+_AT_ONCE = 1e18  # tokens a second
 FINE = 16  # replicas; of many more, only those numbers are tried that differ by a few per cent
 
 
@@ -66,38 +69,48 @@ def _counts(first: int, each: int, most: float) -> Iterator[int]:
         count += each * max(1, count // (FINE * each))
 
 
-def least_seconds(rates: Rates, split: Split, work: Work) -> float:
-    """A bound that no schedule of this split can stay below: each stage's work, and the longest response."""
+def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> float:
+    """A bound that no schedule of this split stays below: each stage's work, and what one step must go through.
+
+    writing: seconds in which these generators write a step if nothing else is asked of them.
+    """
     tokens = work.lengths(1)
-    written = max(
-        sum(tokens) / (split.generators * rates.generator.best), max(tokens) * rates.generator.token_seconds[1]
-    )  # fmt: skip
-    read = sum(tokens) + len(tokens) * work.teacher_prompt_tokens
-    scored = read / (split.teachers * rates.teacher.tokens_per_second)
-    all_tokens, longest = sum(tokens) + len(tokens) * work.prompt_tokens, max(tokens) + work.prompt_tokens
-    learned = rates.trainer.seconds(all_tokens, longest, split.ranks) + rates.weigh_seconds + rates.sync_seconds
-    learned += rates.turn_seconds + rates.between_seconds
+    count, written = len(tokens), sum(tokens)
+    scored = (written + count * work.teacher_prompt_tokens) / (split.teachers * rates.teacher.tokens_per_second)
+    longest = max(tokens) + work.prompt_tokens
+    learned = rates.trainer.seconds(written + count * work.prompt_tokens, longest, split.ranks)
+    learned += rates.weigh_seconds + rates.sync_seconds + rates.turn_seconds + rates.between_seconds
+    collected = max(writing + rates.teacher.seconds(min(tokens) + work.teacher_prompt_tokens), scored)
     if work.max_staleness == 0:
-        last = rates.teacher.seconds(min(tokens) + work.teacher_prompt_tokens)
-        return max(written + last, scored) + learned
-    return max(sum(tokens) / (split.generators * rates.generator.best) + rates.sync_seconds, scored, learned)
+        return collected + learned
+    work_of_generators = written / (split.generators * rates.generator.best) + rates.sync_seconds
+    return max(work_of_generators, scored, learned, (collected + learned) / (1 + work.max_staleness))
+
+
+def writing_seconds(rates: Rates, generators: int, work: Work) -> float:
+    """Of a step, by so many generators that do nothing else, on average."""
+    at_once = replace(rates, teacher=TeacherRate(_AT_ONCE, _AT_ONCE), trainer=TrainerRate(_AT_ONCE))
+    alone = replace(at_once, sync_seconds=0.0, weigh_seconds=0.0, turn_seconds=0.0, between_seconds=0.0)
+    return replay(alone, Split(generators, 1, 1), replace(work, max_staleness=0)).step
 
 
 def best_splits(rates: Rates, room: Room, work: Work, count: int = 3) -> list[tuple[Split, Replayed]]:
     """The fastest ones, best first; none if the room holds none.
 
-    Splits are replayed in the order of their bounds, and no further than a bound says that nothing better can come.
+    Splits are replayed in the order of their bounds, until nothing much better can come.
     """
+    writing = cache(lambda generators: writing_seconds(rates, generators, work))
     bounded = sorted(
-        ((least_seconds(rates, split, work), split) for split in room.splits()),
+        ((least_seconds(rates, split, work, writing(split.generators)), split) for split in room.splits()),
         key=lambda found: (found[0], room.used(found[1])),
     )  # fmt: skip
-    margin = MARGIN if work.max_staleness else 1.0
     found: list[tuple[Split, Replayed]] = []
+    looks = 0
     for bound, split in bounded:
-        if len(found) >= count and margin * bound >= found[count - 1][1].step:
+        if looks == MOST or (len(found) >= count and NEAR * bound >= found[count - 1][1].step):
             break
         if room.holds(split):
+            looks += 1
             found.append((split, replay(rates, split, work)))
             found = _sorted(found, room)[:count]
     return found
@@ -113,7 +126,8 @@ def sizes_up_to(gpus: float, step: float) -> list[float]:
 
 def with_gpus(room: Room, gpus: float) -> Room:
     """The same demands on another number of GPUs."""
-    return replace(room, gpus=gpus, most_ranks=min(room.most_ranks, max(1, int(gpus / room.rank))))
+    others = room.teacher * room.teacher_pools + (0 if room.colocated else room.generator)
+    return replace(room, gpus=gpus, most_ranks=min(room.most_ranks, max(1, int((gpus - others) / room.rank))))
 
 
 def _sorted(found: Sequence[tuple[Split, Replayed]], room: Room) -> list[tuple[Split, Replayed]]:

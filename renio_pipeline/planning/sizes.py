@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from renio_pipeline.config import ConfigError
@@ -12,10 +12,9 @@ DENSE = ("llama", "mistral", "qwen2", "qwen3")  # model types whose parameters a
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSizes:
-    """Widths in elements, counts in parameters."""
+class Widths:
+    """In elements."""
 
-    name: str
     layers: int
     hidden: int  # H
     vocab: int  # rows of the output head
@@ -23,6 +22,13 @@ class ModelSizes:
     keys: int  # width of all key heads; of the value heads too
     key_heads: int
     mlp: int  # width of the MLP that a token passes through: of all experts that it is sent to
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes(Widths):
+    """Counts in parameters."""
+
+    name: str
     parameters: int
     matrices: int  # parameters that some token is multiplied with: all but an embedding that is no head too
     passed: int  # those that any one token is: of experts, its own alone
@@ -48,7 +54,7 @@ class ModelSizes:
 
 
 def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
-    """From what a ``config.json`` says. Other architectures than DENSE are built on torch's meta device and counted.
+    """From what a ``config.json`` says. Architectures beyond DENSE are built on torch's meta device, and counted.
 
     Raises:
         ConfigError: it is no causal language model of transformers.
@@ -62,34 +68,30 @@ def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
     key_heads = int(text.get("num_key_value_heads") or heads)
     head = int(text.get("head_dim") or (128 if config.get("model_type") == "qwen3" else hidden // heads))
     experts = int(text.get("num_experts_per_tok") or 0)
-    widths = {
-        "name": name, "layers": layers, "hidden": hidden, "vocab": vocab, "queries": heads * head, "keys": key_heads * head,
-        "key_heads": key_heads, "mlp": experts * int(text.get("moe_intermediate_size") or mlp) if experts else mlp,
-    }  # fmt: skip
-    if config.get("model_type") in DENSE:
-        parameters = _dense(config, widths)
-        tied = bool(config.get("tie_word_embeddings", False))
-        matrices = parameters - (0 if tied else vocab * hidden)
-        return ModelSizes(**widths, parameters=parameters, matrices=matrices, passed=matrices)
-    return ModelSizes(**widths, **_on_meta(name, dict(config)))
+    widths = Widths(
+        layers=layers, hidden=hidden, vocab=vocab, queries=heads * head, keys=key_heads * head, key_heads=key_heads,
+        mlp=experts * int(text.get("moe_intermediate_size") or mlp) if experts else mlp,
+    )  # fmt: skip
+    kind = config.get("model_type")
+    return ModelSizes(name=name, **asdict(widths), **(_dense(config, widths) if kind in DENSE else _on_meta(name, config)))
 
 
-def _dense(config: Mapping[str, Any], w: Mapping[str, Any]) -> int:
-    kind, hidden, queries, keys, mlp = config["model_type"], w["hidden"], w["queries"], w["keys"], w["mlp"]
-    attention = hidden * (2 * queries + 2 * keys)
+def _dense(config: Mapping[str, Any], w: Widths) -> dict[str, int]:
+    kind, tied = config["model_type"], bool(config.get("tie_word_embeddings", False))
+    attention = w.hidden * (2 * w.queries + 2 * w.keys)
     if kind == "qwen2":
-        attention += queries + 2 * keys  # its q, k and v have biases, whatever the configuration says
+        attention += w.queries + 2 * w.keys  # its q, k and v have biases, whatever the configuration says
     elif config.get("attention_bias"):
-        attention += queries + 2 * keys + hidden
+        attention += w.queries + 2 * w.keys + w.hidden
     if kind == "qwen3":
-        attention += 2 * (queries // int(config["num_attention_heads"]))  # norms of a query's and a key's head
-    biases = 2 * mlp + hidden if kind == "llama" and config.get("mlp_bias") else 0
-    layer = attention + 3 * hidden * mlp + biases + 2 * hidden
-    tables = (1 if config.get("tie_word_embeddings", False) else 2) * w["vocab"] * hidden
-    return int(w["layers"] * layer + hidden + tables)
+        attention += 2 * (w.queries // int(config["num_attention_heads"]))  # norms of a query's and of a key's head
+    biases = 2 * w.mlp + w.hidden if kind == "llama" and config.get("mlp_bias") else 0
+    layer = attention + 3 * w.hidden * w.mlp + biases + 2 * w.hidden
+    matrices = w.layers * layer + w.hidden + w.vocab * w.hidden
+    return {"parameters": matrices + (0 if tied else w.vocab * w.hidden), "matrices": matrices, "passed": matrices}
 
 
-def _on_meta(name: str, config: dict[str, Any]) -> dict[str, int]:
+def _on_meta(name: str, config: Mapping[str, Any]) -> dict[str, int]:
     """The counts of the model as transformers builds it, without memory for it."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

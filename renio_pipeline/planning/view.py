@@ -15,7 +15,7 @@ from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.memory import Use
 from renio_pipeline.planning.plan import Answer, Planner
 
-SPLIT = ("GPUs", "gen", "teach", "ranks", "step s", "samples/s", "a GPU")
+SPLIT = ("GPUs", "gen", "tea", "rank", "step s", "samples/s", "a GPU")
 CLOSE = 0.01  # a cluster within this of another's rate is as good
 
 
@@ -89,7 +89,7 @@ def _memory(planner: Planner) -> Table:
 
 
 def _splits(planner: Planner) -> Table:
-    table = _table("", *SPLIT, "idle: gen", "teach", "ranks", title=f"splits of {planner.room.gpus:g} GPUs")
+    table = _table("", *SPLIT, "idle: gen", "tea", "rank", title=f"splits of {planner.room.gpus:g} GPUs")
     table.caption = _caption(planner)
     for name, answer in zip(("best", "next", "next"), planner.best, strict=False):
         table.add_row(*_row(name, answer), style="bold" if name == "best" else "")
@@ -112,7 +112,7 @@ def _figures(answer: Answer) -> list[str]:
 
 def _table(first: str, *columns: str, title: str) -> Table:
     """As wide as 80 characters bear."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, title=title, title_justify="left", caption_justify="left")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left", caption_justify="left")
     table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -153,7 +153,7 @@ def _advice(planner: Planner) -> list[RenderableType]:
     if any(source.startswith("estimated") for source in planner.known.sources.values()):
         lines.append(
             f"estimates assume {estimate.DECODE_BANDWIDTH:.0%} of the memory's bandwidth while tokens are written, and "
-            f"{estimate.PREFILL:.0%} of the arithmetic in scoring, {estimate.TRAINING:.0%} in training; measure, and give --from"
+            f"{estimate.PREFILL:.0%} of the arithmetic in scoring, {estimate.TRAINING:.0%} in training: better measure (--from)"
         )
     lines.append("to use the best split: " + " ".join(overrides(planner, best)))
     return [Text(line, overflow="fold") for line in lines]

@@ -56,12 +56,12 @@ CASES = [
         Mix(name="generation", generate=2.0, score=1.0, train=0.8, generators=4), (0, "drain"), (1, "drain"), (1, "keep")
     ),
     *_each_way(Mix(name="training", generate=1.2, score=0.8, train=2.0, generators=4), (0, "drain"), (1, "drain")),
-    *_each_way(Mix(name="generation", generate=6.0, score=2.0, train=2.0, **WIDE), (0, "drain"), (1, "drain"), (1, "keep")),
+    *_each_way(Mix(name="generation", generate=4.0, score=1.2, train=1.2, **WIDE), (0, "drain"), (1, "drain"), (1, "keep")),
 ]
 
 
 def predicted(case: Case, prompt_tokens: float, steps: int) -> Replayed:
-    """Of the steps that the run counts too. ``prompt_tokens``: they fill a teacher's batch, though the fakes don't read them."""
+    """Of the steps that the run counts too. ``prompt_tokens``: they fill a teacher's batch, though no fake reads them."""
     mix, load = case.mix, case.mix.load
     share = TOKENS / (TOKENS + prompt_tokens)
     one = TOKENS / load.sample_seconds
@@ -128,12 +128,13 @@ async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
                 seen_idle={name: statistics.fmean(line[f"idle/{name}"] for line in lines) for name in idle},
             )  # fmt: skip
             rows.append(row)
+            print(f"{row.case}: predicted {row.predicted:.2f} s, seen {row.seen:.2f}", flush=True)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6, help="that are measured, of each case")
+    parser.add_argument("--steps", type=int, default=5, help="that are measured, of each case")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/bench-plan.json")
     args = parser.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")
