@@ -80,19 +80,19 @@ def measured(run: Path) -> Measured:
 
 
 def _generator(config: RunConfig, lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]) -> GeneratorRate:
-    """A point for each number of generators that the run had: more of them means fewer responses at a time on each.
+    """A point for each number of responses that a generator had at a time, of which pools of several sizes give several.
 
-    How many are under way at a time is not in the metrics, so it is what it must be if they begin together and advance alike.
+    How many are under way at any moment is not in the metrics. Where a step's responses all begin together, they become
+    fewer as they end: the time of a token is then that of the longest, and is taken to be the same from first to last.
     """
     slots = int(config.generator.engine.get("max_num_seqs", 256))
     points: dict[int, list[float]] = {}
     for line in lines:
-        size = max(1.0, line["pool/generator/size"])
-        together = min(slots, line["filter/drawn"] / size)
-        # With responses left over after the first filling, slots are filled again, and most are taken most of the time.
-        refilled = line["filter/drawn"] / size > slots
-        at_a_time = max(1, round(together if refilled or config.max_staleness else together * lengths.mean / lengths.longest))
-        points.setdefault(at_a_time, []).append(line["tokens/generated"] / (size * busy(line)))
+        size, drawn = max(1.0, line["pool/generator/size"]), line["filter/drawn"]
+        rate = line["tokens/generated"] / (size * busy(line))
+        if drawn / size <= slots and not config.max_staleness:
+            rate *= lengths.quantiles[int((1 - 0.5 / drawn) * len(lengths.quantiles))] / lengths.mean
+        points.setdefault(max(1, round(min(slots, drawn / size))), []).append(rate)
     return GeneratorRate(slots, {n: statistics.median(rates) for n, rates in points.items()})
 
 

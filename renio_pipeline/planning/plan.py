@@ -160,14 +160,16 @@ class Planner:
         return trainer_rank(self.config, known.sizes.student, teachers, known.device, ranks, longest, answered)
 
     @cached_property
+    def payload(self) -> int:
+        """Bytes that a teacher sends of a token."""
+        models = zip(self.config.all_teachers, self.known.sizes.teachers, strict=True)
+        return max(payload_token_bytes(self.config, name, model.hidden) for name, model in models)
+
+    @cached_property
     def host(self) -> dict[str, float]:
         """Bytes of host memory, on the nodes that have them."""
         config, known, student = self.config, self.known, self.known.sizes.student
-        payload = max(
-            payload_token_bytes(config, name, model.hidden)
-            for name, model in zip(config.all_teachers, known.sizes.teachers, strict=True)
-        )
-        step = config.batch_size * payload * known.sizes.response
+        step = config.batch_size * self.payload * known.sizes.response
         lora = config.trainer.lora
         sent = student.factors(lora.targets, lora.r) if lora and config.sync.lora == "adapter" else student.parameters
         copy = sent * BYTES[config.generator.dtype] if config.sync.backend == "host" else 0.0
@@ -190,6 +192,13 @@ class Planner:
         if not self.rank(ranks).fits:
             help = "raise trainer.zero_stage, lower trainer.micro_batch_tokens, or set trainer.gradient_checkpointing=true"
             found.append(_too_large(f"one of {ranks} trainer ranks", self.rank(ranks), help))
+        config = self.config
+        worst = config.batch_size * config.max_response_tokens * self.payload
+        if worst > config.payload.max_bytes:
+            found.append(
+                f"a step's payload may take {worst} bytes, and payload.max_bytes is {config.payload.max_bytes}; raise it, or "
+                "lower batch_size"
+            )
         return found
 
     def _answer(self, split: Split) -> Answer:

@@ -53,9 +53,10 @@ class Room:
         """Those that leave no room for another generator: it would never make a step longer."""
         for ranks in _counts(self.least_ranks, 1, self.most_ranks):
             left = self.gpus - ranks * self.rank
-            if self.colocated and left >= self.teacher:
-                yield Split(ranks, max(1, int(left / self.teacher)), ranks)
             if self.colocated:
+                teachers = int((left + 1e-9) / (self.teacher * self.teacher_pools)) * self.teacher_pools
+                if teachers > 0:
+                    yield Split(ranks, teachers, ranks)
                 continue
             for teachers in _counts(self.teacher_pools, self.teacher_pools, (left - self.generator) / self.teacher):
                 yield Split(int((left - teachers * self.teacher + 1e-9) / self.generator), teachers, ranks)

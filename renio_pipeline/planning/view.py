@@ -59,7 +59,7 @@ def _models(planner: Planner) -> dict[str, Any]:
 
 
 def _sources(planner: Planner) -> list[RenderableType]:
-    models = (f"{key} {m.name}, {m.parameters / 1e9:.3g} B parameters" for key, m in _models(planner).items())
+    models = (f"{key} {m.name}, {_count(m.parameters)} parameters" for key, m in _models(planner).items())
     lines = ["; ".join(models), *(f"{what}: {source}" for what, source in planner.known.sources.items())]
     return [Text(line, overflow="fold") for line in lines]
 
@@ -123,6 +123,8 @@ def _caption(planner: Planner) -> str:
     room = planner.room
     lines = [f"a generator takes {room.generator:g} GPUs, a teacher {room.teacher:g}, a rank {room.rank:g}"]
     lines[0] += "; a generator and a rank share theirs" if room.colocated else ""
+    if not planner.config.pools.trainer.gpus:
+        lines.append("(pools.*.gpus are 0: what has none is counted as if it had)")
     if planner.ahead:
         lines.append("* the best split with max_staleness=1 in_flight=keep: generation goes on while the ranks train")
     return "\n".join(lines)
@@ -176,6 +178,10 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "samples_per_second_per_gpu": answer.per_gpu, "idle": found.idle, "slots_idle": found.slots_idle,
         "obstacles": list(answer.obstacles),
     }  # fmt: skip
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.3g} B" if parameters >= 1e9 else f"{parameters / 1e6:.3g} M"
 
 
 def _gib(size: float) -> str:

@@ -1,4 +1,4 @@
-"""What `renio plan` predicts, against the real loop and pools over engines that sleep; ``tests/benchmarks/plan.py`` has more."""
+"""What `renio plan` predicts, against the real loop and pools over engines that sleep: see ``tests/benchmarks/plan.py``."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ def test_a_split_leaves_no_gpu_that_a_generator_could_have() -> None:
 def test_colocated_generators_are_as_many_as_ranks() -> None:
     found = list(Room(gpus=5, colocated=True, most_ranks=8).splits())
     assert found == [Split(r, 5 - r, r) for r in range(1, 5)]
+    assert [s.teachers for s in Room(gpus=8, colocated=True, teacher_pools=2, most_ranks=8).splits()] == [6, 6, 4, 4, 2, 2]
 
 
 def test_a_slow_link_between_nodes_keeps_the_ranks_on_one() -> None:
