@@ -10,10 +10,11 @@ import heapq
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from renio_pipeline.planning.rates import GeneratorRate, Rates
+from renio_pipeline.planning.batched_engine import BatchedEngine
+from renio_pipeline.planning.rates import Rates
 
 COUNTED = 4  # steps that are looked at, between those in which the pipeline fills and those in which it empties
 
@@ -62,48 +63,22 @@ class Replayed:
         return self.samples / self.step
 
 
-def replay(rates: Rates, split: Split, work: Work, counted: int = COUNTED) -> Replayed:
-    """Run as many steps as it takes to see ``counted`` of them under full sail."""
-    return _Replay(rates, split, work, counted).run()
-
-
-@dataclass
-class _Engine:
-    """A generator. All its responses advance together, so one clock, in tokens, serves them all."""
-
-    rate: GeneratorRate
-    writing: list[tuple[float, int, int, float]] = field(
-        default_factory=list
-    )  # heap of (clock at its end, order, step, tokens)
-    clock: float = 0.0
-    at: float = 0.0  # when the clock was read last
-    plan: int = 0  # number of the event that counts
-    held: bool = False
-    busy: float = 0.0  # seconds
-    slot_seconds: float = 0.0
-
-    def advance(self, now: float) -> None:
-        n = len(self.writing)
-        if n and not self.held:
-            self.clock += (now - self.at) / self.rate.token_seconds[n]
-            self.busy += now - self.at
-            self.slot_seconds += (now - self.at) * n
-        self.at = now
-
-    def next_end(self) -> float:
-        return self.at + max(0.0, self.writing[0][0] - self.clock) * self.rate.token_seconds[len(self.writing)]
+def replay(rates: Rates, split: Split, work: Work, counted: int = COUNTED, *, after: int | None = None) -> Replayed:
+    """See ``counted`` steps under full sail: those after step ``after`` (None: after as many as the pipeline takes to fill)."""
+    if after is None:
+        after = work.max_staleness + 2 if work.max_staleness else 0
+    return _Replay(rates, split, work, counted, after).run()
 
 
 class _Replay:
-    def __init__(self, rates: Rates, split: Split, work: Work, counted: int) -> None:
+    def __init__(self, rates: Rates, split: Split, work: Work, counted: int, after: int) -> None:
         self.rates, self.split, self.work = rates, split, work
-        ahead = work.max_staleness
-        self.first = ahead + 2 if ahead else 0  # the step after whose end time counts
+        self.first = after  # the step after whose end time counts
         self.last = self.first + counted
-        self.final = self.last + ahead
+        self.final = self.last + work.max_staleness
         self.events: list[tuple[float, int, Callable[..., None], tuple[int, ...]]] = []
         self.now, self.order = 0.0, 0
-        self.engines = [_Engine(rates.generator) for _ in range(split.generators)]
+        self.engines = [BatchedEngine(rates.generator) for _ in range(split.generators)]
         self.queue: deque[tuple[float, int]] = deque()  # (tokens, step)
         self.in_flight, self.holding, self.draining = 0, False, False
         self.to_score: list[tuple[int, int, float]] = []  # heap of (step, order, tokens)

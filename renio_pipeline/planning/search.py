@@ -30,6 +30,12 @@ class Room:
     most_ranks: int = 1  # with more, there would be ranks without a sample
     colocated: bool = False  # a generator on each rank's GPU
 
+    @property
+    def least(self) -> float:
+        """GPUs of the smallest split."""
+        generators = 0.0 if self.colocated else self.generator
+        return generators + self.teacher * self.teacher_pools + self.rank * self.least_ranks
+
     def used(self, split: Split) -> float:
         generators = 0.0 if self.colocated else split.generators * self.generator
         return generators + split.teachers * self.teacher + split.ranks * self.rank

@@ -27,13 +27,17 @@ def plan_view(planner: Planner) -> RenderableType:
 def plan_json(planner: Planner) -> dict[str, Any]:
     """The same for programs: seconds, bytes, and shares from 0 to 1; null where no device sets a limit."""
     known = planner.known
-    uses = {"generator": planner.generator.use, **planner.teachers, "trainer": planner.rank(planner.best[0].split.ranks)}
+    uses = {
+        "generator": planner.needs.generator.use,
+        **planner.needs.teachers,
+        "trainer": planner.needs.rank(planner.best[0].split.ranks),
+    }
     return {
         "sources": known.sources,
         "models": {key: asdict(model) for key, model in _models(planner).items()},
         "memory": {name: {"parts": use.parts, "limit": _finite(use.limit), "fits": use.fits} for name, use in uses.items()},
         "generator_slots": planner.rates.generator.slots,
-        "host_memory": planner.host,
+        "host_memory": planner.needs.host,
         "configured": _answer_json(planner.configured),
         "best": [_answer_json(answer) for answer in planner.best],
         "by_size": [_answer_json(answer) for answer in planner.by_size],
@@ -75,14 +79,14 @@ def _memory(planner: Planner) -> Table:
         style = "" if use.fits else "red"
         table.add_row(name, _gib(use.total), _gib(use.limit), made + note, style=style)
 
-    engine = planner.generator
+    engine = planner.needs.generator
     cached = "" if math.isinf(engine.sequences) else f"; the rest caches {engine.sequences:.0f} responses"
     row("generator", engine.use, cached)
-    for name, use in planner.teachers.items():
+    for name, use in planner.needs.teachers.items():
         row(name, use)
     for ranks in sorted({planner.configured.split.ranks, planner.best[0].split.ranks}):
-        row(f"trainer rank, of {ranks}", planner.rank(ranks))
-    for name, size in planner.host.items():
+        row(f"trainer rank, of {ranks}", planner.needs.rank(ranks))
+    for name, size in planner.needs.host.items():
         if size:
             table.add_row("host", _gib(size), "", name)
     return table

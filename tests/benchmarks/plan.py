@@ -77,7 +77,7 @@ def predicted(case: Case, prompt_tokens: float, steps: int) -> Replayed:
         return [TOKENS * length_factor(i) for i in range(first, first + mix.batch_size)]
 
     work = Work(lengths=lengths, max_staleness=case.max_staleness, in_flight=case.in_flight)
-    return replay(rates, Split(mix.generators, mix.teachers, 1), work, counted=steps)
+    return replay(rates, Split(mix.generators, mix.teachers, 1), work, counted=steps, after=WARM_UP)
 
 
 @dataclass(frozen=True, kw_only=True)
