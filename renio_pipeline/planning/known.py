@@ -10,7 +10,7 @@ from renio_pipeline.planning.devices import Device, device_of
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given, read_given
 from renio_pipeline.planning.lengths import Lengths
-from renio_pipeline.planning.measured import Measured, measured
+from renio_pipeline.planning.measured import Measured, differences, measured
 from renio_pipeline.planning.model_configs import model_config
 from renio_pipeline.planning.rates import Rates
 from renio_pipeline.planning.sizes import ModelSizes, sizes_of
@@ -54,6 +54,8 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     seen = measured(sources.run) if sources.run else None
     device = given.device.device() if given.device else device_of(sources.device) if sources.device else None
     notes: dict[str, str] = {}
+    if seen is not None and (others := differences(seen.config, config)):
+        notes["measured otherwise"] = f"{sources.run} had another {', '.join(others)}: its rates may not hold"
     lengths = _lengths(config, given, seen)
     notes["response lengths"] = f"{lengths.source}: mean {lengths.mean:.0f}, longest {lengths.longest:.0f} tokens"
     prompt, teacher_prompt = _prompts(config, given, seen, lengths, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def measured(run: Path) -> Measured:
         teacher_prompt=prompt("tokens/scored"),
         steps=len(lines),
     )
+
+
+def differences(run: RunConfig, config: RunConfig) -> list[str]:
+    """Keys that make a stage faster or slower, and that the run had otherwise."""
+    keys = (
+        "student", "generator.dtype", "generator.tensor_parallel", "teacher.model", "teacher.type", "teacher.dtype",
+        "teacher.tensor_parallel", "teachers", "objective.type", "trainer.dtype", "trainer.zero_stage",
+        "trainer.gradient_checkpointing", "trainer.lora", "sync.backend", "sync.lora", "placement",
+    )  # fmt: skip
+    return [key for key in keys if attrgetter(key)(run) != attrgetter(key)(config)]
 
 
 def _generator(config: RunConfig, lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]) -> GeneratorRate:

@@ -124,6 +124,13 @@ def test_a_run_says_how_fast_its_stages_were(tmp_path: Path) -> None:
     assert found.steps == 2  # the first two warm up
 
 
+def test_a_run_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
+    run = recorded(tmp_path)
+    assert "measured otherwise" not in gather(make_config(batch_size=64), Sources(run=run)).sources
+    other = gather(make_config(student="embedded:teacher", trainer={"zero_stage": 3}), Sources(run=run))
+    assert "another student, trainer.zero_stage: its rates may not hold" in other.sources["measured otherwise"]
+
+
 @pytest.mark.parametrize("lengths", [(13, 13, 13, 13), (4, 8, 12, 28)])
 def test_a_measured_run_is_planned_as_it_was(tmp_path: Path, lengths: Sequence[int]) -> None:
     """Its configuration, at its own rates: generation took 7.5 s, training 2.0 s, the sync 0.375 s, weighing 0.5 s."""
@@ -162,6 +169,15 @@ def test_what_does_not_fit_is_said_part_by_part_and_with_what_would_help(capsys:
     assert "one of 6 trainer ranks needs" in said
     assert "raise trainer.zero_stage" in said
     assert "a generator needs" not in said  # 61 GiB of weights do fit
+
+
+def test_a_configured_split_that_does_not_fit_is_said_so_beside_one_that_does(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = ["student=Qwen/Qwen3-8B", "trainer.zero_stage=3", "trainer.micro_batch_tokens=8192"]
+    assert cli.main(["plan", GPU, *keys, "--device", "h100"]) == 0
+    assert "configured, does not fit: one of 2 trainer ranks needs" in " ".join(capsys.readouterr().out.split())
+    found = planned(capsys, GPU, *keys, "--device", "h100")
+    assert found["configured"]["trainer_ranks"] == 2 < min(best["trainer_ranks"] for best in found["best"])
+    assert found["memory"]["trainer"]["fits"]
 
 
 @pytest.mark.parametrize(
