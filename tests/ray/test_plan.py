@@ -13,6 +13,6 @@ CASES = [Case(mix=MIX), Case(mix=MIX, max_staleness=1, in_flight="keep")]
 
 
 def test_a_steps_time_and_idle_shares_are_what_was_predicted(ray_cluster: None, tmp_path: Path) -> None:
-    for row in run(rows_of(CASES, 3, tmp_path)):
+    for row in run(rows_of(CASES, 4, tmp_path)):
         assert abs(row.error) <= BOUND, row
         assert row.idle_error <= IDLE_BOUND, row
