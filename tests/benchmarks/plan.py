@@ -135,13 +135,14 @@ async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5, help="that are measured, of each case")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases in whose name this is")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/bench-plan.json")
     args = parser.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            rows = [row for some in _by_mix() for row in asyncio.run(rows_of(some, args.steps, Path(folder)))]
+            rows = [row for some in _by_mix(args.only) for row in asyncio.run(rows_of(some, args.steps, Path(folder)))]
     finally:
         ray.shutdown()
     args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -151,9 +152,9 @@ def main() -> None:
     show(rows)
 
 
-def _by_mix() -> list[list[Case]]:
-    mixes = list(dict.fromkeys(case.mix for case in CASES))
-    return [[case for case in CASES if case.mix == mix] for mix in mixes]
+def _by_mix(only: str) -> list[list[Case]]:
+    cases = [case for case in CASES if only in case.name]
+    return [[case for case in cases if case.mix == mix] for mix in dict.fromkeys(case.mix for case in cases)]
 
 
 def show(rows: Sequence[Row]) -> None:
