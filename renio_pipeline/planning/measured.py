@@ -71,7 +71,7 @@ def measured(run: Path) -> Measured:
         ),
         trainer=TrainerRate(_median(line["tokens/trained"] / (line["time/train"] * ranks) for line in lines)),
         sync_seconds=_median(line["time/sync"] - line.get("time/sync_wait", 0.0) for line in lines),
-        weigh_seconds=_median(line["time/weigh"] for line in lines),
+        weigh_seconds=_median(line["time/weigh"] + _rest(config, line) for line in lines),
         turn_seconds=_median(line.get("time/turns", 0.0) for line in lines),
         lengths=lengths,
         prompt=prompt("tokens/trained"),
@@ -113,6 +113,12 @@ def _lengths(run: Path, lines: list[Any]) -> Lengths:
     if seen:
         return Lengths.of(seen, f"{len(seen)} responses of {run}")
     return Lengths.of([line["response/tokens"] for line in lines], f"mean lengths of {run}'s steps")
+
+
+def _rest(config: RunConfig, line: Line) -> float:
+    """Seconds of a step in which no stage works: the driver's. Where steps overlap it is not to be seen."""
+    stages = ("start", "first_response", "score", "weigh", "turns", "train", "sync")
+    return 0.0 if config.max_staleness else max(0.0, line["time/step"] - sum(line.get(f"time/{s}", 0.0) for s in stages))
 
 
 def _median(values: Iterable[float]) -> float:

@@ -121,6 +121,8 @@ def test_a_run_says_how_fast_its_stages_were(tmp_path: Path) -> None:
     assert found.trainer.tokens_per_second == 92 / (2.0 * 2)
     assert found.sync_seconds == 0.5 - 0.125
     assert (found.prompt, found.teacher_prompt) == ((92 - 52) / 4, (112 - 52) / 4)
+    assert found.weigh_seconds == 0.5
+    assert measured(recorded(tmp_path / "slow", **{"time/step": 12.0})).weigh_seconds == 0.5 + 2.0  # where no stage works
     assert found.steps == 2  # the first two warm up
 
 
