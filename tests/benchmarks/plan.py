@@ -26,7 +26,6 @@ from renio_pipeline.preflight import prepare
 from tests.benchmarks.schedule import BATCH_SAMPLES, ROOT, TOKENS, WARM_UP, Fakes, Mix, config_of, length_factor, watched
 
 BOUND = 0.10  # of the step's time
-IDLE_BOUND = 0.10  # of an idle share of a few steps: the fakes count the work of a response as it ends
 InFlight = Literal["drain", "keep"]
 
 
@@ -89,8 +88,11 @@ class Row:
     predicted: float
     seen: float  # median
     spread: tuple[float, float]
+    ratios: tuple[float, ...]  # of each step's time, seen over predicted
     predicted_idle: dict[str, float]
     seen_idle: dict[str, float]
+    predicted_busy: dict[str, float]  # seconds of a step, on average
+    seen_busy: dict[str, float]
 
     @property
     def error(self) -> float:
@@ -100,6 +102,11 @@ class Row:
     def idle_error(self) -> float:
         """The largest."""
         return max(abs(self.predicted_idle[name] - self.seen_idle[name]) for name in self.seen_idle)
+
+    @property
+    def busy_error(self) -> float:
+        """The largest, over what was predicted. Unlike the step's time it is the same on a machine that has other work."""
+        return max(abs(seen / self.predicted_busy[name] - 1) for name, seen in self.seen_busy.items())
 
 
 async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
@@ -124,8 +131,10 @@ async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
             idle = {"generator": guess.slots_idle, "teacher": guess.idle["teacher"], "trainer": guess.idle["trainer"]}
             row = Row(
                 case=case.name, steps=len(seen), predicted=statistics.median(guess.steps), seen=statistics.median(seen),
-                spread=(min(seen), max(seen)), predicted_idle=idle,
-                seen_idle={name: statistics.fmean(line[f"idle/{name}"] for line in lines) for name in idle},
+                spread=(min(seen), max(seen)), ratios=tuple(s / p for s, p in zip(seen, guess.steps, strict=True)),
+                predicted_idle=idle, seen_idle={n: statistics.fmean(line[f"idle/{n}"] for line in lines) for n in idle},
+                predicted_busy={name: (1 - share) * guess.step for name, share in idle.items()},
+                seen_busy={n: statistics.fmean((1 - line[f"idle/{n}"]) * line["time/step"] for line in lines) for n in idle},
             )  # fmt: skip
             rows.append(row)
             print(f"{row.case}: predicted {row.predicted:.2f} s, seen {row.seen:.2f}", flush=True)

@@ -86,11 +86,13 @@ SCHEDULES: list[tuple[int, InFlight]] = [(0, "drain"), (1, "drain"), (1, "keep")
 
 
 @pytest.mark.parametrize(("max_staleness", "in_flight"), SCHEDULES)
-@pytest.mark.parametrize(("seed", "split"), [(1, Split(1, 1, 1)), (2, Split(4, 2, 1)), (3, Split(3, 1, 2))])
+@pytest.mark.parametrize(
+    ("seed", "split"), [(1, Split(1, 1, 1)), (2, Split(4, 2, 1)), (3, Split(3, 1, 2)), (4, Split(16, 4, 2))]
+)
 def test_it_agrees_with_a_simulation_that_knows_nothing_but_ticks(
     seed: int, split: Split, max_staleness: int, in_flight: InFlight
 ) -> None:
-    work = replace(drawn(seed), max_staleness=max_staleness, in_flight=in_flight)
+    work = replace(drawn(seed, 24 if split.generators < 16 else 120), max_staleness=max_staleness, in_flight=in_flight)
     found = replay(RATES, split, work)
     first = max_staleness + 2 if max_staleness else 0
     ends = by_ticks(RATES, split, work, steps=first + 4 + max_staleness)
