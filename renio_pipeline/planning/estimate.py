@@ -1,0 +1,107 @@
+"""Rates from a device's data sheet: what arithmetic and memory traffic take, at efficiencies that are stated and assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.planning.devices import Device
+from renio_pipeline.planning.memory import BYTES
+from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
+from renio_pipeline.planning.sizes import ModelSizes
+from renio_pipeline.schema import Jsd
+
+DECODE_BANDWIDTH = 0.6  # of the data sheet's, while tokens are decoded
+PREFILL = 0.4  # of the data sheet's arithmetic, where a whole prompt or response is read
+TRAINING = 0.35  # the same of forward and backward
+EXCHANGE = 0.7  # of a link's bandwidth
+ENGINE_STEP = 0.002  # seconds of an engine's own work for each token step: scheduling, sampling
+BATCH = 0.02  # seconds of a batch to score beside its tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a plan is about: the models, and how much there is to read of each sample, on average."""
+
+    student: ModelSizes
+    teachers: tuple[ModelSizes, ...]
+    prompt: float  # tokens
+    teacher_prompt: float
+    response: float
+
+    @property
+    def sequence(self) -> float:
+        return self.prompt + self.response
+
+
+def generator_rate(config: RunConfig, sizes: Sizes, device: Device, slots: int) -> GeneratorRate:
+    """A token step reads the weights once, and each response's cache; beyond some number of responses arithmetic is slower.
+
+    The prompt's own reading is spread over the response's tokens.
+    """
+    model, section = sizes.student, config.generator
+    each, parallel = BYTES[section.dtype], section.tensor_parallel
+    bandwidth = DECODE_BANDWIDTH * device.bandwidth
+    flops = PREFILL * device.flops(section.dtype) * parallel
+    read = each / parallel / bandwidth  # seconds a parameter
+    cache = model.cache_bytes(each, parallel) * (sizes.prompt + sizes.response / 2) / bandwidth
+    arithmetic = forward(model, sizes.sequence) / flops
+    prefill = sizes.prompt * forward(model, sizes.prompt) / flops / max(1.0, sizes.response)
+    # A layer's two all-reduces, each of which takes some 20 microseconds at least.
+    shared = 2 * model.layers * 2e-5 if parallel > 1 else 0.0
+    counts = sorted({*(2**i for i in range(16) if 2**i < slots), slots})
+    seconds = {
+        n: ENGINE_STEP + shared + max(min(model.matrices, n * model.passed) * read, n * arithmetic) + n * (cache + prefill)
+        for n in counts
+    }
+    return GeneratorRate(slots, {n: n / s for n, s in seconds.items()})
+
+
+def teacher_rate(config: RunConfig, sizes: Sizes, device: Device, name: str, model: ModelSizes) -> TeacherRate:
+    """One forward pass of prompt and response."""
+    section = config.all_teachers[name]
+    tokens = sizes.teacher_prompt + sizes.response
+    flops = forward(model, tokens, headed=sizes.response / tokens)
+    rate = PREFILL * device.flops(section.dtype) * section.tensor_parallel / flops
+    return TeacherRate(rate, section.max_batch_tokens, BATCH)
+
+
+def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node: int) -> TrainerRate:
+    """Forward and backward, once more forward with gradient checkpointing; and the exchange of gradients."""
+    trainer, model = config.trainer, sizes.student
+    answered = sizes.response / sizes.sequence
+    body = forward(model, sizes.sequence, headed=0.0)
+    passes = (2.0 if trainer.lora else 3.0) + (1.0 if trainer.gradient_checkpointing else 0.0)  # frozen weights: no gradient
+    head = 2 * model.head * answered * (2 if trainer.lora else 3)
+    if isinstance(config.objective, Jsd):
+        head += 2 * max(t.head for t in sizes.teachers) * answered
+    flops = body * passes + head
+    if config.student_logprobs == "trainer":
+        flops += body + 2 * model.head * answered
+    trained = model.factors(trainer.lora.targets, trainer.lora.r) if trainer.lora else model.parameters
+    each = BYTES[trainer.dtype]
+    # The optimizer reads and writes weights, gradient and two moments in fp32, and writes the weights that are used.
+    optimizer = trained * (28 + each) / (DECODE_BANDWIDTH * device.bandwidth)
+    gathered = 1.5 * model.parameters * each if trainer.zero_stage == 3 else 0.0
+    return TrainerRate(
+        TRAINING * device.flops(trainer.dtype) / flops, optimizer, trained * each + gathered,
+        (EXCHANGE * device.link, EXCHANGE * device.network), gpus_per_node,
+    )  # fmt: skip
+
+
+def sync_seconds(config: RunConfig, sizes: Sizes, device: Device) -> float:
+    """The bytes once over the slowest way: through the host's memory there and back, or from GPU to GPU."""
+    lora, model = config.trainer.lora, sizes.student
+    sent = model.factors(lora.targets, lora.r) if lora and config.sync.lora == "adapter" else model.parameters
+    ways = {"host": 2 / device.host, "nccl": 1 / (EXCHANGE * device.network), "ipc": 2 / device.bandwidth}
+    return 0.05 + sent * BYTES[config.generator.dtype] * ways[config.sync.backend]
+
+
+def forward(model: ModelSizes, tokens: float, headed: float = 1.0) -> float:
+    """Floating-point operations of a forward pass, for one token of a causal sequence of so many.
+
+    headed: share of the tokens whose logits are made.
+    """
+    body = 2 * (model.passed - model.head)
+    attention = 4 * model.layers * model.queries * tokens / 2
+    return body + attention + 2 * headed * model.head

@@ -1,0 +1,115 @@
+"""What a plan knows, and where from: a ``--rates`` file counts before a run, and a run before a device's data sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.planning.devices import Device, device_of
+from renio_pipeline.planning.estimate import Sizes
+from renio_pipeline.planning.given import Given, read_given
+from renio_pipeline.planning.lengths import Lengths
+from renio_pipeline.planning.measured import Measured, differences, measured
+from renio_pipeline.planning.model_configs import model_config
+from renio_pipeline.planning.rates import Rates
+from renio_pipeline.planning.sizes import ModelSizes, sizes_of
+from renio_pipeline.planning.stage_rates import StageRates
+from renio_pipeline.schema import Opsd
+
+PROMPT = 256.0  # tokens, where nothing is known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Everything that a plan is made from."""
+
+    sizes: Sizes
+    lengths: Lengths
+    longest_prompt: float
+    longest_teacher_prompt: float
+    rates: Rates
+    device: Device | None
+    sources: dict[str, str]  # what is known -> where from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the user named."""
+
+    device: str | None = None
+    run: Path | None = None
+    rates: Path | None = None
+    offline: bool = False
+    gpus_per_node: int = 8
+
+
+def gather(config: RunConfig, sources: Sources) -> Known:
+    """Read all that a plan needs.
+
+    Raises:
+        ConfigError: something cannot be read, or is known from nowhere; names the option that would say it.
+    """
+    given = read_given(sources.rates) if sources.rates else Given()
+    seen = measured(sources.run) if sources.run else None
+    device = given.device.device() if given.device else device_of(sources.device) if sources.device else None
+    notes: dict[str, str] = {}
+    if seen is not None and (others := differences(seen.config, config)):
+        notes["measured otherwise"] = f"{sources.run} had another {', '.join(others)}: its rates may not hold"
+    lengths = _lengths(config, given, seen)
+    notes["response lengths"] = f"{lengths.source}: mean {lengths.mean:.0f}, longest {lengths.longest:.0f} tokens"
+    prompt, teacher_prompt = _prompts(config, given, seen, lengths, notes)
+    student, *teachers = _models(config, offline=sources.offline)
+    sizes = Sizes(
+        student=student, teachers=tuple(teachers), prompt=prompt, teacher_prompt=teacher_prompt, response=lengths.mean
+    )  # fmt: skip
+    rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, notes).all()
+    longest = float(config.data.max_prompt_tokens or max(2 * prompt, prompt + 64))
+    return Known(
+        sizes=sizes, lengths=lengths, longest_prompt=longest, longest_teacher_prompt=max(longest, 2 * teacher_prompt),
+        rates=rates, device=device, sources=notes,
+    )  # fmt: skip
+
+
+def _models(config: RunConfig, *, offline: bool) -> list[ModelSizes]:
+    """The student's sizes, and each teacher's."""
+    student = sizes_of(config.student, model_config(config.student, "student", offline=offline))
+    names = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.all_teachers}
+    return [
+        student,
+        *(
+            student if model == config.student else sizes_of(model, model_config(model, key, offline=offline))
+            for key, model in names.items()
+        ),
+    ]
+
+
+def _lengths(config: RunConfig, given: Given, seen: Measured | None) -> Lengths:
+    longest = float(config.max_response_tokens)
+    if given.response_tokens is not None:
+        try:
+            return Lengths.log_normal(given.response_tokens, longest, "given", given.response_spread)
+        except ValueError as error:
+            raise ConfigError(f"--rates: response_tokens: {error} (max_response_tokens)") from None
+    if seen is not None:
+        if seen.lengths.longest <= longest:
+            return seen.lengths
+        return Lengths(tuple(min(q, longest) for q in seen.lengths.quantiles), f"{seen.lengths.source}, cut")
+    return Lengths.log_normal(longest / 2, longest, "assumed, half of max_response_tokens")
+
+
+def _prompts(
+    config: RunConfig, given: Given, seen: Measured | None, lengths: Lengths, notes: dict[str, str]
+) -> tuple[float, float]:  # fmt: skip
+    """Mean tokens of the student's prompt and of the teacher's."""
+    assumed = min(PROMPT, float(config.data.max_prompt_tokens or PROMPT))
+    prompt = given.prompt_tokens if given.prompt_tokens is not None else seen.prompt if seen else assumed
+    if given.teacher_prompt_tokens is not None:
+        teacher = given.teacher_prompt_tokens
+    elif seen is not None:
+        teacher = seen.teacher_prompt
+    else:  # a reference solution is about as long as a response
+        teacher = prompt + (lengths.mean if isinstance(config.method, Opsd) or config.privileged else 0.0)
+    source = "given" if given.prompt_tokens is not None else "measured" if seen else "assumed"
+    notes["prompts"] = f"{source}: {prompt:.0f} tokens, the teacher's {teacher:.0f}"
+    return prompt, teacher

@@ -1,0 +1,125 @@
+"""Rates and response lengths from a run's directory."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.planning.lengths import Lengths
+from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
+from renio_pipeline.rundir import complete_lines
+
+SKIPPED = 2  # first steps, in which engines warm up
+SAMPLE_FILES = 50  # newest steps whose response lengths are read
+Line = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run's steps took: medians over steps."""
+
+    config: RunConfig
+    generator: GeneratorRate
+    teacher: TeacherRate
+    trainer: TrainerRate
+    sync_seconds: float
+    weigh_seconds: float
+    turn_seconds: float
+    lengths: Lengths
+    prompt: float
+    teacher_prompt: float
+    steps: int
+
+
+def measured(run: Path) -> Measured:
+    """Read ``config.yaml``, ``metrics.jsonl`` and ``samples/`` of a run, which may still be going on.
+
+    Raises:
+        ConfigError: it is no run's directory, or no step of it was trained yet.
+    """
+    for name in ("config.yaml", "metrics.jsonl"):
+        if not (run / name).is_file():
+            raise ConfigError(f"--from: {run} has no {name}: expected a run's directory")
+    config = load(run / "config.yaml")
+    lines = [line for line in complete_lines(run / "metrics.jsonl") if "loss" in line]
+    if not lines:
+        raise ConfigError(f"--from: no step of {run} was trained yet")
+    lines = lines[SKIPPED:] or lines
+    lengths = _lengths(run, lines)
+    drawn = [line["filter/drawn"] * line.get("filter/kept", 1.0) for line in lines]
+    kept = [line["response/tokens"] * n for line, n in zip(lines, drawn, strict=True)]
+    ranks = config.pools.trainer.replicas
+
+    def prompt(name: str) -> float:
+        return max(0.0, statistics.median((line[name] - k) / n for line, k, n in zip(lines, kept, drawn, strict=True)))
+
+    def busy(line: Line, pool: str) -> float:
+        return max(1e-9, (1 - line[f"idle/{pool}"]) * line["time/step"])
+
+    first_teacher = next(iter(config.all_teachers.values()))
+    return Measured(
+        config=config,
+        generator=_generator(config, lines, lengths, lambda line: busy(line, "generator")),
+        teacher=TeacherRate(
+            _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
+            first_teacher.max_batch_tokens,
+        ),
+        trainer=TrainerRate(_median(line["tokens/trained"] / (line["time/train"] * ranks) for line in lines)),
+        sync_seconds=_median(line["time/sync"] - line.get("time/sync_wait", 0.0) for line in lines),
+        weigh_seconds=_median(line["time/weigh"] + _rest(config, line) for line in lines),
+        turn_seconds=_median(line.get("time/turns", 0.0) for line in lines),
+        lengths=lengths,
+        prompt=prompt("tokens/trained"),
+        teacher_prompt=prompt("tokens/scored"),
+        steps=len(lines),
+    )
+
+
+def differences(run: RunConfig, config: RunConfig) -> list[str]:
+    """Keys that make a stage faster or slower, and that the run had otherwise."""
+    keys = (
+        "student", "generator.dtype", "generator.tensor_parallel", "teacher.model", "teacher.type", "teacher.dtype",
+        "teacher.tensor_parallel", "teachers", "objective.type", "trainer.dtype", "trainer.zero_stage",
+        "trainer.gradient_checkpointing", "trainer.lora", "sync.backend", "sync.lora", "placement",
+    )  # fmt: skip
+    return [key for key in keys if attrgetter(key)(run) != attrgetter(key)(config)]
+
+
+def _generator(config: RunConfig, lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]) -> GeneratorRate:
+    """A point for each number of responses that a generator had at a time, of which pools of several sizes give several.
+
+    How many are under way at any moment is not in the metrics. Where a step's responses all begin together, they become
+    fewer as they end: the time of a token is then that of the longest, and is taken to be the same from first to last.
+    """
+    slots = int(config.generator.engine.get("max_num_seqs", 256))
+    points: dict[int, list[float]] = {}
+    for line in lines:
+        size, drawn = max(1.0, line["pool/generator/size"]), line["filter/drawn"]
+        rate = line["tokens/generated"] / (size * busy(line))
+        if drawn / size <= slots and not config.max_staleness:
+            rate *= lengths.quantiles[int((1 - 0.5 / drawn) * len(lengths.quantiles))] / lengths.mean
+        points.setdefault(max(1, round(min(slots, drawn / size))), []).append(rate)
+    return GeneratorRate(slots, {n: statistics.median(rates) for n, rates in points.items()})
+
+
+def _lengths(run: Path, lines: list[Any]) -> Lengths:
+    files = sorted((run / "samples").glob("step_*.jsonl"))[-SAMPLE_FILES:]
+    seen = [float(len(record["token_ids"])) for file in files for record in complete_lines(file)]
+    if seen:
+        return Lengths.of(seen, f"{len(seen)} responses of {run}")
+    return Lengths.of([line["response/tokens"] for line in lines], f"mean lengths of {run}'s steps")
+
+
+def _rest(config: RunConfig, line: Line) -> float:
+    """Seconds of a step in which no stage works: the driver's. Where steps overlap it is not to be seen."""
+    stages = ("start", "first_response", "score", "weigh", "turns", "train", "sync")
+    return 0.0 if config.max_staleness else max(0.0, line["time/step"] - sum(line.get(f"time/{s}", 0.0) for s in stages))
+
+
+def _median(values: Iterable[float]) -> float:
+    return max(0.0, float(statistics.median(values)))

@@ -1,0 +1,149 @@
+"""What an actor needs of its GPU's memory, part by part, and what it may have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.planning.devices import GIB, Device
+from renio_pipeline.planning.lengths import Lengths
+from renio_pipeline.planning.sizes import ModelSizes
+from renio_pipeline.schema import Generator, Jsd, Teacher, Trainer
+
+BYTES = {"float32": 4, "bfloat16": 2}
+UTILIZATION = 0.92  # vLLM 0.32's default of gpu_memory_utilization
+BATCHED_TOKENS = 16384  # vLLM 0.32's default of max_num_batched_tokens on a large GPU
+CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured graphs
+RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
+BUCKET = 5e8  # elements of DeepSpeed's reduce_bucket_size
+PACKED_ROW = 2048  # tokens of a torch teacher's row, renio_pipeline.scorer.ROW_TOKENS
+LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS
+
+
+@dataclass(frozen=True)
+class Use:
+    """Bytes on one GPU."""
+
+    parts: dict[str, float]
+    limit: float  # infinite where no device is known
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A vLLM engine's memory, and how many sequences it has room for."""
+
+    use: Use
+    cache_tokens: float  # that the rest of its share holds
+    sequences: float  # of the mean size that they have while they are under way
+
+    @property
+    def fits(self) -> bool:
+        return self.use.fits
+
+
+def engine(
+    section: Generator, model: ModelSizes, device: Device | None, *, prompt: float, lengths: Lengths | None, context: float,
+    slots: int, prompt_logits: bool = False, model_share: float = 0.0,
+) -> Engine:  # fmt: skip
+    """An engine takes its share of the GPU whole, and caches keys and values in what its weights and its work leave.
+
+    context: tokens of the longest sequence, which the cache must hold; lengths: of responses (None: it writes none).
+    prompt_logits: logits of every prompt token are made, as scoring does. model_share: bytes of a trainer rank on that GPU.
+    """
+    each, parallel = BYTES[section.dtype], section.tensor_parallel
+    options = section.engine
+    batched = float(options.get("max_num_batched_tokens") or max(BATCHED_TOKENS, context))
+    # Fp32 logits and what is made of them: of the sequences that a token is sampled for, or of one prompt at a time.
+    logits = min(batched, context) * 3 if prompt_logits else min(slots, batched) * 2
+    parts = {
+        "weights": model.parameters * each / parallel,
+        "activations": batched * (2 * model.hidden + 2 * model.mlp / parallel) * each,
+        "logits": logits * model.vocab * 4,
+        "context": CONTEXT_BYTES,
+    }
+    share = float(options.get("gpu_memory_utilization") or UTILIZATION)
+    limit = math.inf if device is None else min(share * device.memory, device.memory - model_share)
+    cached = model.cache_bytes(1 if str(options.get("kv_cache_dtype", "")).startswith("fp8") else each, parallel)
+    room = limit - sum(parts.values())
+    size = prompt + (lengths.under_way if lengths else 0.0)
+    parts["longest sequence"] = context * cached
+    tokens = max(0.0, room / cached) if math.isfinite(room) else math.inf
+    return Engine(use=Use(parts, limit), cache_tokens=tokens, sequences=tokens / size)
+
+
+def torch_teacher(section: Teacher, model: ModelSizes, device: Device | None, longest: float, hidden_sent: float) -> Use:
+    """A transformers forward over packed rows. hidden_sent: bytes of the states of a batch, where they are the payload."""
+    each, row = BYTES[section.dtype], max(PACKED_ROW, longest)
+    parts = {
+        "weights": model.parameters * each,
+        "activations": row * (6 * model.hidden + 3 * model.mlp + 2 * model.queries) * each,
+        "attention mask": row * row * each,
+        "logits": 3 * 4 * 2**25,
+        "hidden states": hidden_sent,
+    }
+    return Use(parts, _limit(device))
+
+
+def trainer_rank(
+    config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], device: Device | None, ranks: int, longest: float,
+    answered: float,
+) -> Use:  # fmt: skip
+    """Model states as in ZeRO (arXiv 1910.02054, section 3), activations, the loss. answered: share of tokens with a loss."""
+    trainer = config.trainer
+    each = BYTES[trainer.dtype]
+    states = model_states(trainer, model, ranks)
+    tokens = max(float(trainer.micro_batch_tokens), longest)
+    parts = {**states, "activations": activations(trainer, model, tokens), **_loss(config, model, teachers, tokens * answered)}
+    if trainer.zero_stage and ranks > 1:
+        parts["buckets"] = min(BUCKET, _trained(trainer, model)) * each
+    return Use(parts, _limit(device))
+
+
+def model_states(trainer: Trainer, model: ModelSizes, ranks: int) -> dict[str, float]:
+    """Weights, gradients, and the optimizer's fp32 weights and two moments; a ZeRO stage shares them over the ranks."""
+    each, trained, stage = BYTES[trainer.dtype], _trained(trainer, model), trainer.zero_stage
+    weights = model.parameters + (trained if trainer.lora else 0)
+    return {
+        "weights": weights * each / (ranks if stage == 3 else 1),
+        "gradients": trained * each / (ranks if stage >= 2 else 1),
+        "optimizer": trained * (8 if trainer.dtype == "float32" else 12) / (ranks if stage >= 1 else 1),
+    }
+
+
+def activations(trainer: Trainer, model: ModelSizes, tokens: float) -> float:
+    """Bytes that a forward pass keeps for the backward one.
+
+    A layer of a Llama-like model in transformers keeps 8 H + 4 I + 5 (Q + K) elements of a token, with attention that keeps
+    no scores; with checkpointing a layer keeps its input, and one layer at a time the rest.
+    """
+    layer = 8 * model.hidden + 4 * model.mlp + 5 * (model.queries + model.keys)
+    kept = model.layers * model.hidden + layer if trainer.gradient_checkpointing else model.layers * layer
+    return tokens * kept * BYTES[trainer.dtype]
+
+
+def _loss(config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], tokens: float) -> dict[str, float]:
+    each = BYTES[config.trainer.dtype]
+    if isinstance(config.objective, Jsd):
+        chunk = config.objective.chunk_tokens * model.vocab if config.objective.chunk_tokens else LOSS_CHUNK
+        gradient = 0 if config.trainer.lora else model.head
+        heads = sum(t.head * BYTES[s.dtype] for t, s in zip(teachers, config.all_teachers.values(), strict=True))
+        return {"loss": 6 * 4 * chunk + 4 * gradient + 8 * tokens * model.hidden, "teachers' heads": heads}
+    # Logits in the model's precision, the same in fp32 by the temperature, their log-softmax, and the gradients of two.
+    return {"loss": tokens * model.vocab * (2 * each + 3 * 4)}
+
+
+def _trained(trainer: Trainer, model: ModelSizes) -> float:
+    return model.factors(trainer.lora.targets, trainer.lora.r) if trainer.lora else model.parameters
+
+
+def _limit(device: Device | None) -> float:
+    return math.inf if device is None else (1 - RESERVE) * device.memory

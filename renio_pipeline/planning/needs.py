@@ -1,0 +1,106 @@
+"""The memory of a run's actors, and what of it is too large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.planning.devices import GIB
+from renio_pipeline.planning.known import Known
+from renio_pipeline.planning.memory import BYTES, Engine, Use, engine, model_states, torch_teacher, trainer_rank
+from renio_pipeline.preflight import payload_token_bytes
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Of a configuration's actors; trainer ranks by how many there are."""
+
+    config: RunConfig
+    known: Known
+
+    @cached_property
+    def generator(self) -> Engine:
+        sizes, config = self.known.sizes, self.config
+        ranks = config.pools.trainer.replicas
+        rank = sum(model_states(config.trainer, sizes.student, ranks).values())
+        if config.trainer.offload == "optimizer":
+            rank -= model_states(config.trainer, sizes.student, ranks)["optimizer"]
+        return engine(
+            config.generator, sizes.student, self.known.device, prompt=sizes.prompt, lengths=self.known.lengths,
+            context=self.known.longest_prompt + config.max_response_tokens + 1, slots=self.known.rates.generator.slots,
+            model_share=rank if config.placement == "colocated" else 0.0,
+        )  # fmt: skip
+
+    @cached_property
+    def teachers(self) -> dict[str, Use]:
+        """By the name of the pool."""
+        config, known, found = self.config, self.known, dict[str, Use]()
+        longest = known.longest_teacher_prompt + config.max_response_tokens + 1
+        for (name, section), model in zip(config.all_teachers.items(), known.sizes.teachers, strict=True):
+            pool = config.teacher_pools[name]
+            if section.type == "torch":
+                sent = self.config.payload_kind == "hidden"
+                hidden = section.max_batch_tokens * model.hidden * BYTES[section.dtype] if sent else 0
+                found[pool] = torch_teacher(section, model, known.device, longest, hidden)
+            else:
+                found[pool] = engine(
+                    section, model, known.device, prompt=longest, lengths=None, context=longest, slots=256,
+                    prompt_logits=config.payload_kind != "hidden",
+                ).use  # fmt: skip
+        return found
+
+    def rank(self, ranks: int) -> Use:
+        known = self.known
+        longest = known.longest_prompt + self.config.max_response_tokens
+        answered = known.sizes.response / known.sizes.sequence
+        teachers = list(known.sizes.teachers)
+        return trainer_rank(self.config, known.sizes.student, teachers, known.device, ranks, longest, answered)
+
+    @cached_property
+    def payload(self) -> int:
+        """Bytes that a teacher sends of a token."""
+        models = zip(self.config.all_teachers, self.known.sizes.teachers, strict=True)
+        return max(payload_token_bytes(self.config, name, model.hidden) for name, model in models)
+
+    @cached_property
+    def host(self) -> dict[str, float]:
+        """Bytes of host memory, on the nodes that have them."""
+        config, known, student = self.config, self.known, self.known.sizes.student
+        step = config.batch_size * self.payload * known.sizes.response
+        lora = config.trainer.lora
+        sent = student.factors(lora.targets, lora.r) if lora and config.sync.lora == "adapter" else student.parameters
+        copy = sent * BYTES[config.generator.dtype] if config.sync.backend == "host" else 0.0
+        states = model_states(config.trainer, student, 1)
+        return {
+            "object store: payload": min(step * (1 + config.max_staleness), config.payload.max_bytes),
+            "object store: weights, on every node with generators": copy,
+            "checkpoint, over all ranks' nodes": states["weights"] + states["optimizer"],
+        }
+
+    def obstacles(self, ranks: int) -> list[str]:
+        """Why no split with so many trainer ranks can be run."""
+        found = []
+        if not self.generator.fits:
+            found.append(_too_large("a generator", self.generator.use, "raise generator.tensor_parallel (and its pool's gpus)"))
+        for pool, use in self.teachers.items():
+            if not use.fits:
+                found.append(_too_large(f"pool {pool}: a replica", use, "use teacher.type=vllm with a tensor_parallel above 1"))
+        if not self.rank(ranks).fits:
+            help = "raise trainer.zero_stage, lower trainer.micro_batch_tokens, or set trainer.gradient_checkpointing=true"
+            found.append(_too_large(f"one of {ranks} trainer ranks", self.rank(ranks), help))
+        config = self.config
+        worst = config.batch_size * config.max_response_tokens * self.payload
+        if worst > config.payload.max_bytes:
+            found.append(
+                f"a step's payload may take {worst} bytes, and payload.max_bytes is {config.payload.max_bytes}; raise it, or "
+                "lower batch_size"
+            )
+        return found
+
+
+def _too_large(what: str, use: Use, help: str) -> str:
+    parts = ", ".join(
+        f"{name} {part / GIB:.1f}" for name, part in sorted(use.parts.items(), key=lambda p: -p[1]) if part > GIB / 20
+    )
+    return f"{what} needs {use.total / GIB:.1f} GiB of a GPU ({parts}), and may have {use.limit / GIB:.1f}; {help}"

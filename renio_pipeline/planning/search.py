@@ -1,0 +1,141 @@
+"""Which split of the GPUs makes a step the shortest."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from renio_pipeline.planning.rates import Rates, TeacherRate, TrainerRate
+from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
+
+NEAR = 1.01  # a split that may be better by less is not looked at
+MOST = 150  # splits that are looked at; as they come in the order of their bounds, later ones hardly ever win
+_AT_ONCE = 1e18  # tokens a second
+FINE = 16  # replicas; of many more, only those numbers are tried that differ by a few per cent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What GPUs there are, and what a replica of each pool takes of them."""
+
+    gpus: float
+    gpus_per_node: int = 8
+    generator: float = 1.0
+    teacher: float = 1.0
+    rank: float = 1.0
+    teacher_pools: int = 1  # each gets as many replicas as the others
+    least_ranks: int = 1  # with fewer, a rank's share of the model does not fit into its memory
+    most_ranks: int = 1  # with more, there would be ranks without a sample
+    colocated: bool = False  # a generator on each rank's GPU
+
+    @property
+    def least(self) -> float:
+        """GPUs of the smallest split."""
+        generators = 0.0 if self.colocated else self.generator
+        return generators + self.teacher * self.teacher_pools + self.rank * self.least_ranks
+
+    def used(self, split: Split) -> float:
+        generators = 0.0 if self.colocated else split.generators * self.generator
+        return generators + split.teachers * self.teacher + split.ranks * self.rank
+
+    def holds(self, split: Split) -> bool:
+        """Whether every replica finds its GPUs on one node."""
+        if self.used(split) > self.gpus + 1e-9:
+            return False
+        wanted = [self.teacher] * split.teachers + [self.rank] * split.ranks
+        wanted += [] if self.colocated else [self.generator] * split.generators
+        whole, rest = divmod(self.gpus, self.gpus_per_node)
+        nodes = [-float(self.gpus_per_node)] * int(whole) + ([-rest] if rest else [])
+        heapq.heapify(nodes)
+        for width in sorted(wanted, reverse=True):  # the widest first, each on the emptiest node
+            if not nodes or -nodes[0] + 1e-9 < width:
+                return False
+            heapq.heapreplace(nodes, nodes[0] + width)
+        return True
+
+    def splits(self) -> Iterator[Split]:
+        """Those that leave no room for another generator: it would never make a step longer."""
+        for ranks in _counts(self.least_ranks, 1, self.most_ranks):
+            left = self.gpus - ranks * self.rank
+            if self.colocated:
+                teachers = int((left + 1e-9) / (self.teacher * self.teacher_pools)) * self.teacher_pools
+                if teachers > 0:
+                    yield Split(ranks, teachers, ranks)
+                continue
+            for teachers in _counts(self.teacher_pools, self.teacher_pools, (left - self.generator) / self.teacher):
+                yield Split(int((left - teachers * self.teacher + 1e-9) / self.generator), teachers, ranks)
+
+
+def _counts(first: int, each: int, most: float) -> Iterator[int]:
+    """From ``first`` to ``most`` by ``each``, and by more once they are many."""
+    count = first
+    while count <= most + 1e-9:
+        yield count
+        count += each * max(1, count // (FINE * each))
+
+
+def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> float:
+    """A bound that no schedule of this split stays below: each stage's work, and what one step must go through.
+
+    writing: seconds in which these generators write a step if nothing else is asked of them.
+    """
+    tokens = work.lengths(1)
+    count, written = len(tokens), sum(tokens)
+    scored = (written + count * work.teacher_prompt_tokens) / (split.teachers * rates.teacher.tokens_per_second)
+    longest = max(tokens) + work.prompt_tokens
+    learned = rates.trainer.seconds(written + count * work.prompt_tokens, longest, split.ranks)
+    learned += rates.weigh_seconds + rates.sync_seconds + rates.turn_seconds + rates.between_seconds
+    collected = max(writing + rates.teacher.seconds(min(tokens) + work.teacher_prompt_tokens), scored)
+    if work.max_staleness == 0:
+        return collected + learned
+    work_of_generators = written / (split.generators * rates.generator.best) + rates.sync_seconds
+    return max(work_of_generators, scored, learned, (collected + learned) / (1 + work.max_staleness))
+
+
+def writing_seconds(rates: Rates, generators: int, work: Work) -> float:
+    """Of a step, by so many generators that do nothing else, on average."""
+    at_once = replace(rates, teacher=TeacherRate(_AT_ONCE, _AT_ONCE), trainer=TrainerRate(_AT_ONCE))
+    alone = replace(at_once, sync_seconds=0.0, weigh_seconds=0.0, turn_seconds=0.0, between_seconds=0.0)
+    return replay(alone, Split(generators, 1, 1), replace(work, max_staleness=0)).step
+
+
+def best_splits(rates: Rates, room: Room, work: Work, count: int = 3) -> list[tuple[Split, Replayed]]:
+    """The fastest ones, best first; none if the room holds none.
+
+    Splits are replayed in the order of their bounds, until nothing much better can come.
+    """
+    writing = cache(lambda generators: writing_seconds(rates, generators, work))
+    bounded = sorted(
+        ((least_seconds(rates, split, work, writing(split.generators)), split) for split in room.splits()),
+        key=lambda found: (found[0], room.used(found[1])),
+    )  # fmt: skip
+    found: list[tuple[Split, Replayed]] = []
+    looks = 0
+    for bound, split in bounded:
+        if looks == MOST or (len(found) >= count and NEAR * bound >= found[count - 1][1].step):
+            break
+        if room.holds(split):
+            looks += 1
+            found.append((split, replay(rates, split, work)))
+            found = _sorted(found, room)[:count]
+    return found
+
+
+def sizes_up_to(gpus: float, step: float) -> list[float]:
+    """Smaller clusters that are worth a look: halves, down to where nothing could be shared out."""
+    sizes = [gpus]
+    while sizes[-1] / 2 >= step:
+        sizes.append(float(int(sizes[-1] / 2)))
+    return sizes
+
+
+def with_gpus(room: Room, gpus: float) -> Room:
+    """The same demands on another number of GPUs."""
+    others = room.teacher * room.teacher_pools + (0 if room.colocated else room.generator)
+    return replace(room, gpus=gpus, most_ranks=min(room.most_ranks, max(1, int((gpus - others) / room.rank))))
+
+
+def _sorted(found: Sequence[tuple[Split, Replayed]], room: Room) -> list[tuple[Split, Replayed]]:
+    return sorted(found, key=lambda f: (f[1].step, room.used(f[0])))

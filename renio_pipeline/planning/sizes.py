@@ -1,0 +1,115 @@
+"""A model's sizes, from its configuration alone: parameters, the width of its parts, what a cached token takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from renio_pipeline.config import ConfigError
+
+DENSE = ("llama", "mistral", "qwen2", "qwen3")  # model types whose parameters are counted by formula
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """In elements."""
+
+    layers: int
+    hidden: int  # H
+    vocab: int  # rows of the output head
+    queries: int  # width of all query heads of a layer
+    keys: int  # width of all key heads; of the value heads too
+    key_heads: int
+    mlp: int  # width of the MLP that a token passes through: of all experts that it is sent to
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes(Widths):
+    """Counts in parameters."""
+
+    name: str
+    parameters: int
+    matrices: int  # parameters that some token is multiplied with: all but an embedding that is no head too
+    passed: int  # those that any one token is: of experts, its own alone
+
+    @property
+    def head(self) -> int:
+        """Parameters of the output head."""
+        return self.vocab * self.hidden
+
+    def cache_bytes(self, element_bytes: float, tensor_parallel: int = 1) -> float:
+        """Keys and values of one token, on one of the GPUs that share the model; a head is not divided."""
+        heads = max(1.0, self.key_heads / tensor_parallel)
+        return 2 * self.layers * heads * (self.keys / self.key_heads) * element_bytes
+
+    def factors(self, targets: Sequence[str], rank: int) -> int:
+        """Parameters of LoRA factors beside these modules. Names that are none of a layer's seven projections count nothing."""
+        shapes = {
+            "q_proj": (self.hidden, self.queries), "k_proj": (self.hidden, self.keys), "v_proj": (self.hidden, self.keys),
+            "o_proj": (self.queries, self.hidden), "gate_proj": (self.hidden, self.mlp), "up_proj": (self.hidden, self.mlp),
+            "down_proj": (self.mlp, self.hidden),
+        }  # fmt: skip
+        return self.layers * rank * sum(sum(shapes[t]) for t in targets if t in shapes)
+
+
+def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
+    """From what a ``config.json`` says. Architectures beyond DENSE are built on torch's meta device, and counted.
+
+    Raises:
+        ConfigError: it is no causal language model of transformers.
+    """
+    text = config.get("text_config") or config
+    try:
+        hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+        layers, mlp, vocab = (int(text[k]) for k in ("num_hidden_layers", "intermediate_size", "vocab_size"))
+    except KeyError as error:
+        raise ConfigError(f"{name}: its config.json has no {error}; expected that of a causal language model") from None
+    key_heads = int(text.get("num_key_value_heads") or heads)
+    head = int(text.get("head_dim") or (128 if config.get("model_type") == "qwen3" else hidden // heads))
+    experts = int(text.get("num_experts_per_tok") or 0)
+    widths = Widths(
+        layers=layers, hidden=hidden, vocab=vocab, queries=heads * head, keys=key_heads * head, key_heads=key_heads,
+        mlp=experts * int(text.get("moe_intermediate_size") or mlp) if experts else mlp,
+    )  # fmt: skip
+    kind = config.get("model_type")
+    return ModelSizes(name=name, **asdict(widths), **(_dense(config, widths) if kind in DENSE else _on_meta(name, config)))
+
+
+def _dense(config: Mapping[str, Any], w: Widths) -> dict[str, int]:
+    kind, tied = config["model_type"], bool(config.get("tie_word_embeddings", False))
+    attention = w.hidden * (2 * w.queries + 2 * w.keys)
+    if kind == "qwen2":
+        attention += w.queries + 2 * w.keys  # its q, k and v have biases, whatever the configuration says
+    elif config.get("attention_bias"):
+        attention += w.queries + 2 * w.keys + w.hidden
+    if kind == "qwen3":
+        attention += 2 * (w.queries // int(config["num_attention_heads"]))  # norms of a query's and of a key's head
+    biases = 2 * w.mlp + w.hidden if kind == "llama" and config.get("mlp_bias") else 0
+    layer = attention + 3 * w.hidden * w.mlp + biases + 2 * w.hidden
+    matrices = w.layers * layer + w.hidden + w.vocab * w.hidden
+    return {"parameters": matrices + (0 if tied else w.vocab * w.hidden), "matrices": matrices, "passed": matrices}
+
+
+def _on_meta(name: str, config: Mapping[str, Any]) -> dict[str, int]:
+    """The counts of the model as transformers builds it, without memory for it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        made = AutoConfig.for_model(**config)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(made)
+    except Exception as error:  # transformers raises any of them for what it does not know
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{name}: transformers cannot build the model of its config.json: {reason}") from None
+    text = made.get_text_config()
+    totals = (getattr(text, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+    experts = next((total for total in totals if total), None)
+    share = text.num_experts_per_tok / experts if experts else 1.0
+    embedding = model.get_input_embeddings().weight
+    apart = embedding is not model.get_output_embeddings().weight
+    counts = {path: p.numel() for path, p in model.named_parameters() if not (apart and p is embedding)}
+    passed = sum(n * (share if ".experts." in path else 1.0) for path, n in counts.items())
+    matrices = sum(counts.values())
+    return {"parameters": matrices + (embedding.numel() if apart else 0), "matrices": matrices, "passed": round(passed)}

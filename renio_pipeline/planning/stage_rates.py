@@ -1,0 +1,106 @@
+"""How fast each stage is, from the first of these that says it: the user, a run, a device's data sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.planning import estimate
+from renio_pipeline.planning.devices import DEVICES, Device
+from renio_pipeline.planning.estimate import Sizes
+from renio_pipeline.planning.given import Given
+from renio_pipeline.planning.measured import Measured
+from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
+
+
+@dataclass(frozen=True)
+class StageRates:
+    """Where each stage's rate comes from; says so in ``notes``."""
+
+    config: RunConfig
+    sizes: Sizes
+    device: Device | None
+    given: Given
+    seen: Measured | None
+    gpus_per_node: int
+    notes: dict[str, str]
+
+    def all(self) -> Rates:
+        slots = int(self.config.generator.engine.get("max_num_seqs", 256))
+        generator, teacher, trainer = self._generator(slots), self._teacher(), self._trainer()
+        sync, weigh = self._sync(), self.given.weigh_seconds
+        if weigh is None:
+            weigh = self.seen.weigh_seconds if self.seen else 0.01
+        turns = self.seen.turn_seconds if self.seen else self._turns()
+        return Rates(
+            generator=generator, teacher=teacher, trainer=trainer, sync_seconds=sync, weigh_seconds=weigh, turn_seconds=turns
+        )  # fmt: skip
+
+    def _generator(self, slots: int) -> GeneratorRate:
+        if self.given.generator is not None:
+            return GeneratorRate(slots, self._from("generator", "given", self.given.generator.tokens_per_second))
+        if self.seen is not None:
+            found = replace(self.seen.generator, slots=slots)
+            if self.device is None:
+                return self._from("generator", "measured", found)
+            # The run says how fast it was at one number of responses; the device's figures say how that changes.
+            shape = estimate.generator_rate(self.config, self.sizes, self.device, slots)
+            at, rate = max(found.tokens_per_second.items())
+            factor = rate / (at / shape.token_seconds[min(at, slots)])
+            scaled = {n: r * factor for n, r in shape.tokens_per_second.items()}
+            return GeneratorRate(slots, self._from("generator", "measured, and the device's shape", scaled))
+        return self._estimated("generator", lambda d: estimate.generator_rate(self.config, self.sizes, d, slots))
+
+    def _teacher(self) -> TeacherRate:
+        first = next(iter(self.config.all_teachers.values()))
+        if self.given.teacher is not None:
+            rate = TeacherRate(self.given.teacher.tokens_per_second, first.max_batch_tokens, self.given.teacher.batch_seconds)
+            return self._from("teacher", "given", rate)
+        if self.seen is not None:
+            return self._from("teacher", "measured", replace(self.seen.teacher, max_batch_tokens=first.max_batch_tokens))
+        return self._estimated("teacher", self._all_teachers)
+
+    def _all_teachers(self, device: Device) -> TeacherRate:
+        """Of several teachers, each of which scores as many samples: their mean time for a token."""
+        found = [
+            estimate.teacher_rate(self.config, self.sizes, device, name, model)
+            for name, model in zip(self.config.all_teachers, self.sizes.teachers, strict=True)
+        ]
+        mean = len(found) / sum(1 / rate.tokens_per_second for rate in found)
+        return replace(found[0], tokens_per_second=mean)
+
+    def _trainer(self) -> TrainerRate:
+        if self.given.trainer is not None:
+            rate = TrainerRate(self.given.trainer.tokens_per_second, self.given.trainer.step_seconds)
+            return self._from("trainer", "given", rate)
+        if self.seen is not None:
+            return self._from("trainer", "measured", self.seen.trainer)
+        return self._estimated(
+            "trainer", lambda d: estimate.trainer_rate(self.config, self.sizes, d, self.gpus_per_node)
+        )  # fmt: skip
+
+    def _sync(self) -> float:
+        if self.given.sync_seconds is not None:
+            return self._from("sync", "given", self.given.sync_seconds)
+        if self.seen is not None:
+            return self._from("sync", "measured", self.seen.sync_seconds)
+        return self._estimated("sync", lambda d: estimate.sync_seconds(self.config, self.sizes, d))
+
+    def _turns(self) -> float:
+        """Colocated: the generator's weights go to host memory and back, and with offload the optimizer's state too."""
+        if self.config.placement != "colocated" or self.device is None:
+            return 0.0
+        return 2 * self.sizes.student.parameters * (2 + (12 if self.config.trainer.offload != "none" else 0)) / self.device.host
+
+    def _from(self, stage: str, source: str, found: Any) -> Any:
+        self.notes[stage] = source
+        return found
+
+    def _estimated(self, stage: str, of: Any) -> Any:
+        if self.device is None:
+            raise ConfigError(
+                f"how fast the {stage} is, is not known: name a --device ({', '.join(DEVICES)}), a measured run by --from, or "
+                f"give `{'sync_seconds' if stage == 'sync' else stage}` in a --rates file"
+            )
+        return self._from(stage, f"estimated from {self.device.name}'s data sheet", of(self.device))
