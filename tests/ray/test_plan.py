@@ -18,15 +18,11 @@ def rows(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> list[Ro
     return run(rows_of(CASES, 4, tmp_path_factory.mktemp("plan")))
 
 
-def test_a_step_on_policy_takes_what_was_predicted_for_it(rows: list[Row]) -> None:
-    """Each step for itself. The machine's other work can only add to a step: the least disturbed one tells."""
-    on_policy, _ = rows
+def test_a_step_takes_what_was_predicted_for_it(rows: list[Row]) -> None:
+    """The machine's other work can only add to a step: the least disturbed one tells. `make bench` has the medians."""
+    on_policy, ahead = rows
     assert 0.97 <= min(on_policy.ratios) <= 1 + BOUND, on_policy
-
-
-def test_steps_that_overlap_take_what_was_predicted(rows: list[Row]) -> None:
-    _, ahead = rows
-    assert abs(ahead.error) <= BOUND, ahead
+    assert 1 - BOUND <= min(ahead.ratios) <= 1 + BOUND, ahead
 
 
 def test_each_pool_works_as_long_as_was_predicted(rows: list[Row]) -> None:
