@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from actors.sync_client import SyncClient
+from actors.sync_client import Call, SyncClient
 from actors.weight_sync import HostCopy, Sender, SyncReceipt, exhaust, no_part
-from actors.wire import pack_chunks, put
+from actors.wire import pack_chunks, put, size_of
 from renio_pipeline.types import Version
+
+if TYPE_CHECKING:
+    import torch
 
 CHUNK_BYTES = 256 * 2**20
 
 
 class HostSender(Sender):
-    """Writes the weights once to the object store: every generator of a node reads the same copy in place."""
+    """Writes the weights once to the object store: every generator of a node reads the same copy in place.
 
-    def __init__(self, source: Any, client: SyncClient, *, rank: int, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self._source, self._client, self._rank, self._chunk_bytes = source, client, rank, chunk_bytes
+    While the receivers load a chunk, the next one is written.
+
+    Args:
+        dtype: what the receivers load: the source's tensors are cast as they are written. None: as they are.
+    """
+
+    def __init__(
+        self, source: Any, client: SyncClient, *, rank: int, dtype: torch.dtype | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        self._source, self._client, self._rank, self._dtype, self._chunk_bytes = source, client, rank, dtype, chunk_bytes
 
     def send(self, version: Version) -> SyncReceipt:
         pairs = iter(self._source)
@@ -35,17 +46,20 @@ class HostSender(Sender):
         client.call("start_weight_update")
         publish = receive = 0.0
         sent = 0
-        updates = []
-        chunks = pack_chunks(pairs, self._chunk_bytes)
+        updates: list[dict[str, Any]] = []
+        chunks = pack_chunks(pairs, self._chunk_bytes, self._dtype)
+        loading: Sequence[Call] = ()
         while True:
             before = time.perf_counter()
             chunk = next(chunks, None)
+            if chunk is not None:
+                updates.append(put(chunk, client.seconds))
+                publish += time.perf_counter() - before
+                sent += size_of(chunk)
+            receive += max(client.values(loading), default=0.0)
             if chunk is None:
                 break
-            updates.append(put(chunk, client.seconds))
-            publish += time.perf_counter() - before
-            sent += len(chunk["array"])
-            receive += max(client.call("update_weights", updates[-1]), default=0.0)
+            loading = client.ask("update_weights", [(updates[-1],)] * len(client.engines))
         client.call("finish_weight_update", version)
         return SyncReceipt(
             version=version, bytes=sent, publish_seconds=publish, receive_seconds=receive,
@@ -72,7 +86,7 @@ class AdapterSender(Sender):
         published = time.perf_counter()
         received = max(client.call("load_adapter", update | {"version": version}), default=0.0)
         return SyncReceipt(
-            version=version, bytes=len(chunk["array"]), publish_seconds=published - started, receive_seconds=received,
+            version=version, bytes=size_of(chunk), publish_seconds=published - started, receive_seconds=received,
             seconds=time.perf_counter() - started, lost=dict(client.lost),
             copy=HostCopy(version=version, kind="adapter", chunks=(update,)),
         )  # fmt: skip

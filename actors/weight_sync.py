@@ -18,10 +18,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.sync_client import SyncClient
 from renio_pipeline.types import Version
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +104,26 @@ def exhaust(pairs: Iterator[Any]) -> None:
         pass
 
 
-def make_sender(backend: str, source: Any, client: SyncClient, *, rank: int, address: str = "", port: int = 0) -> Sender:
-    """The sender of a backend. ``address`` and ``port`` are the first rank's, for ``nccl``'s rendezvous."""
+def make_sender(
+    backend: str,
+    source: Any,
+    client: SyncClient,
+    *,
+    rank: int,
+    dtype: torch.dtype | None = None,
+    address: str = "",
+    port: int = 0,
+) -> Sender:
+    """The sender of a backend.
+
+    Args:
+        dtype: for ``host``, which casts while it writes. The others send what the source gives them.
+        address, port: the first rank's, for ``nccl``'s rendezvous.
+    """
     if backend == "host":
         from actors.host_sender import HostSender
 
-        return HostSender(source, client, rank=rank)
+        return HostSender(source, client, rank=rank, dtype=dtype)
     if backend == "nccl":
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 

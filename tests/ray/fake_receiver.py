@@ -32,9 +32,8 @@ class FakeReceiver:
     def update_weights(self, update_info: dict[str, Any]) -> float:
         if self.weights:  # in the middle
             self._now("update_weights")
-        array = ray.get(update_info["ref"])
-        names, offsets = update_info["names"], update_info["offsets"]
-        self.weights |= {name: float(array[o : o + 4].view(np.float32)[0]) for name, o in zip(names, offsets, strict=True)}
+        arrays = ray.get(update_info["ref"])
+        self.weights |= {n: float(a[:4].view(np.float32)[0]) for n, a in zip(update_info["names"], arrays, strict=True)}
         return 0.0
 
     def finish_weight_update(self, version: Version) -> None:
