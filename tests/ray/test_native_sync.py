@@ -46,7 +46,7 @@ from tests.ray.test_sync import largest_gap
 
 WORKERS = [1, 2, 1]
 DEADLINE = 20  # seconds; the communicator itself would block for gloo_communicator.BLOCKED_SECONDS
-SHORT = 6.0  # seconds that receivers have where one is lost
+SHORT = 4.0  # seconds that receivers have where one is lost
 WIRES: dict[str, dict[str, Any]] = {
     "packed": {},
     "packed in many buffers": {"packed_buffer_size_bytes": 50_000, "packed_num_buffers": 2},
