@@ -102,6 +102,8 @@ def tensors(layout: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> list[tup
     pairs = []
     with warnings.catch_warnings():  # the memory is read-only, and so is what receivers do with it
         warnings.simplefilter("ignore", UserWarning)
-        for name, dtype, shape, array in zip(layout["names"], layout["dtypes"], layout["shapes"], arrays, strict=True):
-            pairs.append((name, torch.from_numpy(array).view(getattr(torch, dtype)).view(shape)))
+        for name, dtype_name, shape, array in zip(layout["names"], layout["dtypes"], layout["shapes"], arrays, strict=True):
+            dtype = getattr(torch, dtype_name)
+            typed = torch.from_numpy(array).view(dtype) if len(array) else torch.empty(0, dtype=dtype)
+            pairs.append((name, typed.view(shape)))
     return pairs
