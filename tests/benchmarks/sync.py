@@ -35,6 +35,7 @@ from actors.weight_source import DeepSpeedSource
 from actors.weight_sync import SyncReceipt
 from renio_pipeline import models
 from renio_pipeline.types import Version
+from tests.benchmarks.engine_load import measure_load
 from tests.ray.reading_receiver import Reading, ReadingReceiver, checksum
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,7 @@ CASES = [
     Case("1 GB, bfloat16", "1 GB in bf16", torch.bfloat16, torch.bfloat16),
     Case("1 GB in float32, sent as bfloat16", "1 GB", torch.float32, torch.bfloat16),
 ]
+ENGINES = ["tiny", "30 M"]
 
 
 def made_up(shapes: str, dtype: torch.dtype) -> torch.nn.Module:
@@ -157,8 +159,15 @@ def measure(case: Case, rounds: int, count: int) -> dict[str, Any]:
         lines = list(sends(case, actors, model, rounds))
         for actor in actors:
             ray.kill(actor)
-        result[f"{receivers} receivers"] = summary(lines)
+        result["1 receiver" if receivers == 1 else f"{receivers} receivers"] = summary(lines)
     return result
+
+
+def engine(shapes: str, rounds: int) -> dict[str, Any]:
+    model = made_up(shapes, torch.float32)
+    loads = measure_load(model, rounds)
+    tensors = sum(1 for _ in model.named_parameters())
+    return {"parameters": tensors, "1 generator": {key: spread(values) for key, values in loads.items()}}
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -200,18 +209,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name has this")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/bench-sync.json")
     args = parser.parse_args()
-    ray.init(num_cpus=2, object_store_memory=5 * 2**30, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, object_store_memory=5 * 2**30, namespace="renio", include_dashboard=False, log_to_driver=False)
     report: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES}
     for case in CASES:
         if args.only in case.name:
             report[case.name] = measure(case, args.rounds, args.receivers)
             show(case.name, report[case.name])
+    for shapes in ENGINES:
+        if args.only in (name := f"{shapes}, a vLLM engine"):
+            report[name] = engine(shapes, args.rounds)
+            show(name, report[name])
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def show(name: str, result: dict[str, Any]) -> None:
-    columns = [key for key in result if key.endswith("receivers")]
+    columns = [key for key in result if key != "parameters"]
     table = Table("figure", *columns, title=f"{name}: {result['parameters']} tensors")
     for figure in result[columns[0]]:
         table.add_row(figure, *(cell(result[column][figure]) for column in columns))
