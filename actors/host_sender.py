@@ -47,25 +47,30 @@ class HostSender(Sender):
         publish = receive = 0.0
         sent = 0
         updates: list[dict[str, Any]] = []
-        chunks = pack_chunks(pairs, self._chunk_bytes, self._dtype)
         loading: Sequence[Call] = ()
+        parts = self._written(pairs)
         while True:
             before = time.perf_counter()
-            chunk = next(chunks, None)
-            if chunk is not None:
-                updates.append(put(chunk, client.seconds))
-                publish += time.perf_counter() - before
-                sent += size_of(chunk)
+            part = next(parts, None)
+            publish += time.perf_counter() - before
             receive += max(client.values(loading), default=0.0)
-            if chunk is None:
+            if part is None:
                 break
-            loading = client.ask("update_weights", [(updates[-1],)] * len(client.engines))
+            updates.append(part[0])
+            sent += part[1]
+            loading = client.ask("update_weights", [(part[0],)] * len(client.engines))
         client.call("finish_weight_update", version)
         return SyncReceipt(
             version=version, bytes=sent, publish_seconds=publish, receive_seconds=receive,
             seconds=time.perf_counter() - started, lost=dict(client.lost),
             copy=HostCopy(version=version, kind="weights", chunks=tuple(updates)),
         )  # fmt: skip
+
+    def _written(self, pairs: Iterator[Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each chunk as it is in the object store, and its bytes."""
+        for chunk in pack_chunks(pairs, self._chunk_bytes, self._dtype):
+            yield put(chunk, self._client.seconds), size_of(chunk)
+            del chunk  # what was gathered for it is free before the next layers are gathered
 
 
 class AdapterSender(Sender):
