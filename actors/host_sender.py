@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.sync_client import Call, SyncClient
 from actors.weight_sync import HostCopy, Sender, SyncReceipt, exhaust, no_part
-from actors.wire import pack_chunks, put, size_of
+from actors.wire import Scratch, pack_chunks, put, size_of
 from renio_pipeline.types import Version
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class HostSender(Sender):
         self, source: Any, client: SyncClient, *, rank: int, dtype: torch.dtype | None = None, chunk_bytes: int = CHUNK_BYTES
     ) -> None:
         self._source, self._client, self._rank, self._dtype, self._chunk_bytes = source, client, rank, dtype, chunk_bytes
+        self._scratch = Scratch()
 
     def send(self, version: Version) -> SyncReceipt:
         pairs = iter(self._source)
@@ -68,7 +69,7 @@ class HostSender(Sender):
 
     def _written(self, pairs: Iterator[Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Each chunk as it is in the object store, and its bytes."""
-        for chunk in pack_chunks(pairs, self._chunk_bytes, self._dtype):
+        for chunk in pack_chunks(pairs, self._chunk_bytes, self._dtype, self._scratch):
             yield put(chunk, self._client.seconds), size_of(chunk)
             del chunk  # what was gathered for it is free before the next layers are gathered
 

@@ -33,15 +33,19 @@ def size_of(chunk: Mapping[str, Any]) -> int:
     return sum(len(array) for array in chunk["arrays"])
 
 
-def pack_chunks(pairs: Any, chunk_bytes: int, dtype: torch.dtype | None = None) -> Iterator[dict[str, Any]]:
+def pack_chunks(
+    pairs: Any, chunk_bytes: int, dtype: torch.dtype | None = None, scratch: Scratch | None = None
+) -> Iterator[dict[str, Any]]:
     """Group (name, tensor) pairs into chunks of about ``chunk_bytes``, with their layout beside them.
 
     A chunk is of the source's own memory, and is good until the next one is asked for: ``put`` it first.
 
     Args:
         dtype: what the tensors become; None: they stay as they are.
+        scratch: memory for what is cast, or comes from a GPU; None: fresh memory.
     """
-    scratch = Scratch()
+    scratch = scratch or Scratch()
+    scratch.reuse()
     group: list[tuple[str, torch.dtype, Sequence[int], np.ndarray]] = []
     size = 0
     for name, tensor in pairs:
@@ -72,7 +76,10 @@ def _bytes_of(tensor: torch.Tensor, dtype: torch.dtype, scratch: Scratch) -> np.
 
 
 class Scratch:
-    """Memory for what has to be cast, used again for each chunk: to clear fresh pages costs the kernel what a copy does."""
+    """Memory for what has to be cast, used again for each chunk and each sync: fresh pages cost more than a copy does.
+
+    It grows to the bytes of the largest chunk, as sent.
+    """
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
@@ -82,7 +89,7 @@ class Scratch:
     def take(self, size: int) -> np.ndarray:
         """[size] uint8, aligned for every dtype, until ``reuse``."""
         if not self._taken or self._used + size > len(self._taken[-1]):
-            block = next((free for free in self._free if len(free) >= size), None)
+            block = min((free for free in self._free if len(free) >= size), key=len, default=None)
             if block is None:
                 block = np.empty(max(size, SCRATCH_BYTES), np.uint8)  # numpy asks for huge pages, torch does not
             else:

@@ -40,7 +40,7 @@ from tests.ray.reading_receiver import Reading, ReadingReceiver, checksum
 
 ROOT = Path(__file__).parents[2]
 WARM_UP = 3  # sends: the store hands out memory that was not written before until as much as two models was
-PAUSE = 0.3  # seconds between sends, as a training step would be: the store frees the last copy meanwhile
+PAUSE = 1.3  # seconds between sends, as a training step would be: Ray frees what nobody holds once a second
 BIG = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64}
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {},
