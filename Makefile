@@ -36,6 +36,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/step.py
+	$(BIN)/python -m tests.benchmarks.sync
 	$(BIN)/python tests/benchmarks/schedule.py
 	$(BIN)/python tests/benchmarks/top_k.py
 	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json

@@ -125,12 +125,20 @@ def _check(norm: float) -> None:
         raise FloatingPointError(f"gradient norm is {norm}")
 
 
-def weight_source(module: torch.nn.Module, lora: Lora | None, dtype: torch.dtype) -> DeepSpeedSource | MergedSource:
-    """The whole student's weights under its Hugging Face names, as generators, teachers and checkpoints have them."""
+def weight_source(module: torch.nn.Module, lora: Lora | None, dtype: torch.dtype | None) -> DeepSpeedSource | MergedSource:
+    """The whole student's weights under its Hugging Face names, as generators, teachers and checkpoints have them.
+
+    Args:
+        dtype: what the tensors are cast to. None: they stay as they are, and with LoRA the sums are in fp32.
+    """
+    import torch
+
     from actors.lora import MergedSource
     from actors.weight_source import DeepSpeedSource
 
-    return DeepSpeedSource(module, dtype=dtype) if lora is None else MergedSource(module, lora, dtype=dtype)
+    if lora is None:
+        return DeepSpeedSource(module, dtype=dtype)
+    return MergedSource(module, lora, dtype=dtype or torch.float32)
 
 
 def on_host(source: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:

@@ -76,7 +76,11 @@ class SyncClient:
         Raises:
             Exception: of a receiver that is well and refuses, as it raised it.
         """
-        answers = self.settle(self.ask(verb, [arguments] * len(self.engines)))
+        return self.values(self.ask(verb, [arguments] * len(self.engines)))
+
+    def values(self, calls: Sequence[Call]) -> list[Any]:
+        """What the receivers that are left answer to calls under way. Raises as ``call`` does."""
+        answers = self.settle(calls)
         if answers.errors:
             raise answers.errors[0]
         return answers.values

@@ -59,9 +59,9 @@ class TorchTeacher:
         from actors.wire import tensors
 
         started = time.perf_counter()
-        array = ray.get(update_info["ref"], timeout=update_info["seconds"])
+        arrays = ray.get(update_info["ref"], timeout=update_info["seconds"])
         fetched = time.perf_counter() - started
-        self._scorer.load(tensors(update_info, array))
+        self._scorer.load(tensors(update_info, arrays))
         self._missing -= set(update_info["names"])
         return fetched
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
+from actors.host_sender import AdapterSender
 from actors.host_state import HostState, free_cached
 from actors.lora import AdapterSource, save_adapter
 from actors.moving_teacher import Ema, WithHead
 from actors.sync_client import SyncClient
-from actors.weight_sync import AdapterSender, Sender, SyncReceipt, make_sender
+from actors.weight_sync import Sender, SyncReceipt, make_sender
 from renio_pipeline.pipeline import NonFiniteError
 from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
@@ -121,8 +122,8 @@ class TrainerRank:
         if self._spec.adapter_sync:
             self._sender = AdapterSender(AdapterSource(self._lm, dtype=sent_as), client, rank=self._rank)
         else:
-            source = weight_source(self._lm, self._spec.trainer.lora, sent_as)
-            self._sender = make_sender(backend, source, client, rank=self._rank, address=address, port=port)
+            source = weight_source(self._lm, self._spec.trainer.lora, None if backend == "host" else sent_as)
+            self._sender = make_sender(backend, source, client, rank=self._rank, dtype=sent_as, address=address, port=port)
         self._sender.open()
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:

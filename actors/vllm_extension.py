@@ -67,9 +67,9 @@ class RenioWorker:
         """Make a chunk of LoRA factors, laid out as ``HostUpdateInfo``, the adapter of every later request."""
         from actors.vllm_lora import load_adapter
 
-        source, block = _open(chunk.get("array"), chunk.get("shared_memory"))
-        load_adapter(self.model_runner.lora_manager, tensors(chunk, source), Lora(**lora), self.device)  # type: ignore[attr-defined]
-        del source, block
+        arrays, block = _open(chunk.get("arrays"), chunk.get("shared_memory"), chunk.get("spans"))
+        load_adapter(self.model_runner.lora_manager, tensors(chunk, arrays), Lora(**lora), self.device)  # type: ignore[attr-defined]
+        del arrays, block
 
     def renio_join(self, init_info: dict[str, Any], file: str) -> None:
         """``init_weight_transfer_engine`` with an engine of its own for each group: the former one is left.
@@ -192,14 +192,14 @@ class HostInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class HostUpdateInfo(WeightTransferUpdateInfo):
-    """One chunk of weights in host memory: either ``array`` (this process) or ``shared_memory`` (another one)."""
+    """One chunk of weights in host memory: either ``arrays`` (this process) or ``shared_memory`` (another one)."""
 
     names: list[str]
     dtypes: list[str]  # torch's names, "float32"
     shapes: list[list[int]]
-    offsets: list[int]  # bytes from the start of the chunk
-    array: Any = None  # [n] uint8, read in place
+    arrays: Any = None  # of each tensor: [n] uint8, read in place
     shared_memory: str | None = None
+    spans: list[tuple[int, int]] | None = None  # of each tensor: its bytes in there
 
 
 class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo]):
@@ -216,9 +216,9 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HostUpdateInfo) -> None:
-        source, block = _open(update_info.array, update_info.shared_memory)
-        self._held += [block, source]  # vLLM may read a tensor only when its layer is complete
-        self.model.load_weights(tensors(vars(update_info), source))
+        arrays, block = _open(update_info.arrays, update_info.shared_memory, update_info.spans)
+        self._held += [block, arrays]  # vLLM may read a tensor only when its layer is complete
+        self.model.load_weights(tensors(vars(update_info), arrays))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -228,12 +228,12 @@ class HostWeightTransferEngine(WeightTransferEngine[HostInitInfo, HostUpdateInfo
         self._held = []
 
 
-def _open(array: Any, name: str | None) -> tuple[Any, Any]:
-    """A chunk's bytes, and what must outlive them."""
+def _open(arrays: Any, name: str | None, spans: Any) -> tuple[Any, Any]:
+    """The bytes of a chunk's tensors, and what must outlive them."""
     if name is None:
-        return array, None
+        return arrays, None
     block = _attach(name)
-    return np.ndarray(block.size, np.uint8, block.buf), block
+    return [np.ndarray(end - start, np.uint8, block.buf, start) for start, end in spans], block
 
 
 def _attach(name: str) -> shared_memory.SharedMemory:

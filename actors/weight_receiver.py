@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -52,7 +53,10 @@ class Waiting:
 
 
 class HostReceiver:
-    """Turns a published chunk into what vLLM's workers can read: an array here, or shared memory for other processes."""
+    """Turns a published chunk into what vLLM's workers can read: the store's own memory here, a copy of it for other processes.
+
+    Ray closes the store's file once it has mapped it, so that a process that is not Ray's own has no way to it.
+    """
 
     def __init__(self, *, in_process: bool) -> None:
         self._in_process = in_process
@@ -61,16 +65,19 @@ class HostReceiver:
     async def fetch(self, update_info: dict[str, Any]) -> dict[str, Any]:
         """Raises TimeoutError if the chunk does not come within its seconds, and what Ray raises if it is gone."""
         try:
-            array = await asyncio.wait_for(update_info["ref"], update_info["seconds"])
+            arrays = await asyncio.wait_for(update_info["ref"], update_info["seconds"])
         except TimeoutError:
             raise TimeoutError(f"a chunk of weights did not come within {update_info['seconds']:g} s") from None
-        layout = {key: update_info[key] for key in ("names", "dtypes", "shapes", "offsets")}
+        layout = {key: update_info[key] for key in ("names", "dtypes", "shapes")}
         if self._in_process:
-            return layout | {"array": array}
-        block = shared_memory.SharedMemory(create=True, size=max(1, len(array)))
+            return layout | {"arrays": arrays}
+        ends = list(itertools.accumulate(-(-len(array) // 64) * 64 for array in arrays))  # aligned for every dtype
+        block = shared_memory.SharedMemory(create=True, size=max(1, *ends))
         self._blocks.append(block)
-        np.ndarray(len(array), np.uint8, block.buf)[:] = array
-        return layout | {"shared_memory": block.name}
+        spans = [(start, start + len(array)) for start, array in zip([0, *ends], arrays, strict=False)]
+        for (start, end), array in zip(spans, arrays, strict=True):
+            np.ndarray(end - start, np.uint8, block.buf, start)[:] = array
+        return layout | {"shared_memory": block.name, "spans": spans}
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:

@@ -1,4 +1,8 @@
-"""Weights as flat byte arrays with their layout beside them: what the host backend publishes and every receiver reads."""
+"""Weights as byte arrays with their layout beside them: what the host backend publishes and every receiver reads in place.
+
+A chunk is one object of the store. Its tensors go there straight from the trainer's memory where they can: one copy, and no
+Python per tensor but a view.
+"""
 
 from __future__ import annotations
 
@@ -10,61 +14,103 @@ import numpy as np
 import torch
 
 FETCH_SECONDS = 1800.0  # for a receiver to have a chunk, where nobody says otherwise
+SCRATCH_BYTES = 64 * 2**20  # at least, of a block for tensors that are cast
 
 
-def put(chunk: dict[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
-    """Publish a chunk: its array goes to the object store, and a reference takes its place.
+def put(chunk: Mapping[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
+    """Publish a chunk: its arrays are copied to the object store, and a reference takes their place.
 
-    A receiver that does not have the array within ``seconds`` gives up: its owner may hang.
+    A receiver that does not have them within ``seconds`` gives up: their owner may hang.
     """
     import ray
 
-    layout = {key: value for key, value in chunk.items() if key != "array"}
-    return layout | {"ref": ray.put(chunk["array"]), "seconds": seconds}
+    layout = {key: value for key, value in chunk.items() if key != "arrays"}
+    return layout | {"ref": ray.put(chunk["arrays"]), "seconds": seconds}
 
 
-def pack_chunks(pairs: Any, chunk_bytes: int) -> Iterator[dict[str, Any]]:
-    """Group (name, tensor) pairs into flat byte arrays of about ``chunk_bytes``, with their layout beside them."""
-    group: list[tuple[str, torch.Tensor]] = []
+def size_of(chunk: Mapping[str, Any]) -> int:
+    """Bytes of its tensors."""
+    return sum(len(array) for array in chunk["arrays"])
+
+
+def pack_chunks(
+    pairs: Any, chunk_bytes: int, dtype: torch.dtype | None = None, scratch: Scratch | None = None
+) -> Iterator[dict[str, Any]]:
+    """Group (name, tensor) pairs into chunks of about ``chunk_bytes``, with their layout beside them.
+
+    A chunk is of the source's own memory, and is good until the next one is asked for: ``put`` it first.
+
+    Args:
+        dtype: what the tensors become; None: they stay as they are.
+        scratch: memory for what is cast, or comes from a GPU; None: fresh memory.
+    """
+    scratch = scratch or Scratch()
+    scratch.reuse()
+    group: list[tuple[str, torch.dtype, Sequence[int], np.ndarray]] = []
     size = 0
     for name, tensor in pairs:
-        group.append((name, tensor))
-        size += tensor.nbytes
+        sent_as = dtype or tensor.dtype
+        group.append((name, sent_as, list(tensor.shape), _bytes_of(tensor, sent_as, scratch)))
+        size += len(group[-1][-1])
         if size >= chunk_bytes:
-            yield _pack(group)
+            yield _chunk(group)
             group, size = [], 0
+            scratch.reuse()
     if group:
-        yield _pack(group)
+        yield _chunk(group)
 
 
-def _pack(group: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-    offsets = []
-    end = 0
-    for _, tensor in group:
-        offsets.append(end)
-        end += -(-tensor.nbytes // 64) * 64  # aligned, so that any dtype can be viewed in place
-    array = np.empty(end, np.uint8)
-    flat = torch.from_numpy(array)
-    for offset, (_, tensor) in zip(offsets, group, strict=True):
-        flat[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-    return {
-        "names": [name for name, _ in group],
-        "dtypes": [str(tensor.dtype).removeprefix("torch.") for _, tensor in group],
-        "shapes": [list(tensor.shape) for _, tensor in group],
-        "offsets": offsets,
-        "array": array,
-    }
+def _chunk(group: Sequence[tuple[str, torch.dtype, Sequence[int], np.ndarray]]) -> dict[str, Any]:
+    names, dtypes, shapes, arrays = (list(column) for column in zip(*group, strict=True))
+    return {"names": names, "dtypes": [str(d).removeprefix("torch.") for d in dtypes], "shapes": shapes, "arrays": arrays}
 
 
-def tensors(layout: Mapping[str, Any], array: np.ndarray) -> list[tuple[str, torch.Tensor]]:
+def _bytes_of(tensor: torch.Tensor, dtype: torch.dtype, scratch: Scratch) -> np.ndarray:
+    """[n] uint8: the tensor's own memory, or a cast copy on the host."""
+    flat = tensor.detach().reshape(-1)
+    if flat.device.type == "cpu" and flat.dtype == dtype:
+        return flat.view(torch.uint8).numpy()
+    array = scratch.take(flat.numel() * dtype.itemsize)
+    torch.from_numpy(array).view(dtype).copy_(flat)
+    return array
+
+
+class Scratch:
+    """Memory for what has to be cast, used again for each chunk and each sync: fresh pages cost more than a copy does.
+
+    It grows to the bytes of the largest chunk, as sent.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+        self._taken: list[np.ndarray] = []
+        self._used = 0  # bytes of the last taken block
+
+    def take(self, size: int) -> np.ndarray:
+        """[size] uint8, aligned for every dtype, until ``reuse``."""
+        if not self._taken or self._used + size > len(self._taken[-1]):
+            block = min((free for free in self._free if len(free) >= size), key=len, default=None)
+            if block is None:
+                block = np.empty(max(size, SCRATCH_BYTES), np.uint8)  # numpy asks for huge pages, torch does not
+            else:
+                self._free = [free for free in self._free if free is not block]
+            self._taken.append(block)
+            self._used = 0
+        start, self._used = self._used, self._used + -(-size // 64) * 64
+        return self._taken[-1][start : start + size]
+
+    def reuse(self) -> None:
+        """All that was taken is free again."""
+        self._free, self._taken = self._free + self._taken, []
+
+
+def tensors(layout: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> list[tuple[str, torch.Tensor]]:
     """Views of a chunk's (name, tensor) pairs, in place."""
+    pairs = []
     with warnings.catch_warnings():  # the memory is read-only, and so is what receivers do with it
         warnings.simplefilter("ignore", UserWarning)
-        flat = torch.from_numpy(array)
-    pairs = []
-    columns = (layout[key] for key in ("names", "dtypes", "shapes", "offsets"))
-    for name, dtype_name, shape, offset in zip(*columns, strict=True):
-        dtype = getattr(torch, dtype_name)
-        size = int(np.prod(shape)) * dtype.itemsize
-        pairs.append((name, flat[offset : offset + size].view(dtype).view(shape)))
+        for name, dtype_name, shape, array in zip(layout["names"], layout["dtypes"], layout["shapes"], arrays, strict=True):
+            dtype = getattr(torch, dtype_name)
+            typed = torch.from_numpy(array).view(dtype) if len(array) else torch.empty(0, dtype=dtype)
+            pairs.append((name, typed.view(shape)))
     return pairs

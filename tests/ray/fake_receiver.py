@@ -1,4 +1,4 @@
-"""A receiver of weights that starts in a moment, and fails when it is told to."""
+"""A receiver of weights that starts in a moment, and fails when it is told to; and who publishes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.sync_client import SyncClient
 from renio_pipeline.types import Version
 
 
@@ -32,9 +33,8 @@ class FakeReceiver:
     def update_weights(self, update_info: dict[str, Any]) -> float:
         if self.weights:  # in the middle
             self._now("update_weights")
-        array = ray.get(update_info["ref"])
-        names, offsets = update_info["names"], update_info["offsets"]
-        self.weights |= {name: float(array[o : o + 4].view(np.float32)[0]) for name, o in zip(names, offsets, strict=True)}
+        arrays = ray.get(update_info["ref"])
+        self.weights |= {n: float(a[:4].view(np.float32)[0]) for n, a in zip(update_info["names"], arrays, strict=True)}
         return 0.0
 
     def finish_weight_update(self, version: Version) -> None:
@@ -61,3 +61,17 @@ class FakeReceiver:
         if fault == "refuse":
             raise ValueError("these weights have the wrong shape")
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[fault])
+
+
+class Publisher:
+    """A process that owns a copy, and can die."""
+
+    def publish(self, pairs: list[tuple[str, Any]]) -> Any:
+        from actors.host_sender import HostSender  # loads torch, which receivers can do without
+
+        copy = HostSender(pairs, SyncClient([], [], seconds=3.0), rank=0).send(Version(0, 1)).copy
+        assert copy is not None
+        return copy
+
+    def pid(self) -> int:
+        return os.getpid()

@@ -21,31 +21,20 @@ from ray._private.internal_api import get_memory_info_reply, get_state_from_addr
 from transformers import AutoModelForCausalLM
 
 from actors.background import on_thread
+from actors.host_sender import AdapterSender, HostSender
 from actors.sync_client import SyncClient
 from actors.torch_teacher import TorchTeacher
 from actors.weight_receiver import HostReceiver
-from actors.weight_sync import AdapterSender, HostCopy, HostSender, TransferFailed
+from actors.weight_sync import TransferFailed
 from renio_pipeline import models
 from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
 from tests.ray.conftest import kill
-from tests.ray.fake_receiver import FakeReceiver
+from tests.ray.fake_receiver import FakeReceiver, Publisher
 from tests.ray.test_sync import assert_soon_lost
 
 SECONDS = 3.0  # that a receiver has
 PAIRS = [(f"layer.{i}", torch.full((1000,), float(i))) for i in range(4)]
 CHUNK_BYTES = 4000  # one of them each
-
-
-class Publisher:
-    """A process that owns a copy, and can die."""
-
-    def publish(self, pairs: list[tuple[str, torch.Tensor]]) -> HostCopy:
-        copy = HostSender(pairs, SyncClient([], [], seconds=SECONDS), rank=0).send(Version(0, 1)).copy
-        assert copy is not None
-        return copy
-
-    def pid(self) -> int:
-        return os.getpid()
 
 
 class Source:
@@ -192,31 +181,30 @@ def scorer_of(kind: str) -> ScorerSpec:
 def test_a_newcomer_that_loads_the_copy_scores_as_a_teacher_that_was_sent_it(ray_cluster: None) -> None:
     lm = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=torch.float32)
     pairs = [(name, p.detach() + 0.05 * torch.randn_like(p)) for name, p in lm.named_parameters()]
-    teacher = ray.remote(TorchTeacher).options(num_cpus=0.1)
-    sent, newcomer = (teacher.remote(scorer_of("sampled")) for _ in range(2))
+    sent, newcomer = (TorchTeacher(scorer_of("sampled")) for _ in range(2))  # here: processes of their own are half a minute
     ids = np.arange(3, 15, dtype=np.int32)
     asked = [ScoreRequest(sample_id=0, prompt_ids=ids, response_ids=ids[::-1].copy())]
 
     def scores() -> list[np.ndarray]:
-        refs = [t.score.options(num_returns=2).remote(asked)[0] for t in (sent, newcomer)]
-        return [logprobs[0] for logprobs in ray.get(refs)]
+        return [t.score(asked)[0][0] for t in (sent, newcomer)]
 
     fresh, _ = scores()
-    receipt = sender([sent], pairs, seconds=60).send(Version(0, 6))
+    client = SyncClient([sent], [1], seconds=60, ask=lambda engine, verb, *args: on_thread(getattr(engine, verb), *args))
+    receipt = HostSender(pairs, client, rank=0, chunk_bytes=CHUNK_BYTES).send(Version(0, 6))
+    assert receipt.copy is not None
     synced, behind = scores()
     assert float(np.abs(synced - fresh).max()) > 0.01
     np.testing.assert_array_equal(behind, fresh)
-    ray.get(newcomer.load_copy.remote(receipt.copy))
+    newcomer.load_copy(receipt.copy)
     np.testing.assert_array_equal(*scores())
-    assert ray.get([t.weight_version.remote() for t in (sent, newcomer)]) == ["0.6", "0.6"]
+    assert [t.weight_version() for t in (sent, newcomer)] == ["0.6", "0.6"]
 
     publisher = ray.remote(Publisher).options(num_cpus=0.1).remote()
     copy = ray.get(publisher.publish.remote(pairs))
     os.kill(ray.get(publisher.pid.remote()), signal.SIGKILL)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(publisher.pid.remote())
-    assert_soon_lost(newcomer, copy)
-    kill([sent, newcomer])
+    assert_soon_lost(lambda: newcomer.load_copy(copy))
 
 
 def test_the_memory_of_an_old_copy_is_free_once_nobody_holds_it(others: list[Any]) -> None:

@@ -24,11 +24,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
-from actors import weight_sync
+from actors import verbs
 from actors.background import on_thread
 from actors.deepspeed_engine import RankSpec, build
 from actors.engine import EngineFailed
 from actors.generation import Generator
+from actors.native_sender import NativeSender
 from actors.placement import actor_options, generator_spec
 from actors.sync_client import SyncClient
 from actors.trainer_group import TrainerGroup
@@ -36,7 +37,7 @@ from actors.training import TrainerRank
 from actors.vllm_extension import RenioWorker
 from actors.weight_receiver import TransferAborted, Waiting
 from actors.weight_source import DeepSpeedSource
-from actors.weight_sync import NativeSender, SyncReceipt, TransferFailed, make_sender
+from actors.weight_sync import SyncReceipt, TransferFailed, make_sender
 from renio_pipeline import models
 from renio_pipeline.types import TrainBatch, Version
 from tests.ray import gloo_communicator
@@ -45,7 +46,7 @@ from tests.ray.test_sync import largest_gap
 
 WORKERS = [1, 2, 1]
 DEADLINE = 20  # seconds; the communicator itself would block for gloo_communicator.BLOCKED_SECONDS
-SHORT = 6.0  # seconds that receivers have where one is lost
+SHORT = 4.0  # seconds that receivers have where one is lost
 WIRES: dict[str, dict[str, Any]] = {
     "packed": {},
     "packed in many buffers": {"packed_buffer_size_bytes": 50_000, "packed_num_buffers": 2},
@@ -728,7 +729,7 @@ def test_ipc_raises_a_receivers_error_after_the_collectives_that_its_ranks_have(
 def test_a_failed_receiver_raises_even_if_the_engine_cannot_be_stopped(
     source: DeepSpeedSource, trainer_engine: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(weight_sync, "ABORT_SECONDS", 0.1)
+    monkeypatch.setattr(verbs, "ABORT_SECONDS", 0.1)
     engine = Engine(0, "ipc")
     sender = opened("ipc", source, [engine], [1], rank=0)
     engine.fail_at("update")
@@ -741,7 +742,7 @@ def test_a_failed_receiver_raises_even_if_the_engine_cannot_be_stopped(
 def test_a_transfer_that_never_ends_raises_at_the_deadline(
     source: DeepSpeedSource, trainer_engine: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(weight_sync, "ABORT_SECONDS", 0.1)
+    monkeypatch.setattr(verbs, "ABORT_SECONDS", 0.1)
     engine = Engine(0, "ipc")
     sender = opened("ipc", source, [engine], [1], rank=0, seconds=0.3)
     with pytest.raises(TimeoutError, match=r"version 0\.1 was not sent within 0\.3 s"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -189,15 +189,15 @@ def test_a_copy_whose_trainers_are_gone_is_an_error_and_not_waited_for(fleet: Fl
     copy = fleet.publish(Version(0, 6)).copy
     kill(fleet.trainers.ranks)
     for generator in fleet.generators:
-        assert_soon_lost(generator, copy)
+        assert_soon_lost(lambda generator=generator: ray.get(generator.load_copy.remote(copy), timeout=30))  # type: ignore[misc]
 
 
-def assert_soon_lost(receiver: Any, copy: Any) -> None:
+def assert_soon_lost(load: Callable[[], Any]) -> None:
     """The node keeps what a dead process owned for another moment, and then says so."""
     end = time.monotonic() + 30
     while True:
         try:
-            ray.get(receiver.load_copy.remote(copy), timeout=30)
+            load()
         except ray.exceptions.ObjectLostError:
             return
         assert time.monotonic() < end

@@ -1,0 +1,98 @@
+"""Weights and adapters through the object store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actors.sync_client import Call, SyncClient
+from actors.weight_sync import HostCopy, Sender, SyncReceipt, exhaust, no_part
+from actors.wire import Scratch, pack_chunks, put, size_of
+from renio_pipeline.types import Version
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK_BYTES = 256 * 2**20
+
+
+class HostSender(Sender):
+    """Writes the weights once to the object store: every generator of a node reads the same copy in place.
+
+    While the receivers load a chunk, the next one is written.
+
+    Args:
+        dtype: what the receivers load: the source's tensors are cast as they are written. None: as they are.
+    """
+
+    def __init__(
+        self, source: Any, client: SyncClient, *, rank: int, dtype: torch.dtype | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        self._source, self._client, self._rank, self._dtype, self._chunk_bytes = source, client, rank, dtype, chunk_bytes
+        self._scratch = Scratch()
+
+    def send(self, version: Version) -> SyncReceipt:
+        pairs = iter(self._source)
+        try:
+            return self._drive(version, pairs) if self._rank == 0 else no_part(version)
+        finally:
+            exhaust(pairs)
+
+    def _drive(self, version: Version, pairs: Iterator[Any]) -> SyncReceipt:
+        """With all receivers lost, too: the copy is for those that come."""
+        started = time.perf_counter()
+        client = self._client
+        client.begin()
+        client.call("start_weight_update")
+        publish = receive = 0.0
+        sent = 0
+        updates: list[dict[str, Any]] = []
+        loading: Sequence[Call] = ()
+        parts = self._written(pairs)
+        while True:
+            before = time.perf_counter()
+            part = next(parts, None)
+            publish += time.perf_counter() - before
+            receive += max(client.values(loading), default=0.0)
+            if part is None:
+                break
+            updates.append(part[0])
+            sent += part[1]
+            loading = client.ask("update_weights", [(part[0],)] * len(client.engines))
+        client.call("finish_weight_update", version)
+        return SyncReceipt(
+            version=version, bytes=sent, publish_seconds=publish, receive_seconds=receive,
+            seconds=time.perf_counter() - started, lost=dict(client.lost),
+            copy=HostCopy(version=version, kind="weights", chunks=tuple(updates)),
+        )  # fmt: skip
+
+    def _written(self, pairs: Iterator[Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each chunk as it is in the object store, and its bytes."""
+        for chunk in pack_chunks(pairs, self._chunk_bytes, self._dtype, self._scratch):
+            yield put(chunk, self._client.seconds), size_of(chunk)
+            del chunk  # what was gathered for it is free before the next layers are gathered
+
+
+class AdapterSender(Sender):
+    """Sends LoRA factors alone, through the object store, to engines that serve the base with an adapter."""
+
+    def __init__(self, source: Any, client: SyncClient, *, rank: int) -> None:
+        self._source, self._client, self._rank = source, client, rank
+
+    def send(self, version: Version) -> SyncReceipt:
+        started = time.perf_counter()
+        pairs = list(self._source)  # a collective of all ranks
+        if self._rank:
+            return no_part(version)
+        client = self._client
+        client.begin()
+        (chunk,) = pack_chunks(pairs, 2**62)
+        update = put(chunk, client.seconds)
+        published = time.perf_counter()
+        received = max(client.call("load_adapter", update | {"version": version}), default=0.0)
+        return SyncReceipt(
+            version=version, bytes=size_of(chunk), publish_seconds=published - started, receive_seconds=received,
+            seconds=time.perf_counter() - started, lost=dict(client.lost),
+            copy=HostCopy(version=version, kind="adapter", chunks=(update,)),
+        )  # fmt: skip

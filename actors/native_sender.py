@@ -1,0 +1,118 @@
+"""Weights through vLLM's own trainer engines: ``nccl`` and ``ipc``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from actors.background import on_thread
+from actors.sync_client import SyncClient
+from actors.verbs import Apart, Together, grace
+from actors.weight_receiver import TransferAborted
+from actors.weight_sync import Sender, SyncReceipt, exhaust, no_part
+from renio_pipeline.types import Version
+
+
+class NativeSender(Sender):
+    """vLLM's own trainer engine of a backend (``nccl``, ``ipc``) behind ``send``.
+
+    Its rendezvous and its broadcast wait for ever for a receiver that is missing, so the first rank runs them on a thread and
+    gives up when a receiver has failed, or when the receivers' time is over. The group is unusable then: ``send`` raises
+    until another sender takes this one's place, on a fresh port.
+    """
+
+    def __init__(self, init_info: Any, source: Any, client: SyncClient, *, rank: int) -> None:
+        self._info, self._source, self._rank, self._client = init_info, _Round(source), rank, client
+        self._verbs = Together(client) if init_info.backend == "nccl" else Apart(client)
+        self._engine: Any = None  # before open, and after a failure
+
+    def open(self) -> None:
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+
+        make = partial(WeightTransferTrainerFactory.trainer_init, self._info, client=self._verbs, source=self._source)
+        if self._rank:
+            self._engine = make()
+            return
+        self._verbs.begin(Version(0, 0))
+        made: Future[Any] = on_thread(make)
+        if not self._ends_well(made):
+            made.add_done_callback(_shut_down)  # it may still come
+            self._raise(made, "the receivers did not meet")
+        self._engine = made.result()
+
+    def send(self, version: Version) -> SyncReceipt:
+        import torch
+
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()  # engines read on streams of their own, which do not wait for the optimizer's
+        started = time.perf_counter()
+        self._source.begin()
+        if self._rank:
+            self._send()
+            return no_part(version)
+        self._verbs.begin(version)
+        sent = on_thread(self._send)
+        if not self._ends_well(sent):
+            self.close()  # aborts a broadcast under way, so that the thread can end
+            wait([sent], grace(self._client))
+            if not sent.done():
+                self._source.finish()  # in its place: the other ranks gather
+            self._raise(sent, f"version {version} was not sent")
+        return SyncReceipt(
+            version=version, bytes=sum(int(np.prod(m.shape)) * m.dtype.itemsize for m in self._source.metadata()),
+            publish_seconds=0, receive_seconds=0, seconds=time.perf_counter() - started, lost=dict(self._client.lost),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
+
+    def _send(self) -> None:
+        try:
+            engine = self._engine
+            if engine is None:
+                raise RuntimeError("an earlier transfer failed and its group is unusable: connect the generators again")
+            engine.send_weights()
+        finally:
+            self._source.finish()
+
+    def _ends_well(self, work: Future[Any]) -> bool:
+        """Wait for the engine's work, until the receivers' verbs have failed. They end in time, so they come first."""
+        failure = self._verbs.failure
+        wait([work, failure], self._client.seconds + 2 * grace(self._client), FIRST_COMPLETED)
+        return work.done() and work.exception() is None and not failure.done()
+
+    def _raise(self, work: Future[Any], what: str) -> None:
+        """A lost receiver breaks the engine's work too, and that may show first: the receivers' own answers come before it."""
+        self._verbs.give_up(2 * grace(self._client))
+        for part in (self._verbs.failure, work):
+            if part.done() and not isinstance(part.exception(), TransferAborted):
+                part.result()  # raises
+        raise TimeoutError(f"{what} within {self._client.seconds:g} s")
+
+
+def _shut_down(made: Future[Any]) -> None:
+    if made.exception() is None:
+        made.result().shutdown()
+
+
+class _Round:
+    """A source whose pass under way can be brought to its end."""
+
+    def __init__(self, source: Any) -> None:
+        self._source, self.metadata = source, source.metadata
+
+    def begin(self) -> None:
+        self._pairs = iter(self._source)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._pairs
+
+    def finish(self) -> None:
+        exhaust(self._pairs)
