@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -127,9 +128,9 @@ class _ChunkedLoss(Function):
             rows = slice(start, start + chunk)
             hidden_CH = hidden_NH[rows].to(weight_VH.dtype)
             products_CV = product(hidden_CH, weight_VH.T)
-            _chunk(products_CV, teacher_VH, given, rows, any(wanted), out=columns)
-            _add_gradients(products_CV, hidden_CH, weight_VH, rows, grads)
-            del products_CV  # before the next chunk's are made
+            grad_CV = _chunk(products_CV, teacher_VH, given, rows, any(wanted), out=columns)
+            _add_gradients(grad_CV, hidden_CH, weight_VH, rows, grads)
+            del products_CV, grad_CV  # before the next chunk's are made
         ctx.grads = grads
         ctx.mark_non_differentiable(*columns)
         return (given.coefficients.to(wide) * columns[0]).sum(), *columns
@@ -147,14 +148,45 @@ class _ChunkedLoss(Function):
         return (*grads, None, None, None)  # autograd casts each to its input's type
 
 
+@cache
+def _kernels() -> Any:
+    """Module `fused`, or None where there is no Triton."""
+    try:
+        from renio_pipeline import fused
+    except ImportError:
+        return None
+    return fused
+
+
 def _chunk(
     products_CV: Tensor, teacher_VH: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
+) -> Tensor:
+    """Fill out's rows with divergence and targets' log-probabilities. Returns the gradient of products_CV (weight · h), which
+    may have taken their place; without `differentiate` anything.
+    """
+    teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
+    plain = all(head.bias is None and head.soft_cap is None for head in (given.student, given.teacher))
+    if not (plain and products_CV.is_cuda and products_CV.dtype == teacher_CV.dtype == torch.float32 and _kernels()):
+        _in_blocks(products_CV, teacher_CV, given, rows, differentiate, out=out)
+        return products_CV
+    half = given.student.weight.dtype == torch.bfloat16
+    grad_CV = torch.empty_like(products_CV, dtype=torch.bfloat16) if half else products_CV
+    student_scale, teacher_scale = (head.scale / given.temperature for head in (given.student, given.teacher))
+    _kernels().divergence_and_gradient(
+        products_CV, teacher_CV, given.targets[rows], given.coefficients[rows] * student_scale,
+        scales=(student_scale, teacher_scale), beta=given.beta, entry_clip=given.entry_clip, token_clip=given.token_clip,
+        gradient=grad_CV if differentiate else None, out=[column[rows] for column in out],
+    )  # fmt: skip
+    return grad_CV
+
+
+def _in_blocks(
+    products_CV: Tensor, teacher_CV: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
 ) -> None:
-    """Fill out's rows with divergence and targets' log-probabilities, and products_CV (weight · h) with its gradient.
+    """`_chunk` by torch's operations, gradient in place of products_CV.
 
     A CPU takes a block of rows at a time: the half a dozen temporaries are then small, and partly still in its cache.
     """
-    teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
     C, V = products_CV.shape
     block = C if products_CV.is_cuda else max(1, BLOCK_ELEMENTS // V)
     parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
