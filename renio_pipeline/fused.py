@@ -64,8 +64,8 @@ def _log1p(x):  # type: ignore[no-untyped-def]
     return tl.where(tl.abs(x) < 0.25, series, tl.log(1 + x))
 
 
-@triton.jit
-def _entries_and_slopes(  # type: ignore[no-untyped-def, untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
+def _entries_and_slopes(  # type: ignore[no-untyped-def]
     log_p, log_q, beta, most, FORWARD: tl.constexpr, REVERSE: tl.constexpr
 ):
     """As in `full_vocabulary`: entries, and their derivatives by log p."""
@@ -86,8 +86,8 @@ def _entries_and_slopes(  # type: ignore[no-untyped-def, untyped-decorator]
     return p, entries, slopes
 
 
-@triton.jit
-def _kernel(  # type: ignore[no-untyped-def, untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
+def _kernel(  # type: ignore[no-untyped-def]
     student, teacher, gradient, targets, factors, divergences, student_logprobs, teacher_logprobs, V, student_scale,
     teacher_scale, entry_clip, token_clip, beta, most, FORWARD: tl.constexpr, REVERSE: tl.constexpr, ENTRY_CLIP: tl.constexpr,
     GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
