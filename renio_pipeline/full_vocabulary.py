@@ -201,8 +201,9 @@ def _in_blocks(
             entries = clipped
         divergence_R.copy_(entries.sum(dim=-1))
         factor_R = coefficients_R.to(x_RV.dtype) * (given.student.scale / given.temperature)
+        capped_R = None
         if given.token_clip is not None:
-            factor_R.masked_fill_(divergence_R > given.token_clip, 0.0)
+            capped_R = divergence_R > given.token_clip
             divergence_R.clamp_(max=given.token_clip)
         if differentiate:
             cap = given.student.soft_cap
@@ -210,6 +211,8 @@ def _in_blocks(
             torch.addcmul(slopes, log_p.exp_(), slopes.sum(dim=-1, keepdim=True), value=-1, out=x_RV).mul_(factor_R[:, None])
             if bend is not None:
                 x_RV.mul_(bend)
+            if capped_R is not None:
+                x_RV.masked_fill_(capped_R[:, None], 0.0)  # not a product: a divergence without bound has no gradient to scale
 
 
 def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     tl.store(teacher_logprobs + token, tl.load(teacher + target) * teacher_scale - y_most - y_log)
     if GRADIENT:
         gradient += token * V
-        factor = tl.where(capped, 0.0, tl.load(factors + token))
+        factor = tl.load(factors + token)
         for start in range(0, V, BLOCK):
             at = start + tl.arange(0, BLOCK)
             log_p = tl.load(student + at, mask=at < V, other=-float("inf")) * student_scale - x_most - x_log
@@ -132,5 +132,5 @@ def _kernel(  # type: ignore[no-untyped-def]
             p, entries, slopes = _entries_and_slopes(log_p, log_q, beta, most, FORWARD, REVERSE)
             if ENTRY_CLIP:
                 slopes = tl.where((entries > entry_clip) | (entries < 0), 0.0, slopes)
-            found = (slopes - p * slope) * factor
+            found = tl.where(capped, 0.0, (slopes - p * slope) * factor)
             tl.store(gradient + at, found.to(gradient.dtype.element_ty), mask=at < V)
