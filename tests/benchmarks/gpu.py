@@ -427,7 +427,7 @@ def teacher(bench: Bench) -> None:
             )
     scorer.pack = usual
     with bench.section("teacher padded"), torch.no_grad():
-        groups = {"padded, sorted by length": micro_batches(requests, s.micro_batch_tokens)}
+        groups = {"padded, sorted by length": micro_batches(requests, s.micro_batch_tokens, packing=False)}
         groups["padded, 8 at a time as they come"] = [requests[i : i + 8] for i in range(0, len(requests), 8)]
         for name, batches in groups.items():
             padded = [collated(batch, bench.device) for batch in batches]
@@ -474,35 +474,43 @@ def trainer(bench: Bench) -> None:
     lm = model(bench).train()
     student = TokenLogits(lm)
     head = Head(bench.draw(s.vocabulary, s.teacher_hidden, scale=2 * s.teacher_hidden**-0.5))
-    batches = micro_batches(samples, s.micro_batch_tokens)
     tokens = sum(x.tokens for x in samples)
-    padded = sum(len(b) * max(x.tokens for x in b) for b in batches)
     responses = sum(len(x.response_ids) for x in samples)
     problem = Problem(bench, 4096 if bench.device == "cuda" else 48)
     few = 3
     layers = bench.cost(layers_floor(bench, tokens, 16384), few)["ms"]
     whole_loss = bench.cost(problem.floor(), few)["ms"] * responses / problem.tokens
     del problem
-    counts = {"all": tokens, "responses": responses, "useful": tokens / padded, "micro-batches": len(batches)}
-    bench.record("trainer", "tokens", counts)
+    bench.record("trainer", "tokens", {"all": tokens, "responses": responses})
     bench.record("trainer", "floors", {"layers forward ms": layers, "loss ms": whole_loss})
 
-    def step() -> None:
+    def step(packing: bool) -> tuple[int, int]:
+        computed = 0
+        batches = micro_batches(samples, s.micro_batch_tokens, packing=packing)
         for batch in batches:
-            micro_batch_loss(
+            micro = micro_batch_loss(
                 student, batch, payload, objective=Jsd(beta=0.0, entry_clip=0.05), batch_size=len(samples), temperature=1.0,
-                vocab_size=s.vocabulary, device=bench.device, teacher_head=lambda *_: head,
-            ).loss.backward()  # fmt: skip
+                vocab_size=s.vocabulary, device=bench.device, teacher_head=lambda *_: head, packing=packing,
+            )  # fmt: skip
+            micro.loss.backward()
+            computed += micro.computed_tokens
         lm.zero_grad()
+        return computed, len(batches)
 
-    with bench.section("trainer checkpointed"):
-        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        bench.record("trainer", "gradient checkpointing", bench.cost(step, few), 4 * layers + whole_loss)
+    def measure(name: str, packing: bool, floor: float) -> None:
+        with bench.section(f"trainer {name}"):
+            cost = bench.cost(lambda: step(packing), few)
+            computed, passes = step(packing)
+            bench.record("trainer", name, cost | {"useful": tokens / computed, "micro-batches": passes}, floor)
+
+    lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    measure("packed, checkpointing", True, 4 * layers + whole_loss)
+    measure("a row each, checkpointing", False, 4 * layers + whole_loss)
+    lm.gradient_checkpointing_disable()
+    measure("packed, no checkpointing", True, 3 * layers + whole_loss)
+    measure("a row each, no checkpointing", False, 3 * layers + whole_loss)
     with bench.section("trainer profile"):
-        profile(bench, "trainer", step)
-    with bench.section("trainer plain"):
-        lm.gradient_checkpointing_disable()
-        bench.record("trainer", "no checkpointing", bench.cost(step, few), 3 * layers + whole_loss)
+        profile(bench, "trainer", lambda: step(True))
 
 
 def profile(bench: Bench, name: str, work: Work) -> None:
