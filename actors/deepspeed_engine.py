@@ -67,6 +67,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     from transformers.integrations import HfDeepSpeedConfig
 
     from actors.lora import add_factors
+    from renio_pipeline import packed_attention
     from renio_pipeline.student import TokenLogits, check_head, check_packing
 
     if not spec.on_gpu:
@@ -97,6 +98,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     )
     check_head(engine.module, engine.device)
     if spec.trainer.packing:
+        packed_attention.use(lm)
         check_packing(engine.module, engine.device)
     return engine
 

@@ -1,7 +1,8 @@
 """A teacher as a transformers forward: the torch engine. Runs without Ray.
 
-Sequences are packed end to end, a row of them at a time, with positions that start anew: transformers keeps each sequence's
-attention to itself (a block mask with sdpa, variable-length kernels with flash attention), so no padding is computed.
+Sequences are packed end to end, a row of them at a time, with positions that start anew: `packed_attention` keeps each
+sequence's to itself, and transformers do where it does not fit (a block mask with sdpa, variable-length kernels with flash
+attention), so no padding is computed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renio_pipeline import packed_attention
 from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
@@ -33,6 +35,7 @@ class Scorer:
             spec.model, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
         )
         self.model = model.eval().requires_grad_(False).to(self._device)
+        packed_attention.use(self.model)
         self.version = Version(0, 0)
 
     @torch.no_grad()
@@ -66,9 +69,8 @@ class Scorer:
             first = start + len(r.prompt_ids) - 1
             keep.append(torch.arange(first, first + len(r.response_ids)))
             start += r.tokens
-        packed = {"input_ids": torch.cat(ids)[None], "position_ids": torch.cat(positions)[None]}
-        states = self.model.base_model(**{k: v.to(self._device) for k, v in packed.items()}, use_cache=False)
-        return states.last_hidden_state[0, torch.cat(keep).to(self._device)]
+        packed = (torch.cat(part)[None].to(self._device) for part in (ids, positions))
+        return packed_attention.states(self.model, *packed)[0, torch.cat(keep).to(self._device)]
 
     def load(self, weights: Sequence[tuple[str, Tensor]]) -> None:
         """Copy new weights over the model's own. Raises ValueError for a name that it does not have."""

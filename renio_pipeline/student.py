@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from renio_pipeline import packed_attention
 from renio_pipeline.batching import area, pack, unpacked
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
 from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
@@ -40,8 +41,7 @@ class TokenLogits(nn.Module):
         position_ids [b, L]: they begin anew with each sequence of a row, and transformers keeps its attention to it. None: a
         sequence a row. Padding is on the right, where no token looks.
         """
-        packed = {} if position_ids is None else {"position_ids": position_ids}
-        hidden = self.lm.base_model(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
+        hidden = packed_attention.states(self.lm, input_ids, position_ids)
         chosen = hidden.flatten(0, 1)[positions]
         if job is not None:
             return self.lm.get_output_embeddings()(chosen, job)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from renio_pipeline import packed_attention
 from renio_pipeline.batching import plan
 from renio_pipeline.config import RunConfig
 from renio_pipeline.in_process.generators import InProcessGenerators
@@ -45,6 +46,7 @@ class InProcessTrainers:
         self.model = TokenLogits(lm.train())
         check_head(self.model, torch.device("cpu"))
         if config.trainer.packing:
+            packed_attention.use(lm)
             check_packing(self.model, torch.device("cpu"))
         self._config, self._vocab_size, self._teacher_head, self._generators = config, vocab_size, teacher_head, generators
         t = config.trainer
