@@ -1,4 +1,4 @@
-"""Causal attention among sequences that lie end to end in rows, each to itself: without a mask, which would cost a row's square.
+"""Causal attention among sequences that lie end to end in rows, each to itself, without a mask: that costs a row's square.
 
 On a GPU one variable-length flash kernel does it in half precision, elsewhere torch's causal attention sequence by sequence.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from functools import cache
 from typing import Any
 
 import torch
@@ -80,18 +81,29 @@ def attention(
     if cu_seq_lens_q is None or max_length_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     asked = [name for name in ("softcap", "s_aux", "position_bias", "cache") if options.get(name) is not None]
     if asked or options.get("dropout") or options.get("is_causal") is False or not getattr(module, "is_causal", True):
         raise NotImplementedError(f"packed attention knows no {asked or 'dropout, or sight of later tokens'}")
     window = options.get("sliding_window")
     window = None if window is None or window >= max_length_q else window  # how many a token sees, itself included
-    flat = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-    if query.is_cuda and query.dtype in HALF:
-        found = _by_kernel(*flat, cu_seq_lens_q, max_length_q, options.get("scaling"), window)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    needed = {"query"} if window is None else {"window_size"}
+    if query.is_cuda and query.dtype in HALF and needed <= _options():
+        found = _by_kernel(q, k, v, cu_seq_lens_q, max_length_q, options.get("scaling"), window)
     else:
-        found = _one_by_one(*flat, cu_seq_lens_q, options.get("scaling"), window)
+        found = _one_by_one(q, k, v, cu_seq_lens_q, options.get("scaling"), window)
     return found.unflatten(0, (query.shape[0], query.shape[2])), None
+
+
+@cache
+def _options() -> frozenset[str]:
+    """What this torch's flash kernel takes for packed sequences; it came with 2.10, and learned more after."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _by_kernel(
@@ -100,8 +112,11 @@ def _by_kernel(
     """[b·L, heads, D], all of them."""
     from torch.nn.attention.varlen import varlen_attn
 
-    options: dict[str, Any] = {"window_size": (-1 if window is None else window - 1, 0), "scale": scale}
-    if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # since torch 2.12
+    past = -1 if window is None else window - 1
+    options: dict[str, Any] = {"window_size": (past, 0)} if "window_size" in _options() else {"is_causal": True}
+    if scale is not None and scale != query.shape[-1] ** -0.5:
+        options["scale"] = scale
+    if "enable_gqa" in _options():
         options["enable_gqa"] = True
     elif (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -117,7 +132,7 @@ def _one_by_one(
         mask = None
         if window is not None and len(q) > window:
             mask = torch.ones(len(q), len(q), dtype=torch.bool, device=q.device).tril().triu(1 - window)
-        heads = (x.transpose(0, 1)[None] for x in (q, k, v))
-        found = scaled_dot_product_attention(*heads, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True)
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        found = scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=True)
         parts.append(found[0].transpose(0, 1))
     return torch.cat(parts)

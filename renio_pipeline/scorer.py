@@ -19,7 +19,8 @@ from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
-ROW_TOKENS = 2048  # with sdpa a row's attention costs its square
+ROW_TOKENS = 2048  # with sdpa's mask a row's attention costs its square
+LONG_ROW_TOKENS = 16384  # on a GPU without a mask: fewer launches of its kernels
 LOGIT_ELEMENTS = 2**25  # of [C, V]
 
 
@@ -36,6 +37,8 @@ class Scorer:
         )
         self.model = model.eval().requires_grad_(False).to(self._device)
         packed_attention.use(self.model)
+        unmasked = self.model.config.get_text_config()._attn_implementation != "sdpa"
+        self._row_tokens = LONG_ROW_TOKENS if unmasked and self._device == "cuda" else ROW_TOKENS
         self.version = Version(0, 0)
 
     @torch.no_grad()
@@ -43,7 +46,7 @@ class Scorer:
         """log p_T of each response's tokens ([T] float32, in the order given), and the payload by sample id."""
         logprobs: dict[int, np.ndarray] = {}
         payload: dict[int, Payload] = {}
-        for row in pack(requests):
+        for row in pack(requests, self._row_tokens):
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +69,23 @@ class Bench:
             torch.cuda.synchronize()
 
     def cost(self, work: Work, repeats: int | None = None) -> dict[str, float]:
-        """Median, least and most seconds, and the peak of extra memory in GiB, of work that leaves nothing new behind."""
+        """Median, least and most milliseconds, and the peak of extra GiB, of work that leaves nothing new behind."""
         work()
         self.sync()
-        memory = self.peak(work)
-        seconds = []
+        before = 0
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        ms = []
         for _ in range(repeats or self.sizes.repeats):
             self.sync()
             start = time.perf_counter()
             work()
             self.sync()
-            seconds.append(time.perf_counter() - start)
-        return {"ms": 1e3 * statistics.median(seconds), "least": 1e3 * min(seconds), "most": 1e3 * max(seconds), "gib": memory}
-
-    def peak(self, work: Work) -> float:
-        if self.device != "cuda":
-            work()
-            return float("nan")
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        self.sync()
-        return (torch.cuda.max_memory_allocated() - before) / GIB
+            ms.append(1e3 * (time.perf_counter() - start))
+        memory = (torch.cuda.max_memory_allocated() - before) / GIB if self.device == "cuda" else float("nan")
+        return {"ms": statistics.median(ms), "least": min(ms), "most": max(ms), "gib": memory}
 
     def record(self, section: str, name: str, cost: dict[str, Any], floor: float | None = None) -> None:
         if floor is not None:
@@ -151,7 +146,7 @@ class Problem:
         from liger_kernel.transformers.fused_linear_jsd import LigerFusedLinearJSD
 
         layer = LigerFusedLinearJSD(jsd_beta=options["beta"], accum_dtype=torch.float32)
-        return layer(self.hidden, self.weight, self.teacher_hidden, self.teacher_weight)
+        return layer(self.hidden, self.weight, self.teacher_hidden, self.teacher_weight, None)
 
     def liger_chunked(self, **options: Any) -> Tensor:
         from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
@@ -202,6 +197,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def loss(bench: Bench) -> None:
+    """Extra GiB: above inputs, and above the gradients that are left."""
     for tokens in bench.sizes.tokens:
         problem = Problem(bench, tokens)
         floor = bench.cost(problem.floor())
@@ -211,41 +207,50 @@ def loss(bench: Bench) -> None:
             compare(bench, problem, case, floor["ms"])
         if first:
             sweep(bench, problem, floor["ms"])
+        del problem
 
 
 def compare(bench: Bench, problem: Problem, case: str, floor: float) -> None:
     options, section = CASES[case], f"loss N {problem.tokens}"
+    left = sum(x.numel() * x.element_size() for x in (problem.hidden, problem.weight)) / GIB
 
     def measure(name: str, loss: Callable[..., Tensor], repeats: int | None = None) -> None:
         with bench.section(f"{section} {name} {case}"):
-            bench.record(section, f"{name}, {case}", bench.cost(problem.backward(lambda: loss(**options)), repeats), floor)
+            cost = bench.cost(problem.backward(lambda: loss(**options)), repeats)
+            bench.record(section, f"{name}, {case}", cost | {"gib": cost["gib"] - left}, floor)
 
     measure("ours", problem.ours)
     with without_kernel():
-        measure("ours without the kernel", problem.ours)
+        measure("ours without the kernel", problem.ours, 5)
     measure("naive", problem.naive, 5)
     if "entry_clip" not in options:  # liger-kernel has none
-        measure("liger", problem.liger)
+        measure("liger", problem.liger, 5)
         measure("liger_chunked", problem.liger_chunked)
 
 
 def compiled(bench: Bench) -> None:
-    for tokens in bench.sizes.tokens[:1]:
+    """The naive loss by torch.compile."""
+    for tokens in bench.sizes.tokens:
         problem = Problem(bench, tokens)
-        floor = bench.cost(problem.floor())["ms"]
-        for case in ("kl", "kl clip"):
-            naive = torch.compile(lambda: problem.naive(**CASES[case]), dynamic=False)  # noqa: B023
-            bench.record(f"loss N {tokens}", f"naive, compiled, {case}", bench.cost(problem.backward(naive)), floor)
+        floor = bench.cost(problem.floor(), 5)["ms"]
+        left = sum(x.numel() * x.element_size() for x in (problem.hidden, problem.weight)) / GIB
+        for case in ("kl", "jsd") if tokens == bench.sizes.tokens[0] else ("kl",):
+            naive = torch.compile(partial(problem.naive, **CASES[case]), dynamic=False)
+            with bench.section(f"compiled {tokens} {case}"):
+                cost = bench.cost(problem.backward(naive), 5)
+                bench.record(f"loss N {tokens}", f"naive, compiled, {case}", cost | {"gib": cost["gib"] - left}, floor)
+        del problem
 
 
 def sweep(bench: Bench, problem: Problem, floor: float) -> None:
-    for chunk in (256, 448, 512, 683, 1024, 1366, 2048):
-        with bench.section(f"chunk {chunk}"):
+    """Tokens of a chunk, and how many chunks' gradients are held at once."""
+    usual = full_vocabulary.GROUP
+    for chunk, group in ((128, 8), (256, 1), (256, 2), (256, 4), (256, 8), (512, 1), (512, 2), (512, 4), (1024, 1), (1024, 2)):
+        full_vocabulary.GROUP = group
+        with bench.section(f"chunk {chunk} {group}"):
             cost = bench.cost(problem.backward(lambda: problem.ours(chunk, **CASES["kl clip"])), repeats=5)  # noqa: B023
-            bench.record("chunk tokens", str(chunk), cost, floor)
-
-
-LAUNCHES = ((1024, 4), (2048, 4), (2048, 8), (4096, 4), (4096, 8), (4096, 16), (8192, 8), (8192, 16), (8192, 32))
+            bench.record("chunks", f"{chunk} tokens x {group}", cost, floor)
+    full_vocabulary.GROUP = usual
 
 
 def kernel(bench: Bench) -> None:
@@ -261,17 +266,7 @@ def kernel(bench: Bench) -> None:
     bench.record("kernel", "traffic once", {"ms": once})
     usual = fused.BLOCK, fused.WARPS
     for beta in (0.0, 0.5):
-        for block, warps in (
-            (1024, 4),
-            (2048, 4),
-            (2048, 8),
-            (4096, 4),
-            (4096, 8),
-            (4096, 16),
-            (8192, 8),
-            (8192, 16),
-            (8192, 32),
-        ):
+        for block, warps in ((2048, 4), (4096, 8), (4096, 16)):
             fused.BLOCK, fused.WARPS = block, warps
             with bench.section(f"kernel {block} {warps}"):
                 cost = bench.cost(
@@ -388,7 +383,7 @@ def head_floor(bench: Bench, tokens: int) -> Work:
 
 
 def teacher(bench: Bench) -> None:
-    from renio_pipeline import scorer
+    from renio_pipeline import packed_attention, scorer
     from renio_pipeline.batching import micro_batches
     from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
 
@@ -411,24 +406,30 @@ def teacher(bench: Bench) -> None:
     bench.record("teacher", "layers' matmul floor", {"ms": floor})
     head = bench.cost(head_floor(bench, responses), few)["ms"]
     bench.record("teacher", "head's matmul floor", {"ms": head})
-    usual = scorer.pack
-    for row in (1024, 2048, 4096, 8192, 16384):
-        scorer.pack = lambda requests: usual(requests, row)  # noqa: B023
-        with bench.section(f"teacher {row}"), torch.no_grad():
-            rows = scorer.pack(requests)
+    for row, unmasked in ((4096, True), (16384, True), (32768, True), (2048, False), (4096, False)):
+        lm.set_attn_implementation("sdpa")
+        if unmasked:
+            packed_attention.use(lm)
+        name = f"rows of {row}, {lm.config._attn_implementation}"
+        held._row_tokens = row
+        with bench.section(f"teacher {name}"), torch.no_grad():
+            rows = scorer.pack(requests, row)
 
             def states() -> None:
                 for packed in rows:  # noqa: B023
                     held._hidden(packed)
 
-            bench.record("teacher", f"packed, rows of {row}, states", bench.cost(states, few), floor)
-            bench.record(
-                "teacher", f"packed, rows of {row}, score()", bench.cost(lambda: held.score(requests), few), floor + head
-            )
-    scorer.pack = usual
+            bench.record("teacher", f"{name}, states", bench.cost(states, few), floor)
+            if row == scorer.LONG_ROW_TOKENS or not unmasked:
+                bench.record("teacher", f"{name}, score()", bench.cost(lambda: held.score(requests), few), floor + head)
+    with bench.section("teacher profile"):
+        packed_attention.use(lm)
+        held._row_tokens = scorer.LONG_ROW_TOKENS
+        profile(bench, "teacher", lambda: held.score(requests))
+    lm.set_attn_implementation("sdpa")
     with bench.section("teacher padded"), torch.no_grad():
         groups = {"padded, sorted by length": micro_batches(requests, s.micro_batch_tokens, packing=False)}
-        groups["padded, 8 at a time as they come"] = [requests[i : i + 8] for i in range(0, len(requests), 8)]
+        groups["padded, 8 as they come"] = [requests[i : i + 8] for i in range(0, len(requests), 8)]
         for name, batches in groups.items():
             padded = [collated(batch, bench.device) for batch in batches]
             useful = tokens / sum(ids.numel() for ids, _ in padded)
@@ -438,8 +439,6 @@ def teacher(bench: Bench) -> None:
                     lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
 
             bench.record("teacher", f"{name}, states", bench.cost(pass_, few) | {"useful": useful}, floor)
-    with bench.section("teacher profile"):
-        profile(bench, "teacher", lambda: held.score(requests))
 
 
 def collated(batch: Any, device: str) -> tuple[Tensor, Tensor]:
@@ -453,6 +452,7 @@ def collated(batch: Any, device: str) -> tuple[Tensor, Tensor]:
 
 def trainer(bench: Bench) -> None:
     """Forward and backward of a step's samples with the exact loss, in the trainer's micro-batches."""
+    from renio_pipeline import packed_attention
     from renio_pipeline.batching import micro_batches
     from renio_pipeline.schema import Jsd
     from renio_pipeline.student import TokenLogits, micro_batch_loss
@@ -484,7 +484,9 @@ def trainer(bench: Bench) -> None:
     bench.record("trainer", "tokens", {"all": tokens, "responses": responses})
     bench.record("trainer", "floors", {"layers forward ms": layers, "loss ms": whole_loss})
 
-    def step(packing: bool) -> tuple[int, int]:
+    counted: dict[bool, tuple[int, int]] = {}
+
+    def step(packing: bool) -> None:
         computed = 0
         batches = micro_batches(samples, s.micro_batch_tokens, packing=packing)
         for batch in batches:
@@ -495,20 +497,26 @@ def trainer(bench: Bench) -> None:
             micro.loss.backward()
             computed += micro.computed_tokens
         lm.zero_grad()
-        return computed, len(batches)
+        counted[packing] = computed, len(batches)
 
     def measure(name: str, packing: bool, floor: float) -> None:
         with bench.section(f"trainer {name}"):
-            cost = bench.cost(lambda: step(packing), few)
-            computed, passes = step(packing)
+            cost = bench.cost(lambda: step(packing), 2)
+            computed, passes = counted[packing]
             bench.record("trainer", name, cost | {"useful": tokens / computed, "micro-batches": passes}, floor)
 
-    lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    measure("packed, checkpointing", True, 4 * layers + whole_loss)
-    measure("a row each, checkpointing", False, 4 * layers + whole_loss)
-    lm.gradient_checkpointing_disable()
-    measure("packed, no checkpointing", True, 3 * layers + whole_loss)
-    measure("a row each, no checkpointing", False, 3 * layers + whole_loss)
+    for checkpointing, passes in ((True, 4), (False, 3)):
+        floor, kind = passes * layers + whole_loss, "checkpointing" if checkpointing else "no checkpointing"
+        if checkpointing:
+            lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            lm.gradient_checkpointing_disable()
+        lm.set_attn_implementation("sdpa")
+        measure(f"a row each, {kind}", False, floor)
+        if checkpointing:
+            measure(f"packed, mask, {kind}", True, floor)
+        packed_attention.use(lm)
+        measure(f"packed, {lm.config._attn_implementation}, {kind}", True, floor)
     with bench.section("trainer profile"):
         profile(bench, "trainer", lambda: step(True))
 
@@ -529,8 +537,6 @@ def profile(bench: Bench, name: str, work: Work) -> None:
 def profiles(bench: Bench) -> None:
     problem = Problem(bench, bench.sizes.tokens[0])
     profile(bench, "loss", problem.backward(lambda: problem.ours(**CASES["kl clip"])))
-    with without_kernel():
-        profile(bench, "loss-without-kernel", problem.backward(lambda: problem.ours(**CASES["kl clip"])))
 
 
 SECTIONS = {
@@ -544,7 +550,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=330, help="no section begins later than this")
+    parser.add_argument("--seconds", type=float, default=220, help="no section begins later than this")
     parser.add_argument("--json", type=Path, default=Path(os.environ.get("OUT", "."), "gpu.json"))
     args = parser.parse_args()
     bench = Bench(TINY if args.tiny else Sizes(), args.device)

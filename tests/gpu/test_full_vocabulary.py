@@ -72,7 +72,7 @@ def test_value_and_gradients_are_those_of_float64(
     """Relative to each gradient's norm. bfloat16 inputs are taken as they are: their logits lose nothing more."""
     problem = Problem(tokens=300, vocabulary=5003, width=64, dtype=dtype, bias=bias)
     options: dict[str, Any] = {"beta": beta, "entry_clip": entry_clip, "temperature": 1.1}
-    found = problem.chunked(**options, chunk_tokens=128).loss
+    found = problem.chunked(**options, chunk_tokens=32).loss
     expected = problem.naive(**options, dtype=torch.float64)
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     gradients = torch.autograd.grad(found, problem.leaves)
@@ -156,7 +156,7 @@ def test_many_chunks_of_bfloat16_add_up_in_float32() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_memory_and_time_at_8192_tokens_of_a_152k_vocabulary(dtype: torch.dtype) -> None:
-    """Extra memory at most a tenth of the naive loss's, its time at most 1.1 times; the naive one is scaled up from 1024
+    """Extra memory at most a tenth of the naive loss's, and no more time; the naive one is scaled up from 1024
     tokens, since at 8192 it may not fit."""
     options: dict[str, Any] = {"beta": 0.0, "entry_clip": 0.05, "temperature": 1.1}
     naive_bytes, naive_seconds = (8 * cost for cost in costs("naive", 1024, dtype, options))
@@ -164,7 +164,7 @@ def test_memory_and_time_at_8192_tokens_of_a_152k_vocabulary(dtype: torch.dtype)
     print(f"\n{dtype}: {chunked_bytes / 2**30:.2f} GiB extra, {chunked_seconds * 1e3:.1f} ms;", end=" ")
     print(f"naive: {naive_bytes / 2**30:.2f} GiB, {naive_seconds * 1e3:.1f} ms")
     assert chunked_bytes <= 0.1 * naive_bytes
-    assert chunked_seconds <= 1.1 * naive_seconds
+    assert chunked_seconds <= naive_seconds
 
 
 def costs(kind: str, tokens: int, dtype: torch.dtype, options: dict[str, Any]) -> tuple[float, float]:

@@ -104,7 +104,8 @@ def test_padding_and_generation_go_on_as_with_sdpa() -> None:
     lm, (ids, _) = made("some sliding").eval(), rows()
     mask = torch.ones_like(ids)
     mask[0, :4] = 0
-    options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    options = {"max_new_tokens": 6, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    options["attention_mask"] = mask
     ours = lm.generate(ids, **options)
     lm.set_attn_implementation("sdpa")
     assert all(torch.equal(a, b) for a, b in zip(ours.logits, lm.generate(ids, **options).logits, strict=True))
