@@ -165,11 +165,12 @@ class TrainerRank:
         """log p_S by the current weights: [T] float32 by sample id. Collective."""
         import torch
 
-        from renio_pipeline.student import collate, response_logprobs
+        from renio_pipeline.student import collate, layout, response_logprobs
 
         found: dict[int, np.ndarray] = {}
+        lay = layout(self._engine, packing=self._spec.trainer.packing)
         for samples in micro_batches:
-            batch = collate(samples, self._engine.device, packing=self._spec.trainer.packing)
+            batch = collate(samples, self._engine.device, lay=lay)
             with torch.no_grad():
                 logits = self._engine(batch.input_ids, batch.position_ids, batch.positions)
                 logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)

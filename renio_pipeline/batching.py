@@ -49,6 +49,11 @@ def unpacked(samples: Sequence[S]) -> list[list[S]]:
     return [[s] for s in samples]
 
 
+def one_row(samples: Sequence[S]) -> list[list[S]]:
+    """All in one row, without padding: for attention that costs no more in a long one."""
+    return [list(samples)] if samples else []
+
+
 def area(rows: Sequence[Sequence[Sized]]) -> int:
     """Tokens that these rows cost, padding included."""
     return len(rows) * _width(rows)

@@ -44,12 +44,16 @@ def use(lm: Any) -> None:
         lm.set_attn_implementation("sdpa")
 
 
+def used_by(lm: Any) -> bool:
+    return bool(lm.config.get_text_config()._attn_implementation == NAME)
+
+
 def states(lm: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
     """[b, L, H] last hidden states. position_ids [b, L] begin anew with each sequence of a row; None: a sequence a row."""
     where: dict[str, Any] = {}
     if position_ids is not None:
         where["position_ids"] = position_ids
-        if lm.config.get_text_config()._attn_implementation == NAME:
+        if used_by(lm):
             # transformers pass a mask of four dimensions on as it is, where they would make one of [b, 1, L, L]
             where |= bounds(position_ids) | {"attention_mask": position_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)}
     return lm.base_model(input_ids=input_ids, use_cache=False, **where).last_hidden_state

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from renio_pipeline import packed_attention
-from renio_pipeline.batching import area, pack, unpacked
+from renio_pipeline.batching import area, one_row, pack, unpacked
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
 from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
 from renio_pipeline.heads import head_of, logit_settings
@@ -25,6 +25,7 @@ from renio_pipeline.types import Hidden, TrainSample, Version
 
 TeacherHead = Callable[[str, Version], Head]
 HeadJob = Callable[[Tensor, Head], Any]  # what to do with [N, H] hidden states and the student's head
+Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s
 
 
 class TokenLogits(nn.Module):
@@ -100,11 +101,18 @@ class Collated:
     mask: Tensor  # [b, T] True on response tokens: row-major, its N true entries are in the order of `targets`
 
 
-def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", *, packing: bool = True) -> Collated:
+def layout(model: Any, *, packing: bool) -> Layout:
+    """How samples lie for a TokenLogits, or an engine around one. Never more tokens than `plan` counted on."""
+    if not packing:
+        return unpacked
+    return one_row if packed_attention.used_by(getattr(model, "module", model).lm) else pack
+
+
+def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", *, lay: Layout = pack) -> Collated:
     """Lay samples in rows, padded on the right. Without samples: one token that no loss looks at, so that every rank runs the
     same collectives.
     """
-    rows = (pack if packing else unpacked)(samples)
+    rows = lay(samples)
     width = max(1, area(rows) // max(1, len(rows)))
     input_ids = torch.zeros(max(1, len(rows)), width, dtype=torch.long)
     position_ids = torch.arange(width).repeat(len(input_ids), 1)
@@ -122,7 +130,7 @@ def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", 
     mask = torch.arange(int(lengths.max()) if len(samples) else 0)[None, :] < lengths[:, None]
     positions = (first[:, None] + torch.arange(mask.shape[1]))[mask]
     targets = torch.cat([torch.empty(0, dtype=torch.long), *(torch.as_tensor(s.response_ids).long() for s in samples)])
-    placed = position_ids if packing else None
+    placed = None if lay is unpacked else position_ids
     parts = (input_ids, placed, positions, targets, mask)
     return Collated(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
@@ -169,7 +177,7 @@ def micro_batch_loss(
         teacher_head: the output head of a teacher and a version, for the full-vocabulary loss.
         packing: several samples may share a row.
     """
-    batch = collate(samples, device, packing=packing)
+    batch = collate(samples, device, lay=layout(model, packing=packing))
     computed = batch.input_ids.numel()
     if samples and isinstance(objective, Jsd):
         assert teacher_head is not None

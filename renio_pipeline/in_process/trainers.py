@@ -25,6 +25,7 @@ from renio_pipeline.student import (
     check_head,
     check_packing,
     collate,
+    layout,
     micro_batch_loss,
     non_finite_samples,
     response_logprobs,
@@ -57,7 +58,7 @@ class InProcessTrainers:
         """log p_S by the current weights: [T] float32 by sample id."""
         found: dict[int, np.ndarray] = {}
         for samples in self._plan(batch):
-            c = collate(samples, packing=self._config.trainer.packing)
+            c = collate(samples, lay=layout(self.model, packing=self._config.trainer.packing))
             with torch.no_grad():
                 logits = self.model(c.input_ids, c.position_ids, c.positions)
                 logprobs_NV = response_logprobs(logits, temperature=self._config.temperature, vocab_size=self._vocab_size)

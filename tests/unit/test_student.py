@@ -27,9 +27,18 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from renio_pipeline.batching import plan
+from renio_pipeline import packed_attention
+from renio_pipeline.batching import one_row, pack, plan, unpacked
 from renio_pipeline.schema import Objective, Sampled, TopKForwardKL
-from renio_pipeline.student import TokenLogits, check_head, check_packing, collate, micro_batch_loss, non_finite_samples
+from renio_pipeline.student import (
+    Layout,
+    TokenLogits,
+    check_head,
+    check_packing,
+    collate,
+    micro_batch_loss,
+    non_finite_samples,
+)
 from renio_pipeline.types import TopK, TrainSample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -286,7 +295,7 @@ def test_non_finite_samples_names_exactly_those_that_have_one(values: list[list[
 
 def test_collate_pads_on_the_right_and_points_before_each_response_token() -> None:
     samples, _ = make_samples([(2, 3), (4, 0), (1, 1)])
-    batch = collate(samples, packing=False)
+    batch = collate(samples, lay=unpacked)
     assert batch.position_ids is None
     assert batch.input_ids.shape == (3, 5)
     assert batch.positions.tolist() == [1, 2, 3, 10]
@@ -297,10 +306,10 @@ def test_collate_pads_on_the_right_and_points_before_each_response_token() -> No
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), max_size=9), st.booleans())
-def test_every_sample_lies_whole_in_a_row_and_its_positions_begin_anew(lengths: list[tuple[int, int]], packing: bool) -> None:
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), max_size=9), st.sampled_from([pack, unpacked, one_row]))
+def test_every_sample_lies_whole_in_a_row_and_its_positions_begin_anew(lengths: list[tuple[int, int]], lay: Layout) -> None:
     samples, _ = make_samples(lengths)
-    batch = collate(samples, packing=packing)
+    batch = collate(samples, lay=lay)
     width, starts = batch.input_ids.shape[1], []
     for s, first in zip(samples, batch.positions.split([len(s.response_ids) for s in samples]), strict=True):
         if len(first) == 0:
@@ -322,6 +331,9 @@ def test_packing_changes_neither_loss_nor_gradient(objective: Objective) -> None
     close(accumulated(model, [samples], payload, objective), apart, 1e-5)
     packed, alone = (share(model, samples, payload, packing=packing).computed_tokens for packing in (True, False))
     assert (packed, alone) == (49, 7 * 10)
+    packed_attention.use(model.lm)
+    close(accumulated(model, [samples], payload, objective), apart, 1e-5)
+    assert share(model, samples, payload).computed_tokens == sum(s.tokens for s in samples)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gemma2", "granite"])
