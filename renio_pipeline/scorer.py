@@ -50,17 +50,15 @@ class Scorer:
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
-            ids, values = token_logprobs(hidden, targets, head_of(self.model), self._spec)
-            sampled = values[:, 0]
-            tables = zip(
-                row, hidden.split(lengths), sampled.split(lengths), ids.split(lengths), values.split(lengths), strict=True
-            )
-            for request, states, own, top_ids, top_values in tables:
-                logprobs[request.sample_id] = own.cpu().numpy()
+            ids, values = (x.cpu() for x in token_logprobs(hidden, targets, head_of(self.model), self._spec))
+            kept = hidden.cpu() if self._spec.kind == "hidden" else hidden
+            parts = (x.split(lengths) for x in (kept, values[:, 0].contiguous(), ids, values))
+            for request, states, own, top_ids, top_values in zip(row, *parts, strict=True):
+                logprobs[request.sample_id] = own.numpy()
                 if self._spec.kind == "hidden":
                     payload[request.sample_id] = Hidden(values=to_numpy(states), version=self.version, teacher=self._spec.name)
                 elif self._spec.kind == "top_k":
-                    payload[request.sample_id] = TopK(token_ids=top_ids.int().cpu().numpy(), logprobs=top_values.cpu().numpy())
+                    payload[request.sample_id] = TopK(token_ids=top_ids.int().numpy(), logprobs=top_values.numpy())
         return [logprobs[r.sample_id] for r in requests], payload
 
     def _hidden(self, row: Sequence[ScoreRequest]) -> Tensor:
@@ -102,14 +100,17 @@ class Projection(Protocol):
 def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection) -> tuple[Tensor, Tensor]:
     """Of [N, H'] states: ids and log p of the target and the top K, both [N, K+1]; chunk by chunk, in fp32."""
     weight = factor(head.weight[: spec.vocab_size])
-    bias = 0.0 if head.bias is None else head.bias[: spec.vocab_size].float()
     chunk = max(1, LOGIT_ELEMENTS // spec.vocab_size)
     parts = []
     for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        logits = product(states.to(weight.dtype), weight.T) + bias
+        logits = product(states.to(weight.dtype), weight.T)
+        if head.bias is not None:
+            logits += head.bias[: spec.vocab_size]
         if head.soft_cap is not None:
-            logits = torch.tanh(logits / head.soft_cap) * head.soft_cap
-        logprobs = torch.log_softmax(logits * (head.scale / spec.temperature), dim=-1)
+            logits.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
+        if head.scale != spec.temperature:
+            logits *= head.scale / spec.temperature
+        logprobs = torch.log_softmax(logits, dim=-1)
         ids = torch.cat([own[:, None], logprobs.topk(spec.top_k, dim=-1).indices], dim=1)
         parts.append((ids, logprobs.gather(1, ids)))
     ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
