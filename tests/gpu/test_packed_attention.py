@@ -52,4 +52,4 @@ def test_it_is_as_near_to_float32_as_sdpa_is(kind: str, dtype: torch.dtype, monk
     exact = found(lm.float(), ids, positions, weights)
     assert all(math.isfinite(float(x.sum())) for x in ours)
     for a, b, e in zip(ours, halved, exact, strict=True):
-        assert (a.float() - e).norm() <= 1.5 * (b.float() - e).norm() + 1e-3 * e.norm()
+        assert (a.float() - e).norm() <= 2 * (b.float() - e).norm() + 1e-3 * e.norm()
