@@ -67,7 +67,8 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     from transformers.integrations import HfDeepSpeedConfig
 
     from actors.lora import add_factors
-    from renio_pipeline.student import TokenLogits, check_head
+    from renio_pipeline import packed_attention
+    from renio_pipeline.student import TokenLogits, check_head, check_packing
 
     if not spec.on_gpu:
         # DeepSpeed would compile a shared-memory all-reduce here, which needs a C++ compiler and a minute.
@@ -96,6 +97,9 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         lr_scheduler=lambda opt: get_scheduler(spec.trainer.schedule, opt, spec.trainer.warmup_steps, spec.steps),
     )
     check_head(engine.module, engine.device)
+    if spec.trainer.packing:
+        packed_attention.use(lm)
+        check_packing(engine.module, engine.device)
     return engine
 
 

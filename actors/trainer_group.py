@@ -131,7 +131,8 @@ class TrainerGroup:
         return list(await asyncio.gather(*(r.written.options(concurrency_group=CONTROL).remote() for r in self.ranks)))
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:
-        return plan(batch.samples, self.size, self._config.trainer.micro_batch_tokens)
+        trainer = self._config.trainer
+        return plan(batch.samples, self.size, trainer.micro_batch_tokens, packing=trainer.packing)
 
     async def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(r, method).remote(*args, **kwargs) for r in self.ranks)))

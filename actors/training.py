@@ -166,13 +166,14 @@ class TrainerRank:
         """log p_S by the current weights: [T] float32 by sample id. Collective."""
         import torch
 
-        from renio_pipeline.student import collate, response_logprobs
+        from renio_pipeline.student import collate, layout, response_logprobs
 
         found: dict[int, np.ndarray] = {}
+        lay = layout(self._engine, packing=self._spec.trainer.packing)
         for samples in micro_batches:
-            batch = collate(samples, self._engine.device)
+            batch = collate(samples, self._engine.device, lay=lay)
             with torch.no_grad():
-                logits = self._engine(batch.input_ids, batch.attention_mask, batch.positions)
+                logits = self._engine(batch.input_ids, batch.position_ids, batch.positions)
                 logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
                 sampled = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1).cpu()
             parts = sampled.split([len(s.response_ids) for s in samples]) if samples else ()
@@ -208,7 +209,7 @@ class TrainerRank:
             micro = micro_batch_loss(
                 self._engine, samples, self._fetch(samples), objective=objective, batch_size=batch_size,
                 temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
-                teacher_head=lambda *key: self._teacher_heads[key],
+                teacher_head=lambda *key: self._teacher_heads[key], packing=self._spec.trainer.packing,
             )  # fmt: skip
             bad = non_finite_samples(samples, micro.per_token)
             if bad or not torch.isfinite(micro.loss):
@@ -309,7 +310,7 @@ def _add(total: RankReport, samples: Sequence[TrainSample], micro: Any) -> RankR
         loss=total.loss + float(micro.loss),
         divergence=total.divergence + sum(means),
         tokens=total.tokens + sum(s.tokens for s in samples),
-        padded_tokens=total.padded_tokens + len(samples) * max(s.tokens for s in samples),
+        padded_tokens=total.padded_tokens + micro.computed_tokens,
         mismatch_sum=total.mismatch_sum + float(gap.sum()),
         mismatch_max=max(total.mismatch_max, float(gap.max()) if len(gap) else 0.0),
         response_tokens=total.response_tokens + sum(lengths),

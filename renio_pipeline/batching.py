@@ -1,12 +1,17 @@
-"""How a step's batch is split: over ranks by tokens, and into micro-batches by a token budget.
+"""How a step's batch is split: over ranks by tokens, into micro-batches by a token budget, and these into rows.
 
 The split never changes a result: every sample's share of the loss has the step's global denominators already.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
+
+ATTENTION_TOKENS = 8192  # length at which a sequence's attention costs what its other layers cost, or near it
+ROW_CHOICES = 32  # numbers of rows that are tried
 
 
 class Sized(Protocol):
@@ -20,27 +25,61 @@ S = TypeVar("S", bound=Sized)
 def balance(samples: Sequence[S], ranks: int) -> list[list[S]]:
     """Share samples over ranks so that the ranks' token sums are close (longest first, to the rank with fewest tokens)."""
     shares: list[list[S]] = [[] for _ in range(ranks)]
-    loads = [0] * ranks
+    loads = [(0, rank) for rank in range(ranks)]
     for sample in sorted(samples, key=lambda s: -s.tokens):
-        rank = loads.index(min(loads))
+        load, rank = loads[0]
         shares[rank].append(sample)
-        loads[rank] += sample.tokens
+        heapq.heapreplace(loads, (load + sample.tokens, rank))
     return shares
 
 
-def micro_batches(samples: Sequence[S], max_tokens: int) -> list[list[S]]:
-    """Group samples of similar length, so that longest x count stays within ``max_tokens``. A longer sample goes alone."""
+def pack(samples: Sequence[S]) -> list[list[S]]:
+    """Lay sequences end to end in rows of nearly one length, at least the longest's. All rows are computed to the longest one.
+
+    Fewer rows fill better, shorter ones cost less attention, which grows with a row's square; the cheapest number is taken.
+    """
+    longest = max((s.tokens for s in samples), default=0)
+    most = sum(s.tokens for s in samples) // max(1, longest)
+    choices = [balance(samples, rows) for rows in range(most, 0, -(most // ROW_CHOICES + 1))] + [unpacked(samples)]
+    return min(choices, key=lambda rows: area(rows) * (ATTENTION_TOKENS + _width(rows)))
+
+
+def unpacked(samples: Sequence[S]) -> list[list[S]]:
+    """A row for each sequence."""
+    return [[s] for s in samples]
+
+
+def one_row(samples: Sequence[S]) -> list[list[S]]:
+    """All in one row, without padding: for attention that costs no more in a long one."""
+    return [list(samples)] if samples else []
+
+
+def area(rows: Sequence[Sequence[Sized]]) -> int:
+    """Tokens that these rows cost, padding included."""
+    return len(rows) * _width(rows)
+
+
+def _width(rows: Sequence[Sequence[Sized]]) -> int:
+    return max((sum(s.tokens for s in row) for row in rows), default=0)
+
+
+def micro_batches(samples: Sequence[S], max_tokens: int, *, packing: bool = True) -> list[list[S]]:
+    """Group samples of similar length, so that their rows' area stays within ``max_tokens``. A longer sample goes alone."""
+    lay = pack if packing else unpacked
+    left = sorted(samples, key=lambda s: -s.tokens)
     batches: list[list[S]] = []
-    for sample in sorted(samples, key=lambda s: -s.tokens):
-        if batches and batches[-1][0].tokens * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(sample)
-        else:
-            batches.append([sample])
+    while left:
+        sums = itertools.accumulate(s.tokens for s in left)
+        count = max(1, sum(1 for tokens in itertools.takewhile(lambda t: t <= max_tokens, sums)))
+        while count > 1 and area(lay(left[:count])) > max_tokens:
+            count -= max(1, count // 50)
+        batches.append(left[:count])
+        left = left[count:]
     return batches
 
 
-def plan(samples: Sequence[S], ranks: int, max_tokens: int) -> list[list[list[S]]]:
+def plan(samples: Sequence[S], ranks: int, max_tokens: int, *, packing: bool = True) -> list[list[list[S]]]:
     """Micro-batches of each rank. Every rank gets the same number, because backward is a collective: some may be empty."""
-    shares = [micro_batches(share, max_tokens) for share in balance(samples, ranks)]
+    shares = [micro_batches(share, max_tokens, packing=packing) for share in balance(samples, ranks)]
     longest = max(len(share) for share in shares)
     return [share + [[] for _ in range(longest - len(share))] for share in shares]

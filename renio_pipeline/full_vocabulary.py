@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from torch.autograd.function import Function, once_differentiable
 
 from renio_pipeline.divergence import at_least_fp32, generalized_jsd
 
-CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26}  # of [C, V]: with fewer, reading the head anew costs more than it saves
+# Of [C, V]: with fewer, reading the head anew costs more than it saves.
+CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26, "kernel": 40_000_000}
+GROUP = 4  # chunks whose gradients the kernel leaves in bfloat16: the weight's, float32, is read and written once for all
 BLOCK_ELEMENTS = 2**23  # of [R, V] on a CPU: with fewer, its threads wait for each other, long where they share their cores
 GAP = 80.0  # nats: e^-80 beside 1 is nothing, in double precision too
 
@@ -67,6 +70,13 @@ class _Given:
     token_clip: float | None
     vocab_size: int
 
+    def kernels(self) -> Any:
+        """Module `fused` if it can do this: on a GPU, with float32 logits of the products alone; or None."""
+        heads = (self.student, self.teacher)
+        wide = {factor(head.weight[:0]).dtype for head in heads} <= {torch.bfloat16, torch.float32}
+        plain = all(head.weight.is_cuda and head.bias is None and head.soft_cap is None for head in heads)
+        return _kernels() if wide and plain else None
+
 
 def full_vocabulary_loss(
     student_hidden: Tensor,
@@ -91,7 +101,7 @@ def full_vocabulary_loss(
     coefficients [N]: constants, such as the sample's weight over batch size and response length.
     beta, temperature, entry_clip, token_clip: as in `generalized_jsd`.
     vocab_size: V; both heads are cut to their first V rows before the softmax.
-    chunk_tokens: C. None: 128 MiB of logits a side on a CPU, 256 MiB on a GPU.
+    chunk_tokens: C. None: 128 MiB of logits a side on a CPU, about as much on a GPU, where four chunks' gradients are held too.
 
     The gradients of student_hidden, and of the student head's weight and bias, are computed along with the value wherever
     they are required, summed in float32 or wider, and handed over by the first backward: there can be no second one.
@@ -102,7 +112,8 @@ def full_vocabulary_loss(
         student, teacher_hidden, teacher, targets, coefficients, beta, temperature, entry_clip, token_clip, vocab_size
     )
     _check(student_hidden, given, chunk_tokens)
-    most = chunk_tokens or max(1, CHUNK_ELEMENTS["cuda" if student_hidden.is_cuda else "cpu"] // vocab_size)
+    kind = "cpu" if not student_hidden.is_cuda else "kernel" if given.kernels() else "cuda"
+    most = chunk_tokens or max(1, CHUNK_ELEMENTS[kind] // vocab_size)
     chunks = max(1, math.ceil(len(targets) / most))
     chunk = max(1, math.ceil(len(targets) / chunks))  # all equal: a short last one would read the whole head too
     inputs = (student_hidden, student.weight, student.bias)
@@ -123,13 +134,20 @@ class _ChunkedLoss(Function):
         ]
         weight_VH, teacher_VH = factor(weight[:V]), factor(given.teacher.weight[:V])
         columns = [hidden_NH.new_empty(N, dtype=wide) for _ in range(3)]
-        for start in range(0, N, chunk):
-            rows = slice(start, start + chunk)
-            hidden_CH = hidden_NH[rows].to(weight_VH.dtype)
-            products_CV = product(hidden_CH, weight_VH.T)
-            _chunk(products_CV, teacher_VH, given, rows, any(wanted), out=columns)
-            _add_gradients(products_CV, hidden_CH, weight_VH, rows, grads)
-            del products_CV  # before the next chunk's are made
+        apart = weight_VH.dtype == torch.bfloat16 and given.kernels() is not None and any(wanted)
+        for group in _slices(0, N, chunk * GROUP if apart else chunk):
+            hidden_GH = hidden_NH[group].to(weight_VH.dtype)
+            grad_GV = weight_VH.new_empty(len(hidden_GH), V) if apart else None
+            for rows in _slices(group.start, group.stop, chunk):
+                within = slice(rows.start - group.start, rows.stop - group.start)
+                products_CV = product(hidden_GH[within], weight_VH.T)
+                in_place = products_CV if any(wanted) else None
+                gradient_CV = in_place if grad_GV is None else grad_GV[within]
+                _chunk(products_CV, teacher_VH, given, rows, gradient_CV, out=columns)
+                del products_CV, in_place  # before the next chunk's are made
+            if gradient_CV is not None:
+                _add_gradients(gradient_CV if grad_GV is None else grad_GV, hidden_GH, weight_VH, group, grads)
+            del gradient_CV, grad_GV
         ctx.grads = grads
         ctx.mark_non_differentiable(*columns)
         return (given.coefficients.to(wide) * columns[0]).sum(), *columns
@@ -147,14 +165,47 @@ class _ChunkedLoss(Function):
         return (*grads, None, None, None)  # autograd casts each to its input's type
 
 
+@cache
+def _kernels() -> Any:
+    """Module `fused`, or None where there is no Triton."""
+    try:
+        from renio_pipeline import fused
+    except ImportError:
+        return None
+    return fused
+
+
+def _slices(start: int, stop: int, step: int) -> list[slice]:
+    return [slice(at, min(at + step, stop)) for at in range(start, stop, step)]
+
+
 def _chunk(
-    products_CV: Tensor, teacher_VH: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
+    products_CV: Tensor, teacher_VH: Tensor, given: _Given, rows: slice, gradient_CV: Tensor | None, *, out: list[Tensor]
 ) -> None:
-    """Fill out's rows with divergence and targets' log-probabilities, and products_CV (weight · h) with its gradient.
+    """Fill out's rows with divergence and targets' log-probabilities, and gradient_CV with the gradient of products_CV
+    (weight · h), which may be these themselves. None: it is not wanted, and products_CV is left as anything.
+    """
+    teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
+    kernels = given.kernels()
+    if kernels is None:
+        assert gradient_CV is None or gradient_CV is products_CV
+        _in_blocks(products_CV, teacher_CV, given, rows, gradient_CV is not None, out=out)
+        return
+    student_scale, teacher_scale = (head.scale / given.temperature for head in (given.student, given.teacher))
+    kernels.divergence_and_gradient(
+        products_CV, teacher_CV, given.targets[rows], given.coefficients[rows] * student_scale,
+        scales=(student_scale, teacher_scale), beta=given.beta, entry_clip=given.entry_clip, token_clip=given.token_clip,
+        gradient=gradient_CV, out=[column[rows] for column in out],
+    )  # fmt: skip
+
+
+def _in_blocks(
+    products_CV: Tensor, teacher_CV: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
+) -> None:
+    """`_chunk` by torch's operations, gradient in place of products_CV.
 
     A CPU takes a block of rows at a time: the half a dozen temporaries are then small, and partly still in its cache.
     """
-    teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
     C, V = products_CV.shape
     block = C if products_CV.is_cuda else max(1, BLOCK_ELEMENTS // V)
     parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
@@ -169,8 +220,9 @@ def _chunk(
             entries = clipped
         divergence_R.copy_(entries.sum(dim=-1))
         factor_R = coefficients_R.to(x_RV.dtype) * (given.student.scale / given.temperature)
+        capped_R = None
         if given.token_clip is not None:
-            factor_R.masked_fill_(divergence_R > given.token_clip, 0.0)
+            capped_R = divergence_R > given.token_clip
             divergence_R.clamp_(max=given.token_clip)
         if differentiate:
             cap = given.student.soft_cap
@@ -178,6 +230,8 @@ def _chunk(
             torch.addcmul(slopes, log_p.exp_(), slopes.sum(dim=-1, keepdim=True), value=-1, out=x_RV).mul_(factor_R[:, None])
             if bend is not None:
                 x_RV.mul_(bend)
+            if capped_R is not None:
+                x_RV.masked_fill_(capped_R[:, None], 0.0)  # not a product: a divergence without bound has no gradient to scale
 
 
 def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:

@@ -198,6 +198,7 @@ class Trainer(Section):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: NonNegativeFloat = Field(1.0, description="0: no clipping")
     micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
+    packing: bool = Field(True, description="lay samples end to end in rows; false: a row, and its padding, for each")
     gradient_checkpointing: bool = False
     lora: Lora | None = Field(None, description="null: full fine-tuning")
     offload: Literal["none", "optimizer"] = Field(

@@ -1,7 +1,8 @@
 """A teacher as a transformers forward: the torch engine. Runs without Ray.
 
-Sequences are packed end to end, a row of them at a time, with positions that start anew: transformers keeps each sequence's
-attention to itself (a block mask with sdpa, variable-length kernels with flash attention), so no padding is computed.
+Sequences are packed end to end, a row of them at a time, with positions that start anew: `packed_attention` keeps each
+sequence's to itself, and transformers do where it does not fit (a block mask with sdpa, variable-length kernels with flash
+attention), so no padding is computed.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renio_pipeline import packed_attention
 from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
-ROW_TOKENS = 2048  # with sdpa a row's attention costs its square
+ROW_TOKENS = 2048  # with sdpa's mask a row's attention costs its square
+LONG_ROW_TOKENS = 16384  # on a GPU without a mask: fewer launches of its kernels
 LOGIT_ELEMENTS = 2**25  # of [C, V]
 
 
@@ -33,6 +36,9 @@ class Scorer:
             spec.model, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
         )
         self.model = model.eval().requires_grad_(False).to(self._device)
+        packed_attention.use(self.model)
+        unmasked = self.model.config.get_text_config()._attn_implementation != "sdpa"
+        self._row_tokens = LONG_ROW_TOKENS if unmasked and self._device == "cuda" else ROW_TOKENS
         self.version = Version(0, 0)
 
     @torch.no_grad()
@@ -40,21 +46,19 @@ class Scorer:
         """log p_T of each response's tokens ([T] float32, in the order given), and the payload by sample id."""
         logprobs: dict[int, np.ndarray] = {}
         payload: dict[int, Payload] = {}
-        for row in pack(requests):
+        for row in pack(requests, self._row_tokens):
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
-            ids, values = token_logprobs(hidden, targets, head_of(self.model), self._spec)
-            sampled = values[:, 0]
-            tables = zip(
-                row, hidden.split(lengths), sampled.split(lengths), ids.split(lengths), values.split(lengths), strict=True
-            )
-            for request, states, own, top_ids, top_values in tables:
-                logprobs[request.sample_id] = own.cpu().numpy()
+            ids, values = (x.cpu() for x in token_logprobs(hidden, targets, head_of(self.model), self._spec))
+            kept = hidden.cpu() if self._spec.kind == "hidden" else hidden
+            parts = (x.split(lengths) for x in (kept, values[:, 0].contiguous(), ids, values))
+            for request, states, own, top_ids, top_values in zip(row, *parts, strict=True):
+                logprobs[request.sample_id] = own.numpy()
                 if self._spec.kind == "hidden":
                     payload[request.sample_id] = Hidden(values=to_numpy(states), version=self.version, teacher=self._spec.name)
                 elif self._spec.kind == "top_k":
-                    payload[request.sample_id] = TopK(token_ids=top_ids.int().cpu().numpy(), logprobs=top_values.cpu().numpy())
+                    payload[request.sample_id] = TopK(token_ids=top_ids.int().numpy(), logprobs=top_values.numpy())
         return [logprobs[r.sample_id] for r in requests], payload
 
     def _hidden(self, row: Sequence[ScoreRequest]) -> Tensor:
@@ -66,9 +70,8 @@ class Scorer:
             first = start + len(r.prompt_ids) - 1
             keep.append(torch.arange(first, first + len(r.response_ids)))
             start += r.tokens
-        packed = {"input_ids": torch.cat(ids)[None], "position_ids": torch.cat(positions)[None]}
-        states = self.model.base_model(**{k: v.to(self._device) for k, v in packed.items()}, use_cache=False)
-        return states.last_hidden_state[0, torch.cat(keep).to(self._device)]
+        packed = (torch.cat(part)[None].to(self._device) for part in (ids, positions))
+        return packed_attention.states(self.model, *packed)[0, torch.cat(keep).to(self._device)]
 
     def load(self, weights: Sequence[tuple[str, Tensor]]) -> None:
         """Copy new weights over the model's own. Raises ValueError for a name that it does not have."""
@@ -97,14 +100,17 @@ class Projection(Protocol):
 def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection) -> tuple[Tensor, Tensor]:
     """Of [N, H'] states: ids and log p of the target and the top K, both [N, K+1]; chunk by chunk, in fp32."""
     weight = factor(head.weight[: spec.vocab_size])
-    bias = 0.0 if head.bias is None else head.bias[: spec.vocab_size].float()
     chunk = max(1, LOGIT_ELEMENTS // spec.vocab_size)
     parts = []
     for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        logits = product(states.to(weight.dtype), weight.T) + bias
+        logits = product(states.to(weight.dtype), weight.T)
+        if head.bias is not None:
+            logits += head.bias[: spec.vocab_size]
         if head.soft_cap is not None:
-            logits = torch.tanh(logits / head.soft_cap) * head.soft_cap
-        logprobs = torch.log_softmax(logits * (head.scale / spec.temperature), dim=-1)
+            logits.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
+        if head.scale != spec.temperature:
+            logits *= head.scale / spec.temperature
+        logprobs = torch.log_softmax(logits, dim=-1)
         ids = torch.cat([own[:, None], logprobs.topk(spec.top_k, dim=-1).indices], dim=1)
         parts.append((ids, logprobs.gather(1, ids)))
     ids, values = (torch.cat(part) for part in zip(*parts, strict=True))

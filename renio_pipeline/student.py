@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from renio_pipeline import packed_attention
+from renio_pipeline.batching import area, one_row, pack, unpacked
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
 from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
 from renio_pipeline.heads import head_of, logit_settings
@@ -23,6 +25,7 @@ from renio_pipeline.types import Hidden, TrainSample, Version
 
 TeacherHead = Callable[[str, Version], Head]
 HeadJob = Callable[[Tensor, Head], Any]  # what to do with [N, H] hidden states and the student's head
+Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s
 
 
 class TokenLogits(nn.Module):
@@ -33,9 +36,13 @@ class TokenLogits(nn.Module):
         self.lm: Any = lm
         let_jobs_in(lm)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, job: HeadJob | None = None) -> Any:
-        """[b, L] ids and mask, [N] flat positions in b·L -> [N, rows] logits, or what ``job`` makes of the hidden states."""
-        hidden = self.lm.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, job: HeadJob | None = None) -> Any:
+        """[b, L] ids, [N] flat positions in b·L -> [N, rows] logits, or what ``job`` makes of the hidden states.
+
+        position_ids [b, L]: they begin anew with each sequence of a row, and transformers keeps its attention to it. None: a
+        sequence a row. Padding is on the right, where no token looks.
+        """
+        hidden = packed_attention.states(self.lm, input_ids, position_ids)
         chosen = hidden.flatten(0, 1)[positions]
         if job is not None:
             return self.lm.get_output_embeddings()(chosen, job)
@@ -64,38 +71,68 @@ def check_head(model: TokenLogits, device: torch.device) -> None:
     ids = torch.arange(4, device=device)[None]
     with torch.no_grad():
         expected = model.lm(input_ids=ids, use_cache=False).logits[0].float()
-        found = model(ids, torch.ones_like(ids), torch.arange(4, device=device)).float()
+        found = model(ids, None, torch.arange(4, device=device)).float()
     if not torch.allclose(expected, found, atol=1e-3 * max(1.0, float(expected.abs().max()))):
         raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not know")
+
+
+def check_packing(model: TokenLogits, device: torch.device) -> None:
+    """Raise ValueError if a token of this architecture sees another sequence of its row."""
+    ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
+    with torch.no_grad():
+        alone = model(ids[:, 4:], None, positions).float()
+        try:
+            packed = model(ids, torch.cat([positions, positions])[None], positions + 4).float()
+        except TypeError:  # it takes no positions
+            packed = torch.full_like(alone, torch.nan)
+    if not torch.allclose(alone, packed, atol=1e-2 * max(1.0, float(alone.abs().max()))):
+        raise ValueError(
+            f"student: {type(model.lm).__name__} mixes sequences that lie in one row; set trainer.packing to false, so that "
+            "each has a row of its own"
+        )
 
 
 @dataclass(frozen=True)
 class Collated:
     input_ids: Tensor  # [b, L]
-    attention_mask: Tensor  # [b, L]
+    position_ids: Tensor | None  # [b, L], each sequence's from 0 on; None: a sequence a row
     positions: Tensor  # [N] where the token before each response token stands, in b·L
     targets: Tensor  # [N] the response tokens
     mask: Tensor  # [b, T] True on response tokens: row-major, its N true entries are in the order of `targets`
 
 
-def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu") -> Collated:
-    """Pad on the right. Without samples: one token that no loss looks at, so that every rank runs the same collectives."""
-    width = max((s.tokens for s in samples), default=1)
-    input_ids = torch.zeros(max(1, len(samples)), width, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    attention_mask[:, 0] = 1
+def layout(model: Any, *, packing: bool) -> Layout:
+    """How samples lie for a TokenLogits, or an engine around one. Never more tokens than `plan` counted on."""
+    if not packing:
+        return unpacked
+    return one_row if packed_attention.used_by(getattr(model, "module", model).lm) else pack
+
+
+def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", *, lay: Layout = pack) -> Collated:
+    """Lay samples in rows, padded on the right. Without samples: one token that no loss looks at, so that every rank runs the
+    same collectives.
+    """
+    rows = lay(samples)
+    width = max(1, area(rows) // max(1, len(rows)))
+    input_ids = torch.zeros(max(1, len(rows)), width, dtype=torch.long)
+    position_ids = torch.arange(width).repeat(len(input_ids), 1)
+    starts: dict[int, int] = {}
+    for row, members in enumerate(rows):
+        start = 0
+        for s in members:
+            end = start + s.tokens
+            input_ids[row, start:end] = torch.cat([torch.as_tensor(s.prompt_ids), torch.as_tensor(s.response_ids)])
+            position_ids[row, start:] = torch.arange(width - start)
+            starts[s.sample_id], start = row * width + start, end
+        position_ids[row, start:] = torch.arange(width - start)
     lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
-    positions, targets = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
-    for row, s in enumerate(samples):
-        prompt, response = torch.as_tensor(s.prompt_ids).long(), torch.as_tensor(s.response_ids).long()
-        input_ids[row, : s.tokens] = torch.cat([prompt, response])
-        attention_mask[row, : s.tokens] = 1
-        positions.append(row * width + len(prompt) - 1 + torch.arange(len(response)))
-        targets.append(response)
-    longest = int(lengths.max()) if len(samples) else 0
-    mask = torch.arange(longest)[None, :] < lengths[:, None]
-    parts = (input_ids, attention_mask, torch.cat(positions), torch.cat(targets), mask)
-    return Collated(*(part.to(device) for part in parts))
+    first = torch.tensor([starts[s.sample_id] + len(s.prompt_ids) - 1 for s in samples], dtype=torch.long)
+    mask = torch.arange(int(lengths.max()) if len(samples) else 0)[None, :] < lengths[:, None]
+    positions = (first[:, None] + torch.arange(mask.shape[1]))[mask]
+    targets = torch.cat([torch.empty(0, dtype=torch.long), *(torch.as_tensor(s.response_ids).long() for s in samples)])
+    placed = None if lay is unpacked else position_ids
+    parts = (input_ids, placed, positions, targets, mask)
+    return Collated(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
 
 def response_logprobs(logits: Tensor, *, temperature: float, vocab_size: int) -> Tensor:
@@ -115,6 +152,7 @@ class MicroLoss:
     loss: Tensor  # scalar: its part of the global weighted loss
     per_token: Tensor  # [N] divergence, detached
     student_logprobs: Tensor  # [N] of the sampled tokens, detached
+    computed_tokens: int  # padding included
 
 
 def micro_batch_loss(
@@ -128,6 +166,7 @@ def micro_batch_loss(
     vocab_size: int,
     device: torch.device | str = "cpu",
     teacher_head: TeacherHead | None = None,
+    packing: bool = True,
 ) -> MicroLoss:
     """Forward a micro-batch and sum its samples' shares of the step's loss.
 
@@ -136,22 +175,24 @@ def micro_batch_loss(
         payload: the teacher's top-k by sample id; unused by the sampled-token loss.
         batch_size: B of the whole step, over all ranks.
         teacher_head: the output head of a teacher and a version, for the full-vocabulary loss.
+        packing: several samples may share a row.
     """
-    batch = collate(samples, device)
+    batch = collate(samples, device, lay=layout(model, packing=packing))
+    computed = batch.input_ids.numel()
     if samples and isinstance(objective, Jsd):
         assert teacher_head is not None
         job = _full_vocabulary_job(
             samples, payload, batch, teacher_head, objective=objective, batch_size=batch_size, temperature=temperature,
             vocab_size=vocab_size, device=device,
         )  # fmt: skip
-        loss, per_token, sampled = model(batch.input_ids, batch.attention_mask, batch.positions, job)
-        return MicroLoss(loss, per_token, sampled)
-    logits = model(batch.input_ids, batch.attention_mask, batch.positions)
+        loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, job)
+        return MicroLoss(loss, per_token, sampled, computed)
+    logits = model(batch.input_ids, batch.position_ids, batch.positions)
     logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
     sampled_N = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1)
     if not samples:
         # Backward must still run, or the other ranks wait for this one's gradients for ever.
-        return MicroLoss(logits.sum() * 0.0, sampled_N.detach(), sampled_N.detach())
+        return MicroLoss(logits.sum() * 0.0, sampled_N.detach(), sampled_N.detach(), 0)
     if isinstance(objective, TopKForwardKL):
         ids_NK, teacher_NK = _stack(samples, payload, device)
         per_token = top_k_forward_kl(
@@ -163,7 +204,7 @@ def micro_batch_loss(
         per_token = _sampled_loss(samples, sampled_N, objective)
     weights = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=device)
     loss = weighted_loss(per_row(per_token, batch.mask), batch.mask, weights, batch_size=batch_size)
-    return MicroLoss(loss, per_token.detach(), sampled_N.detach())
+    return MicroLoss(loss, per_token.detach(), sampled_N.detach(), computed)
 
 
 def _full_vocabulary_job(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from renio_pipeline import packed_attention
 from renio_pipeline.batching import plan
 from renio_pipeline.config import RunConfig
 from renio_pipeline.in_process.generators import InProcessGenerators
@@ -22,7 +23,9 @@ from renio_pipeline.student import (
     TeacherHead,
     TokenLogits,
     check_head,
+    check_packing,
     collate,
+    layout,
     micro_batch_loss,
     non_finite_samples,
     response_logprobs,
@@ -43,6 +46,9 @@ class InProcessTrainers:
 
         self.model = TokenLogits(lm.train())
         check_head(self.model, torch.device("cpu"))
+        if config.trainer.packing:
+            packed_attention.use(lm)
+            check_packing(self.model, torch.device("cpu"))
         self._config, self._vocab_size, self._teacher_head, self._generators = config, vocab_size, teacher_head, generators
         t = config.trainer
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=t.lr, betas=t.betas, weight_decay=t.weight_decay)
@@ -52,9 +58,9 @@ class InProcessTrainers:
         """log p_S by the current weights: [T] float32 by sample id."""
         found: dict[int, np.ndarray] = {}
         for samples in self._plan(batch):
-            c = collate(samples)
+            c = collate(samples, lay=layout(self.model, packing=self._config.trainer.packing))
             with torch.no_grad():
-                logits = self.model(c.input_ids, c.attention_mask, c.positions)
+                logits = self.model(c.input_ids, c.position_ids, c.positions)
                 logprobs_NV = response_logprobs(logits, temperature=self._config.temperature, vocab_size=self._vocab_size)
             sampled_N = logprobs_NV.gather(1, c.targets[:, None]).squeeze(1)
             parts = sampled_N.split([len(s.response_ids) for s in samples])
@@ -72,7 +78,7 @@ class InProcessTrainers:
         )
         divergences = [d for samples, micro in zip(micro_batches, losses, strict=True) for d in _means(samples, micro)]
         tokens = sum(s.tokens for s in batch.samples)
-        padded = sum(len(samples) * max(s.tokens for s in samples) for samples in micro_batches)
+        padded = sum(micro.computed_tokens for micro in losses)
         return TrainReport(
             loss=sum(float(micro.loss) for micro in losses), divergence=sum(divergences) / len(batch.samples), tokens=tokens,
             padding=1 - tokens / padded, mismatch_mean=float(gaps.mean()) if len(gaps) else 0.0,
@@ -97,13 +103,15 @@ class InProcessTrainers:
         raise RuntimeError("a trainer of this process cannot be lost and begun anew")
 
     def _plan(self, batch: TrainBatch) -> list[list[TrainSample]]:
-        return plan(batch.samples, 1, self._config.trainer.micro_batch_tokens)[0]
+        trainer = self._config.trainer
+        return plan(batch.samples, 1, trainer.micro_batch_tokens, packing=trainer.packing)[0]
 
     def _backward(self, samples: Sequence[TrainSample], batch: TrainBatch) -> MicroLoss:
         payload = {i: table for s in samples if s.payload is not None for i, table in s.payload.items()}
         micro = micro_batch_loss(
             self.model, samples, payload, objective=self._config.trained_objective, batch_size=len(batch.samples),
             temperature=self._config.temperature, vocab_size=self._vocab_size, teacher_head=self._teacher_head,
+            packing=self._config.trainer.packing,
         )  # fmt: skip
         bad = non_finite_samples(samples, micro.per_token)
         if bad or not torch.isfinite(micro.loss):

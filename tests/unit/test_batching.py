@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.batching import balance, micro_batches, plan
+from renio_pipeline.batching import area, balance, micro_batches, pack, plan, unpacked
 
 for_all = settings(deadline=None, derandomize=True)
 
@@ -64,9 +66,10 @@ def test_empty_micro_batches_come_last(samples: list[Sample], n: int, budget: in
 @for_all
 @given(batches, budgets)
 def test_padded_tokens_stay_in_the_budget_unless_a_sample_is_alone(samples: list[Sample], budget: int) -> None:
-    for batch in micro_batches(samples, budget):
-        assert batch
-        assert len(batch) == 1 or max(s.tokens for s in batch) * len(batch) <= budget
+    for packing, lay in ((True, pack), (False, unpacked)):
+        for batch in micro_batches(samples, budget, packing=packing):
+            assert batch
+            assert len(batch) == 1 or area(lay(batch)) <= budget
 
 
 @for_all
@@ -75,6 +78,41 @@ def test_a_budget_for_all_of_them_makes_one_micro_batch(samples: list[Sample]) -
     whole = len(samples) * max((s.tokens for s in samples), default=0)
     assert len(micro_batches(samples, whole)) == min(1, len(samples))
     assert len(micro_batches(samples, 1)) == len(samples)
+
+
+@for_all
+@given(batches)
+def test_rows_hold_every_sample_once_and_cost_no_more_than_a_row_for_each(samples: list[Sample]) -> None:
+    rows = pack(samples)
+    assert ids([sample for row in rows for sample in row]) == ids(samples)
+    assert all(rows) or not samples
+    assert area(rows) == len(rows) * max((load(row) for row in rows), default=0)
+    assert area(rows) <= area(unpacked(samples))
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from([64, 96, 256]), st.sampled_from([1, 2, 4]), st.sampled_from([512, 1024, 8192]),
+    st.sampled_from(["log-normal", "exponential", "even", "one length"]),
+)  # fmt: skip
+def test_nine_tenths_of_the_computed_tokens_are_of_samples(seed: int, n: int, ranks: int, longest: int, kind: str) -> None:
+    """Long tails: a mean about a fifth of the longest, that may occur several times, cut off there."""
+    rng = np.random.default_rng(seed)
+    drawn = {
+        "log-normal": rng.lognormal(np.log(longest / 5) - 0.5, 1.0, n), "exponential": rng.exponential(longest / 5, n),
+        "even": rng.uniform(1, longest, n), "one length": np.full(n, longest),
+    }[kind]  # fmt: skip
+    samples = [Sample(i, 40 + max(1, min(longest, int(tokens)))) for i, tokens in enumerate(drawn)]
+    shares = plan(samples, ranks, 16384)
+    assert load(samples) >= 0.9 * sum(area(pack(batch)) for rank in shares for batch in rank)
+
+
+def test_a_thousand_samples_a_rank_are_planned_in_no_time() -> None:
+    rng = np.random.default_rng(0)
+    samples = [Sample(i, int(tokens)) for i, tokens in enumerate(rng.integers(1, 1024, 4096))]
+    started = time.process_time()
+    plan(samples, 4, 16384)
+    assert time.process_time() - started < 2
 
 
 @for_all

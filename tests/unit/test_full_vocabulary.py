@@ -319,15 +319,16 @@ def test_a_certain_teacher_and_a_certain_student_stay_finite(beta: float, dtype:
         problem.check(beta=beta, tolerance=1e-10 if dtype == torch.float64 else 1e-2)
 
 
+@pytest.mark.parametrize("clip", ["entry_clip", "token_clip"])
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_a_token_ruled_out_by_an_infinite_bias_has_its_limit(beta: float) -> None:
+def test_a_token_ruled_out_by_an_infinite_bias_has_its_limit(beta: float, clip: str) -> None:
     problem = Problem()
     assert problem.teacher.bias is not None
     with torch.no_grad():
         problem.student.bias[[1, 2]] = -math.inf  # type: ignore[index]
         problem.teacher.bias[[2, 3]] = -math.inf
     problem.targets = problem.targets % 1
-    problem.check(beta=beta, entry_clip=0.05)
+    problem.check(beta=beta, **{clip: 0.05})
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.5, 0.9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +15,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
-from renio_pipeline.batching import plan
+from renio_pipeline import packed_attention
+from renio_pipeline.batching import one_row, pack, plan, unpacked
 from renio_pipeline.schema import Objective, Sampled, TopKForwardKL
-from renio_pipeline.student import TokenLogits, check_head, collate, micro_batch_loss, non_finite_samples
+from renio_pipeline.student import (
+    Layout,
+    TokenLogits,
+    check_head,
+    check_packing,
+    collate,
+    micro_batch_loss,
+    non_finite_samples,
+)
 from renio_pipeline.types import TopK, TrainSample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,13 +152,13 @@ def share(model: TokenLogits, samples: Sequence[TrainSample], payload: dict[int,
 
 
 def accumulated(
-    model: TokenLogits, split: Sequence[Sequence[TrainSample]], payload: dict[int, TopK], objective: Objective
+    model: TokenLogits, split: Sequence[Sequence[TrainSample]], payload: dict[int, TopK], objective: Objective, **options: Any
 ) -> tuple[Tensor, Gradients]:
     """Loss and gradient, summed over the micro-batches of a split."""
     model.zero_grad()
     B, loss = sum(map(len, split)), torch.zeros(())
     for part in split:
-        micro = share(model, part, payload, objective=objective, batch_size=B)
+        micro = share(model, part, payload, objective=objective, batch_size=B, **options)
         micro.loss.backward()
         loss = loss + micro.loss.detach()
     return loss, gradients(model)
@@ -281,8 +295,9 @@ def test_non_finite_samples_names_exactly_those_that_have_one(values: list[list[
 
 def test_collate_pads_on_the_right_and_points_before_each_response_token() -> None:
     samples, _ = make_samples([(2, 3), (4, 0), (1, 1)])
-    batch = collate(samples)
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
+    batch = collate(samples, lay=unpacked)
+    assert batch.position_ids is None
+    assert batch.input_ids.shape == (3, 5)
     assert batch.positions.tolist() == [1, 2, 3, 10]
     assert batch.mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
     flat = batch.input_ids.flatten()
@@ -290,12 +305,61 @@ def test_collate_pads_on_the_right_and_points_before_each_response_token() -> No
     assert batch.targets.tolist() == [*samples[0].response_ids.tolist(), *samples[2].response_ids.tolist()]
 
 
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), max_size=9), st.sampled_from([pack, unpacked, one_row]))
+def test_every_sample_lies_whole_in_a_row_and_its_positions_begin_anew(lengths: list[tuple[int, int]], lay: Layout) -> None:
+    samples, _ = make_samples(lengths)
+    batch = collate(samples, lay=lay)
+    width, starts = batch.input_ids.shape[1], []
+    for s, first in zip(samples, batch.positions.split([len(s.response_ids) for s in samples]), strict=True):
+        if len(first) == 0:
+            continue  # without a response nothing says where it is
+        start = int(first[0]) - len(s.prompt_ids) + 1
+        here = slice(start, start + s.tokens)
+        assert start // width == (start + s.tokens - 1) // width
+        assert batch.input_ids.flatten()[here].tolist() == [*s.prompt_ids, *s.response_ids]
+        if batch.position_ids is not None:
+            assert batch.position_ids.flatten()[here].tolist() == list(range(s.tokens))
+        starts.append((start, start + s.tokens))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(sorted(starts)))
+
+
+@EACH_OBJECTIVE
+def test_packing_changes_neither_loss_nor_gradient(objective: Objective) -> None:
+    model, (samples, payload) = make_model(), make_samples()
+    apart = accumulated(model, [samples], payload, objective, packing=False)
+    close(accumulated(model, [samples], payload, objective), apart, 1e-5)
+    packed, alone = (share(model, samples, payload, packing=packing).computed_tokens for packing in (True, False))
+    assert (packed, alone) == (49, 7 * 10)
+    packed_attention.use(model.lm)
+    close(accumulated(model, [samples], payload, objective), apart, 1e-5)
+    assert share(model, samples, payload).computed_tokens == sum(s.tokens for s in samples)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2", "granite"])
+def test_transformers_keep_packed_sequences_apart(kind: str) -> None:
+    """gemma2: layers with a sliding window, and attention with a soft cap."""
+    gemma2 = Gemma2Config(**SIZES, **HEADS, initializer_range=0.4, sliding_window=4)
+    made = {"qwen3": lambda: make_model().lm, "gemma2": lambda: Gemma2ForCausalLM(gemma2), "granite": lambda: granite(1.0)}
+    check_packing(TokenLogits(made[kind]()), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "without positions"])
+def test_an_architecture_that_mixes_packed_sequences_is_refused(kind: str) -> None:
+    if kind == "recurrent":
+        lm = MambaForCausalLM(MambaConfig(vocab_size=ROWS, hidden_size=16, state_size=4, num_hidden_layers=2))
+    else:
+        lm = BloomForCausalLM(BloomConfig(vocab_size=ROWS, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.4))
+    with pytest.raises(ValueError, match=f"{type(lm).__name__} mixes sequences.*set trainer.packing to false"):
+        check_packing(TokenLogits(lm), torch.device("cpu"))
+
+
 def test_a_head_that_caps_its_logits_is_followed() -> None:
     config = Gemma2Config(**SIZES, **HEADS, final_logit_softcapping=0.5, initializer_range=0.4)
     model = TokenLogits(Gemma2ForCausalLM(config))
     check_head(model, torch.device("cpu"))
     model.lm.config.final_logit_softcapping = None
-    uncapped = model(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.tensor([0]))
+    uncapped = model(torch.ones(1, 1).long(), None, torch.tensor([0]))
     assert uncapped.abs().max().item() > 0.5
 
 
