@@ -29,7 +29,6 @@ import numpy as np
 from actors.background import on_thread
 from actors.sync_client import Call, SyncClient
 from actors.weight_receiver import TransferAborted
-from actors.wire import pack_chunks, put
 from renio_pipeline.types import Version
 
 CHUNK_BYTES = 256 * 2**20
@@ -118,6 +117,8 @@ class HostSender(Sender):
 
     def _drive(self, version: Version, pairs: Iterator[Any]) -> SyncReceipt:
         """With all receivers lost, too: the copy is for those that come."""
+        from actors.wire import pack_chunks, put
+
         started = time.perf_counter()
         client = self._client
         client.begin()
@@ -150,6 +151,8 @@ class AdapterSender(Sender):
         self._source, self._client, self._rank = source, client, rank
 
     def send(self, version: Version) -> SyncReceipt:
+        from actors.wire import pack_chunks, put
+
         started = time.perf_counter()
         pairs = list(self._source)  # a collective of all ranks
         if self._rank:
