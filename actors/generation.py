@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engine import Request
+from actors.engine import EngineSpec, Request
+from actors.outbox import Outbox
 from actors.replica import VllmReplica
 from renio_pipeline.types import StopReason, Version
 
@@ -42,16 +44,34 @@ class Written:
     last_version: Version | None = None  # those that sampled its last one; None: aborted
 
 
-class Generator(VllmReplica):
-    """A Ray actor. ``generate`` streams."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """In the place of a response: the engine refused the request, or failed."""
 
-    async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
-        """Yield each response as it ends. The requests are admitted together, in their order."""
+    sample_id: int
+    error: Exception
+
+
+Ended = Written | Failed
+
+
+class Generator(VllmReplica):
+    """A Ray actor. ``exchange`` takes requests and gives responses."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__(spec)
+        self._outbox: Outbox[Ended] = Outbox()
+
+    async def exchange(self, requests: list[WriteRequest]) -> list[Ended]:
+        """Admit requests together, in their order, and return whatever has ended since the last call, of these or earlier ones.
+
+        Waits for the next response to end, or for a later call, at which this one returns with nothing.
+        """
+        loop = asyncio.get_running_loop()
         futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
-        waiting = [_with_id(r.sample_id, f) for r, f in zip(requests, futures, strict=True)]
-        for done in asyncio.as_completed(waiting):
-            sample_id, output = await done
-            yield self._written(sample_id, output)
+        for request, future in zip(requests, futures, strict=True):
+            future.add_done_callback(partial(self._ended, loop, request.sample_id))
+        return await self._outbox.take()
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
         """log p_S of every token but the first of each sequence, [len - 1] float32: what the tests compare."""
@@ -92,6 +112,15 @@ class Generator(VllmReplica):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
+    def _ended(self, loop: asyncio.AbstractEventLoop, sample_id: int, future: Future[RequestOutput]) -> None:
+        """Called by the engine's thread."""
+        error = future.exception()
+        if error is None:
+            ended: Ended = self._written(sample_id, future.result())
+        else:
+            ended = Failed(sample_id=sample_id, error=error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        loop.call_soon_threadsafe(self._outbox.put, ended)
+
     def _written(self, sample_id: int, output: RequestOutput) -> Written:
         completion = output.outputs[0]
         if completion.finish_reason not in ("stop", "length"):
@@ -106,7 +135,3 @@ class Generator(VllmReplica):
             version=Version.parse(spans[0].version),
             last_version=Version.parse(spans[-1].version),
         )
-
-
-async def _with_id(sample_id: int, future: Any) -> tuple[int, RequestOutput]:
-    return sample_id, await asyncio.wrap_future(future)

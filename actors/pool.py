@@ -12,6 +12,7 @@ from typing import Any
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.engine import EngineFailed
+from actors.inbox import Inbox
 from actors.lost import GONE
 from actors.workers import Kind, Worker, WorkerLost, Workers, answer
 from renio_pipeline.config import RunConfig
@@ -42,7 +43,7 @@ class Job:
     """One sample that somebody waits for."""
 
     prompt: Prompt
-    results: asyncio.Queue[Any]  # gets a result, a Rejected, or an exception
+    results: Inbox  # gets a result, a Rejected, or an exception
     wanted: bool = True
     sent: float = 0.0  # when a worker got it, on the clock of ``renio_pipeline.types.Times``
 
@@ -63,6 +64,7 @@ class Pool:
         self.queue: list[Any] = []
         self.suspects = Suspects()
         self._holds = 0
+        self._pumping = False  # soon
         self._convictions = 0  # of samples, since one was finished
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers = Workers(
@@ -119,23 +121,44 @@ class Pool:
         """Give work to whoever may take more."""
         if self._holds:
             return
-        for worker in self.workers.serving:
+        serving = self.workers.serving if self.queue else []
+        fair = -(-(len(self.queue) + sum(len(w.jobs) for w in serving)) // max(1, len(serving)))
+        for worker in serving:
             if not self.queue:
                 return
-            jobs = self.share(worker)
+            jobs = self.share(worker, fair)
             if jobs:
                 now = time.perf_counter()
                 for job in jobs:
                     worker.jobs[job.sample_id], job.sent = job, now
                 self._spawn(self._work(worker, jobs))
 
-    def share(self, worker: Worker) -> Sequence[Any]:
-        """Take from ``queue`` what ``worker`` gets now."""
+    def pump_soon(self) -> None:
+        """As ``pump``, once whatever else is ready now has been queued too: a batch is better than its first sample alone."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        self.pump()
+
+    def share(self, worker: Worker, fair: int) -> Sequence[Any]:
+        """Take from ``queue`` what ``worker`` gets now. ``fair``: jobs for each, if each had as many of all there are."""
         raise NotImplementedError
 
     async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
         """Have ``worker`` do the jobs; ``finish`` each. Raises WorkerLost or Ray's errors when it is lost."""
         raise NotImplementedError
+
+    def worked(self, worker: Worker) -> None:
+        """A call of ``work`` is over, and whoever may take more has got it."""
+
+    def fail(self, worker: Worker, jobs: Sequence[Any], error: Exception) -> None:
+        """Whoever waits for these of the worker's jobs gets the error."""
+        for job in jobs:
+            if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
+                job.results.put(error)
 
     def dropped(self, jobs: Sequence[Any]) -> None:
         """These jobs of a worker will not be finished by it."""
@@ -148,7 +171,7 @@ class Pool:
         self._convictions = 0
         self.workers.progress(worker)
         if job.wanted:
-            job.results.put_nowait(result)
+            job.results.put(result)
 
     def withdraw(self, jobs: Sequence[Any]) -> None:
         """Nobody waits for these any more."""
@@ -198,11 +221,10 @@ class Pool:
             if is_loss(error):
                 worker.lose(str(error))  # and ``_lost`` gets what is left of its jobs
             else:
-                for job in jobs:
-                    if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
-                        job.results.put_nowait(error)
+                self.fail(worker, jobs, error)
         finally:
             self.workers.changed()
+        self.worked(worker)
 
     def _lost(self, worker: Worker, reason: str) -> None:
         jobs, worker.jobs = list(worker.jobs.values()), {}
@@ -221,7 +243,7 @@ class Pool:
     def _reject(self, job: Any, reason: str) -> None:
         self.service.rejected.add(job.sample_id, reason, self.name, job.prompt.row.id)
         if job.wanted:
-            job.results.put_nowait(Rejected())
+            job.results.put(Rejected())
 
 
 def is_loss(error: BaseException) -> bool:

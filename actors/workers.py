@@ -57,6 +57,8 @@ class Worker:
     engines: int = 1  # how many of its processes receive weights
     pid: int = 0
     jobs: dict[int, Any] = field(default_factory=dict)  # what it has in flight, by sample id
+    calls: int = 0  # of it that are under way, where one asks for whatever has ended
+    heard: float = 0.0  # when it last answered, ``time.monotonic()``
     alone: bool = False  # with one sample, which was in flight at two deaths
     _lost: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -177,8 +179,15 @@ class Workers:
             self._served.add(worker.slot)
             self.changed()
 
+    @property
+    def failing(self) -> asyncio.Future[None]:
+        """Fails with what must end the run."""
+        assert self.failure is not None, "open() comes first"
+        return self.failure
+
     def progress(self, worker: Worker) -> None:
         """It finished something."""
+        worker.heard = time.monotonic()
         self._slots.progress(self.kind.name, worker.slot)
 
     def changed(self) -> None:
@@ -308,7 +317,11 @@ class Workers:
         seconds = self._faults.heartbeat_seconds
         while True:
             await answer(self.kind.ping(worker.actor), seconds, "a ping")
-            await asyncio.sleep(min(PING_SECONDS, seconds / 3))
+            worker.heard = time.monotonic()
+            pause = min(PING_SECONDS, seconds / 3)
+            # Whoever answers to its work needs no ping: with a hundred replicas these would be a tenth of the driver's calls.
+            while (left := worker.heard + pause - time.monotonic()) > 0:
+                await asyncio.sleep(left)
 
     def _lost(self, worker: Worker, short: str) -> None:
         was_leaving = worker.slot >= self.target

@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import heapq
+import itertools
 import json
 import logging
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,8 +27,9 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from actors.generation import WriteRequest, Written
+from actors.generation import Ended, WriteRequest, Written
 from actors.generator_pool import GeneratorPool
+from actors.outbox import Outbox
 from actors.placement import GroupLease, lease
 from actors.pool import Service
 from actors.rank_checkpoint import WriteState
@@ -139,11 +140,12 @@ class FakeGenerator(Sleeper):
         super().__init__(load)
         self._slots = asyncio.Semaphore(load.slots)
         self._version, self._held = FIRST_VERSION, 0.0
+        self._outbox: Outbox[Ended] = Outbox()
+        self._writing: set[asyncio.Task[None]] = set()
 
-    async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
-        writing = [asyncio.create_task(self._write(request)) for request in requests]
-        for done in asyncio.as_completed(writing):
-            yield await done
+    async def exchange(self, requests: list[WriteRequest]) -> list[Ended]:
+        self._writing |= {asyncio.create_task(self._write(request)) for request in requests}
+        return await self._outbox.take()
 
     async def take_weights(self, version: Version) -> None:
         """Hold still for the time of a sync, and go on with new weights."""
@@ -151,7 +153,7 @@ class FakeGenerator(Sleeper):
         self._held += self._load.sync_seconds
         self._version = version
 
-    async def _write(self, request: WriteRequest) -> Written:
+    async def _write(self, request: WriteRequest) -> None:
         async with self._slots:
             first, start = self._version, time.time()
             await self._work(self._load.seconds(request.sample_id))
@@ -159,10 +161,13 @@ class FakeGenerator(Sleeper):
         self._busy += (end - start) / self._load.slots
         self._done.append(Span(id=request.sample_id, start=start, end=end, first=first, last=last))
         tokens = max(1, round(TOKENS * length_factor(request.sample_id)))
-        return Written(
-            sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
-            logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
+        self._outbox.put(
+            Written(
+                sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
+                logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
+            )
         )  # fmt: skip
+        self._writing.discard(asyncio.current_task())
 
     async def _work(self, seconds: float) -> None:
         """Sleep so long, and as long again as syncs held the engine meanwhile."""
@@ -253,7 +258,7 @@ class Watch(Sink):
 
     def steps(self) -> list[float]:
         """Seconds of each step that counts."""
-        return [b - a for a, b in pairwise(self.wall)]
+        return [b - a for a, b in itertools.pairwise(self.wall)]
 
     def cpu_seconds(self) -> float:
         """The driver's, in those steps."""
@@ -344,15 +349,15 @@ class Fakes:
         """The driver's CPU for a sample if it does nothing but Ray's calls: ``each`` samples by each slot of each generator."""
         generators = [worker.actor for worker in self.generators.workers.serving]
         teachers = [worker.actor for worker in self.teachers.workers.serving]
-        slots = len(generators) * self._load.slots
         seconds = time.process_time()
+        each *= self._load.slots
         await asyncio.gather(
             *(
-                _write_and_score(generators[i % len(generators)], teachers[i % len(teachers)], range(i * each, (i + 1) * each))
-                for i in range(slots)
+                _write_and_score(generator, teachers[i % len(teachers)], range(i * each, (i + 1) * each), self._load.slots)
+                for i, generator in enumerate(generators)
             )
         )
-        return 1000 * (time.process_time() - seconds) / (each * slots)
+        return 1000 * (time.process_time() - seconds) / (each * len(generators))
 
     def _kind(self, name: str, fake: type[Sleeper]) -> Kind:
         remote = ray.remote(max_concurrency=1000)(fake)
@@ -365,15 +370,25 @@ class Fakes:
         return Kind(name=name, start=start)
 
 
-async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[int]) -> None:
-    """One sample after the other, and a batch of them to score after every ``BATCH_SAMPLES``."""
+async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[int], slots: int) -> None:
+    """A new sample for each that ends, and a batch of them to score after every ``BATCH_SAMPLES``."""
     prompt_ids, waiting = np.zeros(12, np.int32), list[ScoreRequest]()
-    for i in sample_ids:
-        ask = WriteRequest(sample_id=i, prompt_ids=prompt_ids, seed=i, max_tokens=TOKENS, temperature=1.0, top_p=1.0, top_k=0)
-        written = await (await anext(generator.generate.options(num_returns="streaming").remote([ask])))
-        waiting.append(ScoreRequest(sample_id=i, prompt_ids=prompt_ids, response_ids=written.token_ids))
-        if len(waiting) == BATCH_SAMPLES:
-            await teacher.score.options(num_returns=2).remote(waiting)[0]
+    left, under_way = iter(sample_ids), 0
+    free = slots
+    while True:
+        asks = [
+            WriteRequest(sample_id=i, prompt_ids=prompt_ids, seed=i, max_tokens=TOKENS, temperature=1.0, top_p=1.0, top_k=0)
+            for i in itertools.islice(left, free)
+        ]
+        under_way += len(asks)
+        if not under_way:
+            return
+        ended = await generator.exchange.remote(asks)
+        free = len(ended)
+        under_way -= free
+        waiting += [ScoreRequest(sample_id=w.sample_id, prompt_ids=prompt_ids, response_ids=w.token_ids) for w in ended]
+        if len(waiting) >= BATCH_SAMPLES:
+            await teacher.score.remote(waiting)
             waiting = []
 
 
