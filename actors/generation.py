@@ -12,15 +12,16 @@ import numpy as np
 
 from actors.engine import EngineSpec, Request
 from actors.outbox import Outbox
+from actors.parcel import pack, unpack
 from actors.replica import VllmReplica
-from renio_pipeline.types import StopReason, Version
+from renio_pipeline.types import Message, StopReason, Version
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteRequest:
+class WriteRequest(Message):
     """One sample to write."""
 
     sample_id: int
@@ -33,7 +34,7 @@ class WriteRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(Message):
     """A response. An aborted one has no tokens that may be used, and is sent out again."""
 
     sample_id: int
@@ -62,16 +63,19 @@ class Generator(VllmReplica):
         super().__init__(spec)
         self._outbox: Outbox[Ended] = Outbox()
 
-    async def exchange(self, requests: list[WriteRequest]) -> list[Ended]:
-        """Admit requests together, in their order, and return whatever has ended since the last call, of these or earlier ones.
+    async def exchange(self, packed: bytes) -> bytes:
+        """``WriteRequest``s against ``Ended``, both packed: see ``actors.parcel``.
+
+        Admit requests together, in their order, and return whatever has ended since the last call, of these or earlier ones.
 
         Waits for the next response to end, or for a later call, at which this one returns with nothing.
         """
+        requests: list[WriteRequest] = unpack(packed)
         loop = asyncio.get_running_loop()
         futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
         for request, future in zip(requests, futures, strict=True):
             future.add_done_callback(partial(self._ended, loop, request.sample_id))
-        return await self._outbox.take()
+        return pack(await self._outbox.take())
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
         """log p_S of every token but the first of each sequence, [len - 1] float32: what the tests compare."""

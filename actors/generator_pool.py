@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.generation import Ended, Failed, WriteRequest, Written
 from actors.inbox import Inbox
+from actors.parcel import pack, unpack
 from actors.pool import Job, Pool, Rejected, Service, is_loss, take_for
 from actors.workers import Kind, Worker, WorkerLost
 from renio_pipeline.types import Prompt, Rollout
@@ -95,18 +96,21 @@ class GeneratorPool(Pool):
         sending = Sending(asyncio.get_running_loop().time() + self._seconds)
         for job in jobs:
             job.sending = sending
-        worker.calls += 1
         try:
-            ended = await self._answer(worker, worker.actor.exchange.remote([self._request(job) for job in jobs]))
+            ended = await self._answer(worker, worker.actor.exchange.remote(pack([self._request(job) for job in jobs])))
         finally:
             worker.calls -= 1
         if worker.state != "gone":  # else it was given up, and what it had is somebody else's
             for each in ended:
                 self._came(worker, each)
 
+    def begin(self, worker: Worker, jobs: Sequence[Writing]) -> None:
+        worker.calls += 1
+        super().begin(worker, jobs)
+
     def worked(self, worker: Worker) -> None:
         if worker.jobs and not worker.calls and worker.state != "gone":
-            self._spawn(self._work(worker, []))
+            self.begin(worker, [])
 
     def fail(self, worker: Worker, jobs: Sequence[Writing], error: Exception) -> None:
         """A call's own error: nobody knows what the answer would have brought."""
@@ -118,7 +122,7 @@ class GeneratorPool(Pool):
             due = min((job.sending.due for job in worker.jobs.values()), default=clock() + self._seconds)
             try:
                 async with asyncio.timeout_at(due):  # wait_for swallows a cancellation that comes with the answer
-                    ended: list[Ended] = await call
+                    ended: list[Ended] = unpack(await call)
                     return ended
             except TimeoutError:
                 if any(job.sending.due <= clock() for job in worker.jobs.values()):
@@ -146,6 +150,7 @@ class GeneratorPool(Pool):
             job.results.put(RuntimeError(f"sample {job.sample_id} was aborted {job.aborts} times by its generator"))
         else:
             self.queue.append(job)
+            self.pump_soon()
 
     def _request(self, job: Writing) -> WriteRequest:
         sampling = self.config.sampling

@@ -21,6 +21,7 @@ from renio_pipeline.monitoring.engine_text import EngineText
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
 
+GATHER_SECONDS = 0.005
 MOST_CONVICTIONS = 3  # in a row; from then on it is the worker that is broken
 
 
@@ -117,13 +118,12 @@ class Pool:
 
         return dict(await asyncio.gather(*map(of, self.workers.serving))) if self.workers.kind.engine else {}
 
-    def pump(self) -> None:
-        """Give work to whoever may take more."""
-        if self._holds:
+    def pump(self, only: Worker | None = None) -> None:
+        """Give work to whoever may take more: nobody but ``only``, where no other's state has changed."""
+        if self._holds or not self.queue or not (serving := self.workers.serving):
             return
-        serving = self.workers.serving if self.queue else []
-        fair = -(-(len(self.queue) + sum(len(w.jobs) for w in serving)) // max(1, len(serving)))
-        for worker in serving:
+        fair = -(-(len(self.queue) + sum([len(w.jobs) for w in serving])) // len(serving))
+        for worker in serving if only is None else [w for w in serving if w is only]:
             if not self.queue:
                 return
             jobs = self.share(worker, fair)
@@ -131,13 +131,13 @@ class Pool:
                 now = time.perf_counter()
                 for job in jobs:
                     worker.jobs[job.sample_id], job.sent = job, now
-                self._spawn(self._work(worker, jobs))
+                self.begin(worker, jobs)
 
     def pump_soon(self) -> None:
-        """As ``pump``, once whatever else is ready now has been queued too: a batch is better than its first sample alone."""
+        """As ``pump``, in a moment, with whatever else comes by then: a batch is better than its first sample alone."""
         if not self._pumping:
             self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pump)
 
     def _pump(self) -> None:
         self._pumping = False
@@ -146,6 +146,9 @@ class Pool:
     def share(self, worker: Worker, fair: int) -> Sequence[Any]:
         """Take from ``queue`` what ``worker`` gets now. ``fair``: jobs for each, if each had as many of all there are."""
         raise NotImplementedError
+
+    def begin(self, worker: Worker, jobs: Sequence[Any]) -> None:
+        self._spawn(self._work(worker, jobs))
 
     async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
         """Have ``worker`` do the jobs; ``finish`` each. Raises WorkerLost or Ray's errors when it is lost."""
@@ -223,7 +226,8 @@ class Pool:
             else:
                 self.fail(worker, jobs, error)
         finally:
-            self.workers.changed()
+            self.pump(worker)
+            self.workers.tell()
         self.worked(worker)
 
     def _lost(self, worker: Worker, reason: str) -> None:

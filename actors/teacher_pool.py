@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.inbox import Inbox
+from actors.parcel import Parcel
 from actors.pool import Job, Pool, Rejected, Service, take_for
 from actors.workers import Kind, Worker, answer
 from renio_pipeline.budget import PayloadBudget
@@ -86,9 +87,9 @@ class TeacherPool(Pool):
         return jobs
 
     async def work(self, worker: Worker, jobs: Sequence[Scoring]) -> None:
-        requests = [
+        requests = Parcel(
             ScoreRequest(sample_id=j.sample_id, prompt_ids=j.prompt.teacher_ids, response_ids=j.rollout.token_ids) for j in jobs
-        ]
+        )
         faults = self.config.faults
         seconds = faults.deadline_seconds + faults.teacher_seconds_per_token * sum(j.tokens for j in jobs)
         what = f"{len(jobs)} responses to score"
@@ -134,8 +135,9 @@ class _Batch:
 
 def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
     """Raises ValueError for a token that the teacher may not know: its probability would be another token's."""
-    outside = rollout.token_ids[(rollout.token_ids < 0) | (rollout.token_ids >= vocab_size)]
-    if len(outside):
+    ids = rollout.token_ids
+    if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
+        outside = ids[(ids < 0) | (ids >= vocab_size)]
         raise ValueError(
             f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside of the {vocab_size} entries that the "
             "output heads of student and teacher share"

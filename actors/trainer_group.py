@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.parcel import Parcel
 from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
@@ -131,7 +132,7 @@ class TrainerGroup:
         return list(await asyncio.gather(*(r.written.options(concurrency_group=CONTROL).remote() for r in self.ranks)))
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:
-        return plan(batch.samples, self.size, self._config.trainer.micro_batch_tokens)
+        return [Parcel(rank) for rank in plan(batch.samples, self.size, self._config.trainer.micro_batch_tokens)]
 
     async def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(r, method).remote(*args, **kwargs) for r in self.ranks)))

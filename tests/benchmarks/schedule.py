@@ -30,6 +30,7 @@ from rich.table import Table
 from actors.generation import Ended, WriteRequest, Written
 from actors.generator_pool import GeneratorPool
 from actors.outbox import Outbox
+from actors.parcel import Parcel, pack, unpack
 from actors.placement import GroupLease, lease
 from actors.pool import Service
 from actors.rank_checkpoint import WriteState
@@ -143,9 +144,10 @@ class FakeGenerator(Sleeper):
         self._outbox: Outbox[Ended] = Outbox()
         self._writing: set[asyncio.Task[None]] = set()
 
-    async def exchange(self, requests: list[WriteRequest]) -> list[Ended]:
+    async def exchange(self, packed: bytes) -> bytes:
+        requests: list[WriteRequest] = unpack(packed)
         self._writing |= {asyncio.create_task(self._write(request)) for request in requests}
-        return await self._outbox.take()
+        return pack(await self._outbox.take())
 
     async def take_weights(self, version: Version) -> None:
         """Hold still for the time of a sync, and go on with new weights."""
@@ -190,7 +192,7 @@ class FakeTeacher(Sleeper):
             start = time.time()
             await asyncio.sleep(seconds)
             self._busy += time.time() - start
-        return [np.full(len(r.response_ids), -1.1, np.float32) for r in requests], None
+        return Parcel(np.full(len(r.response_ids), -1.1, np.float32) for r in requests), None
 
 
 class FakeRank:
@@ -383,12 +385,12 @@ async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[in
         under_way += len(asks)
         if not under_way:
             return
-        ended = await generator.exchange.remote(asks)
+        ended = unpack(await generator.exchange.remote(pack(asks)))
         free = len(ended)
         under_way -= free
         waiting += [ScoreRequest(sample_id=w.sample_id, prompt_ids=prompt_ids, response_ids=w.token_ids) for w in ended]
         if len(waiting) >= BATCH_SAMPLES:
-            await teacher.score.remote(waiting)
+            await teacher.score.remote(Parcel(waiting))
             waiting = []
 
 

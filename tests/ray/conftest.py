@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import ray
 
-from actors.generation import Failed, WriteRequest, Written
+from actors.generation import Ended, Failed, WriteRequest, Written
+from actors.parcel import pack, unpack
 from actors.workers import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
@@ -50,13 +51,13 @@ def demo(*overrides: str) -> tuple[RunConfig, Prepared]:
 
 async def write(generator: Any, requests: Sequence[WriteRequest]) -> list[Written]:
     """What a generator's actor makes of them, in the order in which they end. Raises the error of one that failed."""
-    ended = await generator.exchange.remote(list(requests))
+    ended: list[Ended] = unpack(await generator.exchange.remote(pack(list(requests))))
     while len(ended) < len(requests):
-        ended += await generator.exchange.remote([])
+        ended += unpack(await generator.exchange.remote(pack([])))
     for each in ended:
         if isinstance(each, Failed):
             raise each.error
-    return ended
+    return [each for each in ended if isinstance(each, Written)]
 
 
 def samples_of(prepared: Prepared, count: int, seed: int = 0) -> list[TrainSample]:

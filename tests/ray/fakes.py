@@ -16,6 +16,7 @@ import ray
 
 from actors.generation import Ended, WriteRequest, Written
 from actors.outbox import Outbox
+from actors.parcel import pack, unpack
 from actors.placement import GroupLease, lease
 from renio_pipeline.types import ScoreRequest, TopK, Version
 
@@ -101,13 +102,14 @@ class FakeGenerator(Fake):
         self._outbox: Outbox[Ended] = Outbox()
         self._writing: set[asyncio.Task[None]] = set()
 
-    async def exchange(self, requests: list[WriteRequest]) -> list[Ended]:
+    async def exchange(self, packed: bytes) -> bytes:
+        requests: list[WriteRequest] = unpack(packed)
         if requests:
             self.calls.append([r.sample_id for r in requests])
             self._now += len(requests)
             self._most = max(self._most, self._now)
             self._writing.add(asyncio.create_task(self._write(requests)))
-        return await self._outbox.take()
+        return pack(await self._outbox.take())
 
     async def _write(self, requests: list[WriteRequest]) -> None:
         called_off = self._called_off

@@ -21,6 +21,7 @@ from actors import workers as workers_module
 from actors.generation import Ended, WriteRequest, Written
 from actors.generator_pool import GeneratorPool
 from actors.outbox import Outbox
+from actors.parcel import pack, unpack
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
@@ -122,10 +123,11 @@ class FakeEngine:
         self.asleep = False
         self.scene.log("wake_up", ranks_may_not_work=True)
 
-    async def _exchange(self, requests: list[WriteRequest]) -> list[Ended]:
+    async def _exchange(self, packed: bytes) -> bytes:
+        requests: list[WriteRequest] = unpack(packed)
         self.writes += len(requests)
         self.writing.add(asyncio.create_task(self._write(requests)))
-        return await self.outbox.take()
+        return pack(await self.outbox.take())
 
     async def _write(self, requests: list[WriteRequest]) -> None:
         for request in requests:
