@@ -40,7 +40,7 @@ from actors.trainers import Trainers
 from actors.training import CONTROL, RankReport
 from actors.weight_sync import SyncReceipt
 from actors.weighting import WeightingStage
-from actors.workers import Kind
+from actors.workers import Kind, Lease
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.evaluate import Evaluation
@@ -195,6 +195,53 @@ class FakeTeacher(Sleeper):
         return Parcel(np.full(len(r.response_ids), -1.1, np.float32) for r in requests), None
 
 
+class Host:
+    """Several fakes of a kind in one process, where the machine has no room for a process each."""
+
+    def __init__(self, kind: type[Sleeper], load: Load, count: int) -> None:
+        self._fakes = [kind(load) for _ in range(count)]
+
+    async def call(self, place: int, verb: str, *args: Any) -> Any:
+        return await getattr(self._fakes[place], verb)(*args)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A fake in a Host, as if it were an actor: each call of it is one to the host."""
+
+    host: Any
+    place: int
+
+    def __getattr__(self, verb: str) -> Verb:
+        if verb.startswith("__"):
+            raise AttributeError(verb)
+        return Verb(self, verb)
+
+
+@dataclass(frozen=True)
+class Verb:
+    guest: Guest
+    name: str
+
+    def remote(self, *args: Any) -> Any:
+        return self.guest.host.call.remote(self.guest.place, self.name, *args)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The lease of a guest: the first one's ends the host."""
+
+    lease: GroupLease
+    actor: Guest
+
+    def placed(self) -> bool:
+        return self.lease.placed()
+
+    def end(self, pid: int) -> None:
+        if not self.actor.place:
+            self.lease.end(pid)
+
+
 class FakeRank:
     """The only trainer rank: sleeps for a step, and tells the generators when new weights come."""
 
@@ -302,9 +349,9 @@ def config_of(load_: Load, folder: Path, *overrides: str, generators: int, teach
 class Fakes:
     """The pools of a run, as ``actors.launch`` makes them but for their engines. Usage: ``async with`` it, and ``run``."""
 
-    def __init__(self, config: RunConfig, load: Load) -> None:
-        """``config``: of the pools' sizes, and of all that the runs have in common."""
-        self._load, self._actors = load, list[Any]()
+    def __init__(self, config: RunConfig, load: Load, *, each_process: int = 1) -> None:
+        """``config``: of the pools' sizes, and of all that the runs have in common. ``each_process``: how many fakes it has."""
+        self._load, self._actors, self._each_process = load, list[Any](), each_process
         self._service = Service(config=config, rejected=RejectedLog(None, print), note=print)
         self._budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)
         generators, teachers = config.pools.generator.replicas, config.pools.teacher.replicas
@@ -362,10 +409,18 @@ class Fakes:
         return 1000 * (time.process_time() - seconds) / (each * len(generators))
 
     def _kind(self, name: str, fake: type[Sleeper]) -> Kind:
-        remote = ray.remote(max_concurrency=1000)(fake)
+        options, each = {"num_cpus": 0, "num_gpus": 0}, self._each_process
+        remote = ray.remote(max_concurrency=1000)(fake if each == 1 else Host)
+        hosts: dict[int, GroupLease] = {}
 
-        def start(slot: int) -> GroupLease:
-            made = lease(remote, (self._load,), {"num_cpus": 0, "num_gpus": 0})
+        def start(slot: int) -> Lease:
+            if each == 1:
+                made: Lease = lease(remote, (self._load,), options)
+            else:
+                number, place = divmod(slot, each)
+                if not place:
+                    hosts[number] = lease(remote, (fake, self._load, each), options)
+                made = Room(hosts[number], Guest(hosts[number].actor, place))
             self._actors.append(made.actor)
             return made
 
