@@ -21,7 +21,7 @@ from renio_pipeline.monitoring.engine_text import EngineText
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
 
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.01
 MOST_CONVICTIONS = 3  # in a row; from then on it is the worker that is broken
 
 

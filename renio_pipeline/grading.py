@@ -46,7 +46,7 @@ class Grader:
 
     async def judge(self, rollout: Rollout) -> Judged:
         """Raises RuntimeError with the task's own traceback where its code raises in a worker."""
-        text = self._tokenizer.decode(rollout.token_ids.tolist(), skip_special_tokens=True)
+        text = self._tokenizer.decode(rollout.token_ids, skip_special_tokens=True)
         cut = rollout.stop_reason == "length"  # what stands last is not what it would have said last
         found = await self._grade(rollout, "" if cut and self._graders else text)
         verdict: Verdict | None = found.verdict and ("unfinished" if cut else found.verdict)
