@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +75,7 @@ class Generator(VllmReplica):
         loop = asyncio.get_running_loop()
         futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
         for request, future in zip(requests, futures, strict=True):
-            future.add_done_callback(partial(self._ended, loop, request.sample_id))
+            future.add_done_callback(partial(self._ended, loop, request.sample_id, time.monotonic()))
         return pack(await self._outbox.take())
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
@@ -116,14 +117,14 @@ class Generator(VllmReplica):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _ended(self, loop: asyncio.AbstractEventLoop, sample_id: int, future: Future[RequestOutput]) -> None:
+    def _ended(self, loop: asyncio.AbstractEventLoop, sample_id: int, began: float, future: Future[RequestOutput]) -> None:
         """Called by the engine's thread."""
         error = future.exception()
         if error is None:
             ended: Ended = self._written(sample_id, future.result())
         else:
             ended = Failed(sample_id=sample_id, error=error if isinstance(error, Exception) else RuntimeError(repr(error)))
-        loop.call_soon_threadsafe(self._outbox.put, ended)
+        loop.call_soon_threadsafe(self._outbox.put, ended, time.monotonic() - began)
 
     def _written(self, sample_id: int, output: RequestOutput) -> Written:
         completion = output.outputs[0]

@@ -6,10 +6,13 @@ A stream of Ray's costs its reader twice what a call does, and one for every sam
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LINGER_SECONDS = 0.002  # an engine's step ends several at once, but says so one by one
+SLACK = 0.01  # of the time that something took: so much later its answer may come, to come together with others
+MOST_SLACK = 0.064  # seconds
 
 
 class Outbox(Generic[T]):
@@ -18,9 +21,12 @@ class Outbox(Generic[T]):
     def __init__(self) -> None:
         self._ended: list[T] = []
         self._waiting: asyncio.Future[bool] | None = None
+        self._slack = LINGER_SECONDS
 
-    def put(self, *items: T) -> None:
-        self._ended += items
+    def put(self, item: T, took: float = 0.0) -> None:
+        """``took``: seconds since it was asked for."""
+        self._ended.append(item)
+        self._slack = tick(took)
         self._wake(news=True)
 
     async def take(self) -> list[T]:
@@ -29,7 +35,7 @@ class Outbox(Generic[T]):
         if not self._ended:
             self._waiting = asyncio.get_running_loop().create_future()
             if await self._waiting:
-                await asyncio.sleep(LINGER_SECONDS)
+                await asyncio.sleep(self._slack - time.time() % self._slack)
             else:
                 return []
         ended, self._ended = self._ended, []
@@ -38,3 +44,14 @@ class Outbox(Generic[T]):
     def _wake(self, *, news: bool) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(news)
+
+
+def tick(took: float) -> float:
+    """Seconds between the moments at which answers leave: a power of two of them, so that longer ones are among shorter ones.
+
+    By the wall clock, which all actors of a machine share: what 64 of them say at one moment wakes the driver up once.
+    """
+    seconds = LINGER_SECONDS
+    while 2 * seconds <= min(MOST_SLACK, SLACK * took):
+        seconds *= 2
+    return seconds

@@ -163,12 +163,11 @@ class FakeGenerator(Sleeper):
         self._busy += (end - start) / self._load.slots
         self._done.append(Span(id=request.sample_id, start=start, end=end, first=first, last=last))
         tokens = max(1, round(TOKENS * length_factor(request.sample_id)))
-        self._outbox.put(
-            Written(
-                sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
-                logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
-            )
+        written = Written(
+            sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
+            logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
         )  # fmt: skip
+        self._outbox.put(written, end - start)
         self._writing.discard(asyncio.current_task())
 
     async def _work(self, seconds: float) -> None:
