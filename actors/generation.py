@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engine import Request
+from actors.engine import EngineSpec, Request
+from actors.outbox import Outbox
+from actors.parcel import pack, unpack
 from actors.replica import VllmReplica
-from renio_pipeline.types import StopReason, Version
+from renio_pipeline.types import Message, StopReason, Version
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteRequest:
+class WriteRequest(Message):
     """One sample to write."""
 
     sample_id: int
@@ -31,7 +35,7 @@ class WriteRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(Message):
     """A response. An aborted one has no tokens that may be used, and is sent out again."""
 
     sample_id: int
@@ -42,16 +46,37 @@ class Written:
     last_version: Version | None = None  # those that sampled its last one; None: aborted
 
 
-class Generator(VllmReplica):
-    """A Ray actor. ``generate`` streams."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """In the place of a response: the engine refused the request, or failed."""
 
-    async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
-        """Yield each response as it ends. The requests are admitted together, in their order."""
+    sample_id: int
+    error: Exception
+
+
+Ended = Written | Failed
+
+
+class Generator(VllmReplica):
+    """A Ray actor. ``exchange`` takes requests and gives responses."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__(spec)
+        self._outbox: Outbox[Ended] = Outbox()
+
+    async def exchange(self, packed: bytes) -> bytes:
+        """``WriteRequest``s against ``Ended``, both packed: see ``actors.parcel``.
+
+        Admit requests together, in their order, and return whatever has ended since the last call, of these or earlier ones.
+
+        Waits for the next response to end, or for a later call, at which this one returns with nothing.
+        """
+        requests: list[WriteRequest] = unpack(packed)
+        loop = asyncio.get_running_loop()
         futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
-        waiting = [_with_id(r.sample_id, f) for r, f in zip(requests, futures, strict=True)]
-        for done in asyncio.as_completed(waiting):
-            sample_id, output = await done
-            yield self._written(sample_id, output)
+        for request, future in zip(requests, futures, strict=True):
+            future.add_done_callback(partial(self._ended, loop, request.sample_id, time.monotonic()))
+        return pack(await self._outbox.take())
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
         """log p_S of every token but the first of each sequence, [len - 1] float32: what the tests compare."""
@@ -92,6 +117,15 @@ class Generator(VllmReplica):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
+    def _ended(self, loop: asyncio.AbstractEventLoop, sample_id: int, began: float, future: Future[RequestOutput]) -> None:
+        """Called by the engine's thread."""
+        error = future.exception()
+        if error is None:
+            ended: Ended = self._written(sample_id, future.result())
+        else:
+            ended = Failed(sample_id=sample_id, error=error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        loop.call_soon_threadsafe(self._outbox.put, ended, time.monotonic() - began)
+
     def _written(self, sample_id: int, output: RequestOutput) -> Written:
         completion = output.outputs[0]
         if completion.finish_reason not in ("stop", "length"):
@@ -106,7 +140,3 @@ class Generator(VllmReplica):
             version=Version.parse(spans[0].version),
             last_version=Version.parse(spans[-1].version),
         )
-
-
-async def _with_id(sample_id: int, future: Any) -> tuple[int, RequestOutput]:
-    return sample_id, await asyncio.wrap_future(future)

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from actors.generation import WriteRequest, Written
-from actors.pool import Job, Pool, Rejected, Service, take_for
+from actors.generation import Ended, Failed, WriteRequest, Written
+from actors.inbox import Inbox
+from actors.parcel import pack, unpack
+from actors.pool import Job, Pool, Rejected, Service, is_loss, take_for
 from actors.workers import Kind, Worker, WorkerLost
 from renio_pipeline.types import Prompt, Rollout
 
@@ -23,14 +25,25 @@ def sample_seed(run_seed: int, sample_id: int) -> int:
     return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
+@dataclass(eq=False)
+class Sending:
+    """Samples that a replica got together."""
+
+    due: float = 0.0  # of the loop's clock: one of them must have ended by then
+
+
 @dataclass(eq=False, kw_only=True)
 class Writing(Job):
     temperature: float
     aborts: int = 0
+    sending: Sending = field(default_factory=Sending)
 
 
 class GeneratorPool(Pool):
     """Dispatches prompts to replicas and streams the responses back.
+
+    A replica with work always has a call that waits for the next response to end: its answer brings that, and the next call
+    takes along the prompts that come in its place. So a sample costs a call, and less where several end together.
 
     A replica has at most its engine's ``max_num_seqs`` samples, and gets more as they end. In a deterministic run each
     replica gets the samples of its number, all at once and in order, so that batches repeat exactly.
@@ -39,34 +52,33 @@ class GeneratorPool(Pool):
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
         super().__init__(kind, size, service)
         self._slots = int(self.config.generator.engine.get("max_num_seqs", 256))
+        faults = self.config.faults
+        self._seconds = faults.deadline_seconds + faults.generator_seconds_per_token * self.config.max_response_tokens
 
     async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
         """Yield each response as it ends. A sample that is rejected has none."""
-        results: asyncio.Queue[Any] = asyncio.Queue()
+        results = Inbox(self.workers.failing)
         jobs = {p.sample_id: Writing(prompt=p, results=results, temperature=temperature) for p in prompts}
         self.queue += sorted(jobs.values(), key=lambda j: j.sample_id) if self.config.deterministic else jobs.values()
         self.pump()
         left = len(jobs)
         try:
             while left:
-                found = await self.workers.or_failure(results.get())
-                if isinstance(found, Exception):
-                    raise found
-                left -= 1
-                if not isinstance(found, Rejected):
-                    yield found
+                for found in await results.take():
+                    left -= 1
+                    if not isinstance(found, Rejected):
+                        yield found
         finally:
+            results.close()
             self.withdraw(list(jobs.values()))
 
-    def share(self, worker: Worker) -> list[Writing]:
+    def share(self, worker: Worker, fair: int) -> list[Writing]:
         if worker.alone:
             return []
         if self.config.deterministic:
             return self._own(worker)
         if len(worker.jobs) >= self._slots:
             return []
-        serving = self.workers.serving
-        fair = -(-(len(self.queue) + sum(len(w.jobs) for w in serving)) // len(serving))
         most = min(self._slots, fair) - len(worker.jobs)
         jobs, worker.alone = take_for(
             self.queue, lambda job: True, most, suspect=self.suspects.alone, idle=not worker.jobs
@@ -80,35 +92,65 @@ class GeneratorPool(Pool):
         return jobs
 
     async def work(self, worker: Worker, jobs: Sequence[Writing]) -> None:
-        owed = {job.sample_id: job for job in jobs}
-        faults = self.config.faults
-        seconds = faults.deadline_seconds + faults.generator_seconds_per_token * self.config.max_response_tokens
-        stream = worker.actor.generate.options(num_returns="streaming").remote([self._request(job) for job in jobs])
-        while True:
-            try:
-                async with asyncio.timeout(seconds):  # wait_for swallows a cancellation that comes with the response
-                    written = await _next(stream)
-            except StopAsyncIteration:
-                assert not owed, f"generator {worker.name} said nothing of samples {list(owed)}"
-                return
-            except TimeoutError:
-                raise WorkerLost(f"no response ended in {seconds:g} s") from None
-            if worker.state == "gone":
-                return  # it was given up, and what it had is somebody else's
-            self._came(worker, owed.pop(written.sample_id), written)
-            self.workers.changed()
+        """Send these, if any, and take what has ended, which need not be of them."""
+        sending = Sending(asyncio.get_running_loop().time() + self._seconds)
+        for job in jobs:
+            job.sending = sending
+        try:
+            ended = await self._answer(worker, worker.actor.exchange.remote(pack([self._request(job) for job in jobs])))
+        finally:
+            worker.calls -= 1
+        if worker.state != "gone":  # else it was given up, and what it had is somebody else's
+            for each in ended:
+                self._came(worker, each)
 
-    def _came(self, worker: Worker, job: Writing, written: Written) -> None:
-        if written.stop_reason is not None or not job.wanted:
-            self.finish(worker, job, None if written.stop_reason is None else _rollout(job, written, worker.name))
-            return
+    def begin(self, worker: Worker, jobs: Sequence[Writing]) -> None:
+        worker.calls += 1
+        super().begin(worker, jobs)
+
+    def worked(self, worker: Worker) -> None:
+        if worker.jobs and not worker.calls and worker.state != "gone":
+            self.begin(worker, [])
+
+    def fail(self, worker: Worker, jobs: Sequence[Writing], error: Exception) -> None:
+        """A call's own error: nobody knows what the answer would have brought."""
+        super().fail(worker, list(worker.jobs.values()), error)
+
+    async def _answer(self, worker: Worker, call: Any) -> list[Ended]:
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = min((job.sending.due for job in worker.jobs.values()), default=clock() + self._seconds)
+            try:
+                async with asyncio.timeout_at(due):  # wait_for swallows a cancellation that comes with the answer
+                    ended: list[Ended] = unpack(await call)
+                    return ended
+            except TimeoutError:
+                if any(job.sending.due <= clock() for job in worker.jobs.values()):
+                    raise WorkerLost(f"no response ended in {self._seconds:g} s") from None
+
+    def _came(self, worker: Worker, ended: Ended) -> None:
+        job: Writing | None = worker.jobs.get(ended.sample_id)
+        if job is None:
+            return  # it failed with the call that it was sent by
+        job.sending.due = asyncio.get_running_loop().time() + self._seconds
+        if isinstance(ended, Failed):
+            if is_loss(ended.error):
+                raise ended.error
+            super().fail(worker, [job], ended.error)
+        elif ended.stop_reason is not None or not job.wanted:
+            self.finish(worker, job, None if ended.stop_reason is None else _rollout(job, ended, worker.name))
+        else:
+            self._aborted(worker, job)
+
+    def _aborted(self, worker: Worker, job: Writing) -> None:
         worker.jobs.pop(job.sample_id, None)
         worker.alone = False
         job.aborts += 1
         if job.aborts > MAX_RESENDS:
-            job.results.put_nowait(RuntimeError(f"sample {job.sample_id} was aborted {job.aborts} times by its generator"))
+            job.results.put(RuntimeError(f"sample {job.sample_id} was aborted {job.aborts} times by its generator"))
         else:
             self.queue.append(job)
+            self.pump_soon()
 
     def _request(self, job: Writing) -> WriteRequest:
         sampling = self.config.sampling
@@ -121,11 +163,6 @@ class GeneratorPool(Pool):
             top_p=sampling.top_p,
             top_k=sampling.top_k,
         )
-
-
-async def _next(stream: Any) -> Written:
-    written: Written = await (await anext(stream))
-    return written
 
 
 def _rollout(job: Writing, written: Written, replica: str) -> Rollout:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from actors.engine import EngineSpec, Request
 from actors.replica import VllmReplica
-from renio_pipeline.heads import load_head
-from renio_pipeline.scorer import to_numpy, token_logprobs
 from renio_pipeline.types import Hidden, ScoreRequest
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class HiddenTeacher(VllmReplica):
     """A Ray actor. Its weights never change."""
 
     def __init__(self, spec: EngineSpec, name: str = "") -> None:
+        import torch
+
+        from renio_pipeline.heads import load_head
+
         super().__init__(spec)
         self._name, self._projection = name, _Projection(spec.temperature, spec.vocab_size)
         head = load_head(spec.model, getattr(torch, spec.dtype))
@@ -39,7 +43,10 @@ class HiddenTeacher(VllmReplica):
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Hidden]]:
         """Two results, so that the payload stays in the object store: see ``actors.teacher.Teacher.score``."""
+        import torch
         from vllm import PoolingParams
+
+        from renio_pipeline.scorer import to_numpy
 
         # With a cached prefix vLLM would give the states of the rest alone.
         params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)
@@ -56,11 +63,15 @@ class HiddenTeacher(VllmReplica):
         }
         return await asyncio.to_thread(self._logprobs, states, requests), payload
 
-    @torch.no_grad()
     def _logprobs(self, states: Sequence[torch.Tensor], requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        import torch
+
+        from renio_pipeline.scorer import token_logprobs
+
         device = self._head.weight.device
         targets = torch.as_tensor(np.concatenate([r.response_ids for r in requests])).long().to(device)
-        _, values = token_logprobs(torch.cat(list(states)).to(device), targets, self._head, self._projection)
+        with torch.no_grad():
+            _, values = token_logprobs(torch.cat(list(states)).to(device), targets, self._head, self._projection)
         return [part.cpu().numpy() for part in values[:, 0].split([len(r.response_ids) for r in requests])]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.engine import EngineFailed
+from actors.inbox import Inbox
 from actors.lost import GONE
 from actors.workers import Kind, Worker, WorkerLost, Workers, answer
 from renio_pipeline.config import RunConfig
@@ -20,6 +21,7 @@ from renio_pipeline.monitoring.engine_text import EngineText
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
 
+GATHER_SECONDS = 0.01
 MOST_CONVICTIONS = 3  # in a row; from then on it is the worker that is broken
 
 
@@ -42,7 +44,7 @@ class Job:
     """One sample that somebody waits for."""
 
     prompt: Prompt
-    results: asyncio.Queue[Any]  # gets a result, a Rejected, or an exception
+    results: Inbox  # gets a result, a Rejected, or an exception
     wanted: bool = True
     sent: float = 0.0  # when a worker got it, on the clock of ``renio_pipeline.types.Times``
 
@@ -63,6 +65,7 @@ class Pool:
         self.queue: list[Any] = []
         self.suspects = Suspects()
         self._holds = 0
+        self._pumping = False  # soon
         self._convictions = 0  # of samples, since one was finished
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers = Workers(
@@ -115,27 +118,50 @@ class Pool:
 
         return dict(await asyncio.gather(*map(of, self.workers.serving))) if self.workers.kind.engine else {}
 
-    def pump(self) -> None:
-        """Give work to whoever may take more."""
-        if self._holds:
+    def pump(self, only: Worker | None = None) -> None:
+        """Give work to whoever may take more: nobody but ``only``, where no other's state has changed."""
+        if self._holds or not self.queue or not (serving := self.workers.serving):
             return
-        for worker in self.workers.serving:
+        fair = -(-(len(self.queue) + sum([len(w.jobs) for w in serving])) // len(serving))
+        for worker in serving if only is None else [w for w in serving if w is only]:
             if not self.queue:
                 return
-            jobs = self.share(worker)
+            jobs = self.share(worker, fair)
             if jobs:
                 now = time.perf_counter()
                 for job in jobs:
                     worker.jobs[job.sample_id], job.sent = job, now
-                self._spawn(self._work(worker, jobs))
+                self.begin(worker, jobs)
 
-    def share(self, worker: Worker) -> Sequence[Any]:
-        """Take from ``queue`` what ``worker`` gets now."""
+    def pump_soon(self) -> None:
+        """As ``pump``, in a moment, with whatever else comes by then: a batch is better than its first sample alone."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        self.pump()
+
+    def share(self, worker: Worker, fair: int) -> Sequence[Any]:
+        """Take from ``queue`` what ``worker`` gets now. ``fair``: jobs for each, if each had as many of all there are."""
         raise NotImplementedError
+
+    def begin(self, worker: Worker, jobs: Sequence[Any]) -> None:
+        self._spawn(self._work(worker, jobs))
 
     async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
         """Have ``worker`` do the jobs; ``finish`` each. Raises WorkerLost or Ray's errors when it is lost."""
         raise NotImplementedError
+
+    def worked(self, worker: Worker) -> None:
+        """A call of ``work`` is over, and whoever may take more has got it."""
+
+    def fail(self, worker: Worker, jobs: Sequence[Any], error: Exception) -> None:
+        """Whoever waits for these of the worker's jobs gets the error."""
+        for job in jobs:
+            if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
+                job.results.put(error)
 
     def dropped(self, jobs: Sequence[Any]) -> None:
         """These jobs of a worker will not be finished by it."""
@@ -148,7 +174,7 @@ class Pool:
         self._convictions = 0
         self.workers.progress(worker)
         if job.wanted:
-            job.results.put_nowait(result)
+            job.results.put(result)
 
     def withdraw(self, jobs: Sequence[Any]) -> None:
         """Nobody waits for these any more."""
@@ -198,11 +224,11 @@ class Pool:
             if is_loss(error):
                 worker.lose(str(error))  # and ``_lost`` gets what is left of its jobs
             else:
-                for job in jobs:
-                    if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
-                        job.results.put_nowait(error)
+                self.fail(worker, jobs, error)
         finally:
-            self.workers.changed()
+            self.pump(worker)
+            self.workers.tell()
+        self.worked(worker)
 
     def _lost(self, worker: Worker, reason: str) -> None:
         jobs, worker.jobs = list(worker.jobs.values()), {}
@@ -221,7 +247,7 @@ class Pool:
     def _reject(self, job: Any, reason: str) -> None:
         self.service.rejected.add(job.sample_id, reason, self.name, job.prompt.row.id)
         if job.wanted:
-            job.results.put_nowait(Rejected())
+            job.results.put(Rejected())
 
 
 def is_loss(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 
 from actors.engine import EngineSpec, Request
+from actors.parcel import Parcel
 from actors.replica import VllmReplica
 from renio_pipeline.types import ScoreRequest, TopK
 
@@ -34,7 +35,7 @@ class Teacher(VllmReplica):
             for r, output in zip(requests, outputs, strict=True)
         ]
         payload = {r.sample_id: t for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
-        return [t.logprobs[:, 0].copy() for t in tables], payload
+        return Parcel(t.logprobs[:, 0].copy() for t in tables), payload
 
 
 def top_k_of(flat: object, tokens: int, k: int) -> TopK:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from bisect import insort
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.inbox import Inbox
+from actors.parcel import Parcel
 from actors.pool import Job, Pool, Rejected, Service, take_for
 from actors.workers import Kind, Worker, answer
 from renio_pipeline.budget import PayloadBudget
@@ -41,7 +43,7 @@ class TeacherPool(Pool):
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Score rollouts as they come; the list is in the order of sample ids, without those that were rejected."""
-        results: asyncio.Queue[Any] = asyncio.Queue()
+        results = Inbox(self.workers.failing)
         jobs: list[Scoring] = []
         arrived: list[Rollout] = []
         try:
@@ -50,30 +52,26 @@ class TeacherPool(Pool):
                     arrived.append(rollout)  # each replica scores its own, in order, in batches that repeat exactly
                 else:
                     jobs.append(self._submit(rollout, step, results))
-                    self.pump()
+                    self.pump_soon()
             arrived.sort(key=lambda r: r.sample_id)
             jobs += [self._submit(rollout, step, results) for rollout in arrived]
             self.pump()
-            found = [await self._next(results) for _ in jobs]
+            found: list[Any] = []
+            while len(found) < len(jobs):
+                found += await results.take()
         finally:
+            results.close()
             self.withdraw(jobs)
         return sorted((f for f in found if not isinstance(f, Rejected)), key=lambda s: s.rollout.sample_id)
 
-    async def _next(self, results: asyncio.Queue[Any]) -> Any:
-        found = await self.workers.or_failure(results.get())
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _submit(self, rollout: Rollout, step: int, results: asyncio.Queue[Any]) -> Scoring:
+    def _submit(self, rollout: Rollout, step: int, results: Inbox) -> Scoring:
         _in_vocabulary(rollout, self._vocab_size)
         size = len(rollout.token_ids) * self._token_bytes
         job = Scoring(prompt=rollout.prompt, results=results, rollout=rollout, step=step, payload_bytes=size)
-        self.queue.append(job)
-        self.queue.sort(key=lambda j: j.step)  # stable: the oldest step must never wait for a younger one
+        insort(self.queue, job, key=lambda j: j.step)  # the oldest step must never wait for a younger one
         return job
 
-    def share(self, worker: Worker) -> list[Scoring]:
+    def share(self, worker: Worker, fair: int) -> list[Scoring]:
         if worker.jobs:
             return []
         queue = self.queue
@@ -89,19 +87,23 @@ class TeacherPool(Pool):
         return jobs
 
     async def work(self, worker: Worker, jobs: Sequence[Scoring]) -> None:
-        requests = [
+        requests = Parcel(
             ScoreRequest(sample_id=j.sample_id, prompt_ids=j.prompt.teacher_ids, response_ids=j.rollout.token_ids) for j in jobs
-        ]
+        )
         faults = self.config.faults
         seconds = faults.deadline_seconds + faults.teacher_seconds_per_token * sum(j.tokens for j in jobs)
-        logprobs_ref, payload = worker.actor.score.options(num_returns=2).remote(requests)
-        logprobs = await answer(logprobs_ref, seconds, f"{len(jobs)} responses to score")
+        what = f"{len(jobs)} responses to score"
+        if self._token_bytes:
+            logprobs_ref, payload = worker.actor.score.options(num_returns=2).remote(requests)
+            logprobs = await answer(logprobs_ref, seconds, what)
+        else:  # nothing that stays in the object store: one result is cheaper than two
+            logprobs, payload = (await answer(worker.actor.score.remote(requests), seconds, what))[0], None
         if worker.state == "gone":
             return  # it was given up, and what it had is somebody else's
         came = time.perf_counter()
         for job, scores in zip(jobs, logprobs, strict=True):
             found = TeacherScores(
-                sample_id=job.sample_id, logprobs=scores, payload=payload if self._token_bytes else None,
+                sample_id=job.sample_id, logprobs=scores, payload=payload,
                 payload_bytes=job.payload_bytes,
                 replica=f"{self._teacher}/{worker.name}" if self._teacher else worker.name, times=(job.sent, came),
             )  # fmt: skip
@@ -133,8 +135,9 @@ class _Batch:
 
 def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
     """Raises ValueError for a token that the teacher may not know: its probability would be another token's."""
-    outside = rollout.token_ids[(rollout.token_ids < 0) | (rollout.token_ids >= vocab_size)]
-    if len(outside):
+    ids = rollout.token_ids
+    if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
+        outside = ids[(ids < 0) | (ids >= vocab_size)]
         raise ValueError(
             f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside of the {vocab_size} entries that the "
             "output heads of student and teacher share"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.parcel import Parcel
 from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
@@ -132,7 +133,8 @@ class TrainerGroup:
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:
         trainer = self._config.trainer
-        return plan(batch.samples, self.size, trainer.micro_batch_tokens, packing=trainer.packing)
+        shares = plan(batch.samples, self.size, trainer.micro_batch_tokens, packing=trainer.packing)
+        return [Parcel(rank) for rank in shares]
 
     async def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(r, method).remote(*args, **kwargs) for r in self.ranks)))

@@ -15,19 +15,17 @@ import numpy as np
 
 from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
-from actors.host_sender import AdapterSender
 from actors.host_state import HostState, free_cached
-from actors.lora import AdapterSource, save_adapter
-from actors.moving_teacher import Ema, WithHead
 from actors.sync_client import SyncClient
-from actors.weight_sync import Sender, SyncReceipt, make_sender
 from renio_pipeline.pipeline import NonFiniteError
 from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample, Version
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch comes with what follows, and the driver, which imports this module, has no use for it
     from actors.checkpoint_writer import Writer
+    from actors.moving_teacher import Ema, WithHead
     from actors.rank_checkpoint import WriteState
+    from actors.weight_sync import Sender, SyncReceipt
     from renio_pipeline.full_vocabulary import Head
     from renio_pipeline.types import Payload
 
@@ -116,6 +114,10 @@ class TrainerRank:
         """
         import torch
 
+        from actors.host_sender import AdapterSender
+        from actors.lora import AdapterSource
+        from actors.weight_sync import make_sender
+
         if self._sender is not None:
             self._sender.close()
         client, sent_as = SyncClient(engines, workers, seconds=self._spec.transfer_seconds), getattr(torch, dtype)
@@ -128,6 +130,9 @@ class TrainerRank:
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
         """Make the sender of a teacher that follows the student. Called again whenever the teachers change."""
+        from actors.moving_teacher import WithHead
+        from actors.weight_sync import make_sender
+
         if self._teacher_source is None:  # once: an average must not begin anew
             self._teacher_source = WithHead(self._followed(), self._lm)
         client = SyncClient(teachers, workers, seconds=self._spec.transfer_seconds)
@@ -136,6 +141,8 @@ class TrainerRank:
     def _followed(self) -> Any:
         """The source of that teacher's weights: the student's, or their average."""
         import torch
+
+        from actors.moving_teacher import Ema
 
         follow, dtype = self._spec.follow, getattr(torch, self._spec.teacher_dtype)
         assert follow is not None
@@ -243,6 +250,7 @@ class TrainerRank:
         """Copy what ``folder`` is to hold to the host's memory, and start to write it. Collective; ``written`` says when it is
         on the disk."""
         from actors.checkpoint_writer import Writer
+        from actors.lora import AdapterSource, save_adapter
 
         self._writer = writer = self._writer or Writer()
         writer.begin()

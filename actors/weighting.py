@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import ray
 
+from actors.parcel import Parcel
 from actors.placement import actor_options, lease
 from actors.pool import Service, is_loss
 from actors.training import CONTROL
@@ -34,7 +35,9 @@ class WeightingStage:
         while True:
             await self.workers.until(lambda: bool(self.workers.serving))
             (worker,) = self.workers.serving
-            asked = answer(worker.actor.weigh.remote(student, teacher), self._config.faults.deadline_seconds, "weigh")
+            asked = answer(
+                worker.actor.weigh.remote(Parcel(student), Parcel(teacher)), self._config.faults.deadline_seconds, "weigh"
+            )
             try:
                 weighed: Weighed = await worker.during(asked)
             except Exception as error:

@@ -57,7 +57,10 @@ class Worker:
     engines: int = 1  # how many of its processes receive weights
     pid: int = 0
     jobs: dict[int, Any] = field(default_factory=dict)  # what it has in flight, by sample id
+    calls: int = 0  # of it that are under way, where one asks for whatever has ended
+    heard: float = 0.0  # when it last answered, ``time.monotonic()``
     alone: bool = False  # with one sample, which was in flight at two deaths
+    _left: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _lost: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -177,14 +180,21 @@ class Workers:
             self._served.add(worker.slot)
             self.changed()
 
+    @property
+    def failing(self) -> asyncio.Future[None]:
+        """Fails with what must end the run."""
+        assert self.failure is not None, "open() comes first"
+        return self.failure
+
     def progress(self, worker: Worker) -> None:
         """It finished something."""
+        worker.heard = time.monotonic()
         self._slots.progress(self.kind.name, worker.slot)
 
     def changed(self) -> None:
         """Something that somebody may wait for has changed."""
         self._on_change()
-        self._tell()
+        self.tell()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the workers. Raises what must end the run."""
@@ -213,8 +223,11 @@ class Workers:
         finally:
             drop(task)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Wake those whose condition has come true, and nobody else: there is news with every sample."""
+        for worker in self._workers.values():
+            if worker.state == "leaving" and worker.has_left and not worker._left.done():
+                worker._left.set_result(None)
         self._waiting = [(condition, told) for condition, told in self._waiting if not told.done()]
         for condition, told in self._waiting:
             if condition():
@@ -234,7 +247,7 @@ class Workers:
             assert self.failure is not None
             if not self.failure.done():
                 self.failure.set_exception(error)
-            self._tell()
+            self.tell()
 
     async def _life(self, slot: int) -> None:
         """One worker, from its start to its end. Raises what must end the run."""
@@ -292,9 +305,9 @@ class Workers:
         beats = asyncio.create_task(self._beats(worker))
         try:
             while not worker.has_left:
-                left = self._when(lambda: worker.has_left)
-                await asyncio.wait(_futures(worker._lost, beats, left), return_when=asyncio.FIRST_COMPLETED)
-                drop(left)
+                await asyncio.wait(_futures(worker._lost, beats, worker._left), return_when=asyncio.FIRST_COMPLETED)
+                if worker._left.done():  # though it may have been called back since
+                    worker._left = asyncio.get_running_loop().create_future()
                 if worker._lost.done():
                     raise WorkerLost(worker._lost.result())
                 if beats.done():
@@ -308,7 +321,11 @@ class Workers:
         seconds = self._faults.heartbeat_seconds
         while True:
             await answer(self.kind.ping(worker.actor), seconds, "a ping")
-            await asyncio.sleep(min(PING_SECONDS, seconds / 3))
+            worker.heard = time.monotonic()
+            pause = min(PING_SECONDS, seconds / 3)
+            # Whoever answers to its work needs no ping: with a hundred replicas these would be a tenth of the driver's calls.
+            while (left := worker.heard + pause - time.monotonic()) > 0:
+                await asyncio.sleep(left)
 
     def _lost(self, worker: Worker, short: str) -> None:
         was_leaving = worker.slot >= self.target

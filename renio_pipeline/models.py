@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.model_files import NoCausalModelError, sizes_of, tokenizer_of
 
 EMBEDDED = "embedded:"
 # Texts on which tokenizers with the same entries may still differ: merges, digits, white space, case, accents, scripts.
@@ -71,26 +72,23 @@ def inspect(name: str, key: str) -> ModelInfo:
             raise ConfigError(f"{key}: model folder {str(path)!r} {'is a file' if path.exists() else 'does not exist'}")
         if not (path / "config.json").is_file():
             raise ConfigError(f"{key}: {str(path)!r} has no config.json: expected a Hugging Face model folder")
-    from transformers import AutoConfig, AutoTokenizer
-
     try:
-        config = AutoConfig.from_pretrained(resolve(name)).get_text_config()
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+        sizes, tokenizer = sizes_of(resolve(name)), tokenizer_of(resolve(name))
+    except NoCausalModelError as error:
+        raise ConfigError(f"{key}: {name!r} {error}") from None
     except Exception as error:  # a damaged file gives any of them, KeyError too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hub = "" if path.is_dir() else " (there is no such folder, so it was taken for a hub name)"
         raise ConfigError(f"{key}: {name!r} cannot be read as a model{hub}: {reason}") from None
-    if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
-        raise ConfigError(f"{key}: {name!r} ({config.model_type}) is not a causal language model")
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     if len(tokens) < 2:  # transformers makes up an empty tokenizer where a folder has none
         raise ConfigError(f"{key}: {name!r} has no tokenizer")
     return ModelInfo(
         name=name,
-        architecture=(config.architectures or [config.model_type])[0],
-        vocab_rows=config.vocab_size,
-        context=getattr(config, "max_position_embeddings", 2**31),
-        hidden_size=config.hidden_size,
+        architecture=sizes.architecture,
+        vocab_rows=sizes.vocab_rows,
+        context=sizes.context,
+        hidden_size=sizes.hidden_size,
         tokens=tokens,
         probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
     )

@@ -186,6 +186,7 @@ class StepResult:
     report: TrainReport
     publication: Publication
     seconds: dict[str, float]  # metric name -> seconds
+    ended: float = 0.0  # when, on the monotonic clock
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
     busy: dict[str, Busy] = field(default_factory=dict)  # by pool
     marks: dict[str, float] = field(default_factory=dict)  # of the clock
@@ -264,7 +265,7 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
     }  # fmt: skip
     return StepResult(
         step=step, judged=found.judged, scored=scored, staleness=staleness, student=own, weighed=weighed, report=report,
-        publication=publication, idle=idle, busy=until.busy, seconds=seconds, marks=found.marks | clock.marks,
+        publication=publication, ended=until.at, idle=idle, busy=until.busy, seconds=seconds, marks=found.marks | clock.marks,
     )  # fmt: skip
 
 

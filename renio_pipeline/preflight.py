@@ -13,6 +13,7 @@ import numpy as np
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.lengths import Bounds, check_end_token, fitting
+from renio_pipeline.model_files import tokenizer_of
 from renio_pipeline.problems import Problems, problems_of
 from renio_pipeline.prompts import Encoded, Encoder
 from renio_pipeline.schema import Opsd
@@ -58,9 +59,7 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
     if config.teacher_top_k >= vocab_size:
         raise ConfigError(f"objective.k: {config.teacher_top_k} must be below the vocabulary's {vocab_size} entries")
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(models.resolve(config.student))
+    tokenizer = tokenizer_of(models.resolve(config.student))
     if tokenizer.chat_template is None:
         raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
     check_end_token(tokenizer, vocab_size)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from renio_pipeline.auroc import auroc
 from renio_pipeline.grading import Judged
 from renio_pipeline.pipeline import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, Verdict
@@ -86,13 +87,9 @@ def accuracy(verdicts: Sequence[Verdict | None]) -> dict[str, float]:
 
 def verdict_metrics(raw: np.ndarray, weights: np.ndarray, verdicts: Sequence[Verdict | None]) -> dict[str, float]:
     """How the weights stand to the verdicts. Samples without a verdict count nowhere."""
-    import torch
-
-    from renio_pipeline.weighting import auroc
-
     graded = np.array([v is not None for v in verdicts], dtype=bool)
     wrong = np.array([v != "correct" for v in verdicts], dtype=bool)[graded]
-    area = auroc(torch.tensor(raw[graded]), torch.tensor(wrong))
+    area = auroc(raw[graded], wrong)
     if area is None:  # no verdicts, or all the same
         return {}
     ratio = weights[graded][wrong].mean() / weights[graded][~wrong].mean()

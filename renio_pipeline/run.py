@@ -119,8 +119,9 @@ class Run:
                     async with self.gate.passage():
                         result = await learn(self.stages, config, found, self.version, since)
                         if isinstance(result, StepResult):
-                            self.version = result.publication.version
-                        since = await Mark.now(self.stages)
+                            self.version, since = result.publication.version, Mark(result.ended, result.busy)
+                        else:
+                            since = await Mark.now(self.stages)
                         ahead.learned(step)
                         await self._after(step, result)
                 if self.stop.requested and step < config.steps:

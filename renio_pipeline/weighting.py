@@ -93,23 +93,6 @@ def effective_sample_size(weights: Tensor) -> float:
     return float(w.sum()) ** 2 / square if square > 0 else 0.0
 
 
-def auroc(scores: Tensor, positives: Tensor) -> float | None:
-    """Probability that a positive outscores a negative, ties counting half (Mann-Whitney); None if a class is empty.
-
-    scores [N], positives [N] bool. Raises ValueError for shapes that differ and for NaN, which has no rank.
-    """
-    if scores.ndim != 1 or scores.shape != positives.shape:
-        raise ValueError(f"scores and positives must both be [N], got {tuple(scores.shape)}, {tuple(positives.shape)}")
-    if scores.isnan().any():
-        raise ValueError(f"scores must not be NaN, got NaN at {scores.isnan().nonzero().flatten().tolist()}")
-    positives = positives.bool()
-    above, below = scores[positives], scores[~positives].sort().values
-    if len(above) == 0 or len(below) == 0:
-        return None
-    beaten, beaten_or_tied = (torch.searchsorted(below, above, right=right).sum() for right in (False, True))
-    return int(beaten + beaten_or_tied) / (2 * len(above) * len(below))
-
-
 def _check_settings(threshold: float, clip: float, temperature: float, normalization: str, group_size: int | None) -> None:
     if not clip > threshold:
         why = "below it no token can be pivotal, and at it all pivotal tokens weigh the same"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from renio_pipeline.auroc import auroc
 from renio_pipeline.types import Verdict
 
 WEIGHT = "weight"
@@ -36,13 +37,9 @@ def areas(
     clip: float, prefix: int | None = None,
 ) -> dict[str, float | None]:  # fmt: skip
     """AUROC of each score as a sign of an answer that is not correct, from the first ``prefix`` tokens; None: all are alike."""
-    import torch
-
-    from renio_pipeline.weighting import auroc
-
-    wrong = torch.tensor([v != "correct" for v in verdicts])
+    wrong = np.array([v != "correct" for v in verdicts], bool)
     found = [scores(s[:prefix], t[:prefix], threshold=threshold, clip=clip) for s, t in zip(student, teacher, strict=True)]
-    return {name: auroc(torch.tensor([f[name] for f in found], dtype=torch.float64), wrong) for name in SCORES}
+    return {name: auroc(np.array([f[name] for f in found]), wrong) for name in SCORES}
 
 
 def _mean(values: np.ndarray) -> float:

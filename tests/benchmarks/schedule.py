@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import heapq
+import itertools
 import json
 import logging
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,8 +27,10 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from actors.generation import WriteRequest, Written
+from actors.generation import Ended, WriteRequest, Written
 from actors.generator_pool import GeneratorPool
+from actors.outbox import Outbox
+from actors.parcel import Parcel, pack, unpack
 from actors.placement import GroupLease, lease
 from actors.pool import Service
 from actors.rank_checkpoint import WriteState
@@ -38,7 +40,7 @@ from actors.trainers import Trainers
 from actors.training import CONTROL, RankReport
 from actors.weight_sync import SyncReceipt
 from actors.weighting import WeightingStage
-from actors.workers import Kind
+from actors.workers import Kind, Lease
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.evaluate import Evaluation
@@ -139,11 +141,13 @@ class FakeGenerator(Sleeper):
         super().__init__(load)
         self._slots = asyncio.Semaphore(load.slots)
         self._version, self._held = FIRST_VERSION, 0.0
+        self._outbox: Outbox[Ended] = Outbox()
+        self._writing: set[asyncio.Task[None]] = set()
 
-    async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
-        writing = [asyncio.create_task(self._write(request)) for request in requests]
-        for done in asyncio.as_completed(writing):
-            yield await done
+    async def exchange(self, packed: bytes) -> bytes:
+        requests: list[WriteRequest] = unpack(packed)
+        self._writing |= {asyncio.create_task(self._write(request)) for request in requests}
+        return pack(await self._outbox.take())
 
     async def take_weights(self, version: Version) -> None:
         """Hold still for the time of a sync, and go on with new weights."""
@@ -151,7 +155,7 @@ class FakeGenerator(Sleeper):
         self._held += self._load.sync_seconds
         self._version = version
 
-    async def _write(self, request: WriteRequest) -> Written:
+    async def _write(self, request: WriteRequest) -> None:
         async with self._slots:
             first, start = self._version, time.time()
             await self._work(self._load.seconds(request.sample_id))
@@ -159,10 +163,12 @@ class FakeGenerator(Sleeper):
         self._busy += (end - start) / self._load.slots
         self._done.append(Span(id=request.sample_id, start=start, end=end, first=first, last=last))
         tokens = max(1, round(TOKENS * length_factor(request.sample_id)))
-        return Written(
+        written = Written(
             sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
             logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
         )  # fmt: skip
+        self._outbox.put(written, end - start)
+        self._writing.discard(asyncio.current_task())
 
     async def _work(self, seconds: float) -> None:
         """Sleep so long, and as long again as syncs held the engine meanwhile."""
@@ -185,7 +191,54 @@ class FakeTeacher(Sleeper):
             start = time.time()
             await asyncio.sleep(seconds)
             self._busy += time.time() - start
-        return [np.full(len(r.response_ids), -1.1, np.float32) for r in requests], None
+        return Parcel(np.full(len(r.response_ids), -1.1, np.float32) for r in requests), None
+
+
+class Host:
+    """Several fakes of a kind in one process, where the machine has no room for a process each."""
+
+    def __init__(self, kind: type[Sleeper], load: Load, count: int) -> None:
+        self._fakes = [kind(load) for _ in range(count)]
+
+    async def call(self, place: int, verb: str, *args: Any) -> Any:
+        return await getattr(self._fakes[place], verb)(*args)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A fake in a Host, as if it were an actor: each call of it is one to the host."""
+
+    host: Any
+    place: int
+
+    def __getattr__(self, verb: str) -> Verb:
+        if verb.startswith("__"):
+            raise AttributeError(verb)
+        return Verb(self, verb)
+
+
+@dataclass(frozen=True)
+class Verb:
+    guest: Guest
+    name: str
+
+    def remote(self, *args: Any) -> Any:
+        return self.guest.host.call.remote(self.guest.place, self.name, *args)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The lease of a guest: the first one's ends the host."""
+
+    lease: GroupLease
+    actor: Guest
+
+    def placed(self) -> bool:
+        return self.lease.placed()
+
+    def end(self, pid: int) -> None:
+        if not self.actor.place:
+            self.lease.end(pid)
 
 
 class FakeRank:
@@ -253,7 +306,7 @@ class Watch(Sink):
 
     def steps(self) -> list[float]:
         """Seconds of each step that counts."""
-        return [b - a for a, b in pairwise(self.wall)]
+        return [b - a for a, b in itertools.pairwise(self.wall)]
 
     def cpu_seconds(self) -> float:
         """The driver's, in those steps."""
@@ -295,9 +348,9 @@ def config_of(load_: Load, folder: Path, *overrides: str, generators: int, teach
 class Fakes:
     """The pools of a run, as ``actors.launch`` makes them but for their engines. Usage: ``async with`` it, and ``run``."""
 
-    def __init__(self, config: RunConfig, load: Load) -> None:
-        """``config``: of the pools' sizes, and of all that the runs have in common."""
-        self._load, self._actors = load, list[Any]()
+    def __init__(self, config: RunConfig, load: Load, *, each_process: int = 1) -> None:
+        """``config``: of the pools' sizes, and of all that the runs have in common. ``each_process``: how many fakes it has."""
+        self._load, self._actors, self._each_process = load, list[Any](), each_process
         self._service = Service(config=config, rejected=RejectedLog(None, print), note=print)
         self._budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)
         generators, teachers = config.pools.generator.replicas, config.pools.teacher.replicas
@@ -344,36 +397,54 @@ class Fakes:
         """The driver's CPU for a sample if it does nothing but Ray's calls: ``each`` samples by each slot of each generator."""
         generators = [worker.actor for worker in self.generators.workers.serving]
         teachers = [worker.actor for worker in self.teachers.workers.serving]
-        slots = len(generators) * self._load.slots
         seconds = time.process_time()
+        each *= self._load.slots
         await asyncio.gather(
             *(
-                _write_and_score(generators[i % len(generators)], teachers[i % len(teachers)], range(i * each, (i + 1) * each))
-                for i in range(slots)
+                _write_and_score(generator, teachers[i % len(teachers)], range(i * each, (i + 1) * each), self._load.slots)
+                for i, generator in enumerate(generators)
             )
         )
-        return 1000 * (time.process_time() - seconds) / (each * slots)
+        return 1000 * (time.process_time() - seconds) / (each * len(generators))
 
     def _kind(self, name: str, fake: type[Sleeper]) -> Kind:
-        remote = ray.remote(max_concurrency=1000)(fake)
+        options, each = {"num_cpus": 0, "num_gpus": 0}, self._each_process
+        remote = ray.remote(max_concurrency=1000)(fake if each == 1 else Host)
+        hosts: dict[int, GroupLease] = {}
 
-        def start(slot: int) -> GroupLease:
-            made = lease(remote, (self._load,), {"num_cpus": 0, "num_gpus": 0})
+        def start(slot: int) -> Lease:
+            if each == 1:
+                made: Lease = lease(remote, (self._load,), options)
+            else:
+                number, place = divmod(slot, each)
+                if not place:
+                    hosts[number] = lease(remote, (fake, self._load, each), options)
+                made = Room(hosts[number], Guest(hosts[number].actor, place))
             self._actors.append(made.actor)
             return made
 
         return Kind(name=name, start=start)
 
 
-async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[int]) -> None:
-    """One sample after the other, and a batch of them to score after every ``BATCH_SAMPLES``."""
+async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[int], slots: int) -> None:
+    """A new sample for each that ends, and a batch of them to score after every ``BATCH_SAMPLES``."""
     prompt_ids, waiting = np.zeros(12, np.int32), list[ScoreRequest]()
-    for i in sample_ids:
-        ask = WriteRequest(sample_id=i, prompt_ids=prompt_ids, seed=i, max_tokens=TOKENS, temperature=1.0, top_p=1.0, top_k=0)
-        written = await (await anext(generator.generate.options(num_returns="streaming").remote([ask])))
-        waiting.append(ScoreRequest(sample_id=i, prompt_ids=prompt_ids, response_ids=written.token_ids))
-        if len(waiting) == BATCH_SAMPLES:
-            await teacher.score.options(num_returns=2).remote(waiting)[0]
+    left, under_way = iter(sample_ids), 0
+    free = slots
+    while True:
+        asks = [
+            WriteRequest(sample_id=i, prompt_ids=prompt_ids, seed=i, max_tokens=TOKENS, temperature=1.0, top_p=1.0, top_k=0)
+            for i in itertools.islice(left, free)
+        ]
+        under_way += len(asks)
+        if not under_way:
+            return
+        ended = unpack(await generator.exchange.remote(pack(asks)))
+        free = len(ended)
+        under_way -= free
+        waiting += [ScoreRequest(sample_id=w.sample_id, prompt_ids=prompt_ids, response_ids=w.token_ids) for w in ended]
+        if len(waiting) >= BATCH_SAMPLES:
+            await teacher.score.remote(Parcel(waiting))
             waiting = []
 
 

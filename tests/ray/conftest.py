@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import ray
 
+from actors.generation import Ended, Failed, WriteRequest, Written
+from actors.parcel import pack, unpack
 from actors.workers import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
@@ -45,6 +47,17 @@ def demo(*overrides: str) -> tuple[RunConfig, Prepared]:
     """The demo's configuration with few problems, and its data."""
     config = load(ROOT / "configs/demo.yaml", ["data.problems=64", "evaluate.problems=32", *overrides])
     return config, prepare(config)
+
+
+async def write(generator: Any, requests: Sequence[WriteRequest]) -> list[Written]:
+    """What a generator's actor makes of them, in the order in which they end. Raises the error of one that failed."""
+    ended: list[Ended] = unpack(await generator.exchange.remote(pack(list(requests))))
+    while len(ended) < len(requests):
+        ended += unpack(await generator.exchange.remote(pack([])))
+    for each in ended:
+        if isinstance(each, Failed):
+            raise each.error
+    return [each for each in ended if isinstance(each, Written)]
 
 
 def samples_of(prepared: Prepared, count: int, seed: int = 0) -> list[TrainSample]:

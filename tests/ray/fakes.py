@@ -7,14 +7,16 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import ray
 
-from actors.generation import WriteRequest, Written
+from actors.generation import Ended, WriteRequest, Written
+from actors.outbox import Outbox
+from actors.parcel import pack, unpack
 from actors.placement import GroupLease, lease
 from renio_pipeline.types import ScoreRequest, TopK, Version
 
@@ -97,20 +99,30 @@ class FakeGenerator(Fake):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._most = self._now = 0
+        self._outbox: Outbox[Ended] = Outbox()
+        self._writing: set[asyncio.Task[None]] = set()
 
-    async def generate(self, requests: list[WriteRequest]) -> AsyncIterator[Written]:
+    async def exchange(self, packed: bytes) -> bytes:
+        requests: list[WriteRequest] = unpack(packed)
+        if requests:
+            self.calls.append([r.sample_id for r in requests])
+            self._now += len(requests)
+            self._most = max(self._most, self._now)
+            self._writing.add(asyncio.create_task(self._write(requests)))
+        return pack(await self._outbox.take())
+
+    async def _write(self, requests: list[WriteRequest]) -> None:
         called_off = self._called_off
-        self.calls.append([r.sample_id for r in requests])
-        self._now += len(requests)
-        self._most = max(self._most, self._now)
         for r in requests:
             await self._pause(called_off)
             fault = await self._suffer(r.sample_id)
             self._now -= 1
             aborted = fault == "abort" or called_off.is_set()
-            yield Written(
-                sample_id=r.sample_id, token_ids=np.array([r.sample_id, r.seed]), logprobs=np.zeros(2),
-                stop_reason=None if aborted else "stop", version=Version(0, 0),
+            self._outbox.put(
+                Written(
+                    sample_id=r.sample_id, token_ids=np.array([r.sample_id, r.seed]), logprobs=np.zeros(2),
+                    stop_reason=None if aborted else "stop", version=Version(0, 0),
+                )
             )  # fmt: skip
 
     async def most(self) -> int:

@@ -24,6 +24,7 @@ from actors.wire import pack_chunks, put
 from renio_pipeline import models
 from renio_pipeline.prompts import Cursor
 from renio_pipeline.types import Prompt, Version
+from tests.ray import conftest
 from tests.ray.conftest import demo, kill, run
 
 LONG = 64  # tokens
@@ -93,9 +94,7 @@ async def _write(bench: Bench, prompts: list[Prompt], max_tokens: int, temperatu
         )
         for p in prompts
     ]  # fmt: skip
-    stream = bench.actor.generate.options(num_returns="streaming").remote(requests)
-    written = [await ref async for ref in stream]
-    return {w.sample_id: w for w in written}
+    return {w.sample_id: w for w in await conftest.write(bench.actor, requests)}
 
 
 def test_a_response_stops_at_every_stop_id_of_the_generation_config(bench: Bench) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 import urllib.request
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -33,6 +36,7 @@ class Watched:
     pages: dict[str, str] = field(default_factory=dict)  # the latest of each path
     largest: Series = field(default_factory=dict)  # of the engines
     scrapes: list[float] = field(default_factory=list)  # seconds
+    loaded: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # libraries, by what a process is
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,18 @@ def scrape_while_it_runs(process: subprocess.Popen[str], found: Watched) -> None
             elif text:
                 found.largest |= {key: max(value, found.largest.get(key, 0.0)) for key, value in series(text).items()}
             found.pages[path] = text or found.pages.get(path, "")
+        if len(found.scrapes) % 5 == 1:
+            note_libraries(psutil.Process(process.pid), found.loaded)
+
+
+def note_libraries(driver: psutil.Process, loaded: dict[str, set[str]]) -> None:
+    """Which of torch and vLLM the driver and each kind of actor has in its memory."""
+    for process in [driver, *driver.children(recursive=True)]:
+        with suppress(psutil.Error, OSError):
+            actor = re.match(r"ray::(\w+)", " ".join(process.cmdline()))
+            if actor or process == driver:
+                mapped = Path(f"/proc/{process.pid}/maps").read_text()
+                loaded[actor[1] if actor else "driver"] |= set(re.findall(r"/site-packages/(torch|vllm)/", mapped))
 
 
 def series(text: str) -> Series:
@@ -101,6 +117,15 @@ def test_the_engines_of_generators_and_teachers_say_what_they_do(watched: Watche
     read = sum(v for (name, pool, _), v in found.items() if (name, pool) == ("vllm:prompt_tokens_total", "teacher"))
     assert written > 0
     assert read > 0
+
+
+def test_torch_and_vllm_are_loaded_where_they_work_and_nowhere_else(watched: Watched) -> None:
+    engine, without = {"torch", "vllm"}, set[str]()
+    expected = {
+        "driver": without, "Control": without, "Weigher": {"torch"}, "TrainerRank": {"torch"}, "Generator": engine,
+        "Teacher": engine,
+    }  # fmt: skip
+    assert {actor: watched.loaded[actor] for actor in expected} == expected
 
 
 def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched: Watched) -> None:

@@ -24,7 +24,7 @@ from renio_pipeline import models
 from renio_pipeline.config import RunConfig
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import TrainBatch, TrainSample, Version
-from tests.ray.conftest import demo, kill, run, samples_of
+from tests.ray.conftest import demo, kill, run, samples_of, write
 
 TEMPERATURE = 1.3
 # The student's head is tied to its embedding, the teacher's is not. For each model, engines that take weights differently.
@@ -211,5 +211,4 @@ async def _write(generator: Any, samples: list[TrainSample], temperature: float,
         )
         for i, s in enumerate(samples)
     ]
-    stream = generator.generate.options(num_returns="streaming").remote(requests)
-    return [await ref async for ref in stream]
+    return await write(generator, requests)

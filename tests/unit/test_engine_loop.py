@@ -14,7 +14,8 @@ import pytest
 
 from actors.engine import EngineFailed, EngineLoop, EngineSpec, Request
 from actors.engine_options import accepted, check_engine_options
-from actors.generation import Generator, WriteRequest, Written
+from actors.generation import Failed, Generator, WriteRequest, Written
+from actors.parcel import pack, unpack
 from renio_pipeline.config import ConfigError, parse
 from renio_pipeline.types import Version
 from tests.unit.conftest import values
@@ -262,7 +263,10 @@ async def write(replica: Generator) -> list[Written]:
     wanted = [
         WriteRequest(sample_id=0, prompt_ids=np.ones(1, np.int32), seed=0, max_tokens=9, temperature=1.0, top_p=1.0, top_k=0)
     ]
-    return [written async for written in replica.generate(wanted)]
+    (ended,) = unpack(await replica.exchange(pack(wanted)))
+    if isinstance(ended, Failed):
+        raise ended.error
+    return [ended]
 
 
 async def under_way(replica: Generator) -> asyncio.Task[list[Written]]:

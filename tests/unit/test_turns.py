@@ -18,8 +18,10 @@ from ray.exceptions import RayActorError
 
 from actors import trainers as trainers_module
 from actors import workers as workers_module
-from actors.generation import WriteRequest, Written
+from actors.generation import Ended, WriteRequest, Written
 from actors.generator_pool import GeneratorPool
+from actors.outbox import Outbox
+from actors.parcel import pack, unpack
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
@@ -59,7 +61,7 @@ class Method:
         return self
 
     def remote(self, *args: Any) -> Any:
-        return self.function(*args) if self.function == self.actor._generate else asyncio.ensure_future(self._call(*args))
+        return asyncio.ensure_future(self._call(*args))
 
     async def _call(self, *args: Any) -> Any:
         self.actor.alive()
@@ -78,6 +80,8 @@ class FakeEngine:
     writes: int = 0
     updates: bool = False
     version: Version = FIRST_VERSION
+    outbox: Outbox[Ended] = field(default_factory=Outbox)
+    writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __getattr__(self, name: str) -> Method:
         return Method(self, object.__getattribute__(self, f"_{name}"))
@@ -119,22 +123,26 @@ class FakeEngine:
         self.asleep = False
         self.scene.log("wake_up", ranks_may_not_work=True)
 
-    async def _generate(self, requests: list[WriteRequest]) -> AsyncIterator[Awaitable[Written]]:
+    async def _exchange(self, packed: bytes) -> bytes:
+        requests: list[WriteRequest] = unpack(packed)
         self.writes += len(requests)
+        self.writing.add(asyncio.create_task(self._write(requests)))
+        return pack(await self.outbox.take())
+
+    async def _write(self, requests: list[WriteRequest]) -> None:
         for request in requests:
             await asyncio.sleep(0.001)
-            self.alive()
+            if self.dead:
+                return
             assert not self.asleep, "it was told to write in its sleep"
             self.scene.log("write", ranks_may_not_work=True)
             self.writes -= 1
-            written: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-            written.set_result(
+            self.outbox.put(
                 Written(
                     sample_id=request.sample_id, token_ids=np.array([3, 4, 1], np.int32), logprobs=np.full(3, -0.5, np.float32),
                     stop_reason="stop", version=self.version, last_version=self.version,
                 )
             )  # fmt: skip
-            yield written
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from renio_pipeline.weighting import auroc, effective_sample_size, log_ratio, pivotal_mask, pivotal_weights
+from renio_pipeline.weighting import effective_sample_size, log_ratio, pivotal_mask, pivotal_weights
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "weights.json").read_text())
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -296,19 +296,3 @@ def test_effective_sample_size_of_known_weights() -> None:
     assert effective_sample_size(torch.full((4,), 1e30)) == pytest.approx(4.0)  # its square is beyond fp32
     assert effective_sample_size(torch.tensor([])) == 0.0
     assert effective_sample_size(torch.zeros(3)) == 0.0
-
-
-@for_all
-@given(st.lists(st.tuples(st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 2.0, math.inf]), st.booleans()), max_size=12))
-def test_auroc_is_the_share_of_pairs_won_with_ties_half(samples: list[tuple[float, bool]]) -> None:
-    pairs = [(p > n) + 0.5 * (p == n) for p, yes in samples if yes for n, no in samples if not no]
-    scores = torch.tensor([score for score, _ in samples])
-    result = auroc(scores, torch.tensor([positive for _, positive in samples], dtype=torch.bool))
-    assert result == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
-
-
-def test_auroc_refuses_nan_and_shapes_that_differ() -> None:
-    with pytest.raises(ValueError, match=r"NaN at \[1\]"):
-        auroc(torch.tensor([0.0, math.nan]), torch.tensor([True, False]))
-    with pytest.raises(ValueError, match=r"must both be \[N\]"):
-        auroc(torch.zeros(2), torch.ones(3))

@@ -1,0 +1,83 @@
+"""A model's sizes and its tokenizer, without torch where that is possible: transformers' Auto classes bring it to the driver.
+
+For the models that most runs have, their files say all that the driver asks. Of any other the Auto classes are asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# (model_type, tokenizer_class) for which AutoTokenizer gives that very class.
+KNOWN = {("qwen2", "Qwen2Tokenizer"), ("qwen3", "Qwen2Tokenizer"), ("qwen3", "TokenizersBackend")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What ``config.json`` says of a causal language model."""
+
+    architecture: str
+    vocab_rows: int  # of the output head
+    context: int  # tokens
+    hidden_size: int  # H
+
+
+class NoCausalModelError(ValueError):
+    """A model that does not continue text. The text follows its name."""
+
+
+def sizes_of(name: str) -> Sizes:
+    """``name``: a folder, or the hub's. Raises NoCausalModelError, and whatever transformers does."""
+    found = _json(name, "config.json")
+    if found is None or found.get("model_type") not in {model for model, _ in KNOWN} or not found.keys() >= _COMPLETE:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(name).get_text_config()
+        if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
+            raise NoCausalModelError(f"({config.model_type}) is not a causal language model")
+        found = {key: getattr(config, key, None) for key in (*_COMPLETE, "model_type")}
+    return Sizes(
+        architecture=(found["architectures"] or [found["model_type"]])[0], vocab_rows=found["vocab_size"],
+        context=found["max_position_embeddings"] or 2**31, hidden_size=found["hidden_size"],
+    )  # fmt: skip
+
+
+_COMPLETE = {"architectures", "vocab_size", "max_position_embeddings", "hidden_size"}
+
+
+def tokenizer_of(name: str) -> Any:
+    """A transformers tokenizer, the one that AutoTokenizer gives. Raises whatever transformers does."""
+    model, settings = _json(name, "config.json"), _json(name, "tokenizer_config.json")
+    if model is None or settings is None or "auto_map" in settings:
+        return _auto(name)
+    kind = str(settings.get("tokenizer_class")).removesuffix("Fast")
+    if (model.get("model_type"), kind) not in KNOWN:
+        return _auto(name)
+    import transformers
+
+    return getattr(transformers, kind).from_pretrained(name)
+
+
+def _auto(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name)
+
+
+def _json(name: str, file: str) -> dict[str, Any] | None:
+    """A file of a model's; None where it is not there or not an object: transformers says best what is wrong then."""
+    path: str | None = str(Path(name) / file)
+    if not Path(name).is_dir():
+        from transformers.utils import cached_file
+
+        path = cached_file(
+            name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,49 @@
+"""Sizes and tokenizers read off a model's files are those that transformers' Auto classes give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+from renio_pipeline.model_files import KNOWN, sizes_of, tokenizer_of
+from renio_pipeline.models import PROBES, resolve
+
+
+@pytest.mark.parametrize(("model", "kind"), [*sorted(KNOWN), ("qwen2", "Qwen2TokenizerFast")])
+def test_a_known_tokenizer_is_the_one_that_auto_gives(tmp_path: Path, model: str, kind: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(resolve("embedded:student"), folder)
+    for file, key, value in (("config.json", "model_type", model), ("tokenizer_config.json", "tokenizer_class", kind)):
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    ours, theirs = tokenizer_of(str(folder)), AutoTokenizer.from_pretrained(folder)
+    assert type(ours) is type(theirs)
+    assert ours(list(PROBES))["input_ids"] == theirs(list(PROBES))["input_ids"]
+    assert (ours.chat_template, ours.eos_token_id, ours.pad_token_id) == (
+        theirs.chat_template, theirs.eos_token_id, theirs.pad_token_id,
+    )  # fmt: skip
+    config = AutoConfig.from_pretrained(folder)
+    found = sizes_of(str(folder))
+    assert (found.vocab_rows, found.context, found.hidden_size) == (
+        config.vocab_size, config.max_position_embeddings, config.hidden_size,
+    )  # fmt: skip
+    assert found.architecture == config.architectures[0]
+
+
+def test_a_run_is_prepared_and_its_actors_are_declared_without_torch() -> None:
+    """In a process of its own: pytest's has everything."""
+    program = (
+        "import sys; from renio_pipeline.config import load; from actors import launch; from renio_pipeline.run import Run\n"
+        "prepared = launch.prepare_locally(load('configs/demo.yaml', []))\n"
+        "launch.check_engine_options(load('configs/demo.yaml', [])); assert len(prepared.prompt_ids[0])\n"
+        "print(sorted({'torch', 'vllm', 'deepspeed'} & sys.modules.keys()))"
+    )
+    root = Path(__file__).parents[2]
+    found = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]", found.stdout
