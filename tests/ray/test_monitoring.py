@@ -1,106 +1,149 @@
-"""A real run as it is watched: its endpoint while it works, its engines' own metrics, and the trace that it leaves."""
+"""A real run as it is watched: what it counted, what every panel and alert shows of it, and the trace that it leaves."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import shutil
 import subprocess
-import time
-import urllib.request
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from renio_pipeline.ledger import history
-from renio_pipeline.metrics import read_jsonl
-from tests.ray import runs
+from renio_pipeline.metrics import METRICS, read_jsonl
+from renio_pipeline.monitoring.names import COUNTED, is_gauge, prometheus_name
+from tests.ray import dashboard, runs
+from tests.ray.dashboard import Query
+from tests.ray.prometheus_server import Prometheus
+from tests.ray.watched import Watched, series
 
-OVERLAPPING = [
-    "batch_size=16", "data.problems=64", "steps=30", "max_staleness=1", "in_flight=keep", "evaluate.problems=0",
-    "metrics_port=0", "trace.steps=30", "pools.generator.replicas=2", "pools.trainer.replicas=2", *runs.SMALL,
-]  # fmt: skip
-Series = dict[tuple[str, str, str], float]  # by name, pool and replica
-
-
-@dataclass
-class Watched:
-    folder: Path
-    discovery: Path
-    pages: dict[str, str] = field(default_factory=dict)  # the latest of each path
-    largest: Series = field(default_factory=dict)  # of the engines
-    scrapes: list[float] = field(default_factory=list)  # seconds
+QUERIES = list(dashboard.queries())
+NEEDS_A_GPU = {"GPU use", "GPU memory"}  # Ray says them of nodes with a GPU alone
+# What a value may be, by the panel's unit; times are bounded by the run's own, shares by 1.
+BOUNDS = {"percent": 100.0, "percentunit": 1.0, "bytes": 1e11, "Bps": 1e10, "suffix: nats": 100.0, "suffix: tokens": 48.0}
+each_query = pytest.mark.parametrize("query", QUERIES, ids=[f"{q.panel}: {q.expression[:40]}" for q in QUERIES])
 
 
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    folder = tmp_path_factory.mktemp("runs")
-    found = Watched(folder / "run", folder / "discovery")
-    process = runs.train(found.folder, *OVERLAPPING, f"metrics_discovery={found.discovery}")
-    try:
-        scrape_while_it_runs(process, found)
-        runs.finish(process)
-    finally:
-        process.kill()
-    return found
+@pytest.fixture(scope="session")
+def server(watched: Watched) -> Prometheus:
+    if watched.server is None:
+        pytest.skip("prometheus is not installed (Debian: apt-get install prometheus), so no panel and no alert is tried")
+    return watched.server
 
 
-def scrape_while_it_runs(process: subprocess.Popen[str], found: Watched) -> None:
-    end = time.monotonic() + 400
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.2)
-        targets = [json.loads(path.read_text()) for path in found.discovery.glob("*.json")]
-        for group in targets[0] if targets else []:
-            (address,), path = group["targets"], group["labels"]["__metrics_path__"]
-            began = time.perf_counter()
-            try:
-                with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as page:
-                    text = page.read().decode()
-            except OSError:
-                continue  # it has just ended
-            if path == "/metrics":
-                found.scrapes.append(time.perf_counter() - began)
-            elif text:
-                found.largest |= {key: max(value, found.largest.get(key, 0.0)) for key, value in series(text).items()}
-            found.pages[path] = text or found.pages.get(path, "")
+@pytest.fixture(scope="session")
+def lines(watched: Watched) -> list[dict[str, float]]:
+    return read_jsonl(watched.folder / "metrics.jsonl")
 
 
-def series(text: str) -> Series:
-    found: Series = defaultdict(float)
-    for family in text_string_to_metric_families(text):
-        for s in family.samples:
-            found[s.name, s.labels.get("pool", ""), s.labels.get("replica", "")] += s.value
-    return found
+@pytest.fixture(scope="session")
+def chosen(watched: Watched, server: Prometheus) -> dict[str, str]:
+    """What somebody chooses in the dashboard: the run, and all of its pools one by one."""
+    (run,) = dashboard.values_of("run", {}, server, watched.started, watched.told)
+    pools = dashboard.values_of("pool", {"run": run}, server, watched.started, watched.told)
+    assert sorted(pools) == ["generator", "teacher", "trainer", "weighting"]
+    return {"run": run, "pool": dashboard.several(pools)}
 
 
-def test_counters_of_a_live_run_are_the_sums_of_its_lines(watched: Watched) -> None:
-    found = series(watched.pages["/metrics"])
-    steps = int(found["renio_steps_total", "", ""])
-    assert steps > 3, f"scraped {len(watched.scrapes)} times"
-    lines = read_jsonl(watched.folder / "metrics.jsonl")[:steps]
-    for name in ("generated", "scored", "trained"):
-        assert found[f"renio_tokens_{name}_total", "", ""] == sum(line[f"tokens/{name}"] for line in lines)
+def last(server: Prometheus, watched: Watched, name: str) -> float:
+    """The last value that Prometheus got, summed over series."""
+    found = server.at(f"sum(last_over_time({name}[10m]))", watched.ended)
+    assert found, f"Prometheus never got {name}"
+    return found[0][1]
+
+
+def test_counters_that_prometheus_has_when_the_run_has_ended_are_the_sums_of_its_lines(
+    watched: Watched, server: Prometheus, lines: list[dict[str, float]]
+) -> None:
+    for name in COUNTED:
+        assert last(server, watched, prometheus_name(name)) == sum(line.get(name, 0) for line in lines), name
+    trained = runs.responses(watched.folder)
+    assert last(server, watched, "renio_steps_total") == len(lines)
+    assert last(server, watched, "renio_time_step_seconds_count") == len(lines)
+    assert last(server, watched, "renio_samples_trained_total") == len(trained)
+    assert last(server, watched, "renio_sample_weight_count") == len(trained)
+    assert last(server, watched, "renio_replayed_samples_total") == 0
     for pool, unit in (("generator", "generated"), ("teacher", "scored"), ("trainer", "trained")):
-        replicas = [v for (name, p, _), v in found.items() if (name, p) == ("renio_replica_tokens_total", pool)]
-        assert sum(replicas) == found[f"renio_tokens_{unit}_total", "", ""]
-    assert found["renio_pool_target", "generator", ""] == 2
-    assert found["renio_pool_size", "teacher", ""] == 1
-    assert found["renio_pool_size", "trainer", ""] == 2
-    busy = {key: v for key, v in found.items() if key[0] == "renio_replica_busy_seconds_total"}
-    assert {pool for _, pool, _ in busy} == {"generator", "teacher", "trainer"}
-    assert all(v > 0 for v in busy.values())
+        tokens = sum(line[f"tokens/{unit}"] for line in lines)
+        assert last(server, watched, f'renio_replica_tokens_total{{pool="{pool}"}}') == tokens
+        for replica in "01":
+            assert last(server, watched, f'renio_replica_busy_seconds_total{{pool="{pool}", replica="{replica}"}}') > 0
+    for stage in ("generate", "score", "weigh", "train", "sync"):
+        seconds = sum(line[f"time/{stage}"] for line in lines)
+        assert last(server, watched, f'renio_stage_seconds_sum{{stage="{stage}"}}') == pytest.approx(seconds)
+
+
+def test_every_gauge_that_prometheus_got_is_what_a_line_says(
+    watched: Watched, server: Prometheus, lines: list[dict[str, float]]
+) -> None:
+    for name in (n for n in METRICS if is_gauge(n) and any(n in line for line in lines)):
+        (found,) = server.between(prometheus_name(name), watched.started, watched.told, 1)
+        assert set(found[1]) <= {line[name] for line in lines if name in line}, name
+
+
+@each_query
+def test_a_panel_shows_what_is_plausible(query: Query, watched: Watched, server: Prometheus, chosen: dict[str, str]) -> None:
+    expression = dashboard.resolved(query.expression, chosen)
+    if query.instant:
+        found = [(labels, [value]) for labels, value in server.at(expression, watched.told)]
+    else:
+        found = server.between(expression, watched.started, watched.told, 1)
+    if query.panel in NEEDS_A_GPU:
+        assert found == []
+        return
+    assert 1 <= len(found) <= 100, f"{len(found)} curves"
+    values = [value for _, curve in found for value in curve if not math.isnan(value)]
+    assert values, "nothing but NaN"
+    assert len(values) < sum(len(curve) for _, curve in found) + 1
+    if not ("/" in expression or "quantile" in expression):
+        assert len(values) == sum(len(curve) for _, curve in found), "a value that is no number"
+    most = watched.ended - watched.started if query.unit == "s" else BOUNDS.get(query.unit, 1e6)
+    assert all(math.isfinite(value) and abs(value) <= most for value in values), (min(values), max(values))
+
+
+def test_rates_and_shares_of_panels_agree_with_the_runs_lines(
+    watched: Watched, server: Prometheus, chosen: dict[str, str], lines: list[dict[str, float]]
+) -> None:
+    (query,) = (q for q in QUERIES if q.panel == "Tokens per second, by pool")
+    found = server.between(dashboard.resolved(query.expression, chosen), watched.started, watched.told, 1)
+    tokens = {labels["pool"]: sum(curve) for labels, curve in found}
+    for pool, unit in (("generator", "generated"), ("teacher", "scored"), ("trainer", "trained")):
+        assert tokens[pool] == pytest.approx(sum(line[f"tokens/{unit}"] for line in lines), rel=0.3), pool
+
+
+def test_every_alert_can_be_asked_and_none_fires_for_a_run_that_is_well(watched: Watched, server: Prometheus) -> None:
+    rules = server.alerts()
+    assert len(rules) >= 7
+    for rule in rules:
+        assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule["name"]
+        server.at(rule["query"], watched.told)
+        for name in set(re.findall(r"\b(?:renio|ray|vllm)[_:]\w+", re.sub(r'"[^"]*"', "", rule["query"]))):
+            assert server.at(f"count(last_over_time({name}[10m]))", watched.ended), f"{rule['name']}: nothing says {name}"
+    fired = server.between('ALERTS{alertstate="firing", alertname=~"Renio.*"}', watched.started, watched.ended, 1)
+    assert [labels["alertname"] for labels, _ in fired] == []
+
+
+def test_promtool_finds_nothing_wrong_in_the_runs_own_metrics(watched: Watched) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus), so names are not checked by it")
+    for path, text in watched.pages.items():
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+        ours = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("vllm:")]
+        assert ours == [], path
+    assert set(watched.pages) == {"/metrics", "/engines"}
 
 
 def test_the_engines_of_generators_and_teachers_say_what_they_do(watched: Watched) -> None:
-    found = watched.largest
-    assert {pool for (name, pool, _), up in found.items() if name == "renio_engine_up" and up} == {"generator", "teacher"}
-    written = sum(v for (name, pool, _), v in found.items() if (name, pool) == ("vllm:generation_tokens_total", "generator"))
-    read = sum(v for (name, pool, _), v in found.items() if (name, pool) == ("vllm:prompt_tokens_total", "teacher"))
-    assert written > 0
-    assert read > 0
+    found = series(watched.pages["/engines"])
+    up = {(pool, replica) for (name, pool, replica), value in found.items() if name == "renio_engine_up" and value}
+    assert up == {(pool, replica) for pool in ("generator", "teacher") for replica in "01"}
+    for pool, replica in up:
+        read = "vllm:generation_tokens_total" if pool == "generator" else "vllm:prompt_tokens_total"
+        assert found[read, pool, replica] > 0
 
 
 def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched: Watched) -> None:
