@@ -56,7 +56,7 @@ def values_of(name: str, chosen: Mapping[str, str], server: Prometheus, start: f
 
 
 def resolved(expression: str, chosen: Mapping[str, str], step: float = 1.0) -> str:
-    """``chosen``: by variable; of ``several``, the regular expression that Grafana makes of them. ``step``: seconds of a point."""
+    """``chosen``: by variable; of ``several``, the regular expression that Grafana makes of them. ``step``: seconds."""
     values = {
         **chosen,
         "__interval": f"{step:g}s",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from renio_pipeline.ledger import history, prove_exactly_once, replayed
 from tests.chaos.monkey import Monkey
@@ -15,7 +18,7 @@ from tests.chaos.monkey import Monkey
 STEPS = 10_000  # the test itself ends the run
 QUICK = [
     f"steps={STEPS}", "batch_size=16", "data.problems=512", "evaluate.problems=0", "checkpoint.every=4",
-    "faults.heartbeat_seconds=10", "max_staleness=1",
+    "faults.heartbeat_seconds=10", "max_staleness=1", "metrics_port=0",
 ]  # fmt: skip
 
 
@@ -30,6 +33,17 @@ def writers(folder: Path, key: str, after: int) -> set[str]:
     """Who wrote or scored the samples of the steps after one."""
     files = [p for p in (folder / "samples").glob("step_*.jsonl") if int(p.stem.removeprefix("step_")) > after]
     return {json.loads(line)[key] for path in files for line in path.read_text().splitlines()}
+
+
+def counters(folder: Path) -> dict[str, float]:
+    """What the live run's endpoint says now, summed over labels."""
+    (address,) = json.loads((folder / "prometheus.json").read_text())[0]["targets"]
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as page:
+        families = list(text_string_to_metric_families(page.read().decode()))
+    found: Counter[str] = Counter()
+    for sample in (sample for family in families for sample in family.samples):
+        found[sample.name] += sample.value  # type: ignore[assignment]
+    return found
 
 
 def scaled(monkey: Monkey, **sizes: int) -> dict[str, Any]:
@@ -70,6 +84,21 @@ def test_a_pause_holds_the_run_and_a_checkpoint_can_be_had_meanwhile(monkey: Mon
 )
 def test_a_worker_that_is_killed_or_stopped_is_replaced(monkey: Monkey, pool: str, how: str) -> None:
     monkey.strike(pool, how)
+
+
+@pytest.mark.timeout(300)
+def test_counters_agree_with_the_ledgers_after_all_this(monkey: Monkey) -> None:
+    monkey.whole()
+    monkey.ask("pause", 120)  # so that nothing counts meanwhile
+    found = counters(monkey.folder)
+    steps = history(monkey.folder)
+    again = {unit: found[f"renio_replayed_{unit}_total"] for unit in ("steps", "samples")}
+    assert found["renio_steps_total"] == len(steps) + again["steps"]
+    once = sum(len(ids) for ranks in steps.values() for ids in ranks.values())
+    assert found["renio_samples_trained_total"] == once + again["samples"]
+    assert again["steps"] <= replayed(monkey.folder), "a step counts once its figures are written, and is in a ledger before"
+    assert found["renio_pool_restarts_total"] >= 4, "one for each blow"
+    monkey.ask("resume")
 
 
 @pytest.mark.timeout(900)

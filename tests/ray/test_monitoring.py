@@ -23,8 +23,8 @@ from tests.ray.watched import Watched, series
 
 QUERIES = list(dashboard.queries())
 NEEDS_A_GPU = {"GPU use", "GPU memory"}  # Ray says them of nodes with a GPU alone
-# What a value may be, by the panel's unit; times are bounded by the run's own, shares by 1.
-BOUNDS = {"percent": 100.0, "percentunit": 1.0, "bytes": 1e11, "Bps": 1e10, "suffix: nats": 100.0, "suffix: tokens": 48.0}
+# How large a value may be, by the panel's unit. Responses have up to 48 tokens, which are in the bucket below 64.
+BOUNDS = {"percent": 100, "percentunit": 1, "s": 300, "bytes": 1e11, "Bps": 1e9, "suffix: nats": 100, "suffix: tokens": 64}
 each_query = pytest.mark.parametrize("query", QUERIES, ids=[f"{q.panel}: {q.expression[:40]}" for q in QUERIES])
 
 
@@ -98,10 +98,9 @@ def test_a_panel_shows_what_is_plausible(query: Query, watched: Watched, server:
     assert 1 <= len(found) <= 100, f"{len(found)} curves"
     values = [value for _, curve in found for value in curve if not math.isnan(value)]
     assert values, "nothing but NaN"
-    assert len(values) < sum(len(curve) for _, curve in found) + 1
     if not ("/" in expression or "quantile" in expression):
         assert len(values) == sum(len(curve) for _, curve in found), "a value that is no number"
-    most = watched.ended - watched.started if query.unit == "s" else BOUNDS.get(query.unit, 1e6)
+    most = BOUNDS.get(query.unit, 1e5)
     assert all(math.isfinite(value) and abs(value) <= most for value in values), (min(values), max(values))
 
 
@@ -109,7 +108,7 @@ def test_rates_and_shares_of_panels_agree_with_the_runs_lines(
     watched: Watched, server: Prometheus, chosen: dict[str, str], lines: list[dict[str, float]]
 ) -> None:
     (query,) = (q for q in QUERIES if q.panel == "Tokens per second, by pool")
-    found = server.between(dashboard.resolved(query.expression, chosen), watched.started, watched.told, 1)
+    found = server.between(dashboard.resolved(query.expression, chosen), watched.started, watched.ended, 1)
     tokens = {labels["pool"]: sum(curve) for labels, curve in found}
     for pool, unit in (("generator", "generated"), ("teacher", "scored"), ("trainer", "trained")):
         assert tokens[pool] == pytest.approx(sum(line[f"tokens/{unit}"] for line in lines), rel=0.3), pool

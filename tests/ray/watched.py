@@ -27,10 +27,10 @@ from tests.ray import environments, runs
 from tests.ray.prometheus_server import Prometheus, prometheus
 from tests.ray.running_cluster import RunningCluster, started_cluster, wait_until
 
-STEPS = 12  # at least
+STEPS = 12  # at least; an evaluation is among them
 OVERRIDES = [
-    "batch_size=16", "data.problems=64", "steps=1000", "max_staleness=1", "in_flight=keep", "metrics_port=0",
-    "evaluate.problems=16", "trace.steps=1000", *runs.SMALL, *(f"pools.{pool}.replicas=2" for pool in runs.POOLS),
+    "batch_size=16", "data.problems=64", "steps=100", "max_staleness=1", "in_flight=keep", "metrics_port=0",
+    "evaluate.problems=16", "trace.steps=100", *runs.SMALL, *(f"pools.{pool}.replicas=2" for pool in runs.POOLS),
 ]  # fmt: skip
 WHERE = "from importlib.util import find_spec as f; print('code', f('renio_pipeline').origin, 'packages', f('vllm').origin)"
 Series = dict[tuple[str, str, str], float]  # by name, pool and replica
@@ -61,7 +61,7 @@ def series(text: str) -> Series:
 
 
 @contextmanager
-def watch(folder: Path, client: Path) -> Iterator[Watched]:
+def watch(folder: Path, client: Path, steps: int = STEPS) -> Iterator[Watched]:
     """``client``: where the environment of Ray's client is kept. The run has ended when this yields; Prometheus has not."""
     with ExitStack() as stack, ThreadPoolExecutor() as beside:
         submitter = beside.submit(environments.ray_client, client)
@@ -72,11 +72,11 @@ def watch(folder: Path, client: Path) -> Iterator[Watched]:
                 config = runs.ROOT / "deploy/prometheus/prometheus.yml"
                 server = stack.enter_context(prometheus(config, folder / "prometheus", targets))
             found = Watched(folder / "run", folder / "targets", submitter.result(), cluster.folder, server)
-            _run(found, cluster)
+            _run(found, cluster, steps)
         yield found
 
 
-def _run(found: Watched, cluster: RunningCluster) -> None:
+def _run(found: Watched, cluster: RunningCluster, steps: int) -> None:
     outside = {k: v for k, v in cluster.environment.items() if k != "RAY_ADDRESS"} | {"PATH": f"{found.client}:/usr/bin:/bin"}
     entrypoint = f'command -v renio; python -c "{WHERE}"; exec renio train --config configs/demo.yaml "$@"'
     path = found.folder.parent / "job.log"
@@ -87,7 +87,7 @@ def _run(found: Watched, cluster: RunningCluster) -> None:
             cwd=runs.ROOT, env=outside, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            _look(found, job)
+            _look(found, job, steps)
             _stop(found, cluster)
             code = job.wait(120)
             found.ended = time.time()
@@ -98,12 +98,12 @@ def _run(found: Watched, cluster: RunningCluster) -> None:
     assert code == 0, found.printed
 
 
-def _look(found: Watched, job: subprocess.Popen[bytes]) -> None:
+def _look(found: Watched, job: subprocess.Popen[bytes], steps: int) -> None:
     """Until it has done its steps."""
 
     def done() -> bool:
         assert job.poll() is None, (found.folder.parent / "job.log").read_text()
-        return len(runs.lines_of(found.folder / "metrics.jsonl")) >= STEPS
+        return len(runs.lines_of(found.folder / "metrics.jsonl")) >= steps
 
     assert wait_until(done, 400), "the run did not get going"
     _scrape(found)
