@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 
 from renio_pipeline.ledger import history
 from renio_pipeline.metrics import METRICS, read_jsonl
@@ -22,7 +23,7 @@ from tests.ray.prometheus_server import Prometheus
 from tests.ray.watched import Watched, series
 
 QUERIES = list(dashboard.queries())
-NEEDS_A_GPU = {"GPU use", "GPU memory"}  # Ray says them of nodes with a GPU alone
+NEEDS_A_GPU = {"GPU use", "GPU memory"}  # Ray says them of nodes with a GPU alone; that it knows them, a unit test sees
 # How large a value may be, by the panel's unit. Responses have up to 48 tokens, which are in the bucket below 64.
 BOUNDS = {"percent": 100, "percentunit": 1, "s": 300, "bytes": 1e11, "Bps": 1e9, "suffix: nats": 100, "suffix: tokens": 64}
 each_query = pytest.mark.parametrize("query", QUERIES, ids=[f"{q.panel}: {q.expression[:40]}" for q in QUERIES])
@@ -92,7 +93,7 @@ def test_a_panel_shows_what_is_plausible(query: Query, watched: Watched, server:
         found = [(labels, [value]) for labels, value in server.at(expression, watched.told)]
     else:
         found = server.between(expression, watched.started, watched.told, 1)
-    if query.panel in NEEDS_A_GPU:
+    if query.panel in NEEDS_A_GPU and not torch.cuda.is_available():
         assert found == []
         return
     assert 1 <= len(found) <= 100, f"{len(found)} curves"
@@ -122,7 +123,8 @@ def test_every_alert_can_be_asked_and_none_fires_for_a_run_that_is_well(watched:
         server.at(rule["query"], watched.told)
         for name in set(re.findall(r"\b(?:renio|ray|vllm)[_:]\w+", re.sub(r'"[^"]*"', "", rule["query"]))):
             assert server.at(f"count(last_over_time({name}[10m]))", watched.ended), f"{rule['name']}: nothing says {name}"
-    fired = server.between('ALERTS{alertstate="firing", alertname=~"Renio.*"}', watched.started, watched.ended, 1)
+    of_the_run = 'ALERTS{alertstate="firing", alertname=~"Renio.*", alertname!="RenioDiskNearlyFull"}'  # a disk is no run's
+    fired = server.between(of_the_run, watched.started, watched.ended, 1)
     assert [labels["alertname"] for labels, _ in fired] == []
 
 
