@@ -15,7 +15,7 @@ from tests.ray.runs import ROOT
 from tests.ray.watched import watch
 
 FOLDER = Path("/tmp/renio-pictures")
-STEPS = 40
+STEPS = 100
 
 
 def main() -> None:

@@ -44,8 +44,8 @@ def lines(watched: Watched) -> list[dict[str, float]]:
 @pytest.fixture(scope="session")
 def chosen(watched: Watched, server: Prometheus) -> dict[str, str]:
     """What somebody chooses in the dashboard: the run, and all of its pools one by one."""
-    (run,) = dashboard.values_of("run", {}, server, watched.started, watched.told)
-    pools = dashboard.values_of("pool", {"run": run}, server, watched.started, watched.told)
+    (run,) = dashboard.values_of("run", {}, server, watched.started, watched.looked)
+    pools = dashboard.values_of("pool", {"run": run}, server, watched.started, watched.looked)
     assert sorted(pools) == ["generator", "teacher", "trainer", "weighting"]
     return {"run": run, "pool": dashboard.several(pools)}
 
@@ -82,7 +82,7 @@ def test_every_gauge_that_prometheus_got_is_what_a_line_says(
     watched: Watched, server: Prometheus, lines: list[dict[str, float]]
 ) -> None:
     for name in (n for n in METRICS if is_gauge(n) and any(n in line for line in lines)):
-        (found,) = server.between(prometheus_name(name), watched.started, watched.told, 1)
+        (found,) = server.between(prometheus_name(name), watched.started, watched.looked, 1)
         assert set(found[1]) <= {line[name] for line in lines if name in line}, name
 
 
@@ -90,9 +90,9 @@ def test_every_gauge_that_prometheus_got_is_what_a_line_says(
 def test_a_panel_shows_what_is_plausible(query: Query, watched: Watched, server: Prometheus, chosen: dict[str, str]) -> None:
     expression = dashboard.resolved(query.expression, chosen)
     if query.instant:
-        found = [(labels, [value]) for labels, value in server.at(expression, watched.told)]
+        found = [(labels, [value]) for labels, value in server.at(expression, watched.looked)]
     else:
-        found = server.between(expression, watched.started, watched.told, 1)
+        found = server.between(expression, watched.started, watched.looked, 1)
     if query.panel in NEEDS_A_GPU and not torch.cuda.is_available():
         assert found == []
         return
@@ -120,7 +120,7 @@ def test_every_alert_can_be_asked_and_none_fires_for_a_run_that_is_well(watched:
     assert len(rules) >= 7
     for rule in rules:
         assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule["name"]
-        server.at(rule["query"], watched.told)
+        server.at(rule["query"], watched.looked)
         for name in set(re.findall(r"\b(?:renio|ray|vllm)[_:]\w+", re.sub(r'"[^"]*"', "", rule["query"]))):
             assert server.at(f"count(last_over_time({name}[10m]))", watched.ended), f"{rule['name']}: nothing says {name}"
     of_the_run = 'ALERTS{alertstate="firing", alertname=~"Renio.*", alertname!="RenioDiskNearlyFull"}'  # a disk is no run's

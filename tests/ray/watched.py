@@ -1,7 +1,7 @@
 """One run as its users start and watch it, for all tests that look at it afterwards.
 
 Somebody who has only Ray's client submits it to a cluster that asks for a token and has all but the project. Prometheus scrapes
-the run, and Ray. After a few steps it is told to stop.
+the run, and Ray. It is looked at while it trains.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ from tests.ray import environments, runs
 from tests.ray.prometheus_server import Prometheus, prometheus
 from tests.ray.running_cluster import RunningCluster, started_cluster, wait_until
 
-STEPS = 12  # at least; an evaluation is among them
+STEPS = 40
 OVERRIDES = [
-    "batch_size=16", "data.problems=64", "steps=100", "max_staleness=1", "in_flight=keep", "metrics_port=0",
+    "batch_size=16", "data.problems=64", "max_staleness=1", "in_flight=keep", "metrics_port=0",
     "evaluate.problems=16", "trace.steps=100", *runs.SMALL, *(f"pools.{pool}.replicas=2" for pool in runs.POOLS),
 ]  # fmt: skip
 WHERE = "from importlib.util import find_spec as f; print('code', f('renio_pipeline').origin, 'packages', f('vllm').origin)"
@@ -44,12 +44,12 @@ class Watched:
     cluster: Path  # the folder of the cluster, which is gone
     server: Prometheus | None  # None where there is none to be had
     started: float = field(default_factory=time.time)
-    told: float = 0.0  # when it was told to stop
+    looked: float = 0.0  # when it was looked at
     ended: float = 0.0
-    pages: dict[str, str] = field(default_factory=dict)  # the latest before, by path
-    status: dict[str, Any] = field(default_factory=dict)  # what `renio status` said before
+    pages: dict[str, str] = field(default_factory=dict)  # then, by path
+    status: dict[str, Any] = field(default_factory=dict)  # what `renio status` said then
     printed: str = ""  # by the job
-    environments: dict[str, str] = field(default_factory=dict)  # of the workers: which one each was in, by its title
+    environments: dict[str, str] = field(default_factory=dict)  # in which each worker ran, by its title
 
 
 def series(text: str) -> Series:
@@ -66,6 +66,7 @@ def watch(folder: Path, client: Path, steps: int = STEPS) -> Iterator[Watched]:
     with ExitStack() as stack, ThreadPoolExecutor() as beside:
         submitter = beside.submit(environments.ray_client, client)
         with started_cluster(environments.node(folder / "node")) as cluster:
+            (folder / "targets").mkdir()
             targets = {"renio": folder / "targets/*.json", "ray": cluster.folder / "prom_metrics_service_discovery.json"}
             server = None
             if shutil.which("prometheus"):
@@ -83,29 +84,56 @@ def _run(found: Watched, cluster: RunningCluster, steps: int) -> None:
     with path.open("w") as log:
         job = subprocess.Popen(
             [found.client / "ray", "job", "submit", "--working-dir", ".", "--runtime-env", "deploy/jobs/runtime_env.yaml", "--",
-             "bash", "-c", entrypoint, "renio", f"run_dir={found.folder}", f"metrics_discovery={found.discovery}", *OVERRIDES],
+             "bash", "-c", entrypoint, "renio", f"run_dir={found.folder}", f"metrics_discovery={found.discovery}",
+             f"steps={steps}", *OVERRIDES],
             cwd=runs.ROOT, env=outside, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        try:
-            _look(found, job, steps)
-            _stop(found, cluster)
-            code = job.wait(120)
-            found.ended = time.time()
-        finally:
-            job.kill()
-            job.wait()
+
+    def begun() -> bool:
+        assert job.poll() is None, path.read_text()
+        return (found.folder / "config.yaml").exists()
+
+    def far_enough() -> bool:
+        return begun() and len(runs.lines_of(found.folder / "metrics.jsonl")) >= steps * 5 // 8
+
+    try:
+        assert wait_until(begun, 200), path.read_text()
+        with _line(cluster) as status:
+            assert wait_until(far_enough, 400, 0.1), path.read_text()
+            found.looked, found.status = time.time(), status()
+            _look(found)
+        code = job.wait(200)
+        found.ended = time.time()
+    finally:
+        job.kill()
+        job.wait()
     found.printed = path.read_text()
     assert code == 0, found.printed
 
 
-def _look(found: Watched, job: subprocess.Popen[bytes], steps: int) -> None:
-    """Until it has done its steps."""
+@contextmanager
+def _line(cluster: RunningCluster) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What asks as ``renio status --json`` does, at once: it has joined the cluster before."""
+    line = subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.line", "demo", cluster.address], cwd=runs.ROOT, env=cluster.environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
-    def done() -> bool:
-        assert job.poll() is None, (found.folder.parent / "job.log").read_text()
-        return len(runs.lines_of(found.folder / "metrics.jsonl")) >= steps
+    def status() -> dict[str, Any]:
+        assert line.stdin is not None
+        assert line.stdout is not None
+        line.stdin.write('["status", {}, 60]\n')
+        line.stdin.flush()
+        found: dict[str, Any] = json.loads(line.stdout.readline())
+        return found
 
-    assert wait_until(done, 400), "the run did not get going"
+    try:
+        yield status
+    finally:
+        line.communicate()  # closes its input, which ends it
+
+
+def _look(found: Watched) -> None:
     _scrape(found)
     on_path = f"{found.folder.parent / 'node/bin'}:"
     for process in psutil.process_iter(["cmdline"]):
@@ -122,14 +150,3 @@ def _scrape(found: Watched) -> None:
         (address,), path = group["targets"], group["labels"]["__metrics_path__"]
         with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as page:
             found.pages[path] = page.read().decode()
-
-
-def _stop(found: Watched, cluster: RunningCluster) -> None:
-    """As ``renio status --json`` and ``renio stop`` do it, in one process."""
-    line = subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.line", "demo", cluster.address], cwd=runs.ROOT, env=cluster.environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    answers, _ = line.communicate("".join(json.dumps([verb, {}, 60]) + "\n" for verb in ("status", "stop")), timeout=120)
-    found.status = json.loads(answers.splitlines()[0])
-    found.told = time.time()
