@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +18,8 @@ import psutil
 import pytest
 
 from tests.ray.conftest import ROOT
-from tests.ray.running_cluster import BIN, started_cluster, wait_until
 
+BIN = Path(sys.executable).parent
 QUICK = ["batch_size=8", "evaluate.problems=8", "data.problems=64"]
 # What no other whole run covers: bf16, the sampled-token loss, the trainer's log-probabilities, two samples a prompt.
 OTHER_WAYS = [
@@ -22,11 +28,49 @@ OTHER_WAYS = [
 ]  # fmt: skip
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: object, seconds: float) -> bool:
+    """Whether ``condition()`` came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.5)
+    return False
+
+
 @pytest.fixture(scope="module")
 def running_cluster() -> Iterator[dict[str, str]]:
-    """The environment to reach a cluster that asks for a token."""
-    with started_cluster() as cluster:
-        yield cluster.environment
+    """A cluster started with ``ray start --head``, asking for a token; the environment to reach it."""
+    folder = Path("/tmp") / f"renio-{secrets.token_hex(4)}"  # short: Ray's socket paths have a limit
+    gcs, dashboard = free_port(), free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+    }  # fmt: skip
+    # Ports that Ray fixes unless told otherwise: the tests' own cluster on this machine has them already.
+    ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "ray-client-server-port")]
+    head = subprocess.Popen(
+        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}", f"--dashboard-port={dashboard}",
+         f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *ports],
+        env={k: v for k, v in environment.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        # The job server answers before the agent that starts jobs is there: ready is what has taken a job.
+        probe = [BIN / "ray", "job", "submit", "--no-wait", "--", "true"]
+        up = wait_until(lambda: subprocess.run(probe, env=environment, capture_output=True).returncode == 0, 180)
+        assert up, "the cluster did not take a job"
+        yield environment
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_run_under_ray_job_submit(running_cluster: dict[str, str], tmp_path: Path) -> None:
