@@ -39,7 +39,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def watched(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Watched]:
+def watched_run(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Watched]:
     """A run with two of each under ``ray job submit``, scraped by a real Prometheus."""
     client = pytestconfig.cache.mkdir(f"ray-client-{ray.__version__}")  # type: ignore[union-attr]
     with watch(tmp_path_factory.mktemp("watched"), client) as found:

@@ -19,7 +19,7 @@ from renio_pipeline.metrics import METRICS, read_jsonl
 from renio_pipeline.monitoring.names import COUNTED, is_gauge, prometheus_name
 from tests.ray import dashboard, runs
 from tests.ray.dashboard import Query
-from tests.ray.prometheus_server import Prometheus
+from tests.ray.prometheus_server import Labels, Prometheus
 from tests.ray.watched import Watched, series
 
 QUERIES = list(dashboard.queries())
@@ -30,69 +30,71 @@ each_query = pytest.mark.parametrize("query", QUERIES, ids=[f"{q.panel}: {q.expr
 
 
 @pytest.fixture(scope="session")
-def server(watched: Watched) -> Prometheus:
-    if watched.server is None:
+def server(watched_run: Watched) -> Prometheus:
+    if watched_run.server is None:
         pytest.skip("prometheus is not installed (Debian: apt-get install prometheus), so no panel and no alert is tried")
-    return watched.server
+    return watched_run.server
 
 
 @pytest.fixture(scope="session")
-def lines(watched: Watched) -> list[dict[str, float]]:
-    return read_jsonl(watched.folder / "metrics.jsonl")
+def lines(watched_run: Watched) -> list[dict[str, float]]:
+    return read_jsonl(watched_run.folder / "metrics.jsonl")
 
 
 @pytest.fixture(scope="session")
-def chosen(watched: Watched, server: Prometheus) -> dict[str, str]:
+def chosen(watched_run: Watched, server: Prometheus) -> dict[str, str]:
     """What somebody chooses in the dashboard: the run, and all of its pools one by one."""
-    (run,) = dashboard.values_of("run", {}, server, watched.started, watched.looked)
-    pools = dashboard.values_of("pool", {"run": run}, server, watched.started, watched.looked)
+    (run,) = dashboard.values_of("run", {}, server, watched_run.started, watched_run.looked)
+    pools = dashboard.values_of("pool", {"run": run}, server, watched_run.started, watched_run.looked)
     assert sorted(pools) == ["generator", "teacher", "trainer", "weighting"]
     return {"run": run, "pool": dashboard.several(pools)}
 
 
-def last(server: Prometheus, watched: Watched, name: str) -> float:
+def last(server: Prometheus, watched_run: Watched, name: str) -> float:
     """The last value that Prometheus got, summed over series."""
-    found = server.at(f"sum(last_over_time({name}[10m]))", watched.ended)
+    found = server.at(f"sum(last_over_time({name}[10m]))", watched_run.ended)
     assert found, f"Prometheus never got {name}"
     return found[0][1]
 
 
 def test_counters_that_prometheus_has_when_the_run_has_ended_are_the_sums_of_its_lines(
-    watched: Watched, server: Prometheus, lines: list[dict[str, float]]
+    watched_run: Watched, server: Prometheus, lines: list[dict[str, float]]
 ) -> None:
     for name in COUNTED:
-        assert last(server, watched, prometheus_name(name)) == sum(line.get(name, 0) for line in lines), name
-    trained = runs.responses(watched.folder)
-    assert last(server, watched, "renio_steps_total") == len(lines)
-    assert last(server, watched, "renio_time_step_seconds_count") == len(lines)
-    assert last(server, watched, "renio_samples_trained_total") == len(trained)
-    assert last(server, watched, "renio_sample_weight_count") == len(trained)
-    assert last(server, watched, "renio_replayed_samples_total") == 0
+        assert last(server, watched_run, prometheus_name(name)) == sum(line.get(name, 0) for line in lines), name
+    trained = runs.responses(watched_run.folder)
+    assert last(server, watched_run, "renio_steps_total") == len(lines)
+    assert last(server, watched_run, "renio_time_step_seconds_count") == len(lines)
+    assert last(server, watched_run, "renio_samples_trained_total") == len(trained)
+    assert last(server, watched_run, "renio_sample_weight_count") == len(trained)
+    assert last(server, watched_run, "renio_replayed_samples_total") == 0
     for pool, unit in (("generator", "generated"), ("teacher", "scored"), ("trainer", "trained")):
         tokens = sum(line[f"tokens/{unit}"] for line in lines)
-        assert last(server, watched, f'renio_replica_tokens_total{{pool="{pool}"}}') == tokens
+        assert last(server, watched_run, f'renio_replica_tokens_total{{pool="{pool}"}}') == tokens
         for replica in "01":
-            assert last(server, watched, f'renio_replica_busy_seconds_total{{pool="{pool}", replica="{replica}"}}') > 0
+            assert last(server, watched_run, f'renio_replica_busy_seconds_total{{pool="{pool}", replica="{replica}"}}') > 0
     for stage in ("generate", "score", "weigh", "train", "sync"):
         seconds = sum(line[f"time/{stage}"] for line in lines)
-        assert last(server, watched, f'renio_stage_seconds_sum{{stage="{stage}"}}') == pytest.approx(seconds)
+        assert last(server, watched_run, f'renio_stage_seconds_sum{{stage="{stage}"}}') == pytest.approx(seconds)
 
 
 def test_every_gauge_that_prometheus_got_is_what_a_line_says(
-    watched: Watched, server: Prometheus, lines: list[dict[str, float]]
+    watched_run: Watched, server: Prometheus, lines: list[dict[str, float]]
 ) -> None:
     for name in (n for n in METRICS if is_gauge(n) and any(n in line for line in lines)):
-        (found,) = server.between(prometheus_name(name), watched.started, watched.looked, 1)
+        (found,) = server.between(prometheus_name(name), watched_run.started, watched_run.looked, 1)
         assert set(found[1]) <= {line[name] for line in lines if name in line}, name
 
 
 @each_query
-def test_a_panel_shows_what_is_plausible(query: Query, watched: Watched, server: Prometheus, chosen: dict[str, str]) -> None:
+def test_a_panel_shows_what_is_plausible(
+    query: Query, watched_run: Watched, server: Prometheus, chosen: dict[str, str]
+) -> None:
     expression = dashboard.resolved(query.expression, chosen)
     if query.instant:
-        found = [(labels, [value]) for labels, value in server.at(expression, watched.looked)]
+        found = [(labels, [value]) for labels, value in server.at(expression, watched_run.looked)]
     else:
-        found = server.between(expression, watched.started, watched.looked, 1)
+        found = server.between(expression, watched_run.started, watched_run.looked, 1)
     if query.panel in NEEDS_A_GPU and not torch.cuda.is_available():
         assert found == []
         return
@@ -105,41 +107,59 @@ def test_a_panel_shows_what_is_plausible(query: Query, watched: Watched, server:
     assert all(math.isfinite(value) and abs(value) <= most for value in values), (min(values), max(values))
 
 
-def test_rates_and_shares_of_panels_agree_with_the_runs_lines(
-    watched: Watched, server: Prometheus, chosen: dict[str, str], lines: list[dict[str, float]]
+def shown(panel: str, watched_run: Watched, server: Prometheus, chosen: dict[str, str]) -> list[tuple[Labels, list[float]]]:
+    """The curves of a panel with one query, over the whole run."""
+    (query,) = (q for q in QUERIES if q.panel == panel)
+    return server.between(dashboard.resolved(query.expression, chosen), watched_run.started, watched_run.ended, 1)
+
+
+def test_tokens_a_second_add_up_to_those_of_the_runs_lines(
+    watched_run: Watched, server: Prometheus, chosen: dict[str, str], lines: list[dict[str, float]]
 ) -> None:
-    (query,) = (q for q in QUERIES if q.panel == "Tokens per second, by pool")
-    found = server.between(dashboard.resolved(query.expression, chosen), watched.started, watched.ended, 1)
+    found = shown("Tokens per second, by pool", watched_run, server, chosen)
     tokens = {labels["pool"]: sum(curve) for labels, curve in found}
     for pool, unit in (("generator", "generated"), ("teacher", "scored"), ("trainer", "trained")):
         assert tokens[pool] == pytest.approx(sum(line[f"tokens/{unit}"] for line in lines), rel=0.3), pool
+    one = shown("Tokens per second, by pool", watched_run, server, chosen | {"pool": "teacher"})
+    assert [labels["pool"] for labels, _ in one] == ["teacher"]
 
 
-def test_every_alert_can_be_asked_and_none_fires_for_a_run_that_is_well(watched: Watched, server: Prometheus) -> None:
+def test_where_a_steps_time_goes_is_what_the_runs_lines_say(
+    watched_run: Watched, server: Prometheus, chosen: dict[str, str], lines: list[dict[str, float]]
+) -> None:
+    found = shown("Where a step's time goes", watched_run, server, chosen)
+    assert {labels["stage"] for labels, _ in found} >= {"generate", "score", "weigh", "train", "sync"}
+    for labels, curve in found:
+        seconds = [line[f"time/{labels['stage']}"] for line in lines if f"time/{labels['stage']}" in line]
+        means = [value for value in curve if not math.isnan(value)]
+        assert 0.8 * min(seconds) <= min(means) <= max(means) <= 1.25 * max(seconds), labels["stage"]
+
+
+def test_every_alert_can_be_asked_and_none_fires_for_a_run_that_is_well(watched_run: Watched, server: Prometheus) -> None:
     rules = server.alerts()
     assert len(rules) >= 7
     for rule in rules:
         assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule["name"]
-        server.at(rule["query"], watched.looked)
+        server.at(rule["query"], watched_run.looked)
         for name in set(re.findall(r"\b(?:renio|ray|vllm)[_:]\w+", re.sub(r'"[^"]*"', "", rule["query"]))):
-            assert server.at(f"count(last_over_time({name}[10m]))", watched.ended), f"{rule['name']}: nothing says {name}"
+            assert server.at(f"count(last_over_time({name}[10m]))", watched_run.ended), f"{rule['name']}: nothing says {name}"
     of_the_run = 'ALERTS{alertstate="firing", alertname=~"Renio.*", alertname!="RenioDiskNearlyFull"}'  # a disk is no run's
-    fired = server.between(of_the_run, watched.started, watched.ended, 1)
+    fired = server.between(of_the_run, watched_run.started, watched_run.ended, 1)
     assert [labels["alertname"] for labels, _ in fired] == []
 
 
-def test_promtool_finds_nothing_wrong_in_the_runs_own_metrics(watched: Watched) -> None:
+def test_promtool_finds_nothing_wrong_in_the_runs_own_metrics(watched_run: Watched) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus), so names are not checked by it")
-    for path, text in watched.pages.items():
+    for path, text in watched_run.pages.items():
         done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
         ours = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("vllm:")]
         assert ours == [], path
-    assert set(watched.pages) == {"/metrics", "/engines"}
+    assert set(watched_run.pages) == {"/metrics", "/engines"}
 
 
-def test_the_engines_of_generators_and_teachers_say_what_they_do(watched: Watched) -> None:
-    found = series(watched.pages["/engines"])
+def test_the_engines_of_generators_and_teachers_say_what_they_do(watched_run: Watched) -> None:
+    found = series(watched_run.pages["/engines"])
     up = {(pool, replica) for (name, pool, replica), value in found.items() if name == "renio_engine_up" and value}
     assert up == {(pool, replica) for pool in ("generator", "teacher") for replica in "01"}
     for pool, replica in up:
@@ -147,8 +167,8 @@ def test_the_engines_of_generators_and_teachers_say_what_they_do(watched: Watche
         assert found[read, pool, replica] > 0
 
 
-def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched: Watched) -> None:
-    events: list[dict[str, Any]] = json.loads((watched.folder / "trace.json").read_text())["traceEvents"]
+def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched_run: Watched) -> None:
+    events: list[dict[str, Any]] = json.loads((watched_run.folder / "trace.json").read_text())["traceEvents"]
     rows = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert set(rows.values()) >= {"generator 0", "teacher 0", "weighting 0", "rank 0", "rank 1"}
     ways: dict[int, list[str]] = defaultdict(list)
@@ -158,8 +178,8 @@ def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched: Wa
             ways[e["args"]["sample_id"]].append(rows[e["pid"], e["tid"]])
             times[e["args"]["sample_id"]].append(e["ts"])
     assert all(at == sorted(at) for at in times.values())
-    lines = [line for path in (watched.folder / "samples").glob("step_*.jsonl") for line in runs.lines_of(path)]
-    ranks = {i: rank for step in history(watched.folder).values() for rank, ids in step.items() for i in ids}
+    lines = [line for path in (watched_run.folder / "samples").glob("step_*.jsonl") for line in runs.lines_of(path)]
+    ranks = {i: rank for step in history(watched_run.folder).values() for rank, ids in step.items() for i in ids}
     expected = {
         line["sample_id"]: [
             f"generator {line['generator']}", f"teacher {line['teacher']}", "weighting 0", f"rank {ranks[line['sample_id']]}"
@@ -176,6 +196,6 @@ def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched: Wa
         assert all(a[1] <= b[0] + 1 for a, b in pairwise(spans)), f"{row} shows two things at a time"
 
 
-def test_the_run_is_no_target_any_more(watched: Watched) -> None:
-    assert list(watched.discovery.iterdir()) == []
-    assert not (watched.folder / "prometheus.json").exists()
+def test_the_run_is_no_target_any_more(watched_run: Watched) -> None:
+    assert list(watched_run.discovery.iterdir()) == []
+    assert not (watched_run.folder / "prometheus.json").exists()
