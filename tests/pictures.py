@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from deploy.status_picture import picture
@@ -20,7 +21,8 @@ STEPS = 100
 
 def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
-    with watch(FOLDER, ROOT / ".pytest_cache/d/ray-client", STEPS) as found:
+    client = ROOT / f".pytest_cache/d/ray-client-{version('ray')}"  # which the tests use too
+    with watch(FOLDER, client, STEPS) as found:
         assert found.server is not None, "no prometheus here (Debian: apt-get install prometheus)"
         (ROOT / "deploy/status.svg").write_text(picture(found.status))
         subprocess.run(
