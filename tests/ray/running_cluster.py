@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,12 +67,22 @@ def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningClus
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        # The job server answers before the agent that starts jobs is there: ready is what has taken a job.
-        probe = [BIN / "ray", "job", "submit", "--no-wait", "--", "true"]
-        up = wait_until(lambda: subprocess.run(probe, env=environment, capture_output=True).returncode == 0, 180)
-        assert up, "the cluster did not take a job"
+        assert wait_until(lambda: _takes_a_job(environment), 180), "the cluster did not take a job"
         yield RunningCluster(environment, folder)
     finally:
         head.send_signal(signal.SIGTERM)
         head.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _takes_a_job(environment: dict[str, str]) -> bool:
+    """The job server answers before the agent that starts jobs is there: ready is what has taken a job."""
+    request = urllib.request.Request(
+        f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/", json.dumps({"entrypoint": "true"}).encode(),
+        {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
