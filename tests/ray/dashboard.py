@@ -62,7 +62,8 @@ def resolved(expression: str, chosen: Mapping[str, str], step: float = 1.0) -> s
         "__interval": f"{step:g}s",
         "__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS):g}s",
     }
-    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: values[m[1] or m[2]], expression)
+    # A name begins with a letter: $1 is a group of PromQL's own. Raises KeyError for a variable that is none.
+    return re.sub(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", lambda m: values[m[1] or m[2]], expression)
 
 
 def several(values: list[str]) -> str:
