@@ -87,6 +87,10 @@ class Run:
                 await self.checkpointer.finish()  # of an earlier step: all the more worth having
             await self._farewell(error)
             raise
+        except SystemExit:
+            if self.stop.exit_code == 0:  # a SIGTERM has no time for it
+                await self._farewell(None)
+            raise
         finally:
             await grader.close()
             for sink in self.sinks:

@@ -20,6 +20,7 @@ from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.types import TrainSample
 from tests.ray import runs
 from tests.ray.runs import ROOT
+from tests.ray.watched import Watched, watch
 
 T = TypeVar("T")
 
@@ -37,6 +38,14 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("runs") / "whole"
     runs.finish(runs.train(folder, *runs.WHOLE))
     return folder
+
+
+@pytest.fixture(scope="session")
+def watched_run(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Watched]:
+    """A run with two of each under ``ray job submit``, scraped by a real Prometheus."""
+    client = pytestconfig.cache.mkdir(f"ray-client-{ray.__version__}")  # type: ignore[union-attr]
+    with watch(tmp_path_factory.mktemp("watched"), client) as found:
+        yield found
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

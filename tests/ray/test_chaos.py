@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from renio_pipeline.ledger import history, prove_exactly_once, replayed
 from tests.chaos.monkey import Monkey
@@ -17,6 +20,7 @@ QUICK = [
     f"steps={STEPS}", "batch_size=16", "data.problems=512", "evaluate.problems=0", "checkpoint.every=4",
     "faults.heartbeat_seconds=10", "max_staleness=1",
 ]  # fmt: skip
+QUICK += ["metrics_port=0"]  # so that counters can be held against the ledgers
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,30 @@ def monkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monkey]:
     """One run for all tests here, which go through it in their order."""
     with Monkey(tmp_path_factory.mktemp("chaos") / "run", 7, QUICK) as made:
         yield made
+
+
+def counters(folder: Path) -> Counter[str]:
+    """What the live run's endpoint says now, summed over labels."""
+    (address,) = json.loads((folder / "prometheus.json").read_text())[0]["targets"]
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as page:
+        families = list(text_string_to_metric_families(page.read().decode()))
+    found: Counter[str] = Counter()
+    for sample in (sample for family in families for sample in family.samples):
+        found[sample.name] += sample.value  # type: ignore[assignment]
+    return found
+
+
+def counters_agree_with_the_ledgers(monkey: Monkey) -> None:
+    monkey.whole()
+    monkey.ask("pause", 120)  # so that nothing counts meanwhile
+    found, steps = counters(monkey.folder), history(monkey.folder)
+    once = sum(len(ids) for ranks in steps.values() for ids in ranks.values())
+    assert found["renio_steps_total"] == len(steps) + found["renio_replayed_steps_total"]
+    assert found["renio_samples_trained_total"] == once + found["renio_replayed_samples_total"]
+    # A step is in a ledger before its figures are written, and counts from then on.
+    assert found["renio_replayed_steps_total"] <= replayed(monkey.folder)
+    assert found["renio_pool_restarts_total"] >= 4, "one for each blow"
+    monkey.ask("resume")
 
 
 def writers(folder: Path, key: str, after: int) -> set[str]:
@@ -76,6 +104,7 @@ def test_a_worker_that_is_killed_or_stopped_is_replaced(monkey: Monkey, pool: st
 def test_a_killed_driver_leaves_nothing_and_its_successor_ends_the_run_with_every_sample_trained_on_once(
     monkey: Monkey,
 ) -> None:
+    counters_agree_with_the_ledgers(monkey)
     monkey.kill_driver()
     last = monkey.whole(monkey.whole()["step"] + 2)["step"]
     monkey.ask("stop")

@@ -58,6 +58,24 @@ def test_who_asks_regularly_gets_the_last_steps_too(tmp_path: Path, prepared: Pr
     assert value(found[-1], "renio_step_samples") == BATCH
 
 
+def test_who_asks_regularly_gets_the_last_steps_of_a_run_that_was_told_to_stop(tmp_path: Path, prepared: Prepared) -> None:
+    run = run_of(tmp_path, prepared, steps=4, metrics_port=0)
+    sink = watched(run)
+    step = run.progress.step
+
+    def stop_after_two(number: int, metrics: dict[str, float]) -> None:
+        step(number, metrics)
+        if number == 2:
+            run.stop.request()
+
+    run.progress.step = stop_after_two
+    with scraped(sink, every=0.3) as found:
+        time.sleep(0.7)
+        with pytest.raises(SystemExit):
+            asyncio.run(run.run())
+    assert value(found[-1], "renio_steps_total") == 2
+
+
 @pytest.mark.parametrize(("error", "finite"), [(NonFiniteError("step 1: nan"), 0), (RuntimeError("something else"), 1)])
 def test_who_asks_regularly_learns_why_a_run_failed(
     tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: Exception, finite: int

@@ -1,0 +1,88 @@
+"""A Ray cluster of its own as administrators start one: by ``ray start``, asking for a token."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class RunningCluster:
+    environment: dict[str, str]  # what it takes to reach it, from here or by its job server
+    folder: Path  # its temporary one
+
+    @property
+    def address(self) -> str:
+        return self.environment["RAY_ADDRESS"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], seconds: float, every: float = 0.5) -> bool:
+    """Whether ``condition()`` came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(every)
+    return False
+
+
+@contextmanager
+def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningCluster]:
+    """One node with two CPUs, whose workers run ``python``; it takes jobs when this yields."""
+    folder = Path("/tmp") / f"renio-{secrets.token_hex(4)}"  # short: Ray's socket paths have a limit
+    gcs, dashboard = free_port(), free_port()
+    # What makes this checkout importable here is nothing that a node would have.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONPATH"} | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "PATH": f"{python.parent}:{BIN}:{os.environ['PATH']}",
+        "RAY_ADDRESS": f"127.0.0.1:{gcs}", "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+    }  # fmt: skip
+    # Ports that Ray fixes unless told otherwise: the tests' own cluster on this machine has them already.
+    ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "ray-client-server-port")]
+    head = subprocess.Popen(
+        [python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}",
+         f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
+         *ports],
+        env={k: v for k, v in environment.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert wait_until(lambda: _takes_a_job(environment), 180), "the cluster did not take a job"
+        yield RunningCluster(environment, folder)
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _takes_a_job(environment: dict[str, str]) -> bool:
+    """The job server answers before the agent that starts jobs is there: ready is what has taken a job."""
+    request = urllib.request.Request(
+        f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/", json.dumps({"entrypoint": "true"}).encode(),
+        {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
