@@ -126,7 +126,7 @@ class Monkey:
         raise AssertionError(f"the run was not whole again in {self.patience:g} s: {found}\n{self.log[-3000:]}")
 
     def strike(self, *hits: tuple[str, str]) -> None:
-        """Hit a worker of each pool that is named, with the signal that is named, all at once, and wait until they are made good."""
+        """Hit a worker of each named pool with the named signal, all at once, and wait until they are made good."""
         before = self.whole()
         victims = {pool: self._victim(pool) for pool, _ in hits}
         started = time.monotonic()
@@ -138,7 +138,9 @@ class Monkey:
         seconds = time.monotonic() - started
         for pool, how in hits:
             victim = victims[pool]
-            assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, f"{how} {pool}: the victim is still there"
+            assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, (
+                f"{how} {pool}: the victim is still there"
+            )
             self.blows.append(Blow(pool, how, before["step"], seconds))
             print(f"{len(self.blows)}: {how} {pool} at step {before['step']}: whole again after {seconds:.0f} s", flush=True)
 

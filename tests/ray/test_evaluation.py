@@ -14,7 +14,7 @@ from tests.ray.runs import STEPS, finish, start
 
 
 def test_two_models_on_two_data_sets_and_which_is_better(whole_run: Path, tmp_path: Path) -> None:
-    """One is what a run has trained. The teacher need not exist, nor does it matter how a run would sync an adapter. The problems
+    """One is what a run has trained. The teacher need not exist, nor does it matter how a run would sync an adapter. Problems
     come from a file; every number can be had again from the lines written."""
     path, out = tmp_path / "sums.jsonl", tmp_path / "out"
     rows = Arithmetic(seed=1).rows("held_out", 24)

@@ -16,7 +16,7 @@ import pytest
 
 from renio_pipeline import ledger
 from tests.ray import runs
-from tests.ray.runs import STEPS, VARIES, WHOLE, finish, lines_of, metrics, responses
+from tests.ray.runs import STEPS, VARIES, WHOLE, finish, lines_of, metrics, responses, written
 
 LAST = f"checkpoints/step_{STEPS:06d}"
 
@@ -29,11 +29,6 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], Any]) -> 
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.002)
-
-
-def written(folder: Path) -> list[dict[str, Any]]:
-    """Responses, without the incarnation of the weights that wrote them."""
-    return [r | {"version": r["version"].partition(".")[2]} for r in responses(folder)]
 
 
 def kill_while_a_checkpoint_is_written(folder: Path) -> None:
