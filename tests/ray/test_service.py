@@ -1,8 +1,7 @@
-"""A run as its users start it: under ``ray job submit``; and what is left when its driver dies."""
+"""Drivers on a cluster that runs already: what it lets in, what is refused there, and what is left when a driver dies."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ray.conftest import ROOT
+from tests.ray.runs import ROOT, lines_of
 
 BIN = Path(sys.executable).parent
 QUICK = ["batch_size=8", "evaluate.problems=8", "data.problems=64"]
@@ -73,61 +72,54 @@ def running_cluster() -> Iterator[dict[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_run_under_ray_job_submit(running_cluster: dict[str, str], tmp_path: Path) -> None:
-    shown = subprocess.run(
-        [BIN / "ray", "job", "submit", "--working-dir", ".", "--",
-         "renio", "train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", "steps=2", *QUICK, *OTHER_WAYS],
-        cwd=ROOT, env=running_cluster, text=True, capture_output=True, timeout=400,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "step 2/2" in shown.stdout
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
-    assert [line["payload/bytes"] for line in lines] == [0, 0]
-    written = [json.loads(line) for line in (tmp_path / "run/samples/step_000001.jsonl").read_text().splitlines()]
-    assert [w["row"] for w in written[::2]] == [w["row"] for w in written[1::2]]
-    assert any(a["token_ids"] != b["token_ids"] for a, b in zip(written[::2], written[1::2], strict=True))
-
-
 def test_a_cluster_without_the_token_is_closed(running_cluster: dict[str, str]) -> None:
     without = {k: v for k, v in running_cluster.items() if k != "RAY_AUTH_TOKEN"} | {"RAY_AUTH_TOKEN": "0" * 64}
     assert subprocess.run([BIN / "ray", "job", "list"], env=without, capture_output=True).returncode != 0
 
 
-def test_a_relative_run_directory_on_a_running_cluster_is_refused(running_cluster: dict[str, str]) -> None:
-    shown = _renio(["train", "--config", "configs/demo.yaml", "run_dir=runs/relative", *QUICK], running_cluster)
-    assert shown.wait(200) == 2
-    assert b"run_dir: 'runs/relative' must be an absolute path" in shown.stderr.read()  # type: ignore[union-attr]
-    assert not (ROOT / "runs/relative").exists()
-
-
-def test_a_run_that_the_cluster_can_never_hold_is_refused_before_any_engine(
-    running_cluster: dict[str, str], tmp_path: Path
-) -> None:
-    more = ["pools.trainer.replicas=4", "pools.trainer.cpus=1", "pools.teacher.gpus=1"]
-    for overrides, text in ((more[:2], b"the pools need at least 5.1 CPUs"), (more[2:], b"the pools need at least 1 GPUs")):
-        arguments = ["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", *QUICK, *overrides]
-        shown = _renio(arguments, running_cluster)
-        assert shown.wait(200) == 2
-        assert text in shown.stderr.read()  # type: ignore[union-attr]
-        assert not (tmp_path / "run").exists()
+def test_what_could_never_run_there_is_refused_before_any_engine(running_cluster: dict[str, str], tmp_path: Path) -> None:
+    here, relative = f"run_dir={tmp_path / 'run'}", "runs/relative"
+    cases = {
+        "the pools need at least 5.1 CPUs": [here, "pools.trainer.replicas=4", "pools.trainer.cpus=1"],
+        "the pools need at least 1 GPUs": [here, "pools.teacher.gpus=1"],
+        f"run_dir: '{relative}' must be an absolute path": [f"run_dir={relative}"],
+    }
+    refused = {
+        text: _renio(["train", "--config", "configs/demo.yaml", *QUICK, *keys], running_cluster) for text, keys in cases.items()
+    }
+    for text, process in refused.items():
+        told = process.communicate(timeout=200)[1].decode()
+        assert (process.returncode, text in told) == (2, True), told
+    assert not (tmp_path / "run").exists()
+    assert not (ROOT / relative).exists()
 
 
 def test_a_killed_driver_leaves_nothing_behind(running_cluster: dict[str, str], tmp_path: Path) -> None:
     """SIGKILL in mid-run, with an engine in a process of its own: everything it started is gone within a minute."""
-    overrides = [f"run_dir={tmp_path / 'run'}", "steps=5000", "generator.separate_process=true", *QUICK]
+    folder = tmp_path / "run"
+    overrides = [f"run_dir={folder}", "steps=5000", "generator.separate_process=true", *QUICK, *OTHER_WAYS]
     driver = _renio(["train", "--config", "configs/demo.yaml", *overrides], running_cluster)
-    metrics = tmp_path / "run/metrics.jsonl"
-    assert wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, 240), "the run did not get going"
+    assert wait_until(lambda: driver.poll() is not None or len(lines_of(folder / "metrics.jsonl")) >= 2, 240)
+    assert driver.poll() is None, driver.communicate()[1].decode()
+    _has_run_in_the_other_ways(folder)
     mine = [p for p in psutil.process_iter() if _is_of_the_run(p)]
     assert sum("VLLM" in _title(p) or "EngineCore" in _title(p) for p in mine) >= 1, [_title(p) for p in mine]
     second = _renio(["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'second'}", *QUICK], running_cluster)
-    assert second.wait(200) == 2
-    assert b"a run 'demo' is live on this cluster" in second.stderr.read()  # type: ignore[union-attr]
+    assert b"a run 'demo' is live on this cluster" in second.communicate(timeout=200)[1]
+    assert second.returncode == 2
     driver.kill()
-    driver.wait()
+    driver.communicate()
     gone = wait_until(lambda: not any(_alive(p) for p in mine), 60)
     assert gone, [_title(p) for p in mine if _alive(p)]
+
+
+def _has_run_in_the_other_ways(folder: Path) -> None:
+    lines = lines_of(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines[:2]] == [1, 2]
+    assert all(line["payload/bytes"] == 0 for line in lines)
+    written = lines_of(folder / "samples/step_000001.jsonl")
+    assert [w["row"] for w in written[::2]] == [w["row"] for w in written[1::2]]
+    assert any(a["token_ids"] != b["token_ids"] for a, b in zip(written[::2], written[1::2], strict=True))
 
 
 def _renio(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
