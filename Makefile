@@ -25,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/renio demo --config configs/demo.yaml run_dir=runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest tests/ray --durations=10
 
 lint: $(STAMP)
