@@ -20,6 +20,15 @@ from tests.ray import runs
 from tests.ray.runs import ROOT
 
 T = TypeVar("T")
+SHARED_RUNS = ("whole_run",)  # fixtures of the session that cost a whole run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several processes (``-n``): a file's tests stay together, and so do files that look at the same run."""
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    runs_of = {item.path: run for item in here for run in SHARED_RUNS if run in item.fixturenames}  # type: ignore[attr-defined]
+    for item in here:
+        item.add_marker(pytest.mark.xdist_group(runs_of.get(item.path, item.path.stem)))
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def test_a_killed_driver_leaves_nothing_behind(running_cluster: dict[str, str], 
     assert wait_until(lambda: driver.poll() is not None or len(lines_of(folder / "metrics.jsonl")) >= 2, 240)
     assert driver.poll() is None, driver.communicate()[1].decode()
     _has_run_in_the_other_ways(folder)
-    mine = [p for p in psutil.process_iter() if _is_of_the_run(p)]
+    mine = [p for p in psutil.process_iter() if _is_of_the_run(p, running_cluster)]
     assert sum("VLLM" in _title(p) or "EngineCore" in _title(p) for p in mine) >= 1, [_title(p) for p in mine]
     second = _renio(["train", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'second'}", *QUICK], running_cluster)
     assert b"a run 'demo' is live on this cluster" in second.communicate(timeout=200)[1]
@@ -129,10 +129,17 @@ def _renio(arguments: list[str], environment: dict[str, str]) -> subprocess.Pope
     )  # fmt: skip
 
 
-def _is_of_the_run(process: psutil.Process) -> bool:
-    """Actors and vLLM's own processes; idle Ray workers of a running cluster are the cluster's."""
+def _is_of_the_run(process: psutil.Process, cluster: dict[str, str]) -> bool:
+    """Actors and vLLM's own processes, by the token of their cluster: others may be at work here. Idle Ray workers of a running
+    cluster are the cluster's."""
     title = _title(process)
-    return any(part in title for part in ("Generator", "Teacher", "TrainerRank", "Weigher", "Control", "VLLM", "EngineCore"))
+    try:
+        ours = process.environ().get("RAY_AUTH_TOKEN") == cluster["RAY_AUTH_TOKEN"]
+    except psutil.Error:
+        return False
+    return ours and any(
+        part in title for part in ("Generator", "Teacher", "TrainerRank", "Weigher", "Control", "VLLM", "EngineCore")
+    )
 
 
 def _title(process: psutil.Process) -> str:
