@@ -26,7 +26,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest tests/ray --durations=10
+	$(BIN)/python -m pytest tests/ray -n 2 --no-loadscope-reorder --durations=10
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +24,22 @@ T = TypeVar("T")
 SHARED_RUNS = ("whole_run",)  # fixtures of the session that cost a whole run
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """For several processes (``-n``): a file's tests stay together, and so do files that look at the same run."""
-    here = [item for item in items if item.path.parent == Path(__file__).parent]
-    runs_of = {item.path: run for item in here for run in SHARED_RUNS if run in item.fixturenames}  # type: ignore[attr-defined]
-    for item in here:
-        item.add_marker(pytest.mark.xdist_group(runs_of.get(item.path, item.path.stem)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRun(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    return ByRun(config, log)
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    text = (ROOT / file).read_text()
+    return next((run for run in SHARED_RUNS if run in text), file)
 
 
 @pytest.fixture(scope="session")

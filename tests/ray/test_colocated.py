@@ -30,6 +30,8 @@ from renio_pipeline.rundir import RunDirectory
 from renio_pipeline.types import TrainBatch
 from tests.ray.runs import ROOT, STEPS, WHOLE, lines_of, metrics, written
 
+# Of a line of metrics, what the two that are killed change.
+OF_THE_KILLED = {"pool/generator/size", "pool/generator/restarts", "pool/trainer/restarts"}
 COLOCATED = ["placement=colocated", "trainer.offload=optimizer"]
 
 
@@ -127,19 +129,16 @@ def colocated(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> An
 
 @pytest.mark.timeout(1200)
 def test_it_is_the_run_that_it_would_be_apart_digit_for_digit(colocated: Any, whole_run: Path) -> None:
-    assert [_without_restarts(line) for line in metrics(colocated.folder)] == [
-        _without_restarts(line) for line in metrics(whole_run)
-    ]
+    found, expected = metrics(colocated.folder), metrics(whole_run)
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert {name for name in {*one, *other} if one.get(name) != other.get(name)} <= OF_THE_KILLED, one["step"]
     assert written(colocated.folder) == written(whole_run)
     last = f"checkpoints/step_{STEPS:06d}"
     assert (colocated.folder / last / "hf/model.safetensors").read_bytes() == (
         whole_run / last / "hf/model.safetensors"
     ).read_bytes()
     prove_exactly_once(colocated.folder)
-
-
-def _without_restarts(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if not name.endswith("/restarts")}
 
 
 def test_a_generator_and_a_rank_that_are_killed_in_the_ranks_turns_are_replaced_and_it_goes_on(colocated: Any) -> None:
@@ -152,7 +151,7 @@ def test_a_generator_and_a_rank_that_are_killed_in_the_ranks_turns_are_replaced_
     again = [note for note in colocated.notes if "all ranks begin again after step 2" in note]
     assert len(again) == 1
     others = [note for note in colocated.notes if note not in again and not note.startswith("checkpoint ")]
-    assert all("generator 0" in note for note in others), others
+    assert all("generator" in note for note in others), others
 
 
 @pytest.mark.timeout(1200)
