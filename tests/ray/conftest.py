@@ -21,7 +21,7 @@ from tests.ray import runs
 from tests.ray.runs import ROOT
 
 T = TypeVar("T")
-SHARED_RUNS = ("whole_run",)  # fixtures of the session that cost a whole run
+SHARED_RUNS = ("whole_run", "watched_run")  # fixtures of the session that cost a whole run
 
 
 @pytest.hookimpl(optionalhook=True)
