@@ -25,8 +25,8 @@ demo: $(STAMP)
 	$(BIN)/renio demo --config configs/demo.yaml run_dir=runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests/unit
-	$(BIN)/python -m pytest tests/ray --durations=10
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests/ray -n 2 --no-loadscope-reorder --durations=10
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

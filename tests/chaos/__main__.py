@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from renio_pipeline.ledger import history, prove_exactly_once, replayed
-from tests.chaos.monkey import ROOT, Monkey
+from tests.chaos.monkey import ROOT, TWO_OF_EACH, Monkey
 
 STEPS = 600  # the run must not end before the last blow: about ten steps pass between two of them, and sometimes thirty
 
@@ -22,7 +22,10 @@ def main() -> None:
     args = parser.parse_args()
     shutil.rmtree(args.run_dir, ignore_errors=True)
     args.run_dir.with_suffix(".log").unlink(missing_ok=True)
-    overrides = ["checkpoint.every=5", "faults.heartbeat_seconds=15", f"steps={STEPS}", "batch_size=32", "evaluate.every=0"]
+    overrides = [
+        *TWO_OF_EACH, f"steps={STEPS}", "batch_size=32", "evaluate.every=0", "checkpoint.every=5",
+        "faults.heartbeat_seconds=15",
+    ]  # fmt: skip
     with Monkey(args.run_dir, args.seed, overrides, command="demo") as monkey:
         monkey.rampage(args.blows // 2)
         monkey.kill_driver()

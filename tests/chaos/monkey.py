@@ -27,10 +27,9 @@ ROOT = Path(__file__).parents[2]
 RUN = "chaos"
 # The title that Ray gives a process begins with the class of its actor.
 VICTIMS = {"generator": "ray::Generator", "teacher": "ray::Teacher", "trainer": "ray::TrainerRank", "weighting": "ray::Weigher"}
-TWO_OF_EACH = [
-    *(f"pools.{pool}.replicas=2" for pool in ("generator", "teacher", "trainer")),
-    *(f"pools.{pool}.cpus=0.2" for pool in ("generator", "teacher", "trainer")),
-]  # fmt: skip
+POOLS = ("generator", "teacher", "trainer")
+SMALL = [f"pools.{pool}.cpus=0.2" for pool in POOLS]
+TWO_OF_EACH = [f"pools.{pool}.replicas=2" for pool in POOLS]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Monkey:
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         self.driver = subprocess.Popen(
             [sys.executable, "-m", "renio_pipeline", self.command, "--config", "configs/demo.yaml", f"name={RUN}",
-             f"run_dir={self.folder}", *TWO_OF_EACH, *self.overrides, "--resume"],
+             f"run_dir={self.folder}", *SMALL, *self.overrides, "--resume"],
             cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.whole()
@@ -126,23 +125,32 @@ class Monkey:
             time.sleep(0.5)
         raise AssertionError(f"the run was not whole again in {self.patience:g} s: {found}\n{self.log[-3000:]}")
 
-    def strike(self, pool: str, how: str) -> None:
-        """Hit a worker of a pool, and wait until it is made good."""
+    def strike(self, *hits: tuple[str, str]) -> None:
+        """Hit a worker of each named pool with the named signal, all at once, and wait until they are made good."""
         before = self.whole()
-        victims = [p for p in self._processes() if _title(p).startswith(VICTIMS[pool])]
-        victim = self._random.choice(sorted(victims, key=lambda p: p.pid))
+        victims = {pool: self._victim(pool) for pool, _ in hits}
         started = time.monotonic()
-        victim.send_signal(getattr(signal, how))
-        self._until(lambda s: s["pools"][pool]["restarts"] > before["pools"][pool]["restarts"])
+        for pool, how in hits:
+            victims[pool].send_signal(getattr(signal, how))
+        for pool in victims:
+            self._until(lambda s, pool=pool: s["pools"][pool]["restarts"] > before["pools"][pool]["restarts"])
         self.whole(before["step"])
         seconds = time.monotonic() - started
-        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, f"{how} {pool}: the victim is still there"
-        self.blows.append(Blow(pool, how, before["step"], seconds))
-        print(f"{len(self.blows)}: {how} {pool} at step {before['step']}: whole again after {seconds:.0f} s", flush=True)
+        for pool, how in hits:
+            victim = victims[pool]
+            assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, (
+                f"{how} {pool}: the victim is still there"
+            )
+            self.blows.append(Blow(pool, how, before["step"], seconds))
+            print(f"{len(self.blows)}: {how} {pool} at step {before['step']}: whole again after {seconds:.0f} s", flush=True)
+
+    def _victim(self, pool: str) -> psutil.Process:
+        found = [p for p in self._processes() if _title(p).startswith(VICTIMS[pool])]
+        return self._random.choice(sorted(found, key=lambda p: p.pid))
 
     def rampage(self, count: int) -> None:
         for _ in range(count):
-            self.strike(self._random.choice(sorted(VICTIMS)), self._random.choice(["SIGKILL", "SIGSTOP"]))
+            self.strike((self._random.choice(sorted(VICTIMS)), self._random.choice(["SIGKILL", "SIGSTOP"])))
 
     def kill_driver(self) -> None:
         """Kill it, see that it leaves nothing, and start it again, as a job's back-off would."""

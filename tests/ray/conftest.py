@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,25 @@ from tests.ray.runs import ROOT
 from tests.ray.watched import Watched, watch
 
 T = TypeVar("T")
+SHARED_RUNS = ("whole_run", "watched_run")  # fixtures of the session that cost a whole run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For several processes (``-n``): a file's tests stay together, and so do files that look at the same run."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRun(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    return ByRun(config, log)
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    text = (ROOT / file).read_text()
+    return next((run for run in SHARED_RUNS if run in text), file)
 
 
 @pytest.fixture(scope="session")

@@ -56,3 +56,8 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def responses(folder: Path) -> list[dict[str, Any]]:
     return [line for path in sorted((folder / "samples").glob("step_*.jsonl")) for line in lines_of(path)]
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    """Responses, without the incarnation of the weights that wrote them."""
+    return [r | {"version": r["version"].partition(".")[2]} for r in responses(folder)]

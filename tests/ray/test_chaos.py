@@ -7,7 +7,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,14 +17,14 @@ from tests.chaos.monkey import Monkey
 STEPS = 10_000  # the test itself ends the run
 QUICK = [
     f"steps={STEPS}", "batch_size=16", "data.problems=512", "evaluate.problems=0", "checkpoint.every=4",
-    "faults.heartbeat_seconds=10", "max_staleness=1",
+    "faults.heartbeat_seconds=10", "max_staleness=1", "pools.trainer.replicas=2",
 ]  # fmt: skip
 QUICK += ["metrics_port=0"]  # so that counters can be held against the ledgers
 
 
 @pytest.fixture(scope="module")
 def monkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monkey]:
-    """One run for all tests here, which go through it in their order."""
+    """One run for all tests here, which go through it in their order. It starts with one generator and one teacher."""
     with Monkey(tmp_path_factory.mktemp("chaos") / "run", 7, QUICK) as made:
         yield made
 
@@ -60,23 +59,42 @@ def writers(folder: Path, key: str, after: int) -> set[str]:
     return {json.loads(line)[key] for path in files for line in path.read_text().splitlines()}
 
 
-def scaled(monkey: Monkey, **sizes: int) -> dict[str, Any]:
+def restarts(monkey: Monkey) -> dict[str, int]:
+    return {pool: found["restarts"] for pool, found in monkey.whole()["pools"].items()}
+
+
+def scale(monkey: Monkey, size: int) -> None:
+    """Give both pools a size, and see that just so many work from then on."""
+    sizes = {"generator": size, "teacher": size}
     monkey.whole()
     assert {pool: reply["target"] for pool, reply in monkey.ask("scale", **sizes).items()} == sizes
     found = monkey.whole(monkey.whole()["step"] + 1)
     assert {pool: found["pools"][pool]["serving"] for pool in sizes} == sizes
-    return found
+    monkey.whole(found["step"] + 2)
+    for pool in sizes:
+        assert writers(monkey.folder, pool, found["step"] + 1) == {str(slot) for slot in range(size)}, f"{pool}s at size {size}"
 
 
-@pytest.mark.timeout(900)
-def test_both_pools_grow_to_three_and_shrink_to_one_while_the_run_goes_on(monkey: Monkey) -> None:
-    for size in (1, 3):
-        step = scaled(monkey, generator=size, teacher=size)["step"]
-        monkey.whole(step + 2)
-        for key in ("generator", "teacher"):
-            assert writers(monkey.folder, key, step + 1) == {str(slot) for slot in range(size)}, f"{key}s at size {size}"
-    scaled(monkey, generator=2, teacher=2)
-    assert all(pool["restarts"] == 0 for pool in monkey.whole()["pools"].values()), "leaving was taken for dying"
+@pytest.mark.timeout(600)
+def test_both_pools_grow_beyond_what_they_started_with_while_the_run_goes_on(monkey: Monkey) -> None:
+    scale(monkey, 2)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "hits",
+    [[("trainer", "SIGKILL")], [("generator", "SIGSTOP"), ("teacher", "SIGKILL"), ("weighting", "SIGKILL")]],
+    ids=["a rank", "one of each other pool at once"],
+)
+def test_workers_that_are_killed_or_stopped_are_replaced(monkey: Monkey, hits: list[tuple[str, str]]) -> None:
+    monkey.strike(*hits)
+
+
+@pytest.mark.timeout(600)
+def test_both_pools_shrink_while_the_run_goes_on_and_leaving_is_not_dying(monkey: Monkey) -> None:
+    before = restarts(monkey)
+    scale(monkey, 1)
+    assert restarts(monkey) == before
 
 
 @pytest.mark.timeout(300)
@@ -90,14 +108,6 @@ def test_a_pause_holds_the_run_and_a_checkpoint_can_be_had_meanwhile(monkey: Mon
     assert (Path(asked["path"]) / "run.json").is_file()
     assert monkey.ask("resume") == {"state": "running"}
     monkey.whole(asked["step"])
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("pool", "how"), [("trainer", "SIGKILL"), ("generator", "SIGSTOP"), ("teacher", "SIGKILL"), ("weighting", "SIGKILL")]
-)
-def test_a_worker_that_is_killed_or_stopped_is_replaced(monkey: Monkey, pool: str, how: str) -> None:
-    monkey.strike(pool, how)
 
 
 @pytest.mark.timeout(900)

@@ -13,14 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
 from renio_pipeline.control import Refused
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 STATUS = {
     "run": "one", "run_dir": "/runs/one", "state": "running", "step": 3, "steps": 9, "version": 3, "incarnation": 0,
@@ -30,7 +33,7 @@ STATUS = {
 
 
 class FakeRun:
-    """Answers at once, except for ``pause``, which is drained when a checkpoint is asked for."""
+    """Answers at once, except for ``pause``, which is drained when a checkpoint is asked for, and else for ever."""
 
     def __init__(self) -> None:
         self.state = "running"
@@ -52,6 +55,7 @@ class FakeRun:
             if self.state != "paused":
                 raise RuntimeError("nothing to go on from")
             self.state = "running"
+            self.drained.clear()
         elif verb == "stop":
             self.over.set()
             return {"step": 3}
@@ -85,7 +89,8 @@ def main(name: str, address: str, mode: str) -> None:
     else:
         ray.get(mailbox.ready.remote())
         print(found, flush=True)
-        time.sleep(3600)
+        for _ in sys.stdin:
+            print(ray.get(mailbox.next.remote())[1], flush=True)
 
 
 class Driver:
@@ -94,11 +99,20 @@ class Driver:
     def __init__(self, name: str, address: str = "local", mode: str = "serve") -> None:
         self.name = name
         command = [sys.executable, "-m", "tests.ray.test_control", name, address, mode]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), **pipes)
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().decode().strip()
         if not self.address:
             raise AssertionError(self.process.stderr.read().decode())  # type: ignore[union-attr]
+
+    def take(self) -> str:
+        """Have a silent driver take up the next command, which it does not answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().decode().strip()
 
     def __enter__(self) -> Driver:
         return self
@@ -136,6 +150,20 @@ def fails(code: int, *arguments: str, env: dict[str, str] | None = None) -> str:
     return shown.stderr
 
 
+def asking(*arguments: str) -> subprocess.Popen[str]:
+    """A command that is waiting for its answer."""
+    pipes: Any = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment(), text=True, **pipes
+    )
+
+
+def together(*calls: Callable[[], T]) -> list[T]:
+    """What each gives; of commands that have nothing to do with each other."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return [done.result() for done in [threads.submit(call) for call in calls]]
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -152,13 +180,12 @@ def one() -> Iterator[Driver]:
 
 def test_every_verb_goes_there_and_back(one: Driver) -> None:
     at = ("--address", one.address)
-    assert answer("status", *at) == STATUS
-    assert answer("scale", "generator=4", "teacher.maths=2", *at) == {
-        "generator": {"target": 4, "serving": 1}, "teacher.maths": {"target": 2, "serving": 1},
-    }  # fmt: skip
-    pausing = subprocess.Popen(
-        [sys.executable, "-m", "renio_pipeline", "pause", *at, "--json"], cwd=ROOT, env=environment(), stdout=subprocess.PIPE
-    )
+    status, sizes = together(
+        partial(answer, "status", *at), partial(answer, "scale", "generator=4", "teacher.maths=2", *at)
+    )  # fmt: skip
+    assert status == STATUS
+    assert sizes == {"generator": {"target": 4, "serving": 1}, "teacher.maths": {"target": 2, "serving": 1}}
+    pausing = asking("pause", *at, "--json")
     wait_until(lambda: answer("status", *at)["state"] == "pausing", 100)  # while the pause waits
     assert pausing.poll() is None
     assert answer("checkpoint", *at) == {"step": 3, "path": "/runs/one/checkpoints/step_000003"}
@@ -167,18 +194,19 @@ def test_every_verb_goes_there_and_back(one: Driver) -> None:
 
 
 def test_a_person_reads_tables_and_sentences(one: Driver) -> None:
-    shown = renio("status", "--run", one.name, "--address", one.address)
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "step 3/9" in shown.stdout
-    assert "loss 0.5000" in shown.stdout
-    shown = renio("scale", "generator=4", "--run", one.name, "--address", one.address)
+    at = ("--run", one.name, "--address", one.address)
+    table, shown = together(partial(renio, "status", *at), partial(renio, "scale", "generator=4", *at))
+    assert (table.returncode, table.stderr) == (0, "")
+    assert "step 3/9" in table.stdout
+    assert "loss 0.5000" in table.stdout
     assert (shown.stdout, shown.stderr) == (f"{one.name}: generator: 4 wanted, 1 serving now\n", "")
 
 
 def test_a_refusal_and_a_failure_are_told_and_the_run_goes_on(one: Driver) -> None:
     at = ("--address", one.address)
-    assert "at most 9 do" in fails(2, "scale", "generator=99", *at)
-    assert f"run {one.name!r}: RuntimeError: nothing to go on from" in fails(2, "resume", *at)
+    refusal, failure = together(partial(fails, 2, "scale", "generator=99", *at), partial(fails, 2, "resume", *at))
+    assert "at most 9 do" in refusal
+    assert f"run {one.name!r}: RuntimeError: nothing to go on from" in failure
     assert answer("status", *at)["state"] == "running"
 
 
@@ -194,12 +222,13 @@ def test_without_an_address_it_is_the_clusters_of_this_machine(one: Driver) -> N
 def test_several_runs_are_told_apart_and_a_dead_one_is_gone_soon(one: Driver) -> None:
     with Driver(f"two-{secrets.token_hex(3)}", one.address, "silent") as two:
         at = ("--address", one.address)
-        assert f"no run 'three' is live at {one.address}; live are {one.name}, {two.name}" in fails(
-            2, "status", *at, "--run", "three"
-        )
-        text = fails(2, "status", *at)
-        assert f"2 runs are live: {one.name} (at {one.address}), {two.name} (at {one.address}); say which with --run\n" in text
-        assert answer("status", *at, "--run", one.name) == STATUS
+        unknown, open_, status = together(
+            partial(fails, 2, "status", *at, "--run", "three"), partial(fails, 2, "status", *at),
+            partial(renio, "status", *at, "--run", one.name, "--json", "--timeout", "100"),
+        )  # fmt: skip
+        assert f"no run 'three' is live at {one.address}; live are {one.name}, {two.name}" in unknown
+        assert f"2 runs are live: {one.name} (at {one.address}), {two.name} (at {one.address}); say which with --run\n" in open_
+        assert json.loads(status.stdout) == STATUS
 
         started = time.monotonic()
         text = fails(1, "pause", *at, "--run", two.name, "--timeout", "6")
@@ -208,16 +237,12 @@ def test_several_runs_are_told_apart_and_a_dead_one_is_gone_soon(one: Driver) ->
         assert "s; it is withdrawn (its driver is process" in text
         assert f"run directory /runs/{two.name})" in text
 
-        asking = subprocess.Popen(
-            [sys.executable, "-m", "renio_pipeline", "stop", *at, "--run", two.name], cwd=ROOT, env=environment(),
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(10)
-        assert asking.poll() is None
+        stopping = asking("stop", *at, "--run", two.name)
+        assert two.take() == "stop"  # and not the one that was withdrawn
         two.process.kill()
         started = time.monotonic()
-        assert b"has ended" in asking.communicate(timeout=100)[1]
-        assert asking.returncode == 2
+        assert "has ended" in stopping.communicate(timeout=100)[1]
+        assert stopping.returncode == 2
         wait_until(lambda: "no run" in fails(2, "status", *at, "--run", two.name), 60)
         assert time.monotonic() - started < 60
         assert answer("status", *at) == STATUS
@@ -240,26 +265,26 @@ def test_the_answer_to_stop_arrives_although_the_driver_leaves_at_once() -> None
     assert time.monotonic() - started < 30
 
 
-def test_a_cluster_killed_with_its_driver_while_it_was_asked() -> None:
-    with Driver(f"kill-{secrets.token_hex(3)}", mode="silent") as driver:
-        asking = subprocess.Popen(
-            [sys.executable, "-m", "renio_pipeline", "stop", "--address", driver.address], cwd=ROOT, env=environment(),
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(10)
-        assert asking.poll() is None
-        driver.process.kill()
-        text = asking.communicate(timeout=100)[1].decode()
-        assert (asking.returncode, text) == (2, f"error: run {driver.name!r} has ended, and has not answered\n")
-
-
 def test_what_lets_nobody_in_is_told_in_time(one: Driver) -> None:
-    assert "no Ray cluster answers at 127.0.0.1:1" in fails(2, "status", "--address", "127.0.0.1:1")
     stranger = environment(RAY_AUTH_TOKEN="0" * 64)
-    text = fails(2, "status", "--address", one.address, "--timeout", "60", env=stranger)
+    nobody, text = together(
+        partial(fails, 2, "status", "--address", "127.0.0.1:1"),
+        partial(fails, 2, "status", "--address", one.address, "--timeout", "60", env=stranger),
+    )
+    assert "no Ray cluster answers at 127.0.0.1:1" in nobody
     assert f"no way into the Ray cluster at {one.address}" in text
     assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in text
     assert text.count("\n") == 1
+
+
+def test_a_cluster_killed_with_its_driver_while_it_was_asked(one: Driver) -> None:
+    """The last test of the module: its run is gone then."""
+    at = ("--address", one.address)
+    pausing = asking("pause", *at)
+    wait_until(lambda: answer("status", *at)["state"] == "pausing", 100)
+    one.process.kill()
+    text = pausing.communicate(timeout=100)[1]
+    assert (pausing.returncode, text) == (2, f"error: run {one.name!r} has ended, and has not answered\n")
 
 
 if __name__ == "__main__":

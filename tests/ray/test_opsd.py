@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,16 @@ import ray
 import torch
 
 from actors import launch
+from actors.deepspeed_engine import RankSpec
 from actors.pool import Service
 from actors.trainers import Trainers
+from actors.training import CONTROL, TrainerRank
 from renio_pipeline import models
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.scorer import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
-from tests.ray.conftest import demo, run, samples_of
+from tests.ray.conftest import demo, kill, run, samples_of
 
 DECAY = 0.5
 STEPS = 3
@@ -42,8 +46,42 @@ VERSIONS = {"fixed": [0, 0, 0, 0], "every second": [0, 0, 2, 2]}
 SHARDING = {"latest": (2, 3), "ema": (2, 2), "every second": (2, 0), "ema of LoRA": (2, 3)}  # ranks, ZeRO stage
 
 
+class ReusedRank(TrainerRank):
+    """A rank that becomes another one: starting a process costs more than the modes."""
+
+    def become(self, spec: RankSpec) -> None:
+        TrainerRank.__init__(self, spec, self._rank, self._world_size)
+
+
+@pytest.fixture
+def reused_ranks(ray_cluster: None, monkeypatch: pytest.MonkeyPatch, made: dict[tuple[int, int], Any]) -> None:
+    """``launch.start_trainers`` takes the ranks of an earlier mode with as many."""
+
+    def in_bundle(actor: Any, group: Any, index: int, options: dict[str, Any]) -> Any:
+        def remote(spec: RankSpec, rank: int, size: int) -> Any:
+            if (size, rank) in made:
+                ray.get(made[size, rank].become.remote(spec))
+            else:
+                cls = ray.remote(concurrency_groups={CONTROL: 1})(ReusedRank)
+                made[size, rank] = cls.options(**options).remote(spec, rank, size)
+            return made[size, rank]
+
+        return SimpleNamespace(remote=remote)
+
+    monkeypatch.setattr(launch, "ask_for", lambda bundles: None)
+    monkeypatch.setattr(launch, "in_bundle", in_bundle)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[dict[tuple[int, int], Any]]:
+    """The ranks, by how many there are and which one it is."""
+    found: dict[tuple[int, int], Any] = {}
+    yield found
+    kill(list(found.values()))
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_the_teachers_version_and_weights_are_those_of_its_mode(ray_cluster: None, mode: str) -> None:
+def test_the_teachers_version_and_weights_are_those_of_its_mode(reused_ranks: None, mode: str) -> None:
     ranks, zero_stage = SHARDING.get(mode, (1, 1))
     sharding = [f"pools.trainer.replicas={ranks}", f"trainer.zero_stage={zero_stage}", "trainer.lr=0.01"]
     config, prepared = demo("teacher.model=null", *MODES[mode], *sharding)
@@ -71,6 +109,7 @@ def test_the_teachers_version_and_weights_are_those_of_its_mode(ray_cluster: Non
             versions.append(await teacher.weight_version.remote())
             logprobs, _ = teacher.score.options(num_returns=2).remote(asked)
             scores.append(await logprobs)
+        trainers.group = None  # its ranks stay, for the next mode
         await trainers.end()
         teachers.close()
         return versions, scores, states

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from renio_pipeline.ledger import history, prove_exactly_once
-from tests.ray.runs import SMALL, STEPS, TWO_OF_EACH, finish, metrics, responses, start, train
+from tests.ray.runs import SMALL, STEPS, finish, metrics, responses, start
 
 
 def test_two_of_each_finish_and_share_the_work(whole_run: Path) -> None:
@@ -25,20 +25,14 @@ def test_every_sample_is_trained_on_exactly_once(whole_run: Path) -> None:
     assert sorted(r["sample_id"] for r in responses(whole_run)) == list(range(16 * STEPS))
 
 
-def test_weights_of_one_give_another_loss_from_the_same_samples(whole_run: Path, tmp_path: Path) -> None:
-    """In the first step: from then on the two students differ."""
-    finish(train(tmp_path / "uniform", *TWO_OF_EACH, "steps=1", "evaluate.problems=0", "weighting.type=uniform"))
-    with_weights, (without,) = metrics(whole_run)[0], metrics(tmp_path / "uniform")
-    same = responses(whole_run)[:16]
-    assert [r["token_ids"] for r in responses(tmp_path / "uniform")] == [r["token_ids"] for r in same]
-    assert without["divergence"] == pytest.approx(with_weights["divergence"], abs=1e-6)
-    assert without["weights/max"] == 1
-    assert abs(with_weights["loss"] - without["loss"]) > 1e-3
+def test_the_weights_are_in_the_loss(whole_run: Path) -> None:
+    """With weights of one it is the divergence: see the run with several teachers below."""
+    line = metrics(whole_run)[0]
+    assert line["weights/max"] > line["weights/min"]
+    assert abs(line["loss"] - line["divergence"]) > 1e-3
 
 
-def test_a_checkpoint_loads_in_transformers_and_in_vllm_also_where_a_run_would_sync_an_adapter(
-    whole_run: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_loads_in_transformers(whole_run: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,16 +44,6 @@ def test_a_checkpoint_loads_in_transformers_and_in_vllm_also_where_a_run_would_s
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(sample["token_ids"], skip_special_tokens=True) == sample["response"]
     assert model.generation_config.eos_token_id is not None
-    shown = finish(
-        start(
-            "eval", "--config", "configs/demo.yaml", "--model", f"trained={whole_run}", "--out", str(tmp_path / "eval"),
-            "evaluate.problems=32", "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter",  # nothing is sent: it must not matter
-        )
-    )  # fmt: skip
-    assert "trained" in shown
-    results = json.loads((tmp_path / "eval/results.json").read_text())
-    assert results["models"] == {"trained": str(folder)}
-    assert results["results"]["trained"]["held-out"]["problems"] == 32
 
 
 def test_checkpoints_come_when_asked_and_at_the_end_and_the_oldest_go(whole_run: Path) -> None:
@@ -72,7 +56,7 @@ def test_checkpoints_come_when_asked_and_at_the_end_and_the_oldest_go(whole_run:
     assert state == {"step": 7, "samples_drawn": 16 * 7, "version": [0, 7], "world_size": 2, "zero_stage": 2}
 
 
-def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> None:
+def test_several_teachers_a_filter_weights_of_one_and_an_adapter_in_one_run(tmp_path: Path) -> None:
     """Rows of two kinds, each with its teacher (one on each engine); only wrong answers are trained on; LoRA is synced."""
     from renio_pipeline.tasks.arithmetic import Arithmetic
 
@@ -93,7 +77,7 @@ def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> 
         "steps=3", "batch_size=16", "checkpoint.every=2",
         f"data={{path: {tmp_path}/rows.jsonl, fields: {{teacher: domain}}}}", "evaluate.problems=0", "filter=incorrect",
         "objective={type: jsd, beta: 0.5}", "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter", "trainer.lr=0.003",
-        "pools.teachers={code: {cpus: 0.25}}",
+        "pools.teachers={code: {cpus: 0.25}}", "weighting.type=uniform",
     )  # fmt: skip
     finish(run)
     lines, written = metrics(folder), responses(folder)
@@ -105,6 +89,8 @@ def test_several_teachers_a_filter_and_an_adapter_in_one_run(tmp_path: Path) -> 
     assert {r["teacher"] for r in written} == {"maths/0", "code/0"}
     assert all(line["filter/drawn"] > 16 and 0 < line["reward/accuracy"] < 1 for line in lines)
     assert max(line["mismatch/logprob_abs_max"] for line in lines) < 1e-4
+    assert {line["weights/max"] for line in lines} == {line["weights/min"] for line in lines} == {1}
+    assert all(line["loss"] == pytest.approx(line["divergence"], abs=1e-6) for line in lines)
     assert sorted(p.name for p in (folder / "checkpoints/step_000003").iterdir()) == [
         "adapter", "deepspeed", "random", "run.json",
     ]  # fmt: skip

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import renio_pipeline
 from renio_pipeline.config import RunConfig, parse
 
 DEMO = Path(renio_pipeline.__file__).parent / "demo"
+
+# A machine that is busy fails no example by its time.
+hypothesis.settings.register_profile("renio", deadline=None)
+hypothesis.settings.load_profile("renio")
 
 
 @pytest.fixture(scope="module")
