@@ -17,7 +17,7 @@ from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
-ROW_TOKENS = 2048  # with sdpa a row's attention costs its square
+ROW_TOKENS = {"cpu": 512, "cuda": 2048}  # with sdpa a row's attention costs its square; wider ones fill a GPU
 LOGIT_ELEMENTS = 2**25  # of [C, V]
 
 
@@ -40,7 +40,7 @@ class Scorer:
         """log p_T of each response's tokens ([T] float32, in the order given), and the payload by sample id."""
         logprobs: dict[int, np.ndarray] = {}
         payload: dict[int, Payload] = {}
-        for row in pack(requests):
+        for row in pack(requests, ROW_TOKENS[self._device]):
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
@@ -111,7 +111,7 @@ def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection
     return ids, values
 
 
-def pack(requests: Sequence[ScoreRequest], row_tokens: int = ROW_TOKENS) -> list[list[ScoreRequest]]:
+def pack(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[ScoreRequest]]:
     """Rows of whole sequences, in order; a sequence longer than a row has one of its own."""
     rows: list[list[ScoreRequest]] = []
     used = 0
