@@ -35,7 +35,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python tests/benchmarks/step.py
+	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python tests/benchmarks/schedule.py
 	$(BIN)/python tests/benchmarks/top_k.py
 	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json
