@@ -86,4 +86,6 @@ def _step(line: dict[str, float], used: Any) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)}
+    """The pipeline's engines do not spin while they wait; on a machine that others use too the baseline must not either."""
+    own = {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
+    return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | own

@@ -28,7 +28,7 @@ from renio_pipeline.prompts import Cursor
 from renio_pipeline.schema import Jsd, Renio
 from renio_pipeline.weighting import pivotal_weights
 
-MICRO_BATCH_BYTES = 2**29  # of one side's logits: with both, their softmaxes and gradients a few GB at the peak
+MICRO_BATCH_BYTES = 2**28  # of one side's logits: with both, their softmaxes and gradients about ten times that at the peak
 
 
 @dataclass(frozen=True)

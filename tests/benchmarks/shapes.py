@@ -33,7 +33,7 @@ TAIL = {
     "task": "plain",
     "objective": {"type": "jsd", "beta": 0.5},
     # lr: training that leaves the lengths as they are.
-    "trainer": {"dtype": "float32", "zero_stage": 1, "lr": 1e-6, "schedule": "constant", "micro_batch_tokens": 512},
+    "trainer": {"dtype": "float32", "zero_stage": 0, "lr": 1e-6, "schedule": "constant", "micro_batch_tokens": 512},
     "generator": {"dtype": "float32"},
     "teacher": {"dtype": "float32", "type": "torch"},
     # Strictly on-policy the stages take turns for most of a step, so each may use both cores.
