@@ -159,9 +159,9 @@ def main() -> None:
     samples = [json.loads(line) for line in args.samples.read_text().splitlines()]
     work = STAGES[args.stage](config, prepare(config), samples)
     sizes = BATCH_TOKENS if args.stage != "generation" else (0,)  # vLLM forms its own batches
-    costs = [[_cost(work, size) for _ in range(1 + REPEATS)][1:] for size in sizes]  # the first one allocates
-    best = min(costs, key=statistics.median)
-    print(json.dumps({"median": statistics.median(best), "min": min(best), "max": max(best)}))
+    best = min(sizes, key=lambda size: _cost(work, size))
+    costs = [_cost(work, best) for _ in range(REPEATS)]
+    print(json.dumps({"median": statistics.median(costs), "min": min(costs), "max": max(costs)}))
 
 
 def _cost(work: Work, batch_tokens: int) -> float:
