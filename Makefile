@@ -35,7 +35,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python tests/benchmarks/step.py
+	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.sync
 	$(BIN)/python tests/benchmarks/schedule.py
 	$(BIN)/python tests/benchmarks/top_k.py

@@ -63,7 +63,8 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         head_dtype = "model" if spec.hidden_states else "float32"  # of states: they must stay what the model makes
         options["hf_overrides"] = {"head_dtype": head_dtype, **options.get("hf_overrides", {})}
     if not spec.on_gpu:
-        options = {"enforce_eager": True} | options
+        # Of a seeded request whose prompt is cut in chunks vLLM rewinds the random numbers, which torch cannot do on a CPU.
+        options = {"enforce_eager": True, "enable_chunked_prefill": False} | options
     if spec.sleeps and spec.on_gpu:
         options["enable_sleep_mode"] = True
     if spec.hidden_states:

@@ -19,8 +19,9 @@ from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
-ROW_TOKENS = 2048  # with sdpa's mask a row's attention costs its square
-LONG_ROW_TOKENS = 16384  # on a GPU without a mask: fewer launches of its kernels
+# Of a row. With sdpa's mask its attention costs its square; without one, long rows launch fewer of a GPU's kernels.
+MASKED_TOKENS = {"cpu": 512, "cuda": 2048}
+UNMASKED_TOKENS = {"cpu": 2048, "cuda": 16384}
 LOGIT_ELEMENTS = 2**25  # of [C, V]
 
 
@@ -37,8 +38,8 @@ class Scorer:
         )
         self.model = model.eval().requires_grad_(False).to(self._device)
         packed_attention.use(self.model)
-        unmasked = self.model.config.get_text_config()._attn_implementation != "sdpa"
-        self._row_tokens = LONG_ROW_TOKENS if unmasked and self._device == "cuda" else ROW_TOKENS
+        masked = self.model.config.get_text_config()._attn_implementation == "sdpa"
+        self._row_tokens = (MASKED_TOKENS if masked else UNMASKED_TOKENS)[self._device]
         self.version = Version(0, 0)
 
     @torch.no_grad()
@@ -117,7 +118,7 @@ def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection
     return ids, values
 
 
-def pack(requests: Sequence[ScoreRequest], row_tokens: int = ROW_TOKENS) -> list[list[ScoreRequest]]:
+def pack(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[ScoreRequest]]:
     """Rows of whole sequences, in order; a sequence longer than a row has one of its own."""
     rows: list[list[ScoreRequest]] = []
     used = 0

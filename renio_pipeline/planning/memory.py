@@ -17,7 +17,7 @@ BATCHED_TOKENS = 16384  # vLLM 0.32's default of max_num_batched_tokens on a lar
 CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured graphs
 RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
 BUCKET = 5e8  # elements of DeepSpeed's reduce_bucket_size
-PACKED_ROW = 2048  # tokens of a torch teacher's row, renio_pipeline.scorer.ROW_TOKENS
+PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.scorer.UNMASKED_TOKENS on a GPU
 LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS
 
 

@@ -420,11 +420,11 @@ def teacher(bench: Bench) -> None:
                     held._hidden(packed)
 
             bench.record("teacher", f"{name}, states", bench.cost(states, few), floor)
-            if row == scorer.LONG_ROW_TOKENS or not unmasked:
+            if row == scorer.UNMASKED_TOKENS["cuda"] or not unmasked:
                 bench.record("teacher", f"{name}, score()", bench.cost(lambda: held.score(requests), few), floor + head)
     with bench.section("teacher profile"):
         packed_attention.use(lm)
-        held._row_tokens = scorer.LONG_ROW_TOKENS
+        held._row_tokens = scorer.UNMASKED_TOKENS["cuda"]
         profile(bench, "teacher", lambda: held.score(requests))
     lm.set_attn_implementation("sdpa")
     with bench.section("teacher padded"), torch.no_grad():

@@ -111,6 +111,17 @@ def test_a_sample_is_the_same_whenever_it_is_written_and_in_whatever_company(ben
     assert all(np.array_equal(response.token_ids, together[i].token_ids) for i, response in apart.items())
 
 
+def test_more_prompts_at_once_than_the_engine_reads_in_a_step(bench: Bench) -> None:
+    long = [
+        Prompt(sample_id=i, row=p.row, student_ids=np.resize(p.student_ids, 60), teacher_ids=p.teacher_ids)
+        for i, p in enumerate(3 * bench.prompts)
+    ]
+    assert sum(len(p.student_ids) for p in long) > 2 * 2048  # of which one step would end amid a prompt
+    together = write(bench, long)
+    assert together.keys() == {p.sample_id for p in long}
+    assert all(np.array_equal(response.token_ids, together[i].token_ids) for i, response in write(bench, long[-5:]).items())
+
+
 def test_two_samples_of_one_prompt_have_seeds_of_their_own(bench: Bench) -> None:
     first = bench.prompts[0]
     twice = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.placement import check_cluster, demands, half
+from actors.placement import actor_options, check_cluster, demands, half
 from renio_pipeline.config import ConfigError, RunConfig
 from tests.unit.conftest import make_config
 
@@ -70,3 +70,15 @@ def test_a_cluster_that_is_too_small_is_refused() -> None:
 
 def test_each_of_two_has_half_of_the_gpu_and_all_of_its_own_cpus() -> None:
     assert half({"num_cpus": 2.0, "num_gpus": 1.0, "runtime_env": {}}) == {"num_cpus": 2.0, "num_gpus": 0.5, "runtime_env": {}}
+
+
+def test_engines_on_a_cpu_do_not_spin_while_they_wait_unless_their_pool_says_so() -> None:
+    def policy(**pool: Any) -> str | None:
+        found: str | None = actor_options(make_config(pools={"trainer": pool}), "trainer")["runtime_env"]["env_vars"].get(
+            "OMP_WAIT_POLICY"
+        )
+        return found
+
+    assert policy() == "passive"
+    assert policy(env={"OMP_WAIT_POLICY": "active"}) == "active"
+    assert policy(gpus=1) is None
