@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from actors.parcel import Parcel
 from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
@@ -133,8 +132,8 @@ class TrainerGroup:
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:
         trainer = self._config.trainer
-        shares = plan(batch.samples, self.size, trainer.micro_batch_tokens, packing=trainer.packing)
-        return [Parcel(rank) for rank in shares]
+        # No Parcel: samples hold references to payloads, and whoever gets those must learn from Ray whose they are.
+        return plan(batch.samples, self.size, trainer.micro_batch_tokens, packing=trainer.packing)
 
     async def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(r, method).remote(*args, **kwargs) for r in self.ranks)))
