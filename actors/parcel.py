@@ -2,7 +2,7 @@
 
 Ray pickles by a pickler that asks Python about each object on its way, which is right for classes and functions of a script.
 What flows between driver and actors has neither, and a sample's few arrays cost it more than the call that carries them.
-References to objects must not be in it: Ray has to see those, or their receiver never finds out who owns them, and waits for ever.
+References to objects must not be in it: Ray has to see those, or their receiver never learns who owns them, and waits for ever.
 """
 
 from __future__ import annotations
