@@ -38,6 +38,8 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.sync
 	$(BIN)/python tests/benchmarks/schedule.py
+	$(BIN)/python tests/benchmarks/plan.py
+	$(BIN)/python tests/benchmarks/padding.py --json runs/bench-padding.json
 	$(BIN)/python tests/benchmarks/top_k.py
 	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json
 
