@@ -83,7 +83,7 @@ def actor_options(
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
         env["VLLM_LOG_STATS_INTERVAL"] = "1e9"  # what it counts has an endpoint: the end of its log must say what went wrong
         if not pool.gpus:
-            env |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+            env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     options: dict[str, Any] = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
     options |= {"resources": pool.resources} if pool.resources else {}
     options |= {"label_selector": pool.labels} if pool.labels else {}

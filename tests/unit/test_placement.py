@@ -82,3 +82,8 @@ def test_engines_on_a_cpu_do_not_spin_while_they_wait_unless_their_pool_says_so(
     assert policy() == "passive"
     assert policy(env={"OMP_WAIT_POLICY": "active"}) == "active"
     assert policy(gpus=1) is None
+
+
+def test_the_key_value_cache_of_an_engine_on_a_cpu_is_what_its_options_say() -> None:
+    options = actor_options(make_config(), "generator", uses_vllm=True)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in options["runtime_env"]["env_vars"], "vLLM lets it win over kv_cache_memory_bytes"
