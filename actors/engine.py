@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vllm import LLMEngine, PoolingParams, RequestOutput, SamplingParams
     from vllm.lora.request import LoRARequest
 
+CPU_CACHE_BYTES = 2**30  # of an engine's KV cache where nobody says otherwise: vLLM would take most of the machine's memory
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for; a lower rank fits into the next
 
 
@@ -64,7 +65,7 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         options["hf_overrides"] = {"head_dtype": head_dtype, **options.get("hf_overrides", {})}
     if not spec.on_gpu:
         # Of a seeded request whose prompt is cut in chunks vLLM rewinds the random numbers, which torch cannot do on a CPU.
-        options = {"enforce_eager": True, "enable_chunked_prefill": False} | options
+        options = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": CPU_CACHE_BYTES} | options
     if spec.sleeps and spec.on_gpu:
         options["enable_sleep_mode"] = True
     if spec.hidden_states:

@@ -116,9 +116,12 @@ def accuracy(
     return correct / len(rows)
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte: any text survives the round trip, and a character of the task is one token."""
-    names = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+def make_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """One token a byte: any text survives the round trip, and a character of the task is one token.
+
+    more: further tokens, which no text becomes.
+    """
+    names = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *more]
     tokenizer = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

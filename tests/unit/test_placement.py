@@ -72,13 +72,20 @@ def test_each_of_two_has_half_of_the_gpu_and_all_of_its_own_cpus() -> None:
     assert half({"num_cpus": 2.0, "num_gpus": 1.0, "runtime_env": {}}) == {"num_cpus": 2.0, "num_gpus": 0.5, "runtime_env": {}}
 
 
-def test_engines_on_a_cpu_do_not_spin_while_they_wait_unless_their_pool_says_so() -> None:
-    def policy(**pool: Any) -> str | None:
-        found: str | None = actor_options(make_config(pools={"trainer": pool}), "trainer")["runtime_env"]["env_vars"].get(
-            "OMP_WAIT_POLICY"
-        )
-        return found
+@pytest.mark.parametrize(("variable", "ours", "theirs"), [
+    ("OMP_WAIT_POLICY", "passive", "active"), ("MALLOC_TRIM_THRESHOLD_", str(2**30), "131072"),
+])  # fmt: skip
+def test_engines_on_a_cpu_do_not_spin_and_keep_memory_unless_their_pool_says_so(variable: str, ours: str, theirs: str) -> None:
+    def found(**pool: Any) -> str | None:
+        options = actor_options(make_config(pools={"trainer": pool}), "trainer")
+        value: str | None = options["runtime_env"]["env_vars"].get(variable)
+        return value
 
-    assert policy() == "passive"
-    assert policy(env={"OMP_WAIT_POLICY": "active"}) == "active"
-    assert policy(gpus=1) is None
+    assert found() == ours
+    assert found(env={variable: theirs}) == theirs
+    assert found(gpus=1) is None
+
+
+def test_the_key_value_cache_of_an_engine_on_a_cpu_is_what_its_options_say() -> None:
+    options = actor_options(make_config(), "generator", uses_vllm=True)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in options["runtime_env"]["env_vars"], "vLLM lets it win over kv_cache_memory_bytes"
