@@ -44,6 +44,7 @@ from actors.workers import Kind, Lease
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.evaluate import Evaluation
+from renio_pipeline.garbage import spare_all_so_far
 from renio_pipeline.metrics import JsonlSink, Sink, read_jsonl
 from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared, prepare
@@ -538,6 +539,7 @@ class Row:
 async def watched(fakes: Fakes, config: RunConfig, load: Load) -> tuple[Watch, list[dict[str, float]]]:
     """A run, and what its steps were like that count."""
     watch = Watch(last=config.steps - config.max_staleness - 1)
+    spare_all_so_far()  # as the command does
     await fakes.run(config, load, [watch])
     return watch, read_jsonl(config.directory / "metrics.jsonl")[WARM_UP : watch.last]
 
