@@ -665,7 +665,7 @@ def report(rows: Sequence[Row], throughputs: Sequence[Throughput]) -> dict[str, 
 
 
 def show(rows: Sequence[Row], throughputs: Sequence[Throughput]) -> None:
-    console = Console(width=100)
+    console = Console(width=110)
     columns = ("generators", "slowest", "max_staleness", "in_flight", "step s", "mean", "/ its work", "/ alone", "driver ms")
     table = Table(*columns, title="a step's time, in the median, over that of its slowest stage")
     for r in rows:
