@@ -6,13 +6,14 @@ A stream of Ray's costs its reader twice what a call does, and one for every sam
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LINGER_SECONDS = 0.002  # an engine's step ends several at once, but says so one by one
 SLACK = 0.01  # of the time that something took: so much later its answer may come, to come together with others
-MOST_SLACK = 0.064  # seconds
+MOST_SLACK = 0.256  # seconds
 
 
 class Outbox(Generic[T]):
@@ -21,37 +22,54 @@ class Outbox(Generic[T]):
     def __init__(self) -> None:
         self._ended: list[T] = []
         self._waiting: asyncio.Future[bool] | None = None
-        self._slack = LINGER_SECONDS
+        self._leaves = math.inf  # the first of the moments at which they leave, by ``time.time``
+        self._timer: asyncio.TimerHandle | None = None  # for that
 
     def put(self, item: T, took: float = 0.0) -> None:
         """``took``: seconds since it was asked for."""
         self._ended.append(item)
-        self._slack = tick(took)
-        self._wake(news=True)
+        now = time.time()
+        leaves = moment(now, took)
+        if leaves < self._leaves:
+            self._set_timer(leaves, leaves - now)
 
     async def take(self) -> list[T]:
         """All that has ended since the last time; waits for something. A later caller sends an earlier one home."""
         self._wake(news=False)
-        if not self._ended:
+        if not self._ended or self._timer is not None:
             self._waiting = asyncio.get_running_loop().create_future()
-            if await self._waiting:
-                await asyncio.sleep(self._slack - time.time() % self._slack)
-            else:
+            if not await self._waiting:
                 return []
+        self._stop_timer()
         ended, self._ended = self._ended, []
         return ended
+
+    def _set_timer(self, leaves: float, seconds: float) -> None:
+        self._stop_timer()
+        self._leaves, self._timer = leaves, asyncio.get_running_loop().call_later(seconds, self._leave)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._leaves, self._timer = math.inf, None
+
+    def _leave(self) -> None:
+        self._stop_timer()
+        self._wake(news=True)
 
     def _wake(self, *, news: bool) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(news)
 
 
-def tick(took: float) -> float:
-    """Seconds between the moments at which answers leave: a power of two of them, so that longer ones are among shorter ones.
+def moment(now: float, took: float) -> float:
+    """When an answer leaves that came ``now`` and took so long: the roundest moment within its slack, and the last of those.
 
-    By the wall clock, which all actors of a machine share: what 64 of them say at one moment wakes the driver up once.
+    By the wall clock, which all actors of a machine share, in powers of two: what many of them say at one moment wakes the
+    driver up once, and short answers leave with long ones.
     """
-    seconds = LINGER_SECONDS
-    while 2 * seconds <= min(MOST_SLACK, SLACK * took):
-        seconds *= 2
-    return seconds
+    latest = now + max(LINGER_SECONDS, min(MOST_SLACK, SLACK * took))
+    grid = LINGER_SECONDS
+    while latest // (2 * grid) * (2 * grid) > now:
+        grid *= 2
+    return latest // grid * grid

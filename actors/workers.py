@@ -26,7 +26,7 @@ from renio_pipeline.schema import Faults
 
 T = TypeVar("T")
 State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
-PING_SECONDS = 2.0  # between two pings
+PING_SECONDS = 5.0  # between two pings; a death at work is noticed at once, by the call that it has
 PATIENCE_SECONDS = 10.0  # before a wait for resources is worth a word
 
 

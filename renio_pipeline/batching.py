@@ -38,10 +38,31 @@ def pack(samples: Sequence[S]) -> list[list[S]]:
 
     Fewer rows fill better, shorter ones cost less attention, which grows with a row's square; the cheapest number is taken.
     """
-    longest = max((s.tokens for s in samples), default=0)
-    most = sum(s.tokens for s in samples) // max(1, longest)
-    choices = [balance(samples, rows) for rows in range(most, 0, -(most // ROW_CHOICES + 1))] + [unpacked(samples)]
-    return min(choices, key=lambda rows: area(rows) * (ATTENTION_TOKENS + _width(rows)))
+    tokens = sorted((s.tokens for s in samples), reverse=True)
+    if not tokens:
+        return []
+    total, longest = sum(tokens), tokens[0]
+    most = total // max(1, longest)
+    numbers = range(most, 0, -(most // ROW_CHOICES + 1))
+    # No number of rows costs less than its bound: only the few that might win are laid out, for a step has dozens of batches.
+    best = (_cost(len(tokens), longest), 1)  # unpacked; of all others, the number of rows is negative here
+    for bound, minus in sorted((_cost(n, max(longest, -(-total // n))), -n) for n in numbers):
+        if bound > best[0]:
+            break
+        best = min(best, (_cost(-minus, _balanced_width(tokens, -minus)), minus))
+    return balance(samples, -best[1]) if best[1] < 0 else unpacked(samples)
+
+
+def _cost(rows: int, width: int) -> int:
+    return rows * width * (ATTENTION_TOKENS + width)
+
+
+def _balanced_width(tokens: Sequence[int], rows: int) -> int:
+    """The most tokens that ``balance`` gives a row, of sequences with the longest first."""
+    loads = [0] * rows
+    for count in tokens:
+        heapq.heapreplace(loads, loads[0] + count)
+    return max(loads)
 
 
 def unpacked(samples: Sequence[S]) -> list[list[S]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,8 +64,7 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def write_samples(self, step: int, records: Sequence[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (self.path / "samples" / f"step_{step:06d}.jsonl").write_text(lines, encoding="utf-8")
+        (self.path / "samples" / f"step_{step:06d}.jsonl").write_bytes(b"".join(map(_line, records)))
 
     def write_evaluation(self, step: int, found: Evaluation) -> None:
         _append(self.path / "evaluations.jsonl", {"step": step, **asdict(found)})
@@ -102,6 +102,18 @@ class RunDirectory:
             if _step_of(path) > state.step or not state.step:
                 path.unlink()
         checkpoint.cut_back(self.checkpoints, state.step)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """Of hundreds of numbers, which json writes ten times slower. What is not finite is null to msgspec, -Infinity to json."""
+    import msgspec
+
+    numbers = [
+        value if isinstance(value, float) else sum(value) for value in record.values() if isinstance(value, (float, list))
+    ]
+    if all(map(math.isfinite, numbers)):
+        return msgspec.json.encode(record) + b"\n"
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 def _append(path: Path, values: dict[str, Any]) -> None:

@@ -92,6 +92,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from actors import control, launch
     from renio_pipeline.autoscaling import follow_load
     from renio_pipeline.commands import Commands, Events, WithEvents, beside
+    from renio_pipeline.garbage import spare_all_so_far
     from renio_pipeline.monitoring.prometheus import PrometheusSink
     from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
     from renio_pipeline.preflight import check_run_dir
@@ -139,6 +140,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                         for name, limits in config.autoscaled.items()
                     )
                     watched = (sink.serve(run) for sink in endpoint)
+                    spare_all_so_far()
                     async with beside(control.serve(mailbox, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 

@@ -44,6 +44,7 @@ from actors.workers import Kind, Lease
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.evaluate import Evaluation
+from renio_pipeline.garbage import spare_all_so_far
 from renio_pipeline.metrics import JsonlSink, Sink, read_jsonl
 from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared, prepare
@@ -62,6 +63,8 @@ BATCH_SAMPLES = 8  # that a teacher scores at a time, on average
 
 SHAPES = ((1, 1), (16, 4))  # generators and teachers
 BOUND = 1.10  # of the step's time over its slowest stage's
+WIDE_BOUND = 1.05  # the same where there are 64 generators, and weights change beneath what is under way
+EACH_PROCESS = 8  # of those fakes: 80 processes have no room on a machine with two cores
 SCALING = 0.95  # of 16 times one generator's throughput
 DRIVER_MS = 1.0  # of the driver's CPU for a sample
 NOTE = """* misses its bound. A stage's work is what its pool needs if it is busy all the time;
@@ -474,6 +477,10 @@ class Mix:
             train_seconds=self.train, sync_seconds=self.sync,
         )  # fmt: skip
 
+    @property
+    def bound(self) -> float:
+        return WIDE_BOUND if self.generators > 16 else BOUND
+
     def alone(self) -> float:
         """Seconds of the slowest stage where nothing else is done: at its end, generators have slots without a sample."""
         load, size = self.load, self.batch_size
@@ -495,7 +502,14 @@ MIXES = (
     Mix(name="scoring", generate=1.0, score=2.0, train=0.8),
     Mix(name="training", generate=1.2, score=0.8, train=2.0),
 )
+WIDE = tuple(
+    Mix(name=name, generate=generate, score=score, train=train, generators=64, teachers=16, batch_size=2048)
+    for name, generate, score, train in (
+        ("generation", 6.0, 3.0, 2.4), ("scoring", 3.0, 6.0, 2.4), ("training", 3.6, 2.4, 6.0),
+    )
+)  # fmt: skip
 SCHEDULES = ((0, "drain"), (1, "drain"))  # max_staleness, in_flight
+WIDE_SCHEDULE = (1, "keep")
 REMEDIES = ((1, "keep"), (2, "drain"))  # where the last of them misses its bound
 
 
@@ -504,6 +518,8 @@ class Row:
     """A mix under one schedule, in seconds."""
 
     mix: str
+    generators: int
+    teachers: int
     max_staleness: int
     in_flight: str
     steps: int
@@ -511,7 +527,9 @@ class Row:
     step_mean: float
     slowest: float  # work of the slowest stage
     alone: float  # the slowest stage by itself
+    bound: float  # of the step over the slowest stage
     staleness: float  # mean, of the oldest sample of a step
+    driver_ms: float  # CPU time of the driver's process, of a sample
 
     @property
     def ratio(self) -> float:
@@ -521,34 +539,44 @@ class Row:
 async def watched(fakes: Fakes, config: RunConfig, load: Load) -> tuple[Watch, list[dict[str, float]]]:
     """A run, and what its steps were like that count."""
     watch = Watch(last=config.steps - config.max_staleness - 1)
+    spare_all_so_far()  # as the command does
     await fakes.run(config, load, [watch])
     return watch, read_jsonl(config.directory / "metrics.jsonl")[WARM_UP : watch.last]
 
 
+def config_of_mix(mix: Mix, max_staleness: int, in_flight: str, steps: int, folder: Path) -> RunConfig:
+    """``steps``: that count."""
+    return config_of(
+        mix.load, folder / f"{mix.name} {mix.generators} {max_staleness} {in_flight}", f"max_staleness={max_staleness}",
+        f"in_flight={in_flight}", f"steps={WARM_UP + steps + max_staleness + 1}", generators=mix.generators,
+        teachers=mix.teachers, batch_size=mix.batch_size,
+    )  # fmt: skip
+
+
 async def rows_of(mix: Mix, steps: int, folder: Path) -> list[Row]:
     """A mix under each schedule, ``steps`` of which count."""
-
-    def config(max_staleness: int, in_flight: str) -> RunConfig:
-        return config_of(
-            mix.load, folder / f"{mix.name} {max_staleness} {in_flight}", f"max_staleness={max_staleness}",
-            f"in_flight={in_flight}", f"steps={WARM_UP + steps + max_staleness + 1}", generators=mix.generators,
-            teachers=mix.teachers, batch_size=mix.batch_size,
-        )  # fmt: skip
-
     rows: list[Row] = []
-    async with Fakes(config(*SCHEDULES[0]), mix.load) as fakes:
+    async with Fakes(config_of_mix(mix, *SCHEDULES[0], steps, folder), mix.load) as fakes:
         for schedule in SCHEDULES + REMEDIES:
             if schedule in SCHEDULES or rows[len(SCHEDULES) - 1].ratio > BOUND:
-                watch, lines = await watched(fakes, config(*schedule), mix.load)
-                rows.append(_row(mix, *schedule, watch.steps(), lines))
+                rows.append(await _row(fakes, mix, *schedule, steps, folder))
     return rows
 
 
-def _row(mix: Mix, max_staleness: int, in_flight: str, steps: list[float], lines: list[dict[str, float]]) -> Row:
+async def wide_rows(steps: int, folder: Path, mixes: Sequence[Mix] = WIDE) -> list[Row]:
+    """Mixes of one size, one after another by the same fakes."""
+    async with Fakes(config_of_mix(mixes[0], *WIDE_SCHEDULE, steps, folder), mixes[0].load, each_process=EACH_PROCESS) as fakes:
+        return [await _row(fakes, mix, *WIDE_SCHEDULE, steps, folder) for mix in mixes]
+
+
+async def _row(fakes: Fakes, mix: Mix, max_staleness: int, in_flight: str, count: int, folder: Path) -> Row:
+    watch, lines = await watched(fakes, config_of_mix(mix, max_staleness, in_flight, count, folder), mix.load)
+    steps = watch.steps()
     return Row(
-        mix=mix.name, max_staleness=max_staleness, in_flight=in_flight, steps=len(steps), step=statistics.median(steps),
-        step_mean=statistics.fmean(steps), slowest=mix.slowest, alone=mix.alone(),
-        staleness=statistics.fmean(line["staleness/max"] for line in lines),
+        mix=mix.name, generators=mix.generators, teachers=mix.teachers, max_staleness=max_staleness, in_flight=in_flight,
+        steps=len(steps), step=statistics.median(steps), step_mean=statistics.fmean(steps), slowest=mix.slowest,
+        alone=mix.alone(), bound=mix.bound, staleness=statistics.fmean(line["staleness/max"] for line in lines),
+        driver_ms=1000 * watch.cpu_seconds() / (len(steps) * mix.batch_size),
     )  # fmt: skip
 
 
@@ -566,41 +594,35 @@ class Throughput:
     bare_ms: float  # the same of a process that does nothing but Ray's calls
 
 
-async def throughputs_of(generators: int, teachers: int, steps: int, folder: Path) -> list[Throughput]:
-    """Every generator gets as many samples a step. ``steps`` count, with either value of ``in_flight``."""
-    load, each = Load(slots=8, sample_seconds=2.0, score_seconds=0.02, train_seconds=0.5), 32
-
-    def config(in_flight: str) -> RunConfig:
-        return config_of(
-            load, folder / f"{generators} {in_flight}", "max_staleness=1", f"in_flight={in_flight}",
-            f"steps={WARM_UP + steps + 2}", generators=generators, teachers=teachers, batch_size=each * generators,
-        )  # fmt: skip
-
-    found = []
-    async with Fakes(config("keep"), load) as fakes:
+async def throughput_of(generators: int, teachers: int, steps: int, folder: Path) -> Throughput:
+    """Every generator gets as many samples a step; ``steps`` of them count."""
+    load, each = Load(slots=8, sample_seconds=1.0, score_seconds=0.02, train_seconds=0.5), 32
+    config = config_of(
+        load, folder / f"{generators}", "max_staleness=1", "in_flight=keep", f"steps={WARM_UP + steps + 2}",
+        generators=generators, teachers=teachers, batch_size=each * generators,
+    )  # fmt: skip
+    async with Fakes(config, load) as fakes:
         bare = await fakes.bare_ms(BATCH_SAMPLES)
-        for in_flight in ("keep", "drain"):
-            watch, _ = await watched(fakes, config(in_flight), load)
-            samples = len(watch.steps()) * each * generators
-            throughput = Throughput(
-                generators=generators, teachers=teachers, in_flight=in_flight, steps=len(watch.steps()),
-                samples_per_second=samples / sum(watch.steps()), slots_per_second=generators * load.slots / load.sample_seconds,
-                driver_ms=1000 * watch.cpu_seconds() / samples, bare_ms=bare,
-            )  # fmt: skip
-            found.append(throughput)
-    return found
+        watch, _ = await watched(fakes, config, load)
+    samples = len(watch.steps()) * config.batch_size
+    return Throughput(
+        generators=generators, teachers=teachers, in_flight=config.in_flight, steps=len(watch.steps()),
+        samples_per_second=samples / sum(watch.steps()), slots_per_second=generators * load.slots / load.sample_seconds,
+        driver_ms=1000 * watch.cpu_seconds() / samples, bare_ms=bare,
+    )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6, help="that are measured, of each schedule")
+    parser.add_argument("--steps", type=int, default=5, help="that are measured, of each schedule")
+    parser.add_argument("--only", choices=("small", "wide", "throughput"), help="of the three parts")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/bench-schedule.json")
     args = parser.parse_args()
     # Ray's workers give way to everything else by default: fakes that wake late would say nothing of the schedule.
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        rows, throughputs = asyncio.run(measure(args.steps))
+        rows, throughputs = asyncio.run(measure(args.steps, args.only))
     finally:
         ray.shutdown()
     args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -608,10 +630,17 @@ def main() -> None:
     show(rows, throughputs)
 
 
-async def measure(steps: int) -> tuple[list[Row], list[Throughput]]:
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [row for mix in MIXES for row in await rows_of(mix, steps, Path(folder))]
-        found = [t for shape in SHAPES for t in await throughputs_of(*shape, steps // 2, Path(folder))]
+async def measure(steps: int, only: str | None = None) -> tuple[list[Row], list[Throughput]]:
+    """``only``: a part, see the command line."""
+    rows, found = list[Row](), list[Throughput]()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if only in (None, "small"):
+            rows += [row for mix in MIXES for row in await rows_of(mix, steps, folder)]
+        if only in (None, "wide"):
+            rows += await wide_rows(steps, folder)
+        if only in (None, "throughput"):
+            found += [await throughput_of(*shape, max(2, steps // 2), folder) for shape in SHAPES]
     return rows, found
 
 
@@ -624,19 +653,26 @@ def scaling(throughputs: Sequence[Throughput]) -> list[float]:
 def report(rows: Sequence[Row], throughputs: Sequence[Throughput]) -> dict[str, Any]:
     found = zip(throughputs, scaling(throughputs), strict=True)
     return {
-        "bounds": {"step_over_slowest": BOUND, "scaling": SCALING, "driver_ms": DRIVER_MS},
+        "bounds": {
+            "step_over_slowest": BOUND,
+            "step_over_slowest_of_64": WIDE_BOUND,
+            "scaling": SCALING,
+            "driver_ms": DRIVER_MS,
+        },
         "steps": [asdict(row) | {"over_slowest": row.ratio, "over_alone": row.step / row.alone} for row in rows],
         "throughput": [asdict(t) | {"scaling": share} for t, share in found],
     }
 
 
 def show(rows: Sequence[Row], throughputs: Sequence[Throughput]) -> None:
-    console = Console(width=100)
-    columns = ("slowest", "max_staleness", "in_flight", "step s", "mean", "/ its work", "/ alone")
+    console = Console(width=110)
+    columns = ("generators", "slowest", "max_staleness", "in_flight", "step s", "mean", "/ its work", "/ alone", "driver ms")
     table = Table(*columns, title="a step's time, in the median, over that of its slowest stage")
     for r in rows:
-        shares = (f"{share:.2f}{_mark(share <= BOUND or not r.max_staleness)}" for share in (r.ratio, r.step / r.alone))
-        table.add_row(r.mix, str(r.max_staleness), r.in_flight, f"{r.step:.2f}", f"{r.step_mean:.2f}", *shares)
+        shares = (f"{share:.2f}{_mark(share <= r.bound or not r.max_staleness)}" for share in (r.ratio, r.step / r.alone))
+        schedule = (str(r.generators), r.mix, str(r.max_staleness), r.in_flight)
+        cost = f"{r.driver_ms:.2f}{_mark(r.driver_ms <= DRIVER_MS or r.bound == BOUND)}"
+        table.add_row(*schedule, f"{r.step:.2f}", f"{r.step_mean:.2f}", *shares, cost)
     console.print(table, NOTE, highlight=False)
     columns = ("generators", "teachers", "in_flight", "samples/s", "/ its slots'", "/ n times one", "ms a sample", "Ray alone")
     table = Table(*columns, title="throughput, and CPU time of the driver, with and without all but Ray's calls")

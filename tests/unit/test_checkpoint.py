@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 import signal
 import tempfile
@@ -178,6 +179,23 @@ def a_run(path: Path, steps: int = 6, **changes: Any) -> RunDirectory:
             if step % 2 == 0:
                 write(directory.checkpoints, step)
     return directory
+
+
+def test_samples_are_read_as_they_were_written_whatever_their_numbers(tmp_path: Path) -> None:
+    """A teacher may give a token no probability, and a response may say anything."""
+    plain = {
+        "sample_id": 1,
+        "response": 'é\u2028"\\\n',
+        "token_ids": [1, 2],
+        "teacher_logprobs": [-0.1, 1e-45],
+        "weight": 1 / 3,
+    }
+    records = [plain, plain | {"teacher_logprobs": [-0.1, -math.inf]}, plain | {"raw_weight": math.inf, "verdict": None}]
+    directory = RunDirectory(make_config(run_dir=str(tmp_path)))
+    directory.write_samples(1, records)
+    lines = (tmp_path / "samples/step_000001.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line) for line in lines[:-1]] == records
+    assert lines[-1] == b""
 
 
 def resumed(path: Path) -> tuple[ResumePoint, RunDirectory]:
