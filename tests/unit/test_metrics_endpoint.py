@@ -182,9 +182,12 @@ def test_each_teachers_replicas_are_apart(prepared: Prepared) -> None:
     result = large_step(prepared, config, 1)
     scored = [replace(s, scores=replace(s.scores, replica=("maths/0", "code/0")[i % 2])) for i, s in enumerate(result.scored)]
     busy = {"generator": {}, "teacher": {"maths/0/11": 4.0, "code/0/12": 3.0}}
+    idle = {"teacher.maths": 0.1, "teacher.code": 0.9}
     with endpoint(config) as sink:
-        fill(sink, replace(result, scored=scored, busy=busy), 1)
+        fill(sink, replace(result, scored=scored, busy=busy, teachers_idle=idle), 1)
         found = samples(page(sink))
+    pools = {dict(labels)["pool"]: share for (name, labels), share in found.items() if name == "renio_idle_ratio"}
+    assert pools == idle | {pool: result.idle[f"idle/{pool}"] for pool in ("generator", "trainer")}
     assert value(found, "renio_replica_samples_total", pool="teacher.maths", replica="0") == BATCH / 2
     assert value(found, "renio_replica_busy_seconds_total", pool="teacher.code", replica="0") == 3.0
 
