@@ -24,14 +24,16 @@ class Figures(Sink):
     The run's thread fills it and others collect, without a lock: whatever is read is replaced as one, so nobody waits.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, last_step: int = 0) -> None:
+        """``last_step``: after which the run goes on."""
         self._run = config.name
         self._steps_wanted = config.steps
         self._gauges: dict[str, float] = {}
         self._teachers_idle: dict[str, float] = {}
         self._counted: Counter[str] = Counter()
         self._totals = dict.fromkeys(TOTALS, 0)
-        self._steps = self._samples = self._step = self._step_samples = 0
+        self._steps = self._samples = self._step_samples = 0
+        self._step = last_step
         self._failed = self._not_finite = False
         self._ended_at: float | None = None
         self._distributions, self._replicas = Distributions(config), Replicas()
