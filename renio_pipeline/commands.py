@@ -73,7 +73,7 @@ class Commands:
 
     async def status(self) -> dict[str, Any]:
         run, stages = self._run, self._run.stages
-        idle = {name: run.metrics.get(f"idle/{name.partition('.')[0]}") for name in stages.pools}
+        idle = {name: run.teachers_idle.get(name, run.metrics.get(f"idle/{name}")) for name in stages.pools}
         return {
             "run": run.config.name,
             "run_dir": str(run.directory.path.absolute()),

@@ -188,6 +188,7 @@ class StepResult:
     seconds: dict[str, float]  # metric name -> seconds
     ended: float = 0.0  # when, on the monotonic clock
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
+    teachers_idle: dict[str, float] = field(default_factory=dict)  # of several teachers: pool -> share
     busy: dict[str, Busy] = field(default_factory=dict)  # by pool
     marks: dict[str, float] = field(default_factory=dict)  # of the clock
 
@@ -266,6 +267,7 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
     return StepResult(
         step=step, judged=found.judged, scored=scored, staleness=staleness, student=own, weighed=weighed, report=report,
         publication=publication, ended=until.at, idle=idle, busy=until.busy, seconds=seconds, marks=found.marks | clock.marks,
+        teachers_idle=teachers_idle(since.busy["teacher"], until.busy["teacher"], until.at - since.at),
     )  # fmt: skip
 
 
@@ -366,7 +368,20 @@ def idle_shares(
     """Share of the step in which each pool's workers did nothing, on average over those that were there all the time."""
     worked = {pool: _worked(before[pool], after[pool]) for pool in after}
     worked["trainer"] = float(np.mean(report.busy_seconds)) + publication.seconds
-    return {f"idle/{pool}": float(np.clip(1 - busy / seconds, 0, 1)) for pool, busy in worked.items()}
+    return {f"idle/{pool}": _idle(busy, seconds) for pool, busy in worked.items()}
+
+
+def teachers_idle(before: Busy, after: Busy, seconds: float) -> dict[str, float]:
+    """As above, by the pool of each of several teachers, whose workers are called TEACHER/REPLICA/PID; else empty."""
+    found: dict[str, float] = {}
+    for teacher in {worker.split("/")[0] for worker in after if worker.count("/") == 2}:
+        own = {worker: busy for worker, busy in after.items() if worker.startswith(f"{teacher}/")}
+        found[f"teacher.{teacher}"] = _idle(_worked(before, own), seconds)
+    return found
+
+
+def _idle(busy: float, seconds: float) -> float:
+    return float(np.clip(1 - busy / seconds, 0, 1))
 
 
 def _worked(before: Busy, after: Busy) -> float:

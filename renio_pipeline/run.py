@@ -54,6 +54,7 @@ class Run:
     version: Version = field(init=False)  # of the weights that the generators have
     step: int = field(init=False)  # the last one that was done
     metrics: dict[str, float] = field(default_factory=dict, init=False)  # its
+    teachers_idle: dict[str, float] = field(default_factory=dict, init=False)  # its, see StepResult
     replayed: dict[str, int] = field(default_factory=lambda: {"steps": 0, "samples": 0}, init=False)
 
     def __post_init__(self) -> None:
@@ -227,6 +228,7 @@ class Run:
             return skipped_metrics(result, sizes, pools)
         self.directory.write_samples(result.step, sample_records(result))
         metrics = step_metrics(result, sizes, pools)
+        self.teachers_idle = result.teachers_idle
         threshold = config.weighting.threshold
         if metrics["mismatch/logprob_abs_mean"] > threshold / 2:
             self.progress.note(

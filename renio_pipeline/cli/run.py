@@ -114,7 +114,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         point = resume_point(config) if resume else ResumePoint()
         prepared = launch.check(config, prepared)
         mailbox = launch.claim(config)
-        endpoint = [PrometheusSink(config, found.host)] if config.metrics_port is not None else []
+        endpoint = [PrometheusSink(config, found.host, point.state.step)] if config.metrics_port is not None else []
         directory, stop, events = RunDirectory(config, point.state), Stop(), Events()
         sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
         with make_progress(config.steps) as shown:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -14,10 +18,12 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from renio_pipeline.config import ConfigError
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
+MOST_OPEN = 32  # connections: each has a thread in the run's own process
+SILENT_SECONDS = 30.0  # that a connection may go without a byte
 
 
 class Endpoint:
-    """Serves pages on every interface, each request on a thread of its own.
+    """Serves pages on every interface, each request on a thread of its own, and no more than ``MOST_OPEN`` at a time.
 
     Raises:
         ConfigError: the port is taken, or not for this user.
@@ -26,7 +32,7 @@ class Endpoint:
     def __init__(self, port: int, pages: Mapping[str, App]) -> None:
         """``port``: 0 for any that is free. ``pages``: by path."""
         try:
-            self._server = make_server("0.0.0.0", port, _by_path(pages), ThreadingWSGIServer, handler_class=_Silent)
+            self._server = make_server("0.0.0.0", port, _by_path(pages), _Server, handler_class=_Silent)
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(
@@ -66,6 +72,35 @@ def _by_path(pages: Mapping[str, App]) -> App:
     return app
 
 
+class _Server(ThreadingWSGIServer):
+    """Gives up its oldest connection for a new one, so that nobody who opens many, or sends slowly, keeps a scrape out."""
+
+    def __init__(self, *args: Any) -> None:
+        self._open: deque[socket.socket] = deque()
+        self._lock = threading.Lock()  # of the accepting thread and those that answer
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open.append(request)
+            if len(self._open) > MOST_OPEN:
+                with suppress(OSError):
+                    self._open.popleft().shutdown(socket.SHUT_RDWR)  # whoever reads from it reads its end
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock, suppress(ValueError):  # it may have been the oldest
+            self._open.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An asker that went away, or fell silent, is no news either."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class _Silent(WSGIRequestHandler):
+    timeout = SILENT_SECONDS
+
     def log_message(self, format: str, *args: Any) -> None:
         """A scrape is no news."""

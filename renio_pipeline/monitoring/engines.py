@@ -47,13 +47,14 @@ class Engines:
         with self._asking:
             if self._page is None or self._clock() - self._page[0] >= KEPT_SECONDS:
                 text = self._ask()
-                self._page = (self._clock(), text) if text else None
+                self._page = None if text is None else (self._clock(), text)
             return self._page[1] if self._page else b""
 
-    def _ask(self) -> bytes:
+    def _ask(self) -> bytes | None:
+        """None: there is nobody to ask. Empty: there was no answer, and who waited meanwhile need not ask again."""
         loop = self._loop
         if loop is None or loop.is_closed():
-            return b""
+            return None
         asked = asyncio.run_coroutine_threadsafe(self._fetch(), loop)
         try:
             found = asked.result(PATIENCE_SECONDS + 1)

@@ -24,13 +24,16 @@ class Figures(Sink):
     The run's thread fills it and others collect, without a lock: whatever is read is replaced as one, so nobody waits.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, last_step: int = 0) -> None:
+        """``last_step``: after which the run goes on."""
         self._run = config.name
         self._steps_wanted = config.steps
         self._gauges: dict[str, float] = {}
+        self._teachers_idle: dict[str, float] = {}
         self._counted: Counter[str] = Counter()
         self._totals = dict.fromkeys(TOTALS, 0)
-        self._steps = self._samples = self._step = self._step_samples = 0
+        self._steps = self._samples = self._step_samples = 0
+        self._step = last_step
         self._failed = self._not_finite = False
         self._ended_at: float | None = None
         self._distributions, self._replicas = Distributions(config), Replicas()
@@ -40,6 +43,8 @@ class Figures(Sink):
         self._replicas.observe(result)
         self._step_samples = len(result.scored) if isinstance(result, StepResult) else 0
         self._samples += self._step_samples
+        if isinstance(result, StepResult):
+            self._teachers_idle = result.teachers_idle
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -83,9 +88,11 @@ class Figures(Sink):
     def _idle(self, gauges: Mapping[str, float]) -> Metric:
         meaning = "share of the step in which a pool's replicas did nothing, on average"
         family = GaugeMetricFamily("renio_idle_ratio", meaning, labels=["run", "pool"])
-        for name, value in gauges.items():
-            if pool := idle_pool(name):
-                family.add_metric([self._run, pool], value)
+        shares = {pool: value for name, value in gauges.items() if (pool := idle_pool(name))}
+        if of_each := self._teachers_idle:  # their mean would hide the one that the run waits for
+            shares = {pool: share for pool, share in shares.items() if pool != "teacher"} | of_each
+        for pool, share in shares.items():
+            family.add_metric([self._run, pool], share)
         return family
 
     def _counter(self, name: str, meaning: str, value: float) -> Metric:

@@ -33,12 +33,12 @@ class PrometheusSink(Sink):
         ConfigError: the port is taken, or ``metrics_discovery`` cannot be written to.
     """
 
-    def __init__(self, config: RunConfig, host: str) -> None:
-        """``host``: by which other nodes reach this one."""
+    def __init__(self, config: RunConfig, host: str, last_step: int = 0) -> None:
+        """``host``: by which other nodes reach this one. ``last_step``: after which the run goes on."""
         assert config.metrics_port is not None
         check_discovery(config)
         self._config = config
-        self._figures, self._live, self._engines = Figures(config), Live(config.name), Engines(config.name)
+        self._figures, self._live, self._engines = Figures(config, last_step), Live(config.name), Engines(config.name)
         registry = CollectorRegistry()
         self._audience = Audience()
         registry.register(_All(self._figures, self._live, Limits(config), Info(config)))

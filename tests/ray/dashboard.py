@@ -67,4 +67,6 @@ def resolved(expression: str, chosen: Mapping[str, str], step: float = 1.0) -> s
 
 
 def several(values: list[str]) -> str:
-    return f"({'|'.join(re.escape(value) for value in values)})" if len(values) > 1 else re.escape(values[0])
+    """Escaped twice: it becomes a regular expression, and that a string of PromQL."""
+    escaped = [re.escape(value).replace("\\", r"\\") for value in values]
+    return f"({'|'.join(escaped)})" if len(escaped) > 1 else escaped[0]

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from renio_pipeline.monitoring.audience import FIRST_GAP_SECONDS, LONGEST_SECONDS, PATIENCE, Audience
+from renio_pipeline.monitoring.figures import Figures
 from renio_pipeline.monitoring.limits import Limits
 from renio_pipeline.monitoring.live import LOOK_SECONDS, Live
 from renio_pipeline.monitoring.prometheus import PrometheusSink
@@ -148,6 +149,11 @@ def test_a_pause_is_seen_and_counts_as_no_delay() -> None:
     assert [value(found, "renio_paused") for found in (running, held, after)] == [0, 1, 0]
     began, until, still = (value(found, "renio_held_timestamp_seconds") for found in (running, held, after))
     assert began < until == still < time.time() - LOOK_SECONDS
+
+
+def test_a_run_that_goes_on_shows_where_from_and_counts_from_here() -> None:
+    found = collected(Figures(make_config(steps=500), last_step=200))
+    assert (value(found, "renio_step"), value(found, "renio_steps_wanted"), value(found, "renio_steps_total")) == (200, 500, 0)
 
 
 def test_bounds_are_the_configurations_and_the_disk_is_the_run_directorys(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.ledger import history
 from renio_pipeline.metrics import METRICS, TOTALS, read_jsonl
 from renio_pipeline.monitoring.discovery import discoverable
+from renio_pipeline.monitoring.endpoint import MOST_OPEN, _Silent
 from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import COUNTED, prometheus_name
 from renio_pipeline.monitoring.prometheus import PrometheusSink
@@ -180,9 +182,12 @@ def test_each_teachers_replicas_are_apart(prepared: Prepared) -> None:
     result = large_step(prepared, config, 1)
     scored = [replace(s, scores=replace(s.scores, replica=("maths/0", "code/0")[i % 2])) for i, s in enumerate(result.scored)]
     busy = {"generator": {}, "teacher": {"maths/0/11": 4.0, "code/0/12": 3.0}}
+    idle = {"teacher.maths": 0.1, "teacher.code": 0.9}
     with endpoint(config) as sink:
-        fill(sink, replace(result, scored=scored, busy=busy), 1)
+        fill(sink, replace(result, scored=scored, busy=busy, teachers_idle=idle), 1)
         found = samples(page(sink))
+    pools = {dict(labels)["pool"]: share for (name, labels), share in found.items() if name == "renio_idle_ratio"}
+    assert pools == idle | {pool: result.idle[f"idle/{pool}"] for pool in ("generator", "trainer")}
     assert value(found, "renio_replica_samples_total", pool="teacher.maths", replica="0") == BATCH / 2
     assert value(found, "renio_replica_busy_seconds_total", pool="teacher.code", replica="0") == 3.0
 
@@ -298,6 +303,35 @@ def test_the_runs_loop_goes_on_while_it_is_scraped_without_a_pause(prepared: Pre
     assert scraped > 4
     # Nothing is locked, so the loop waits for its turn of the interpreter (5 ms) alone, or for a machine that is busy.
     assert min(waits) < 0.1, f"the loop was kept waiting for {waits} in {scraped} scrapes"
+
+
+def test_many_slow_connections_keep_no_scrape_out_and_take_no_more_threads() -> None:
+    with endpoint(make_config(metrics_port=0)) as sink, ExitStack() as slow:
+        page(sink)
+        threads = threading.active_count()
+        host, port = sink.address.split(":")
+        for _ in range(3 * MOST_OPEN):
+            connection = slow.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")  # and never ends
+        assert "renio_steps_total" in page(sink)
+        deadline = time.monotonic() + 20
+        while threading.active_count() - threads > MOST_OPEN and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() - threads <= MOST_OPEN
+
+
+def test_who_goes_away_or_falls_silent_is_no_news(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Silent, "timeout", 0.1)
+    with endpoint(make_config(metrics_port=0)) as sink:
+        host, port = sink.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as silent:
+            assert silent.recv(1) == b"", "it was closed"
+        gone = socket.create_connection((host, int(port)), timeout=20)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+        gone.close()
+        page(sink)
+        time.sleep(0.05)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_that_there_is_not_says_which_there_are(prepared: Prepared) -> None:

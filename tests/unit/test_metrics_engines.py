@@ -132,6 +132,20 @@ def test_engines_that_never_answer_cost_the_asker_its_patience_alone(monkeypatch
     assert 0.1 < seconds < 5
 
 
+def test_askers_of_a_run_that_does_not_answer_wait_once_and_not_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "PATIENCE_SECONDS", -0.8)  # of the asker: 0.2 s
+    pool = FakePool(seconds=60)
+
+    async def go() -> list[bytes]:
+        service = Engines("r")
+        async with beside(service.serve({"generator": pool})):
+            await asyncio.sleep(0)
+            return list(await asyncio.gather(*(asyncio.to_thread(service.page) for _ in range(5))))
+
+    assert set(asyncio.run(go())) == {b""}
+    assert pool.asked == 1
+
+
 def test_after_the_run_the_page_is_empty_at_once() -> None:
     service = Engines("r", clock=iter(range(0, 1000, 100)).__next__)
 

@@ -22,7 +22,7 @@ from renio_pipeline.config import RunConfig, load
 from renio_pipeline.evaluate import evaluate, wilson
 from renio_pipeline.grading import Grader
 from renio_pipeline.metrics import METRICS, JsonlSink, Sink, read_jsonl
-from renio_pipeline.pipeline import Publication, Stages, StepResult, TrainReport, idle_shares, train_step
+from renio_pipeline.pipeline import Publication, Stages, StepResult, TrainReport, idle_shares, teachers_idle, train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.progress import LiveProgress, PlainProgress
 from renio_pipeline.prompts import Cursor, held_out_prompts
@@ -360,6 +360,13 @@ def test_idle_is_the_share_of_the_step_without_work() -> None:
     publication = Publication(version=Version(0, 1), bytes=0, publish_seconds=0, receive_seconds=0, seconds=1.0)
     shares = idle_shares(before, after, replace(REPORT, busy_seconds=[2.0, 4.0]), publication, 10.0)
     assert shares == pytest.approx({"idle/generator": 0.7, "idle/teacher": 0.95, "idle/trainer": 0.6})
+
+
+def test_each_of_several_teachers_has_an_idle_share_of_its_own() -> None:
+    before = {"maths/0/11": 1.0, "maths/1/12": 1.0, "math/0/13": 0.0}
+    after = {"maths/0/11": 10.0, "maths/1/12": 8.0, "math/0/13": 1.0}
+    assert teachers_idle(before, after, 10.0) == pytest.approx({"teacher.maths": 0.2, "teacher.math": 0.9})
+    assert teachers_idle({"0/11": 1.0}, {"0/11": 2.0}, 10.0) == {}
 
 
 def run_of(folder: Path, prepared: Prepared, **changes: Any) -> Run:
