@@ -86,6 +86,6 @@ def _step(line: dict[str, float], used: Any) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """The pipeline's engines do not spin while they wait; on a machine that others use too the baseline must not either."""
-    own = {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
+    """The machine's own: the pipeline gives its engines what they need, and the baseline has what a user would have."""
+    own = {"PYTHONPATH": str(ROOT)}
     return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | own
