@@ -38,7 +38,7 @@ class Scorer:
         )
         self.model = model.eval().requires_grad_(False).to(self._device)
         packed_attention.use(self.model)
-        masked = self.model.config.get_text_config()._attn_implementation == "sdpa"
+        masked = self.model.config.get_text_config()._attn_implementation in ("sdpa", "eager")
         self._row_tokens = (MASKED_TOKENS if masked else UNMASKED_TOKENS)[self._device]
         self.version = Version(0, 0)
 
