@@ -56,12 +56,13 @@ class TorchTeacher:
         """Load one chunk. Returns the seconds of fetching it. Raises TimeoutError if it did not come in time."""
         import ray
 
+        from actors.pieces import joined
         from actors.wire import tensors
 
         started = time.perf_counter()
-        arrays = ray.get(update_info["ref"], timeout=update_info["seconds"])
+        pieces = ray.get(update_info["ref"], timeout=update_info["seconds"])
         fetched = time.perf_counter() - started
-        self._scorer.load(tensors(update_info, arrays))
+        self._scorer.load(tensors(update_info, joined(pieces, update_info["pieces"])))
         self._missing -= set(update_info["names"])
         return fetched
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from actors.pieces import joined
+
 
 class TransferAborted(RuntimeError):
     """A member of a transfer group was told not to wait for the others any longer: it is not the one that failed."""
@@ -65,10 +67,11 @@ class HostReceiver:
     async def fetch(self, update_info: dict[str, Any]) -> dict[str, Any]:
         """Raises TimeoutError if the chunk does not come within its seconds, and what Ray raises if it is gone."""
         try:
-            arrays = await asyncio.wait_for(update_info["ref"], update_info["seconds"])
+            pieces = await asyncio.wait_for(update_info["ref"], update_info["seconds"])
         except TimeoutError:
             raise TimeoutError(f"a chunk of weights did not come within {update_info['seconds']:g} s") from None
         layout = {key: update_info[key] for key in ("names", "dtypes", "shapes")}
+        arrays = joined(pieces, update_info["pieces"])
         if self._in_process:
             return layout | {"arrays": arrays}
         ends = list(itertools.accumulate(-(-len(array) // 64) * 64 for array in arrays))  # aligned for every dtype

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.pieces import joined
 from actors.sync_client import SyncClient
 from renio_pipeline.types import Version
 
@@ -33,7 +34,7 @@ class FakeReceiver:
     def update_weights(self, update_info: dict[str, Any]) -> float:
         if self.weights:  # in the middle
             self._now("update_weights")
-        arrays = ray.get(update_info["ref"])
+        arrays = joined(ray.get(update_info["ref"]), update_info["pieces"])
         self.weights |= {n: float(a[:4].view(np.float32)[0]) for n, a in zip(update_info["names"], arrays, strict=True)}
         return 0.0
 
