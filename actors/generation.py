@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.engine import EngineSpec, Request
-from actors.outbox import Outbox
+from actors.outbox import SLACK, Outbox
 from actors.parcel import pack, unpack
 from actors.replica import VllmReplica
 from renio_pipeline.types import Message, StopReason, Version
@@ -32,6 +32,7 @@ class WriteRequest(Message):
     temperature: float  # T of sampling, not divided by the distillation temperature
     top_p: float
     top_k: int
+    slack: float = SLACK  # share of the time it takes by which its answer may be late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ class Generator(VllmReplica):
         loop = asyncio.get_running_loop()
         futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
         for request, future in zip(requests, futures, strict=True):
-            future.add_done_callback(partial(self._ended, loop, request.sample_id, time.monotonic()))
+            future.add_done_callback(partial(self._ended, loop, request, time.monotonic()))
         return pack(await self._outbox.take())
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
@@ -117,14 +118,17 @@ class Generator(VllmReplica):
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _ended(self, loop: asyncio.AbstractEventLoop, sample_id: int, began: float, future: Future[RequestOutput]) -> None:
+    def _ended(
+        self, loop: asyncio.AbstractEventLoop, request: WriteRequest, began: float, future: Future[RequestOutput]
+    ) -> None:
         """Called by the engine's thread."""
+        sample_id = request.sample_id
         error = future.exception()
         if error is None:
             ended: Ended = self._written(sample_id, future.result())
         else:
             ended = Failed(sample_id=sample_id, error=error if isinstance(error, Exception) else RuntimeError(repr(error)))
-        loop.call_soon_threadsafe(self._outbox.put, ended, time.monotonic() - began)
+        loop.call_soon_threadsafe(self._outbox.put, ended, time.monotonic() - began, request.slack)
 
     def _written(self, sample_id: int, output: RequestOutput) -> Written:
         completion = output.outputs[0]

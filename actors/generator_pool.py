@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,15 @@ from typing import Any
 
 from actors.generation import Ended, Failed, WriteRequest, Written
 from actors.inbox import Inbox
+from actors.outbox import SLACK
 from actors.parcel import pack, unpack
 from actors.pool import Job, Pool, Rejected, Service, is_loss, take_for
 from actors.workers import Kind, Worker, WorkerLost
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3
+SPARE = 0.25  # of a replica's slots: samples that it has beyond them, so that no slot waits for the driver
+SPARE_SLACK = 0.2  # that answers may have then, instead of ``SLACK``: less than the spare samples fill
 
 
 def sample_seed(run_seed: int, sample_id: int) -> int:
@@ -45,15 +49,23 @@ class GeneratorPool(Pool):
     A replica with work always has a call that waits for the next response to end: its answer brings that, and the next call
     takes along the prompts that come in its place. So a sample costs a call, and less where several end together.
 
-    A replica has at most its engine's ``max_num_seqs`` samples, and gets more as they end. In a deterministic run each
-    replica gets the samples of its number, all at once and in order, so that batches repeat exactly.
+    A replica has at most its engine's ``max_num_seqs`` samples, and gets more as they end. Where the next step's are written
+    already and a sync does not wait for what is under way, it has a few to spare: then answers may take their time, and more
+    of them come together. In a deterministic run each replica gets the samples of its number, all at once and in order, so
+    that batches repeat exactly.
     """
 
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
         super().__init__(kind, size, service)
-        self._slots = int(self.config.generator.engine.get("max_num_seqs", 256))
+        slots = int(self.config.generator.engine.get("max_num_seqs", 256))
+        spare = bool(self.config.max_staleness) and self.config.in_flight == "keep"
+        self._most = slots + math.ceil(SPARE * slots) * spare
+        self._slack = SPARE_SLACK if spare else SLACK
         faults = self.config.faults
-        self._seconds = faults.deadline_seconds + faults.generator_seconds_per_token * self.config.max_response_tokens
+        responses = 2 if spare else 1  # one after another, if a sample has to wait for a slot
+        self._seconds = (
+            faults.deadline_seconds + faults.generator_seconds_per_token * self.config.max_response_tokens * responses
+        )
 
     async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
         """Yield each response as it ends. A sample that is rejected has none."""
@@ -77,9 +89,9 @@ class GeneratorPool(Pool):
             return []
         if self.config.deterministic:
             return self._own(worker)
-        if len(worker.jobs) >= self._slots:
+        if len(worker.jobs) >= self._most:
             return []
-        most = min(self._slots, fair) - len(worker.jobs)
+        most = min(self._most, fair) - len(worker.jobs)
         jobs, worker.alone = take_for(
             self.queue, lambda job: True, most, suspect=self.suspects.alone, idle=not worker.jobs
         )  # fmt: skip
@@ -162,6 +174,7 @@ class GeneratorPool(Pool):
             temperature=job.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            slack=self._slack,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LINGER_SECONDS = 0.002  # an engine's step ends several at once, but says so one by one
-SLACK = 0.01  # of the time that something took: so much later its answer may come, to come together with others
+SLACK = 0.01  # of the time that something took: so much later its answer may come, to come with others
 MOST_SLACK = 0.256  # seconds
 
 
@@ -25,11 +25,11 @@ class Outbox(Generic[T]):
         self._leaves = math.inf  # the first of the moments at which they leave, by ``time.time``
         self._timer: asyncio.TimerHandle | None = None  # for that
 
-    def put(self, item: T, took: float = 0.0) -> None:
-        """``took``: seconds since it was asked for."""
+    def put(self, item: T, took: float = 0.0, slack: float = SLACK) -> None:
+        """``took``: seconds since it was asked for. ``slack``: share of them by which its answer may be late."""
         self._ended.append(item)
         now = time.time()
-        leaves = moment(now, took)
+        leaves = moment(now, took, slack)
         if leaves < self._leaves:
             self._set_timer(leaves, leaves - now)
 
@@ -62,13 +62,13 @@ class Outbox(Generic[T]):
             self._waiting.set_result(news)
 
 
-def moment(now: float, took: float) -> float:
+def moment(now: float, took: float, slack: float = SLACK) -> float:
     """When an answer leaves that came ``now`` and took so long: the roundest moment within its slack, and the last of those.
 
     By the wall clock, which all actors of a machine share, in powers of two: what many of them say at one moment wakes the
     driver up once, and short answers leave with long ones.
     """
-    latest = now + max(LINGER_SECONDS, min(MOST_SLACK, SLACK * took))
+    latest = now + max(LINGER_SECONDS, min(MOST_SLACK, slack * took))
     grid = LINGER_SECONDS
     while latest // (2 * grid) * (2 * grid) > now:
         grid *= 2

@@ -170,7 +170,7 @@ class FakeGenerator(Sleeper):
             sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
             logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
         )  # fmt: skip
-        self._outbox.put(written, end - start)
+        self._outbox.put(written, end - start, request.slack)
         self._writing.discard(asyncio.current_task())
 
     async def _work(self, seconds: float) -> None:

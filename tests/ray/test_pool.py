@@ -164,15 +164,20 @@ def test_a_sample_that_is_always_aborted_stops_the_run(ray_cluster: None) -> Non
         run(go())
 
 
-def test_a_replica_never_has_more_than_its_engine_takes_and_all_of_them_work(ray_cluster: None) -> None:
-    bench = generators(3, None, "generator.engine.max_num_seqs=4")
+@pytest.mark.parametrize(("max_staleness", "in_flight", "bound"), [(0, "drain", 4), (1, "drain", 4), (1, "keep", 5)])
+def test_a_replica_has_what_its_engine_takes_at_most_with_some_to_spare_where_no_sync_waits_for_them(
+    ray_cluster: None, max_staleness: int, in_flight: str, bound: int
+) -> None:
+    schedule = (f"max_staleness={max_staleness}", f"in_flight={in_flight}")
+    bench = generators(3, None, "generator.engine.max_num_seqs=4", *schedule)
 
     async def go() -> None:
         async with bench.opened() as pool:
             assert len(await write(pool, 50)) == 50
             assert sorted(i for calls in await bench.fakes.calls() for call in calls for i in call) == list(range(50))
             most = await asyncio.gather(*(lives[-1].most.remote() for lives in bench.fakes.lives.values()))
-            assert all(1 < m <= 4 for m in most)
+            assert all(1 < m <= bound for m in most)
+            assert max(most) == bound
 
     run(go())
 
