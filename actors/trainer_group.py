@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.parcel import Parcel
 from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
@@ -132,14 +133,13 @@ class TrainerGroup:
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:
         trainer = self._config.trainer
-        # No Parcel: samples hold references to payloads, and whoever gets those must learn from Ray whose they are.
         return plan(batch.samples, self.size, trainer.micro_batch_tokens, packing=trainer.packing)
 
     async def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         return list(await asyncio.gather(*(getattr(r, method).remote(*args, **kwargs) for r in self.ranks)))
 
     async def _each(self, method: str, shares: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        calls = (getattr(r, method).remote(share, *args, **kwargs) for r, share in zip(self.ranks, shares, strict=True))
+        calls = (getattr(r, method).remote(Parcel(share), *args, **kwargs) for r, share in zip(self.ranks, shares, strict=True))
         return list(await asyncio.gather(*calls))
 
 
