@@ -51,6 +51,8 @@ def summarise(shape: str, rounds: Sequence[dict[str, Any]], floors: dict[str, di
     if kinds["pipeline"]:
         steps = [s for r in kinds["pipeline"] for s in r["steps"]]
         figures += [_over_floor(stage, steps, floor) for stage, floor in floors.items()]
+        if kinds["baseline"]:
+            figures += [_of_baseline(stage, steps, kinds["baseline"], floor) for stage, floor in floors.items()]
         figures += [figure(f"seconds to {verb}", (s["metrics"][f"time/{verb}"] for s in steps)) for verb in VERBS]
         figures += _shares(steps, OVERHEAD_REACH if shape == "tail" else None)
         figures.append(figure("command to first step, s", (r["start"] for r in kinds["pipeline"]), START_REACH))
@@ -82,6 +84,14 @@ def _over_floor(stage: str, steps: Sequence[Step], floor: dict[str, float]) -> F
     role, tokens = STAGES[stage]
     costs = (s["by_role"][role] / s["metrics"][tokens] / floor["median"] for s in steps)
     return figure(f"{stage}, CPU-seconds over its floor's", costs, STAGE_REACH)
+
+
+def _of_baseline(stage: str, steps: Sequence[Step], baseline: Sequence[Any], floor: dict[str, float]) -> Figure:
+    """What is left for all else if the pipeline is to be as fast: on-policy, generation ends before training begins."""
+    tokens = STAGES[stage][1]
+    seconds = statistics.median(s["seconds"] for r in baseline for s in r["steps"])
+    costs = (floor["median"] * s["metrics"][tokens] / seconds for s in steps)
+    return figure(f"{stage}'s floor, CPU-seconds over the baseline's whole step", costs)
 
 
 def _shares(steps: Sequence[Step], reach: float | None) -> list[Figure]:
