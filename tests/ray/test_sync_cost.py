@@ -5,6 +5,7 @@ The bounds are wide, because other processes disturb them; `make bench` has the 
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,9 @@ import ray
 import torch
 
 from actors.host_sender import HostSender
+from actors.pieces import joined
 from actors.sync_client import SyncClient
+from actors.wire import put
 from renio_pipeline.types import Version
 from tests.ray.conftest import kill
 from tests.ray.reading_receiver import ReadingReceiver, checksum
@@ -57,6 +60,18 @@ def test_tensors_are_copied_once_and_every_receiver_reads_that_copy_in_place(
         assert max(r.private_bytes for r in readings) < SIZE / 20, "a receiver made a copy"
     assert min(publish) < 3 * min(memcpy), "more than a copy into the store: a second one, or a pass over fresh memory"
     assert min(map(max, receive)) < 0.6 * min(memcpy), "a receiver works as if it copied"
+
+
+def test_an_array_in_pieces_keeps_its_memory_when_all_else_of_it_is_forgotten(ray_cluster: None) -> None:
+    update = put({"arrays": [np.random.default_rng(0).integers(0, 256, 2**22, np.uint8)]})
+    (array,) = joined(ray.get(update["ref"]), update["pieces"])
+    before = array.copy()
+    del update
+    gc.collect()
+    time.sleep(1.5)  # Ray frees what nobody holds once a second
+    others = [ray.put(np.full(2**22, i, np.uint8)) for i in range(20)]
+    np.testing.assert_array_equal(array, before)
+    del others
 
 
 def test_a_cast_is_written_once_and_reads_as_torch_casts(weights: torch.Tensor, receivers: list[Any]) -> None:
