@@ -12,6 +12,8 @@ sync; with k its responses may be written and scored by weights that are up to k
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,8 +204,8 @@ class Mark:
 
     @classmethod
     async def now(cls, stages: Stages) -> Mark:
-        busy = {"generator": await stages.generators.busy_seconds(), "teacher": await stages.teachers.busy_seconds()}
-        return cls(time.perf_counter(), busy)
+        generators, teachers = await asyncio.gather(stages.generators.busy_seconds(), stages.teachers.busy_seconds())
+        return cls(time.perf_counter(), {"generator": generators, "teacher": teachers})
 
 
 async def train_step(
@@ -292,12 +294,9 @@ def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
 
 def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.ndarray]) -> None:
     """Raises NonFiniteError for a log-probability that is no number: it would pass for a token that is not pivotal."""
-    bad = [
-        s.rollout.sample_id
-        for s, own in zip(scored, student, strict=True)
-        if np.isnan(own).any() or np.isnan(s.rollout.logprobs).any() or np.isnan(s.scores.logprobs).any()
-    ]
-    if bad:
+    found = [[own, s.rollout.logprobs, s.scores.logprobs] for s, own in zip(scored, student, strict=True)]
+    if np.isnan(np.concatenate(list(itertools.chain.from_iterable(found)))).any():
+        bad = [s.rollout.sample_id for s, own in zip(scored, found, strict=True) if np.isnan(np.concatenate(own)).any()]
         raise NonFiniteError(f"step {step}: log-probabilities that are not numbers; samples {bad}")
 
 
