@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 LINGER_SECONDS = 0.002  # an engine's step ends several at once, but says so one by one
 SLACK = 0.01  # of the time that something took: so much later its answer may come, to come with others
-MOST_SLACK = 0.256  # seconds
+MOST_SLACK = 0.512  # seconds
 
 
 class Outbox(Generic[T]):
