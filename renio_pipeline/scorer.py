@@ -47,7 +47,7 @@ class Scorer:
         """log p_T of each response's tokens ([T] float32, in the order given), and the payload by sample id."""
         logprobs: dict[int, np.ndarray] = {}
         payload: dict[int, Payload] = {}
-        for row in pack(requests, self._row_tokens):
+        for row in fill_rows(requests, self._row_tokens):
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
@@ -118,7 +118,7 @@ def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection
     return ids, values
 
 
-def pack(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[ScoreRequest]]:
+def fill_rows(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[ScoreRequest]]:
     """Rows of whole sequences, in order; a sequence longer than a row has one of its own."""
     rows: list[list[ScoreRequest]] = []
     used = 0

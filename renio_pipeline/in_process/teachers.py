@@ -12,7 +12,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.full_vocabulary import Head
 from renio_pipeline.heads import head_of
 from renio_pipeline.pipeline import Busy
-from renio_pipeline.scorer import Scorer, pack
+from renio_pipeline.scorer import Scorer, fill_rows
 from renio_pipeline.types import Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
 
 ROW_TOKENS = 384  # read together: attention in a row costs its square, and a small model has little else to do
@@ -58,7 +58,7 @@ class InProcessTeachers:
         requests = [
             ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids) for r in rollouts
         ]
-        found = [scorer.score(row) for row in pack(requests, ROW_TOKENS)]
+        found = [scorer.score(row) for row in fill_rows(requests, ROW_TOKENS)]
         logprobs = [own for row, _ in found for own in row]
         payload = {i: table for _, tables in found for i, table in tables.items()}
         return [

@@ -18,7 +18,7 @@ CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured gra
 RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
 BUCKET = 5e8  # elements of DeepSpeed's reduce_bucket_size
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.scorer.UNMASKED_TOKENS on a GPU
-LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS
+LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS on a GPU
 
 
 @dataclass(frozen=True)

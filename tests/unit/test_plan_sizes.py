@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from renio_pipeline import full_vocabulary, scorer
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
@@ -210,3 +211,9 @@ def test_a_configuration_of_something_else_is_refused() -> None:
         sizes_of("m", {"model_type": "resnet"})
     with pytest.raises(ConfigError, match="m: transformers cannot build the model"):
         sizes_of("m", {**SMALL, "model_type": "no-such-model"})
+
+
+def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -> None:
+    """Written twice, because a plan does without torch."""
+    assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
+    assert scorer.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
