@@ -37,11 +37,11 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.sync
-	$(BIN)/python tests/benchmarks/schedule.py
-	$(BIN)/python tests/benchmarks/plan.py
-	$(BIN)/python tests/benchmarks/padding.py --json runs/bench-padding.json
-	$(BIN)/python tests/benchmarks/top_k.py
-	$(BIN)/python tests/benchmarks/full_vocabulary.py --json runs/bench-full-vocabulary.json
+	$(BIN)/python -m tests.benchmarks.schedule
+	$(BIN)/python -m tests.benchmarks.plan
+	$(BIN)/python -m tests.benchmarks.padding --json runs/bench-padding.json
+	$(BIN)/python -m tests.benchmarks.top_k
+	$(BIN)/python -m tests.benchmarks.full_vocabulary --json runs/bench-full-vocabulary.json
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos

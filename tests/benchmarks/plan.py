@@ -1,4 +1,4 @@
-"""What `renio plan` predicts of a step, beside the real loop and pools over engines that sleep (``schedule.py``)."""
+"""What `renio plan` predicts of a step, beside the real loop and pools over engines that sleep (``tests/benchmarks/schedule``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
 from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
 from renio_pipeline.preflight import prepare
-from tests.benchmarks.schedule import BATCH_SAMPLES, ROOT, TOKENS, WARM_UP, Fakes, Mix, config_of, length_factor, watched
+from tests.benchmarks.schedule.load import TOKENS, length_factor
+from tests.benchmarks.schedule.mixes import Mix
+from tests.benchmarks.schedule.pools import BATCH_SAMPLES, ROOT, Fakes, config_of
+from tests.benchmarks.schedule.rows import watched
+from tests.benchmarks.schedule.watch import WARM_UP
 
 BOUND = 0.10  # of the step's time
 InFlight = Literal["drain", "keep"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.plan import BOUND, Case, Row, rows_of
-from tests.benchmarks.schedule import Mix
+from tests.benchmarks.schedule.mixes import Mix
 from tests.ray.conftest import run
 
 MIX = Mix(name="generation", generate=0.8, score=0.3, train=0.4, sync=0.04, batch_size=32)

@@ -1,6 +1,6 @@
 """The schedule, with engines that only sleep: what runs beside what, and how old a sample may be.
 
-The fakes are those of ``tests/benchmarks/schedule.py``, which measures what this only checks.
+The fakes are those of ``tests/benchmarks/schedule``, which measures what this only checks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import pytest
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.metrics import read_jsonl
-from tests.benchmarks.schedule import Fakes, Load, Span, Spans, config_of
+from tests.benchmarks.schedule.load import Load, Span
+from tests.benchmarks.schedule.pools import Fakes, Spans, config_of
 from tests.ray.conftest import run
 
 BATCH, STEPS = 32, 4
