@@ -1,4 +1,4 @@
-"""What `renio plan` predicts of a step, beside the real loop and pools over engines that sleep (``tests/benchmarks/schedule``)."""
+"""What `renio plan` predicts of a step, beside the real loop and pools over engines that sleep (``schedule``)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ray
 
+from tests.benchmarks import schedule
 from tests.benchmarks.schedule.mixes import MIXES
 from tests.benchmarks.schedule.pools import ROOT
 from tests.benchmarks.schedule.rows import Row, rows_of, wide_rows
@@ -20,7 +21,7 @@ from tests.benchmarks.schedule.throughput import SHAPES, Throughput, throughput_
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=schedule.__doc__)
     parser.add_argument("--steps", type=int, default=5, help="that are measured, of each schedule")
     parser.add_argument("--only", choices=("small", "wide", "throughput"), help="of the three parts")
     parser.add_argument("--json", type=Path, default=ROOT / "runs/bench-schedule.json")
