@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
+
+
+class AnyOrder(argparse.ArgumentParser):
+    """A command's parser, which takes overrides before, between and after options."""
+
+    _mixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._mixed:  # what follows calls this again
+            return super().parse_known_args(args, namespace)
+        self._mixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixed = False
 
 
 def with_config(*, required: bool = True) -> argparse.ArgumentParser:

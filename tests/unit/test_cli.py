@@ -57,6 +57,21 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) ->
     return written.err.removeprefix("error: ").removesuffix("\n")
 
 
+@pytest.mark.parametrize(("command", "place"), [(c, "overrides") for c in COMMANDS] + [("plan", "things")])
+def test_overrides_may_stand_before_between_and_after_options(command: str, place: str) -> None:
+    words = [command, "steps=3", "--config", "a.yaml", "lr=1", "--config", "b.yaml", "name=x"]
+    args = cli._parser().parse_args(words)
+    assert getattr(args, place) == ["steps=3", "lr=1", "name=x"]
+    assert args.config == ["a.yaml", "b.yaml"]
+
+
+@EACH_COMMAND
+def test_an_option_that_does_not_exist_is_refused_among_overrides(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([command, "--config", "a.yaml", "steps=3", "--step=4", "name=x"])
+    assert "unrecognized arguments: --step=4" in capsys.readouterr().err
+
+
 @EACH_COMMAND
 def test_an_unknown_key_is_exit_code_2_and_the_right_name(
     capsys: pytest.CaptureFixture[str], config: str, command: str
