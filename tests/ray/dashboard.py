@@ -13,6 +13,7 @@ from tests.ray.runs import ROOT
 
 PATH = ROOT / "deploy/grafana/dashboards/renio.json"
 SCRAPE_SECONDS = 1.0  # of the Prometheus that is asked
+RATE_SECONDS = 4 * SCRAPE_SECONDS  # over which Grafana takes a rate, at least
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def resolved(expression: str, chosen: Mapping[str, str], step: float = 1.0) -> s
     values = {
         **chosen,
         "__interval": f"{step:g}s",
-        "__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS):g}s",
+        "__rate_interval": f"{max(step + SCRAPE_SECONDS, RATE_SECONDS):g}s",
     }
     # A name begins with a letter: $1 is a group of PromQL's own. Raises KeyError for a variable that is none.
     return re.sub(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", lambda m: values[m[1] or m[2]], expression)
