@@ -15,7 +15,7 @@ from actors.inbox import Inbox
 from actors.outbox import SLACK
 from actors.parcel import pack, unpack
 from actors.pool import Job, Pool, Rejected, Service, is_loss, take_for
-from actors.workers import Kind, Worker, WorkerLost
+from actors.worker import Kind, Worker, WorkerLost
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3

@@ -49,15 +49,15 @@ from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from actors.weighting import WeightingStage
-from actors.workers import Kind
+from actors.worker import Kind
 from renio_pipeline import models
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.routing import RoutedTeachers
+from renio_pipeline.stages import Stages
 from renio_pipeline.stopping import leave
 
 

@@ -14,7 +14,8 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 from actors.engine import EngineFailed
 from actors.inbox import Inbox
 from actors.lost import GONE
-from actors.workers import Kind, Worker, WorkerLost, Workers, answer
+from actors.worker import Kind, Worker, WorkerLost, answer
+from actors.workers import Workers
 from renio_pipeline.config import RunConfig
 from renio_pipeline.deaths import Slots, Suspects
 from renio_pipeline.monitoring.engine_text import EngineText

@@ -11,7 +11,7 @@ from ray.exceptions import ObjectLostError, RayTaskError
 from actors.lost import GONE
 from actors.pool import Pool, Service
 from actors.weight_sync import HostCopy, SyncReceipt, TransferFailed
-from actors.workers import Worker, WorkerLost, answer
+from actors.worker import Worker, WorkerLost, answer
 from renio_pipeline.types import Version
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from actors.inbox import Inbox
 from actors.parcel import Parcel
 from actors.pool import Job, Pool, Rejected, Service, take_for
-from actors.workers import Kind, Worker, answer
+from actors.worker import Kind, Worker, answer
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores
 

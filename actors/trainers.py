@@ -24,10 +24,11 @@ from actors.processes import last_lines
 from actors.receivers import Receivers
 from actors.trainer_group import TrainerGroup
 from actors.turns import Sleepers
-from actors.workers import PING_SECONDS, WorkerLost, answer, drop
+from actors.worker import WorkerLost, answer, drop
+from actors.workers import PING_SECONDS
 from renio_pipeline.deaths import CrashLoopError
-from renio_pipeline.pipeline import Publication, TrainerLost, TrainReport
 from renio_pipeline.resume import ResumePoint
+from renio_pipeline.stages import Publication, TrainerLost, TrainReport
 from renio_pipeline.types import TrainBatch, Version
 
 T = TypeVar("T")

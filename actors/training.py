@@ -17,8 +17,8 @@ from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
 from actors.host_state import HostState, free_cached
 from actors.sync_client import SyncClient
-from renio_pipeline.pipeline import NonFiniteError
 from renio_pipeline.schema import Objective
+from renio_pipeline.stages import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:  # torch comes with what follows, and the driver, which imports this module, has no use for it

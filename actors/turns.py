@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Literal
 
 from actors.pool import Pool
-from actors.workers import Worker, answer
+from actors.worker import Worker, answer
 
 
 class Sleepers:

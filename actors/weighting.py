@@ -9,7 +9,8 @@ from actors.parcel import Parcel
 from actors.placement import actor_options, lease
 from actors.pool import Service, is_loss
 from actors.training import CONTROL
-from actors.workers import Kind, Lease, Worker, Workers, answer
+from actors.worker import Kind, Lease, Worker, answer
+from actors.workers import Workers
 from renio_pipeline.config import RunConfig
 from renio_pipeline.weigher import Weighed, Weigher
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from renio_pipeline.auroc import auroc
 from renio_pipeline.grading import Judged
-from renio_pipeline.pipeline import SkippedStep, StepResult
+from renio_pipeline.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, Verdict
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.pipeline import Stages
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.stages import Stages
 
 
 def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:

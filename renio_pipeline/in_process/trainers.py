@@ -16,8 +16,8 @@ from renio_pipeline import packed_attention
 from renio_pipeline.batching import plan
 from renio_pipeline.config import RunConfig
 from renio_pipeline.in_process.generators import InProcessGenerators
-from renio_pipeline.pipeline import NonFiniteError, Publication, TrainReport
 from renio_pipeline.resume import ResumePoint
+from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
 from renio_pipeline.student import (
     MicroLoss,
     TeacherHead,

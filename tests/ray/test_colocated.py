@@ -24,9 +24,9 @@ from actors.trainers import Trainers
 from renio_pipeline.config import load
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.metrics import JsonlSink
-from renio_pipeline.pipeline import Stages, TrainReport
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.stages import Stages, TrainReport
 from renio_pipeline.types import TrainBatch
 from tests.ray.runs import ROOT, STEPS, WHOLE, lines_of, metrics, written
 

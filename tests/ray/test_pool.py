@@ -28,7 +28,7 @@ from actors.probe import Probe
 from actors.teacher import Teacher
 from actors.teacher_pool import TeacherPool
 from actors.torch_teacher import TorchTeacher
-from actors.workers import Kind
+from actors.worker import Kind
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.deaths import CrashLoopError
 from renio_pipeline.rejected import RejectedLog

@@ -18,8 +18,8 @@ from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
 from renio_pipeline import models
 from renio_pipeline.config import RunConfig
-from renio_pipeline.pipeline import TrainReport
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.stages import TrainReport
 from renio_pipeline.types import TopK, TrainBatch, TrainSample
 from tests.ray.conftest import demo, run, samples_of
 

@@ -16,7 +16,7 @@ from ray.exceptions import (
 from actors.engine import EngineFailed
 from actors.pool import is_loss
 from actors.sync_client import why_lost
-from actors.workers import WorkerLost
+from actors.worker import WorkerLost
 
 GONE = [
     ActorDiedError(), ActorUnavailableError("busy", None), OutOfMemoryError("5 workers were killed"), NodeDiedError("gone"),

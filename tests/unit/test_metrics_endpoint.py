@@ -36,7 +36,7 @@ from renio_pipeline.monitoring.endpoint import MOST_OPEN, _Silent
 from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import COUNTED, prometheus_name
 from renio_pipeline.monitoring.prometheus import PrometheusSink
-from renio_pipeline.pipeline import StepResult
+from renio_pipeline.outcomes import StepResult
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.results import step_metrics
 from renio_pipeline.run import Run

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from renio_pipeline.config import ConfigError
 from renio_pipeline.grading import Grader, Judged
 from renio_pipeline.metrics import METRICS, read_jsonl
-from renio_pipeline.pipeline import SkippedStep, StepResult, train_step
+from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.pipeline import train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.prompts import Cursor
 from renio_pipeline.run import Run

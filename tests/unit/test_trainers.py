@@ -13,9 +13,9 @@ from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weighting import WeightingStage
 from renio_pipeline.deaths import CrashLoopError
-from renio_pipeline.pipeline import TrainerLost
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
+from renio_pipeline.stages import TrainerLost
 from tests.unit.conftest import make_config
 
 

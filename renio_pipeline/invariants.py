@@ -1,0 +1,39 @@
+"""What must be true of a step's samples before anything is trained on them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from renio_pipeline.selection import exactly_once
+from renio_pipeline.stages import NonFiniteError
+from renio_pipeline.types import ScoredRollout, Version
+
+
+def in_order(scored: Sequence[ScoredRollout], kept: Sequence[int]) -> None:
+    """Every sample that was kept must have been scored, once, and stand in the order of sample ids."""
+    came = [s.rollout.sample_id for s in scored]
+    exactly_once(came, kept)
+    assert came == sorted(came), f"samples came back as {came}, not in the order of their ids"
+
+
+def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
+    """How many versions the oldest token lies behind the weights to be trained; ``bound`` is the most allowed."""
+    versions = {s.rollout.sample_id: s.rollout.version for s in scored}
+    bad = [
+        i for i, v in versions.items()
+        if v.incarnation != version.incarnation or not 0 <= version.number - v.number <= bound
+    ]  # fmt: skip
+    limit = f" or up to {bound} before it" if bound else ""
+    assert not bad, f"samples {bad} were not written by version {version}{limit}"
+    return version.number - min(v.number for v in versions.values())
+
+
+def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.ndarray]) -> None:
+    """Raises NonFiniteError for a log-probability that is no number: it would pass for a token that is not pivotal."""
+    found = [[own, s.rollout.logprobs, s.scores.logprobs] for s, own in zip(scored, student, strict=True)]
+    if np.isnan(np.concatenate(list(itertools.chain.from_iterable(found)))).any():
+        bad = [s.rollout.sample_id for s, own in zip(scored, found, strict=True) if np.isnan(np.concatenate(own)).any()]
+        raise NonFiniteError(f"step {step}: log-probabilities that are not numbers; samples {bad}")

@@ -1,0 +1,139 @@
+"""What the step asks of its stages. Protocols: Ray pools, one process, or fakes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from renio_pipeline.budget import PayloadBudget
+from renio_pipeline.elastic import ElasticPool
+from renio_pipeline.turns import Apart, Turns
+from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Version
+from renio_pipeline.weigher import Weighed
+
+if TYPE_CHECKING:
+    from renio_pipeline.resume import ResumePoint
+
+T = TypeVar("T")
+Busy = dict[str, float]  # seconds of work so far, by worker
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, a gradient or a log-probability is not finite. The text names the step and the samples."""
+
+
+class TrainerLost(RuntimeError):
+    """A trainer rank died or fell silent: the step under way is void, and training begins again from a checkpoint."""
+
+
+class Generators(Protocol):
+    @property
+    def size(self) -> int: ...
+
+    def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
+        """Yield each response as it ends, every prompt's exactly once."""
+        ...
+
+    async def busy_seconds(self) -> Busy: ...
+
+
+class Teachers(Protocol):
+    @property
+    def size(self) -> int: ...
+
+    async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
+        """Score rollouts as they come; the list is in the order of sample ids."""
+        ...
+
+    def pump(self) -> None:
+        """The payload budget may have room again."""
+        ...
+
+    async def busy_seconds(self) -> Busy: ...
+
+
+class Weighting(Protocol):
+    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed: ...
+
+    async def running_mean(self) -> float | None: ...
+
+    async def restore(self, running_mean: float | None) -> None:
+        """Go back to an earlier state of the normaliser."""
+        ...
+
+    def status(self) -> dict[str, int]:
+        """``target``, ``serving``, ``restarts``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """A step's training, summed over ranks."""
+
+    loss: float
+    divergence: float
+    tokens: int
+    padding: float
+    mismatch_mean: float
+    mismatch_max: float
+    grad_norm: float
+    lr: float
+    busy_seconds: list[float]  # of each rank
+    shares: list[list[int]] = field(default_factory=list)  # the sample ids of each rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What a weight sync did."""
+
+    version: Version
+    bytes: int
+    publish_seconds: float
+    receive_seconds: float
+    seconds: float  # of the sync itself
+    waited_seconds: float = 0.0  # before it, for the responses under way
+
+
+class Trainers(Protocol):
+    """Every verb but ``begin`` raises TrainerLost where a rank is gone."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def restarts(self) -> int: ...
+
+    async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]: ...
+
+    async def train(self, batch: TrainBatch) -> TrainReport:
+        """Forward and backward of the whole batch, then the optimizer's step and the ranks' ledgers."""
+        ...
+
+    async def publish(self, version: Version) -> Publication: ...
+
+    async def save(self, folder: str) -> None: ...
+
+    async def written(self) -> None: ...
+
+    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something else, no longer than every rank is well."""
+        ...
+
+    async def begin(self, point: ResumePoint) -> None:
+        """Start the ranks anew, from a checkpoint."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Stages:
+    generators: Generators
+    teachers: Teachers
+    weighting: Weighting
+    trainers: Trainers
+    turns: Turns = field(default_factory=Apart)
+    payload: PayloadBudget = field(default_factory=lambda: PayloadBudget(2**62, 1, 0))
+    rejected: set[int] = field(default_factory=set)  # samples that were set aside
+    pools: dict[str, ElasticPool] = field(default_factory=dict)  # by name, of which the size may change
