@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class _Projection:
-    temperature: float
-    vocab_size: int
-    top_k: int = 0
-
-
 class HiddenTeacher(VllmReplica):
     """A Ray actor. Its weights never change."""
 
@@ -37,7 +29,7 @@ class HiddenTeacher(VllmReplica):
         from renio_pipeline.heads import load_head
 
         super().__init__(spec)
-        self._name, self._projection = name, _Projection(spec.temperature, spec.vocab_size)
+        self._name = name
         head = load_head(spec.model, getattr(torch, spec.dtype))
         self._head = head.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -66,12 +58,14 @@ class HiddenTeacher(VllmReplica):
     def _logprobs(self, states: Sequence[torch.Tensor], requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         import torch
 
-        from renio_pipeline.scorer import token_logprobs
+        from renio_pipeline.projection import token_logprobs
 
         device = self._head.weight.device
         targets = torch.as_tensor(np.concatenate([r.response_ids for r in requests])).long().to(device)
-        with torch.no_grad():
-            _, values = token_logprobs(torch.cat(list(states)).to(device), targets, self._head, self._projection)
+        _, values = token_logprobs(
+            torch.cat(list(states)).to(device), targets, self._head, temperature=self._spec.temperature,
+            vocab_size=self._spec.vocab_size,
+        )  # fmt: skip
         return [part.cpu().numpy() for part in values[:, 0].split([len(r.response_ids) for r in requests])]
 
 

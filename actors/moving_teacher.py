@@ -12,8 +12,8 @@ from actors.deepspeed_engine import weight_source
 from actors.lora import merged, scale_of
 from actors.rank_checkpoint import size_of
 from actors.weight_source import ParameterMeta
-from renio_pipeline.full_vocabulary import Head
 from renio_pipeline.heads import logit_settings
+from renio_pipeline.projection import Head
 from renio_pipeline.schema import Lora
 
 if TYPE_CHECKING:

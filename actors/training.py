@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch comes with what follows, and the driver, which import
     from actors.moving_teacher import Ema, WithHead
     from actors.rank_checkpoint import WriteState
     from actors.weight_sync import Sender, SyncReceipt
-    from renio_pipeline.full_vocabulary import Head
+    from renio_pipeline.projection import Head
     from renio_pipeline.types import Payload
 
 
@@ -171,20 +171,14 @@ class TrainerRank:
 
     def logprobs(self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int) -> dict[int, np.ndarray]:
         """log p_S by the current weights: [T] float32 by sample id. Collective."""
-        import torch
-
-        from renio_pipeline.student import collate, layout, response_logprobs
+        from renio_pipeline.student import sampled_logprobs
 
         found: dict[int, np.ndarray] = {}
-        lay = layout(self._engine, packing=self._spec.trainer.packing)
         for samples in micro_batches:
-            batch = collate(samples, self._engine.device, lay=lay)
-            with torch.no_grad():
-                logits = self._engine(batch.input_ids, batch.position_ids, batch.positions)
-                logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
-                sampled = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1).cpu()
-            parts = sampled.split([len(s.response_ids) for s in samples]) if samples else ()
-            found |= {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
+            found |= sampled_logprobs(
+                self._engine, samples, temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
+                packing=self._spec.trainer.packing,
+            )  # fmt: skip
         return found
 
     def forward_backward(

@@ -1,7 +1,6 @@
 """The exact divergence over the whole vocabulary, from hidden states (arXiv 2606.23104).
 
-Logits are V wide where hidden states are H wide, so they are made for a chunk of tokens at a time, on both sides, and the
-gradients are taken while they are there: nothing of [N, V] is ever held, and nothing is projected twice.
+Both sides' logits are made for a chunk of tokens at a time (``chunked``): nothing of [N, V] is ever held.
 
 Shape legend: N response tokens, V vocabulary entries that count, H hidden size (the teacher's may differ), `rows` of an
 output head (at least V: heads are padded), C tokens of a chunk, R of them in a block.
@@ -10,39 +9,20 @@ output head (at least V: heads are padded), C tokens of a chunk, R of them in a 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
 
-from renio_pipeline.divergence import at_least_fp32, generalized_jsd
+from renio_pipeline.chunked import Work, block_rows, chunked_loss
+from renio_pipeline.divergence import generalized_jsd
+from renio_pipeline.projection import Head, capped, factor, log_softmax, product
 
 # Of [C, V]: with fewer, reading the head anew costs more than it saves.
 CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26, "kernel": 40_000_000}
-GROUP = 4  # chunks whose gradients the kernel leaves in bfloat16: the weight's, float32, is read and written once for all
-BLOCK_ELEMENTS = 2**23  # of [R, V] on a CPU: with fewer, its threads wait for each other, long where they share their cores
 GAP = 80.0  # nats: e^-80 beside 1 is nothing, in double precision too
-
-
-@dataclass(frozen=True)
-class Head:
-    """An output head: a hidden state h has logits scale · cap(weight · h + bias), with cap(x) = soft_cap · tanh(x / soft_cap).
-
-    The cap comes before the scale, as in vLLM's LogitsProcessor. soft_cap None: no cap.
-    """
-
-    weight: Tensor  # [rows, H]
-    bias: Tensor | None = None  # [rows]
-    scale: float = 1.0
-    soft_cap: float | None = None
-
-    def to(self, device: torch.device | str) -> Head:
-        """The same on another device."""
-        bias = None if self.bias is None else self.bias.to(device)
-        return replace(self, weight=self.weight.to(device), bias=bias)
 
 
 @dataclass(frozen=True)
@@ -114,55 +94,15 @@ def full_vocabulary_loss(
     _check(student_hidden, given, chunk_tokens)
     kind = "cpu" if not student_hidden.is_cuda else "kernel" if given.kernels() else "cuda"
     most = chunk_tokens or max(1, CHUNK_ELEMENTS[kind] // vocab_size)
-    chunks = max(1, math.ceil(len(targets) / most))
-    chunk = max(1, math.ceil(len(targets) / chunks))  # all equal: a short last one would read the whole head too
-    inputs = (student_hidden, student.weight, student.bias)
-    return FullVocabulary(*_ChunkedLoss.apply(*inputs, given, chunk, torch.is_grad_enabled()))
+    teacher_VH = factor(teacher.weight[:vocab_size])
 
+    def fill(products_CV: Tensor, rows: slice, gradient_CV: Tensor | None, columns: list[Tensor]) -> None:
+        _chunk(products_CV, teacher_VH, given, rows, gradient_CV, out=columns)
 
-class _ChunkedLoss(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, hidden_NH: Tensor, weight: Tensor, bias: Tensor | None, given: _Given, chunk: int, differentiable: bool
-    ) -> tuple[Tensor, ...]:
-        V, N = given.vocab_size, len(hidden_NH)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        wanted = [needed and differentiable for needed in ctx.needs_input_grad[:3]]
-        grads = [
-            torch.zeros_like(x, dtype=wide) if want and x is not None else None
-            for x, want in zip((hidden_NH, weight, bias), wanted, strict=True)
-        ]
-        weight_VH, teacher_VH = factor(weight[:V]), factor(given.teacher.weight[:V])
-        columns = [hidden_NH.new_empty(N, dtype=wide) for _ in range(3)]
-        apart = weight_VH.dtype == torch.bfloat16 and given.kernels() is not None and any(wanted)
-        for group in _slices(0, N, chunk * GROUP if apart else chunk):
-            hidden_GH = hidden_NH[group].to(weight_VH.dtype)
-            grad_GV = weight_VH.new_empty(len(hidden_GH), V) if apart else None
-            for rows in _slices(group.start, group.stop, chunk):
-                within = slice(rows.start - group.start, rows.stop - group.start)
-                products_CV = product(hidden_GH[within], weight_VH.T)
-                in_place = products_CV if any(wanted) else None
-                gradient_CV = in_place if grad_GV is None else grad_GV[within]
-                _chunk(products_CV, teacher_VH, given, rows, gradient_CV, out=columns)
-                del products_CV, in_place  # before the next chunk's are made
-            if gradient_CV is not None:
-                _add_gradients(gradient_CV if grad_GV is None else grad_GV, hidden_GH, weight_VH, group, grads)
-            del gradient_CV, grad_GV
-        ctx.grads = grads
-        ctx.mark_non_differentiable(*columns)
-        return (given.coefficients.to(wide) * columns[0]).sum(), *columns
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, loss_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        grads, ctx.grads = ctx.grads, None  # no second reference: autograd makes the tensor itself `.grad`, without a copy
-        if grads is None:
-            raise RuntimeError("full_vocabulary_loss allows one backward: it hands its gradients over and keeps no copy")
-        if loss_grad != 1:
-            for grad in grads:
-                if grad is not None:
-                    grad.mul_(loss_grad)
-        return (*grads, None, None, None)  # autograd casts each to its input's type
+    work = Work(
+        fill=fill, columns=3, coefficients=coefficients, vocab_size=vocab_size, chunk=most, apart=given.kernels() is not None
+    )  # fmt: skip
+    return FullVocabulary(*chunked_loss(student_hidden, student, work))
 
 
 @cache
@@ -173,10 +113,6 @@ def _kernels() -> Any:
     except ImportError:
         return None
     return fused
-
-
-def _slices(start: int, stop: int, step: int) -> list[slice]:
-    return [slice(at, min(at + step, stop)) for at in range(start, stop, step)]
 
 
 def _chunk(
@@ -202,15 +138,12 @@ def _chunk(
 def _in_blocks(
     products_CV: Tensor, teacher_CV: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
 ) -> None:
-    """`_chunk` by torch's operations, gradient in place of products_CV.
-
-    A CPU takes a block of rows at a time: the half a dozen temporaries are then small, and partly still in its cache.
-    """
-    C, V = products_CV.shape
-    block = C if products_CV.is_cuda else max(1, BLOCK_ELEMENTS // V)
+    """`_chunk` by torch's operations, gradient in place of products_CV."""
+    block = block_rows(products_CV)
     parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
     for x_RV, y_RV, targets_R, coefficients_R, divergence_R, *logprobs in zip(*(p.split(block) for p in parts), strict=True):
-        log_p, log_q = _log_softmax(x_RV, given.student, given), _log_softmax(y_RV, given.teacher, given)
+        sides = ((x_RV, given.student), (y_RV, given.teacher))
+        log_p, log_q = (log_softmax(products, head, given.temperature) for products, head in sides)
         for logprobs_R, log in zip(logprobs, (log_p, log_q), strict=True):
             logprobs_R.copy_(log.gather(1, targets_R[:, None])[:, 0])
         entries, slopes = _entries_and_slopes(log_p, log_q, given.beta)
@@ -226,7 +159,7 @@ def _in_blocks(
             divergence_R.clamp_(max=given.token_clip)
         if differentiate:
             cap = given.student.soft_cap
-            bend = None if cap is None else 1 - (_capped(x_RV, given.student) / cap).square()
+            bend = None if cap is None else 1 - (capped(x_RV, given.student) / cap).square()
             torch.addcmul(slopes, log_p.exp_(), slopes.sum(dim=-1, keepdim=True), value=-1, out=x_RV).mul_(factor_R[:, None])
             if bend is not None:
                 x_RV.mul_(bend)
@@ -251,47 +184,6 @@ def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tens
     log_p_over_m = gap.expm1().mul_(beta).log1p_().neg_().clamp_(max=-math.log1p(-beta))
     slopes = p.mul_(log_p_over_m).mul_(1 - beta)
     return torch.addcmul(slopes, gap.add_(log_p_over_m), q, value=beta), slopes
-
-
-def _capped(products: Tensor, head: Head) -> Tensor:
-    logits = products if head.bias is None else products + head.bias[: products.shape[-1]]
-    return logits if head.soft_cap is None else torch.tanh(logits / head.soft_cap) * head.soft_cap
-
-
-def _log_softmax(products: Tensor, head: Head, given: _Given) -> Tensor:
-    return torch.log_softmax(_capped(products, head) * (head.scale / given.temperature), dim=-1)
-
-
-def _add_gradients(grad_CV: Tensor, hidden_CH: Tensor, weight_VH: Tensor, rows: slice, grads: list[Tensor | None]) -> None:
-    """Carry a chunk's gradient on to those of hidden states [N, H], weight [rows, H] and bias [rows], where wanted."""
-    hidden_grad, weight_grad, bias_grad = grads
-    V = grad_CV.shape[1]
-    if bias_grad is not None:
-        bias_grad[:V] += grad_CV.sum(dim=0)
-    if hidden_grad is None and weight_grad is None:
-        return
-    grad_CV = grad_CV.to(weight_VH.dtype)
-    if hidden_grad is not None:
-        hidden_grad[rows] = product(grad_CV, weight_VH)
-    if weight_grad is not None and weight_VH.dtype == torch.bfloat16:
-        torch.addmm(weight_grad[:V], grad_CV.T, hidden_CH, out_dtype=weight_grad.dtype, out=weight_grad[:V])
-    elif weight_grad is not None:
-        weight_grad[:V].addmm_(grad_CV.T, hidden_CH)
-
-
-def factor(weight: Tensor) -> Tensor:
-    """A head as the products take it: bfloat16 on a GPU, which sums it in float32, or else float32 or wider.
-
-    float16 too becomes float32: a token's share of the gradient, near 1e-8, would be 0 in it.
-    """
-    return weight if weight.is_cuda and weight.dtype == torch.bfloat16 else at_least_fp32(weight)
-
-
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """In float32 or wider: bfloat16's three digits are too few for logits."""
-    if right.dtype == torch.bfloat16:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return torch.mm(left, right)
 
 
 def _check(hidden: Tensor, given: _Given, chunk_tokens: int | None) -> None:

@@ -8,6 +8,9 @@ Shape legend: B sequences, T response tokens (right-padded), T_b those of sequen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from renio_pipeline.divergence import at_least_fp32
@@ -41,6 +44,15 @@ def per_sample_mean(per_token: Tensor, mask: Tensor) -> Tensor:
     mask = mask.bool()
     kept = at_least_fp32(per_token).masked_fill(~mask, 0.0)  # not a product: 0 · NaN is NaN
     return kept.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def token_shares(weights: Sequence[float], lengths: Tensor, batch_size: int) -> Tensor:
+    """What each response token's divergence counts in `weighted_loss`: w_b / (B · T_b), float32.
+
+    weights, lengths: of b sequences, of the batch_size of the global batch. Returns [N], sequence after sequence.
+    """
+    shares = torch.tensor(weights, dtype=torch.float64) / (batch_size * lengths.clamp(min=1))
+    return torch.repeat_interleave(shares.float(), lengths)
 
 
 def sampled_token_loss(

@@ -8,21 +8,20 @@ attention), so no padding is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from renio_pipeline import packed_attention
-from renio_pipeline.full_vocabulary import Head, factor, product
 from renio_pipeline.heads import head_of
+from renio_pipeline.projection import token_logprobs
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
 # Of a row. With sdpa's mask its attention costs its square; without one, long rows launch fewer of a GPU's kernels.
 MASKED_TOKENS = {"cpu": 512, "cuda": 2048}
 UNMASKED_TOKENS = {"cpu": 2048, "cuda": 16384}
-LOGIT_ELEMENTS = 2**25  # of [C, V]
 
 
 class Scorer:
@@ -51,7 +50,11 @@ class Scorer:
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
-            ids, values = (x.cpu() for x in token_logprobs(hidden, targets, head_of(self.model), self._spec))
+            found = token_logprobs(
+                hidden, targets, head_of(self.model), temperature=self._spec.temperature, vocab_size=self._spec.vocab_size,
+                top_k=self._spec.top_k,
+            )  # fmt: skip
+            ids, values = (x.cpu() for x in found)
             kept = hidden.cpu() if self._spec.kind == "hidden" else hidden
             parts = (x.split(lengths) for x in (kept, values[:, 0].contiguous(), ids, values))
             for request, states, own, top_ids, top_values in zip(row, *parts, strict=True):
@@ -83,39 +86,6 @@ class Scorer:
         with torch.no_grad():
             for name, tensor in weights:
                 own[name].copy_(tensor)
-
-
-class Projection(Protocol):
-    """How logits become log-probabilities: the fields of ``ScorerSpec`` that say it."""
-
-    @property
-    def temperature(self) -> float: ...
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def top_k(self) -> int: ...
-
-
-def token_logprobs(hidden: Tensor, targets: Tensor, head: Head, spec: Projection) -> tuple[Tensor, Tensor]:
-    """Of [N, H'] states: ids and log p of the target and the top K, both [N, K+1]; chunk by chunk, in fp32."""
-    weight = factor(head.weight[: spec.vocab_size])
-    chunk = max(1, LOGIT_ELEMENTS // spec.vocab_size)
-    parts = []
-    for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        logits = product(states.to(weight.dtype), weight.T)
-        if head.bias is not None:
-            logits += head.bias[: spec.vocab_size]
-        if head.soft_cap is not None:
-            logits.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
-        if head.scale != spec.temperature:
-            logits *= head.scale / spec.temperature
-        logprobs = torch.log_softmax(logits, dim=-1)
-        ids = torch.cat([own[:, None], logprobs.topk(spec.top_k, dim=-1).indices], dim=1)
-        parts.append((ids, logprobs.gather(1, ids)))
-    ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
-    return ids, values
 
 
 def fill_rows(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[ScoreRequest]]:

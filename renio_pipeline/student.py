@@ -10,21 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from renio_pipeline import packed_attention
 from renio_pipeline.batching import area, one_row, pack, unpacked
-from renio_pipeline.divergence import top_k_forward_kl, top_k_support
-from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
 from renio_pipeline.heads import head_of, logit_settings
-from renio_pipeline.loss import sampled_token_loss, weighted_loss
-from renio_pipeline.schema import Jsd, Objective, Sampled, TopKForwardKL
-from renio_pipeline.scorer import from_numpy
-from renio_pipeline.types import Hidden, TrainSample, Version
+from renio_pipeline.objectives import HeadJob, Problem, TeacherHead, job_of
+from renio_pipeline.projection import Head, token_logprobs
+from renio_pipeline.schema import Objective
+from renio_pipeline.types import TrainSample
 
-TeacherHead = Callable[[str, Version], Head]
-HeadJob = Callable[[Tensor, Head], Any]  # what to do with [N, H] hidden states and the student's head
 Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s
 
 
@@ -98,7 +95,6 @@ class Collated:
     position_ids: Tensor | None  # [b, L], each sequence's from 0 on; None: a sequence a row
     positions: Tensor  # [N] where the token before each response token stands, in b·L
     targets: Tensor  # [N] the response tokens
-    mask: Tensor  # [b, T] True on response tokens: row-major, its N true entries are in the order of `targets`
 
 
 def layout(model: Any, *, packing: bool) -> Layout:
@@ -127,22 +123,12 @@ def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", 
         position_ids[row, start:] = torch.arange(width - start)
     lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
     first = torch.tensor([starts[s.sample_id] + len(s.prompt_ids) - 1 for s in samples], dtype=torch.long)
-    mask = torch.arange(int(lengths.max()) if len(samples) else 0)[None, :] < lengths[:, None]
-    positions = (first[:, None] + torch.arange(mask.shape[1]))[mask]
+    within = torch.arange(int(lengths.sum())) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+    positions = torch.repeat_interleave(first, lengths) + within
     targets = torch.cat([torch.empty(0, dtype=torch.long), *(torch.as_tensor(s.response_ids).long() for s in samples)])
     placed = None if lay is unpacked else position_ids
-    parts = (input_ids, placed, positions, targets, mask)
+    parts = (input_ids, placed, positions, targets)
     return Collated(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
-
-
-def response_logprobs(logits: Tensor, *, temperature: float, vocab_size: int) -> Tensor:
-    """[N, rows] logits -> [N, V] log-probabilities at the distillation temperature, over the first V rows, in fp32."""
-    return torch.log_softmax(logits[:, :vocab_size].float() / temperature, dim=-1)
-
-
-def per_row(values_N: Tensor, mask_BT: Tensor) -> Tensor:
-    """Spread [N] token values over [b, T]; padding is 0. Differentiable."""
-    return values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N)
 
 
 @dataclass(frozen=True)
@@ -172,95 +158,42 @@ def micro_batch_loss(
 
     Args:
         model: a TokenLogits, or an engine around one.
-        payload: the teacher's top-k by sample id; unused by the sampled-token loss.
-        batch_size: B of the whole step, over all ranks.
-        teacher_head: the output head of a teacher and a version, for the full-vocabulary loss.
+        payload, objective, batch_size, teacher_head: see ``objectives.Problem``.
         packing: several samples may share a row.
     """
     batch = collate(samples, device, lay=layout(model, packing=packing))
-    computed = batch.input_ids.numel()
-    if samples and isinstance(objective, Jsd):
-        assert teacher_head is not None
-        job = _full_vocabulary_job(
-            samples, payload, batch, teacher_head, objective=objective, batch_size=batch_size, temperature=temperature,
-            vocab_size=vocab_size, device=device,
-        )  # fmt: skip
-        loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, job)
-        return MicroLoss(loss, per_token, sampled, computed)
-    logits = model(batch.input_ids, batch.position_ids, batch.positions)
-    logprobs_NV = response_logprobs(logits, temperature=temperature, vocab_size=vocab_size)
-    sampled_N = logprobs_NV.gather(1, batch.targets[:, None]).squeeze(1)
     if not samples:
         # Backward must still run, or the other ranks wait for this one's gradients for ever.
-        return MicroLoss(logits.sum() * 0.0, sampled_N.detach(), sampled_N.detach(), 0)
-    if isinstance(objective, TopKForwardKL):
-        ids_NK, teacher_NK = _stack(samples, payload, device)
-        per_token = top_k_forward_kl(
-            logprobs_NV.gather(1, ids_NK), teacher_NK, top_k_support(ids_NK, tail=objective.tail),
-            tail=objective.tail, entry_clip=objective.entry_clip, token_clip=objective.token_clip,
-        )  # fmt: skip
-    else:
-        assert isinstance(objective, Sampled)
-        per_token = _sampled_loss(samples, sampled_N, objective)
-    weights = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=device)
-    loss = weighted_loss(per_row(per_token, batch.mask), batch.mask, weights, batch_size=batch_size)
-    return MicroLoss(loss, per_token.detach(), sampled_N.detach(), computed)
+        nothing = model(batch.input_ids, batch.position_ids, batch.positions)
+        none = nothing.new_empty(0, dtype=torch.float32)
+        return MicroLoss(nothing.sum() * 0.0, none, none, 0)
+    problem = Problem(
+        samples=samples, payload=payload, targets=batch.targets, batch_size=batch_size, temperature=temperature,
+        vocab_size=vocab_size, teacher_head=teacher_head,
+    )  # fmt: skip
+    loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, job_of(objective, problem))
+    return MicroLoss(loss, per_token, sampled, batch.input_ids.numel())
 
 
-def _full_vocabulary_job(
+def sampled_logprobs(
+    model: nn.Module,
     samples: Sequence[TrainSample],
-    payload: Mapping[int, Any],
-    batch: Collated,
-    teacher_head: TeacherHead,
     *,
-    objective: Jsd,
-    batch_size: int,
     temperature: float,
     vocab_size: int,
-    device: torch.device | str,
-) -> HeadJob:
-    """The exact divergence of a micro-batch, to be run where the student's head is whole: teacher by teacher."""
-    tables: list[Hidden] = [payload[s.sample_id] for s in samples]
-    lengths = torch.tensor([len(s.response_ids) for s in samples])
-    shares = [s.weight / (batch_size * max(1, len(s.response_ids))) for s in samples]
-    coefficients = torch.repeat_interleave(torch.tensor(shares, dtype=torch.float32), lengths).to(device)
-    owners = [(t.teacher, t.version) for t in tables]
+    device: torch.device | str = "cpu",
+    packing: bool = True,
+) -> dict[int, np.ndarray]:
+    """log p_S of each response's tokens by the current weights, [T] float32 by sample id. No gradient."""
+    batch = collate(samples, device, lay=layout(model, packing=packing))
 
-    def of_teacher(owner: tuple[str, Version], hidden: Tensor, student: Head) -> tuple[Tensor, FullVocabulary]:
-        own = torch.repeat_interleave(torch.tensor([o == owner for o in owners]), lengths).nonzero()[:, 0].to(device)
-        states = torch.cat([from_numpy(t.values) for t, o in zip(tables, owners, strict=True) if o == owner]).to(device)
-        teacher = teacher_head(*owner)
-        found = full_vocabulary_loss(
-            hidden if len(own) == len(hidden) else hidden[own], student, states.to(teacher.weight.dtype), teacher,
-            batch.targets[own], coefficients[own], beta=objective.beta, temperature=temperature,
-            entry_clip=objective.entry_clip, token_clip=objective.token_clip, vocab_size=vocab_size,
-            chunk_tokens=objective.chunk_tokens,
-        )  # fmt: skip
-        return own, found
+    def job(hidden: Tensor, head: Head) -> Tensor:
+        return token_logprobs(hidden, batch.targets, head, temperature=temperature, vocab_size=vocab_size)[1][:, 0]
 
-    def job(hidden: Tensor, student: Head) -> tuple[Tensor, Tensor, Tensor]:
-        parts = [of_teacher(owner, hidden, student) for owner in dict.fromkeys(owners)]
-        order = torch.cat([own for own, _ in parts]).argsort()
-        per_token = torch.cat([found.per_token for _, found in parts])[order]
-        sampled = torch.cat([found.student_logprobs for _, found in parts])[order]
-        return torch.stack([found.loss for _, found in parts]).sum(), per_token, sampled
-
-    return job
-
-
-def _sampled_loss(samples: Sequence[TrainSample], sampled_N: Tensor, objective: Sampled) -> Tensor:
-    """[N] losses of the sampled tokens, with what the generator said of them as the behaviour's, where a ratio corrects."""
-    teacher_N = torch.cat([torch.as_tensor(s.teacher_logprobs) for s in samples]).to(sampled_N.device)
-    if objective.importance_clip is None:
-        return sampled_token_loss(sampled_N, teacher_N)
-    behaviour_N = torch.cat([torch.as_tensor(s.student_logprobs) for s in samples]).to(sampled_N.device)
-    return sampled_token_loss(sampled_N, teacher_N, behaviour_logprobs=behaviour_N, importance_clip=objective.importance_clip)
-
-
-def _stack(samples: Sequence[TrainSample], payload: Mapping[int, Any], device: Any) -> tuple[Tensor, Tensor]:
-    tables = [payload[s.sample_id] for s in samples]
-    ids = torch.cat([torch.tensor(t.token_ids) for t in tables]).long().to(device)
-    return ids, torch.cat([torch.tensor(t.logprobs) for t in tables]).to(device)
+    with torch.no_grad():
+        found = model(batch.input_ids, batch.position_ids, batch.positions, job).float().cpu()
+    parts = found.split([len(s.response_ids) for s in samples]) if samples else ()
+    return {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
 
 
 def non_finite_samples(samples: Sequence[TrainSample], per_token_N: Tensor) -> list[int]:

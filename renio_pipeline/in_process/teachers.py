@@ -9,8 +9,8 @@ import numpy as np
 
 from renio_pipeline import models
 from renio_pipeline.config import RunConfig
-from renio_pipeline.full_vocabulary import Head
 from renio_pipeline.heads import head_of
+from renio_pipeline.projection import Head
 from renio_pipeline.scorer import Scorer, fill_rows
 from renio_pipeline.stages import Busy
 from renio_pipeline.types import Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version

@@ -16,19 +16,17 @@ from renio_pipeline import packed_attention
 from renio_pipeline.batching import plan
 from renio_pipeline.config import RunConfig
 from renio_pipeline.in_process.generators import InProcessGenerators
+from renio_pipeline.objectives import TeacherHead
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
 from renio_pipeline.student import (
     MicroLoss,
-    TeacherHead,
     TokenLogits,
     check_head,
     check_packing,
-    collate,
-    layout,
     micro_batch_loss,
     non_finite_samples,
-    response_logprobs,
+    sampled_logprobs,
 )
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 
@@ -58,13 +56,10 @@ class InProcessTrainers:
         """log p_S by the current weights: [T] float32 by sample id."""
         found: dict[int, np.ndarray] = {}
         for samples in self._plan(batch):
-            c = collate(samples, lay=layout(self.model, packing=self._config.trainer.packing))
-            with torch.no_grad():
-                logits = self.model(c.input_ids, c.position_ids, c.positions)
-                logprobs_NV = response_logprobs(logits, temperature=self._config.temperature, vocab_size=self._vocab_size)
-            sampled_N = logprobs_NV.gather(1, c.targets[:, None]).squeeze(1)
-            parts = sampled_N.split([len(s.response_ids) for s in samples])
-            found |= {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
+            found |= sampled_logprobs(
+                self.model, samples, temperature=self._config.temperature, vocab_size=self._vocab_size,
+                packing=self._config.trainer.packing,
+            )  # fmt: skip
         return found
 
     async def train(self, batch: TrainBatch) -> TrainReport:

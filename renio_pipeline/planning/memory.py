@@ -19,6 +19,7 @@ RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragment
 BUCKET = 5e8  # elements of DeepSpeed's reduce_bucket_size
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.scorer.UNMASKED_TOKENS on a GPU
 LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS on a GPU
+TOKEN_LOSS_CHUNK = 40_000_000  # the same of renio_pipeline.token_loss
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,13 @@ def activations(trainer: Trainer, model: ModelSizes, tokens: float) -> float:
 
 
 def _loss(config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], tokens: float) -> dict[str, float]:
-    each = BYTES[config.trainer.dtype]
+    held = (0 if config.trainer.lora else 4 * model.head) + 8 * tokens * model.hidden  # gradients of the head and of the states
     if isinstance(config.objective, Jsd):
         chunk = config.objective.chunk_tokens * model.vocab if config.objective.chunk_tokens else LOSS_CHUNK
-        gradient = 0 if config.trainer.lora else model.head
         heads = sum(t.head * BYTES[s.dtype] for t, s in zip(teachers, config.all_teachers.values(), strict=True))
-        return {"loss": 6 * 4 * chunk + 4 * gradient + 8 * tokens * model.hidden, "teachers' heads": heads}
-    # Logits in the model's precision, the same in fp32 by the temperature, their log-softmax, and the gradients of two.
-    return {"loss": tokens * model.vocab * (2 * each + 3 * 4)}
+        return {"loss": 6 * 4 * chunk + held, "teachers' heads": heads}
+    # Fp32 logits, the same by the temperature, their log-softmax; the gradients of four chunks in the model's precision.
+    return {"loss": 3 * 4 * TOKEN_LOSS_CHUNK + 4 * 2 * TOKEN_LOSS_CHUNK + held}
 
 
 def _trained(trainer: Trainer, model: ModelSizes) -> float:

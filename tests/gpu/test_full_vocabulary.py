@@ -13,7 +13,8 @@ from torch import Tensor
 
 from renio_pipeline import full_vocabulary
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
+from renio_pipeline.full_vocabulary import FullVocabulary, full_vocabulary_loss
+from renio_pipeline.projection import Head
 
 pytestmark = pytest.mark.gpu
 QWEN3 = 151936  # rows of its output head

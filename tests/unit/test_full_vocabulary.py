@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from renio_pipeline import full_vocabulary
+from renio_pipeline import chunked
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import FullVocabulary, Head, full_vocabulary_loss
+from renio_pipeline.full_vocabulary import FullVocabulary, full_vocabulary_loss
+from renio_pipeline.projection import Head
 
 N, V, H = 7, 13, 5
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +104,7 @@ class Recorder(TorchDispatchMode):
 @contextmanager
 def blocks_of(rows: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(full_vocabulary, "BLOCK_ELEMENTS", rows * V)
+        patch.setattr(chunked, "BLOCK_ELEMENTS", rows * V)
         yield
 
 

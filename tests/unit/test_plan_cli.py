@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_said_part_by_part_and_with_what_would_help(capsys:
 
 
 def test_a_configured_split_that_does_not_fit_is_said_so_beside_one_that_does(capsys: pytest.CaptureFixture[str]) -> None:
-    keys = ["student=Qwen/Qwen3-8B", "trainer.zero_stage=3", "trainer.micro_batch_tokens=8192"]
+    keys = ["student=Qwen/Qwen3-8B", "trainer.zero_stage=3", "trainer.micro_batch_tokens=32768"]
     assert cli.main(["plan", GPU, *keys, "--device", "h100"]) == 0
     assert "configured, does not fit: one of 2 trainer ranks needs" in " ".join(capsys.readouterr().out.split())
     found = planned(capsys, GPU, *keys, "--device", "h100")

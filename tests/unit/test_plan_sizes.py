@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from renio_pipeline import full_vocabulary, scorer
+from renio_pipeline import full_vocabulary, scorer, token_loss
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
@@ -216,4 +216,5 @@ def test_a_configuration_of_something_else_is_refused() -> None:
 def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -> None:
     """Written twice, because a plan does without torch."""
     assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
+    assert token_loss.CHUNK_ELEMENTS["cuda"] == memory.TOKEN_LOSS_CHUNK
     assert scorer.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW

@@ -299,7 +299,6 @@ def test_collate_pads_on_the_right_and_points_before_each_response_token() -> No
     assert batch.position_ids is None
     assert batch.input_ids.shape == (3, 5)
     assert batch.positions.tolist() == [1, 2, 3, 10]
-    assert batch.mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
     flat = batch.input_ids.flatten()
     assert flat[batch.positions + 1].tolist() == batch.targets.tolist()
     assert batch.targets.tolist() == [*samples[0].response_ids.tolist(), *samples[2].response_ids.tolist()]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from renio_pipeline import full_vocabulary
+from renio_pipeline.projection import Head
 from tests.benchmarks.gpu.bench import GIB, Bench
 from tests.benchmarks.gpu.problem import Problem, without_kernel
 
@@ -96,27 +97,33 @@ def exactness(bench: Bench) -> None:
 
 
 def token_losses(bench: Bench) -> None:
-    """The losses that look at few of the student's log-probabilities, as the trainer computes them."""
+    """The losses that look at few of the student's log-probabilities, chunk by chunk and on whole logits."""
     from renio_pipeline.divergence import top_k_forward_kl
     from renio_pipeline.loss import sampled_token_loss
-    from renio_pipeline.student import response_logprobs
+    from renio_pipeline.token_loss import token_loss
 
     problem = Problem(bench, bench.sizes.tokens[0])
-    K = 64
-    ids = torch.randint(problem.vocabulary, (problem.tokens, K + 1), device=bench.device)
-    teacher = torch.log_softmax(torch.randn(problem.tokens, K + 2, device=bench.device), -1)[:, :-1]
+    ids = torch.randint(problem.vocabulary, (problem.tokens, 65), device=bench.device)
+    teacher = torch.log_softmax(torch.randn(problem.tokens, 66, device=bench.device), -1)[:, :-1]
 
-    def logprobs() -> Tensor:
-        logits = problem.hidden @ problem.weight.T
-        return response_logprobs(logits, temperature=1.0, vocab_size=problem.vocabulary).gather(1, ids)
+    def top_k(logprobs: Tensor, rows: slice) -> Tensor:
+        return top_k_forward_kl(logprobs, teacher[rows], torch.ones_like(teacher[rows], dtype=torch.bool))
 
-    def top_k() -> Tensor:
-        return top_k_forward_kl(logprobs(), teacher, torch.ones_like(ids, dtype=torch.bool)).mean()
+    def sampled(logprobs: Tensor, rows: slice) -> Tensor:
+        return sampled_token_loss(logprobs[:, 0], teacher[rows, 0])
 
-    def sampled() -> Tensor:
-        return sampled_token_loss(logprobs()[:, :1], teacher[:, :1]).mean()
+    def ours(asked: Tensor, loss: Any) -> Tensor:
+        head, coefficients = Head(problem.weight), problem.coefficients
+        return token_loss(problem.hidden, head, asked, coefficients, loss, vocab_size=problem.vocabulary).loss
+
+    def naive(asked: Tensor, loss: Any) -> Tensor:
+        logprobs = torch.log_softmax((problem.hidden @ problem.weight.T).float(), -1).gather(1, asked)
+        return (problem.coefficients * loss(logprobs, slice(None))).sum()
 
     floor = bench.cost(problem.floor(teacher=False))
     bench.record("token losses", "matmul floor", floor)
-    bench.record("token losses", "top-k", bench.cost(problem.backward(top_k)), floor["ms"])
-    bench.record("token losses", "sampled", bench.cost(problem.backward(sampled)), floor["ms"])
+    for name, loss, asked in (("top-k", top_k, ids), ("sampled", sampled, ids[:, :1])):
+        for how in (ours, naive):
+            with bench.section(f"{name} {how.__name__}"):
+                cost = bench.cost(problem.backward(lambda: how(asked, loss)))  # noqa: B023
+                bench.record("token losses", f"{how.__name__}, {name}", cost, floor["ms"])

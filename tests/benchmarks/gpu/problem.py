@@ -11,7 +11,8 @@ from torch import Tensor
 
 from renio_pipeline import full_vocabulary
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import Head, full_vocabulary_loss
+from renio_pipeline.full_vocabulary import full_vocabulary_loss
+from renio_pipeline.projection import Head
 from tests.benchmarks.gpu.bench import Bench, Work
 
 

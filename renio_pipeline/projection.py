@@ -1,0 +1,84 @@
+"""An output head, and what it makes of hidden states: logits, log-probabilities. Torch alone.
+
+Shape legend: N tokens, V vocabulary entries that count, H hidden size, `rows` of an output head (at least V: heads are padded),
+C tokens of a chunk, K tokens that are asked for at each of N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from renio_pipeline.divergence import at_least_fp32
+
+LOGIT_ELEMENTS = 2**25  # of [C, V], where nothing is kept of them
+
+
+@dataclass(frozen=True)
+class Head:
+    """An output head: a hidden state h has logits scale · cap(weight · h + bias), with cap(x) = soft_cap · tanh(x / soft_cap).
+
+    The cap comes before the scale, as in vLLM's LogitsProcessor. soft_cap None: no cap.
+    """
+
+    weight: Tensor  # [rows, H]
+    bias: Tensor | None = None  # [rows]
+    scale: float = 1.0
+    soft_cap: float | None = None
+
+    def to(self, device: torch.device | str) -> Head:
+        """The same on another device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
+
+
+def factor(weight: Tensor) -> Tensor:
+    """A head as the products take it: bfloat16 on a GPU, which sums it in float32, or else float32 or wider.
+
+    float16 too becomes float32: a token's share of the gradient, near 1e-8, would be 0 in it.
+    """
+    return weight if weight.is_cuda and weight.dtype == torch.bfloat16 else at_least_fp32(weight)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """In float32 or wider: bfloat16's three digits are too few for logits."""
+    if right.dtype == torch.bfloat16:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.mm(left, right)
+
+
+def capped(products: Tensor, head: Head) -> Tensor:
+    """weight · h, [..., V] -> the same with bias and cap; they themselves where the head has neither."""
+    logits = products if head.bias is None else products + head.bias[: products.shape[-1]]
+    return logits if head.soft_cap is None else torch.tanh(logits / head.soft_cap) * head.soft_cap
+
+
+def log_softmax(products: Tensor, head: Head, temperature: float) -> Tensor:
+    """weight · h, [..., V] -> log-probabilities of the V entries at the temperature."""
+    logits, scale = capped(products, head), head.scale / temperature
+    return torch.log_softmax(logits if scale == 1 else logits * scale, dim=-1)
+
+
+def token_logprobs(
+    hidden: Tensor, targets: Tensor, head: Head, *, temperature: float, vocab_size: int, top_k: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Of [N, H] states: ids and log p of the target and the top K, both [N, K+1]; chunk by chunk, in fp32. No gradient."""
+    weight = factor(head.weight[:vocab_size])
+    chunk = max(1, LOGIT_ELEMENTS // vocab_size)
+    parts = []
+    with torch.no_grad():
+        for states, own in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = product(states.to(weight.dtype), weight.T)
+            if head.bias is not None:
+                logits += head.bias[:vocab_size]
+            if head.soft_cap is not None:
+                logits.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
+            if head.scale != temperature:
+                logits *= head.scale / temperature
+            logprobs = torch.log_softmax(logits, dim=-1)
+            ids = torch.cat([own[:, None], logprobs.topk(top_k, dim=-1).indices], dim=1)
+            parts.append((ids, logprobs.gather(1, ids)))
+    ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    return ids, values

@@ -1,0 +1,87 @@
+"""A loss that looks at few of the student's log-probabilities at each token, from hidden states.
+
+The top-k divergence and the sampled-token loss are such. As with the exact divergence (``full_vocabulary``), nothing of
+[N, V] is ever held. Shapes as in ``projection``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from renio_pipeline.chunked import Work, block_rows, chunked_loss, slices
+from renio_pipeline.projection import Head, capped, log_softmax
+
+# Of [C, V], and as much again for the log-probabilities.
+CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 40_000_000}
+PerToken = Callable[[Tensor, slice], Tensor]  # [R, K] log-probabilities of rows `slice` of N -> [R], differentiable
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """All in float32 or wider; only `loss` has a gradient."""
+
+    loss: Tensor  # scalar
+    per_token: Tensor  # [N]
+    student_logprobs: Tensor  # [N] of each token's first id
+
+
+def token_loss(
+    hidden: Tensor,
+    head: Head,
+    ids: Tensor,
+    coefficients: Tensor,
+    per_token: PerToken,
+    *,
+    temperature: float = 1.0,
+    vocab_size: int,
+    chunk_tokens: int | None = None,
+) -> TokenLoss:
+    """Σ_n coefficients_n · per_token(log p of ids_n).
+
+    hidden [N, H]: after the final norm.
+    ids [N, K]: tokens of whose log-probabilities, over the first `vocab_size` entries, the loss is a function. One may stand
+    there twice.
+    coefficients [N]: constants, such as the sample's weight over batch size and response length.
+    temperature: divides the logits. chunk_tokens: C. None: 128 MiB of logits on a CPU, 160 MB on a GPU.
+
+    Gradients as in ``chunked.chunked_loss``: one backward. Raises ValueError for shapes that do not fit.
+    """
+    N, V = len(hidden), vocab_size
+    if hidden.shape != (N, head.weight.shape[1]) or not 0 < V <= len(head.weight):
+        given = f"{tuple(hidden.shape)}, {V} entries and a head of {tuple(head.weight.shape)}"
+        raise ValueError(f"hidden states must be [N, H], of a head of [at least vocab_size, H], got {given}")
+    if ids.ndim != 2 or len(ids) != N or coefficients.shape != (N,):
+        shapes = f"{tuple(ids.shape)}, {tuple(coefficients.shape)}"
+        raise ValueError(f"ids must be [{N}, K] and coefficients [{N}], got {shapes}")
+    scale = head.scale / temperature
+
+    def fill(products_CV: Tensor, rows: slice, gradient_CV: Tensor | None, columns: list[Tensor]) -> None:
+        for block in slices(rows.start, rows.stop, block_rows(products_CV)):
+            here = slice(block.start - rows.start, block.stop - rows.start)
+            log_p = log_softmax(products_CV[here], head, temperature)
+            values_R, slopes_RK = _value_and_slopes(per_token, log_p.gather(1, ids[block]), block)
+            columns[0][block], columns[1][block] = values_R, log_p.gather(1, ids[block, :1])[:, 0]
+            if gradient_CV is None:
+                continue
+            slopes_RK = slopes_RK * (coefficients[block, None].to(log_p.dtype) * scale)
+            found_RV = log_p.exp_().mul_(-slopes_RK.sum(dim=-1, keepdim=True)).scatter_add_(1, ids[block], slopes_RK)
+            if head.soft_cap is not None:
+                found_RV.mul_(1 - (capped(products_CV[here], head) / head.soft_cap).square())
+            gradient_CV[here] = found_RV
+
+    chunk = chunk_tokens or max(1, CHUNK_ELEMENTS[hidden.device.type] // V)
+    work = Work(fill=fill, columns=2, coefficients=coefficients, vocab_size=V, chunk=chunk, apart=True)
+    return TokenLoss(*chunked_loss(hidden, head, work))
+
+
+def _value_and_slopes(per_token: PerToken, logprobs_RK: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """The losses [R], and the derivative of each by its log-probabilities [R, K]."""
+    with torch.enable_grad():
+        leaf = logprobs_RK.detach().requires_grad_()
+        values_R = per_token(leaf, rows)
+        (slopes_RK,) = torch.autograd.grad(values_R.sum(), leaf)
+    return values_R.detach(), slopes_RK
