@@ -41,7 +41,8 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.plan
 	$(BIN)/python -m tests.benchmarks.padding --json runs/bench-padding.json
 	$(BIN)/python -m tests.benchmarks.top_k
-	$(BIN)/python -m tests.benchmarks.full_vocabulary --json runs/bench-full-vocabulary.json
+	$(BIN)/python -m tests.benchmarks.losses --json runs/bench-exact-loss.json
+	$(BIN)/python -m tests.benchmarks.losses --loss top_k --json runs/bench-top-k-loss.json
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos

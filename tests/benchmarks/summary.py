@@ -70,14 +70,13 @@ def _rates(kind: str, steps: Sequence[Step]) -> list[Figure]:
 
 
 def _ratio(name: str, ours: Sequence[Any], theirs: Sequence[Any], unit: str, reach: float | None) -> Figure:
-    """Of medians over all steps; its spread is over the rounds that stand side by side."""
+    """Of each step over the median of the baseline's round beside it: one machine is not as fast at all times."""
 
-    def rate(rounds: Sequence[Any]) -> float:
-        return statistics.median(s[unit] / s["seconds"] for r in rounds for s in r["steps"])
+    def rates(one: Any) -> list[float]:
+        return [s[unit] / s["seconds"] for s in one["steps"]]
 
-    pairs = [rate([a]) / rate([b]) for a, b in zip(ours, theirs, strict=False)]
-    steps = sum(len(r["steps"]) for r in ours)
-    return Figure(name, rate(ours) / rate(theirs), min(pairs), max(pairs), steps, reach, at_most=False)
+    found = [rate / statistics.median(rates(b)) for a, b in zip(ours, theirs, strict=False) for rate in rates(a)]
+    return figure(name, found, reach, at_most=False)
 
 
 def _over_floor(stage: str, steps: Sequence[Step], floor: dict[str, float]) -> Figure:

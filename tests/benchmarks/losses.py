@@ -1,4 +1,4 @@
-"""Memory and time of the chunked full-vocabulary loss beside the naive one on whole logits, on this machine's CPU.
+"""Memory and time of the chunked losses beside naive ones on whole logits, on this machine's CPU.
 
 Each memory figure is a process of its own: peak resident size above weights, hidden states and their gradients. The naive
 loss is measured at two sizes, and its need at the full size follows, since it is a constant and a share per token.
@@ -23,15 +23,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import Head, full_vocabulary_loss
+from renio_pipeline.divergence import generalized_jsd, top_k_forward_kl, top_k_support
+from renio_pipeline.full_vocabulary import full_vocabulary_loss
+from renio_pipeline.projection import Head
+from renio_pipeline.token_loss import token_loss
 
-OPTIONS: dict[str, Any] = {"temperature": 1.1, "entry_clip": 0.05}
+TEMPERATURE, CLIP, TOP_K = 1.1, 0.05, 64
 MEMORY_LIMIT, TIME_LIMIT = 0.1, 1.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--loss", choices=LOSSES, default="exact")
     parser.add_argument("--tokens", type=int, default=4096, help="N of the memory figures")
     parser.add_argument("--timed-tokens", type=int, default=512)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[32768, 151936], help="timed; the last one weighed")
@@ -51,29 +54,61 @@ def main() -> None:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def losses(tokens: int, vocabulary: int, args: argparse.Namespace) -> tuple[list[Tensor], dict[str, Callable[[], Tensor]]]:
-    """Leaves, and the losses of them by name."""
-    torch.manual_seed(0)
-    hidden = torch.randn(tokens, args.width).requires_grad_()
-    teacher_hidden = torch.randn(tokens, args.width)
-    weight = torch.randn(vocabulary, args.width).mul_(2 * args.width**-0.5).requires_grad_()
-    teacher_weight = torch.randn(vocabulary, args.width).mul_(2 * args.width**-0.5)
-    targets, coefficients = torch.randint(vocabulary, (tokens,)), torch.full((tokens,), 1 / tokens)
+Problem = tuple[list[Tensor], dict[str, Callable[[], Tensor]]]  # leaves, and the losses of them by name
+
+
+def exact(tokens: int, vocabulary: int, args: argparse.Namespace) -> Problem:
+    hidden, weight, targets, coefficients = student(tokens, vocabulary, args)
+    teacher_hidden, teacher_weight = torch.randn(tokens, args.width), head(vocabulary, args)
+    options: dict[str, Any] = {"beta": args.beta, "temperature": TEMPERATURE, "entry_clip": CLIP}
 
     def chunked() -> Tensor:
         heads = (hidden, Head(weight), teacher_hidden, Head(teacher_weight))
-        return full_vocabulary_loss(*heads, targets, coefficients, beta=args.beta, vocab_size=vocabulary, **OPTIONS).loss
+        return full_vocabulary_loss(*heads, targets, coefficients, vocab_size=vocabulary, **options).loss
 
     def naive() -> Tensor:
-        per_token = generalized_jsd(hidden @ weight.T, teacher_hidden @ teacher_weight.T, beta=args.beta, **OPTIONS)
+        per_token = generalized_jsd(hidden @ weight.T, teacher_hidden @ teacher_weight.T, **options)
         return (coefficients * per_token).sum()
 
     return [hidden, weight], {"naive": naive, "chunked": chunked}
 
 
+def top_k(tokens: int, vocabulary: int, args: argparse.Namespace) -> Problem:
+    hidden, weight, targets, coefficients = student(tokens, vocabulary, args)
+    ids = torch.cat([targets[:, None], torch.randint(vocabulary, (tokens, TOP_K))], 1)
+    teacher, support = torch.log_softmax(torch.randn(tokens, TOP_K + 2), -1)[:, 1:], top_k_support(ids)
+
+    def per_token(logprobs: Tensor, rows: slice) -> Tensor:
+        return top_k_forward_kl(logprobs, teacher[rows], support[rows], entry_clip=CLIP)
+
+    def chunked() -> Tensor:
+        return token_loss(
+            hidden, Head(weight), ids, coefficients, per_token, temperature=TEMPERATURE, vocab_size=vocabulary
+        ).loss
+
+    def naive() -> Tensor:
+        logprobs = torch.log_softmax(hidden @ weight.T / TEMPERATURE, -1).gather(1, ids)
+        return (coefficients * per_token(logprobs, slice(None))).sum()
+
+    return [hidden, weight], {"naive": naive, "chunked": chunked}
+
+
+LOSSES = {"exact": exact, "top_k": top_k}
+
+
+def student(tokens: int, vocabulary: int, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(tokens, args.width).requires_grad_(), head(vocabulary, args).requires_grad_()
+    return hidden, weight, torch.randint(vocabulary, (tokens,)), torch.full((tokens,), 1 / tokens)
+
+
+def head(vocabulary: int, args: argparse.Namespace) -> Tensor:
+    return torch.randn(vocabulary, args.width).mul_(2 * args.width**-0.5)
+
+
 def extra_bytes(kind: str, tokens: int, vocabulary: int, args: argparse.Namespace) -> int:
-    leaves, by_name = losses(tokens, vocabulary, args)
-    small = losses(2, 1000, args)[1]
+    leaves, by_name = LOSSES[args.loss](tokens, vocabulary, args)
+    small = LOSSES[args.loss](2, 1000, args)[1]
     small[kind]().backward()  # threads and libraries have their own first-time memory
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     by_name[kind]().backward()
@@ -86,7 +121,7 @@ def memory(args: argparse.Namespace) -> dict[str, float]:
 
     def weigh(kind: str, tokens: int) -> int:
         command = [sys.executable, __file__, "--weigh", kind, str(tokens), str(vocabulary)]
-        command += ["--width", str(args.width), "--beta", str(args.beta)]
+        command += ["--width", str(args.width), "--beta", str(args.beta), "--loss", args.loss]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     less, more = weigh("naive", few), weigh("naive", 2 * few)
@@ -99,7 +134,7 @@ def memory(args: argparse.Namespace) -> dict[str, float]:
 
 def timing(vocabulary: int, args: argparse.Namespace) -> dict[str, Any]:
     """Forward and backward of both, taking turns at going first. CPU seconds too: other processes do not lengthen those."""
-    leaves, by_name = losses(args.timed_tokens, vocabulary, args)
+    leaves, by_name = LOSSES[args.loss](args.timed_tokens, vocabulary, args)
     wall: dict[str, list[float]] = {name: [] for name in by_name}
     cpu: dict[str, list[float]] = {name: [] for name in by_name}
     for turn in range(args.rounds + 1):
@@ -120,7 +155,8 @@ def timing(vocabulary: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def show(report: dict[str, Any], args: argparse.Namespace) -> None:
     gib, figures = 2**30, report["memory"]
-    title = f"H {args.width}, beta {args.beta:g}, float32, {torch.get_num_threads()} threads"
+    kind = f"exact, beta {args.beta:g}" if args.loss == "exact" else f"top {TOP_K} with tail"
+    title = f"{kind}; H {args.width}, float32, {torch.get_num_threads()} threads"
     table = Table("figure", "naive", "chunked", "ratio", "limit", title=title)
     values = (f"{figures['naive bytes at full size'] / gib:.2f} (extrapolated)", f"{figures['chunked bytes'] / gib:.2f}")
     name = f"extra GiB, N {args.tokens}, V {args.vocabularies[-1]}"
