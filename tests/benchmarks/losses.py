@@ -94,6 +94,7 @@ def top_k(tokens: int, vocabulary: int, args: argparse.Namespace) -> Problem:
 
 
 LOSSES = {"exact": exact, "top_k": top_k}
+WEIGHED = {"exact": 512, "top_k": 2048}  # tokens, and twice as many: the naive loss's [N, V] must outweigh the head's gradient
 
 
 def student(tokens: int, vocabulary: int, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -117,7 +118,7 @@ def extra_bytes(kind: str, tokens: int, vocabulary: int, args: argparse.Namespac
 
 
 def memory(args: argparse.Namespace) -> dict[str, float]:
-    vocabulary, few = args.vocabularies[-1], args.timed_tokens // 2
+    vocabulary, few = args.vocabularies[-1], min(WEIGHED[args.loss], args.tokens // 2)
 
     def weigh(kind: str, tokens: int) -> int:
         command = [sys.executable, __file__, "--weigh", kind, str(tokens), str(vocabulary)]
@@ -158,7 +159,8 @@ def show(report: dict[str, Any], args: argparse.Namespace) -> None:
     kind = f"exact, beta {args.beta:g}" if args.loss == "exact" else f"top {TOP_K} with tail"
     title = f"{kind}; H {args.width}, float32, {torch.get_num_threads()} threads"
     table = Table("figure", "naive", "chunked", "ratio", "limit", title=title)
-    values = (f"{figures['naive bytes at full size'] / gib:.2f} (extrapolated)", f"{figures['chunked bytes'] / gib:.2f}")
+    how = " (extrapolated)" if 2 * WEIGHED[args.loss] < args.tokens else ""
+    values = (f"{figures['naive bytes at full size'] / gib:.2f}{how}", f"{figures['chunked bytes'] / gib:.2f}")
     name = f"extra GiB, N {args.tokens}, V {args.vocabularies[-1]}"
     table.add_row(name, *values, f"{figures['ratio']:.4f}", f"{MEMORY_LIMIT:g}")
     for row in report["time"]:
