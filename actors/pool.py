@@ -23,6 +23,7 @@ from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
 
 GATHER_SECONDS = 0.01
+AGAIN_SECONDS = 1.0  # between two requests to stop
 MOST_CONVICTIONS = 3  # in a row; from then on it is the worker that is broken
 
 
@@ -207,11 +208,25 @@ class Pool:
         self.workers.close()
 
     async def _abandon(self, worker: Worker) -> None:
+        seconds = self.config.faults.deadline_seconds
+        due = time.monotonic() + seconds
         try:
-            await answer(worker.actor.abandon.remote(), self.config.faults.deadline_seconds, "abandon")
-            await asyncio.wait_for(self.workers.until(lambda: not worker.jobs), self.config.faults.deadline_seconds)
-        except (WorkerLost, *GONE, EngineFailed, TimeoutError) as error:
-            worker.lose(str(error) or "it did not stop its work in time")
+            await answer(worker.actor.abandon.remote(), seconds, "abandon")
+            # An actor need not begin calls in the order in which they were made: this one may have overtaken that of a job.
+            while not await self._idle_by(worker, min(due, time.monotonic() + AGAIN_SECONDS)):
+                if time.monotonic() >= due:
+                    raise WorkerLost("it did not stop its work in time")
+                await answer(worker.actor.abandon.remote(), seconds, "abandon")
+        except (WorkerLost, *GONE, EngineFailed) as error:
+            worker.lose(str(error))
+
+    async def _idle_by(self, worker: Worker, due: float) -> bool:
+        try:
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                await self.workers.until(lambda: not worker.jobs)
+        except TimeoutError:
+            return False
+        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

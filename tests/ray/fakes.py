@@ -28,6 +28,7 @@ class Plan:
     # By sample id, at each time that it comes: abort, die, hang (while pings are answered), stop (the whole process), raise.
     faults: Mapping[int, Sequence[str]] = field(default_factory=dict)
     seconds: float = 0.01  # for a sample, until it is told to hurry
+    late: float = 0.0  # seconds by which calls made after it overtake one with requests, as Ray lets them
     refuses: bool = False  # to start
     dies_at_ping: int | None = None  # 1: the first
     logprob: float = -1.0  # of every token, by a teacher
@@ -105,14 +106,14 @@ class FakeGenerator(Fake):
     async def exchange(self, packed: bytes) -> bytes:
         requests: list[WriteRequest] = unpack(packed)
         if requests:
+            await asyncio.sleep(self._plan.late)
             self.calls.append([r.sample_id for r in requests])
             self._now += len(requests)
             self._most = max(self._most, self._now)
-            self._writing.add(asyncio.create_task(self._write(requests)))
+            self._writing.add(asyncio.create_task(self._write(requests, self._called_off)))
         return pack(await self._outbox.take())
 
-    async def _write(self, requests: list[WriteRequest]) -> None:
-        called_off = self._called_off
+    async def _write(self, requests: list[WriteRequest], called_off: asyncio.Event) -> None:
         for r in requests:
             await self._pause(called_off)
             fault = await self._suffer(r.sample_id)
