@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,22 +211,18 @@ class Pool:
         seconds = self.config.faults.deadline_seconds
         due = time.monotonic() + seconds
         try:
-            await answer(worker.actor.abandon.remote(), seconds, "abandon")
-            # An actor need not begin calls in the order in which they were made: this one may have overtaken that of a job.
-            while not await self._idle_by(worker, min(due, time.monotonic() + AGAIN_SECONDS)):
+            while True:
+                await answer(worker.actor.abandon.remote(), seconds, "abandon")
+                # An actor need not begin calls in the order in which they were made: this one may have overtaken that of a job.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_SECONDS):
+                        await self.workers.until(lambda: not worker.jobs)
+                if not worker.jobs:
+                    return
                 if time.monotonic() >= due:
                     raise WorkerLost("it did not stop its work in time")
-                await answer(worker.actor.abandon.remote(), seconds, "abandon")
         except (WorkerLost, *GONE, EngineFailed) as error:
             worker.lose(str(error))
-
-    async def _idle_by(self, worker: Worker, due: float) -> bool:
-        try:
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
-                await self.workers.until(lambda: not worker.jobs)
-        except TimeoutError:
-            return False
-        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

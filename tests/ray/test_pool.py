@@ -105,6 +105,14 @@ async def write(pool: GeneratorPool, count: int) -> list[Rollout]:
     return [r async for r in pool.generate(prompts(count), 1.0)]
 
 
+async def abandon(pool: GeneratorPool, count: int, *, in_flight: int) -> None:
+    """Ask for responses, and forget them when so many are being written."""
+    writing = asyncio.create_task(write(pool, count))
+    await until(lambda: pool.workers.in_flight() == in_flight)
+    await pool.abandon()
+    writing.cancel()
+
+
 def rollout(sample_id: int) -> Rollout:
     ids = np.zeros(TOKENS, np.int32)
     prompt = prompts(sample_id + 1)[sample_id]
@@ -502,10 +510,7 @@ def test_what_was_abandoned_is_forgotten_and_a_worker_that_does_not_stop_is_repl
 
     async def go() -> None:
         async with bench.opened() as pool:
-            writing = asyncio.create_task(write(pool, 20))
-            await until(lambda: pool.workers.in_flight() == 4)
-            await pool.abandon()
-            writing.cancel()
+            await abandon(pool, 20, in_flight=4)
             assert pool.status()["queue"] == 0
             await until(lambda: bench.restarts >= 1 and pool.size == 2)
             assert bench.restarts == 1, bench.notes
@@ -522,10 +527,7 @@ def test_a_worker_that_is_told_to_stop_before_it_begins_stops(ray_cluster: None)
 
     async def go() -> None:
         async with bench.opened() as pool:
-            writing = asyncio.create_task(write(pool, 2))
-            await until(lambda: pool.workers.in_flight() == 2)
-            await pool.abandon()
-            writing.cancel()
+            await abandon(pool, 2, in_flight=2)
             assert pool.workers.in_flight() == 0 == bench.restarts, bench.notes
 
     run(go())
