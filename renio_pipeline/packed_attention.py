@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from functools import cache
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from renio_pipeline.self_checks import HALF, relative_error
+
 NAME = "packed_sdpa"
-HALF = (torch.bfloat16, torch.float16)
 
 
 def use(lm: Any) -> None:
@@ -37,9 +39,9 @@ def use(lm: Any) -> None:
         try:
             masked = states(lm, ids, positions)
             lm.set_attn_implementation(NAME)
-            error = (states(lm, ids, positions) - masked).float().norm() / masked.float().norm()
+            error = relative_error(states(lm, ids, positions), masked)
         except (NotImplementedError, TypeError, ValueError, RuntimeError):
-            error = torch.tensor(torch.inf)
+            error = math.inf
     if not error < (5e-2 if lm.dtype in HALF else 1e-4):
         lm.set_attn_implementation("sdpa")
 

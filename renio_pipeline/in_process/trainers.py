@@ -18,12 +18,11 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.objectives import TeacherHead
 from renio_pipeline.resume import ResumePoint
+from renio_pipeline.self_checks import check_head, check_packing
 from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
 from renio_pipeline.student import (
     MicroLoss,
     TokenLogits,
-    check_head,
-    check_packing,
     micro_batch_loss,
     non_finite_samples,
     sampled_logprobs,

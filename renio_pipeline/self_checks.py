@@ -1,0 +1,67 @@
+"""Checks that a loaded model computes what the trainer takes it to compute.
+
+Two correct kernels never agree entry by entry: in half precision the largest of a few hundred thousand logits is off by as
+much as a small logit is large, and the gap grows with the depth of the model. So tensors are compared by norms, with a bound
+that depth does not reach: sdpa against eager attention, bfloat16, gives 0.015 at 16 layers and 0.018 at 36, while
+architectures that mix sequences give 0.1 and more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from renio_pipeline.student import TokenLogits
+
+HALF = (torch.bfloat16, torch.float16)
+SAME_KERNELS = {True: 1e-2, False: 1e-3}  # bounds, by whether the model is in half precision: one computation, done twice
+OTHER_KERNELS = {True: 5e-2, False: 1e-2}  # the same mathematics in another order
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """``‖found - expected‖ / ‖expected‖`` over all entries, in float32; NaN where either has one.
+
+    Args:
+        found, expected: of one shape, any dtype.
+    """
+    found, expected = found.float(), expected.float()
+    return float((found - expected).norm() / expected.norm().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def check_head(model: TokenLogits, device: torch.device) -> None:
+    """Compare the trainer's logits with the model's own.
+
+    Raises:
+        ValueError: this architecture does more with its last hidden states than to project them.
+    """
+    ids = torch.arange(4, device=device)[None]
+    with torch.no_grad():
+        expected = model.lm(input_ids=ids, use_cache=False).logits[0]
+        found = model(ids, None, torch.arange(4, device=device))
+    if not relative_error(found, expected) <= SAME_KERNELS[expected.dtype in HALF]:
+        raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not know")
+
+
+def check_packing(model: TokenLogits, device: torch.device) -> None:
+    """Compare a sequence's logits behind another one in a row with those that it has alone.
+
+    Raises:
+        ValueError: a token of this architecture sees another sequence of its row.
+    """
+    ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
+    with torch.no_grad():
+        alone = model(ids[:, 4:], None, positions)
+        try:
+            packed = model(ids, torch.cat([positions, positions])[None], positions + 4)
+        except TypeError:  # it takes no positions
+            packed = torch.full_like(alone, torch.nan)
+    error, bound = relative_error(packed, alone), OTHER_KERNELS[alone.dtype in HALF]
+    if not error <= bound:
+        raise ValueError(
+            f"student: {type(model.lm).__name__} mixes sequences that lie in one row (its logits differ from those of "
+            f"the same sequence alone by {error:.2g} of their norm; kernels explain {bound:g}); set trainer.packing to false, "
+            "so that each sequence has a row of its own"
+        )
