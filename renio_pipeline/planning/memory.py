@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning.devices import GIB, Device
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.sizes import ModelSizes
@@ -13,10 +14,12 @@ from renio_pipeline.schema import Generator, Jsd, Teacher, Trainer
 
 BYTES = {"float32": 4, "bfloat16": 2}
 UTILIZATION = 0.92  # vLLM 0.32's default of gpu_memory_utilization
-BATCHED_TOKENS = 16384  # vLLM 0.32's default of max_num_batched_tokens on a large GPU
+PROMPT_LOGITS = 1024  # tokens whose logits vLLM 0.32's GPU runner makes at a time: CHUNK_SIZE of its prompt_logprob.py
 CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured graphs
 RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
-BUCKET = 5e8  # elements of DeepSpeed's reduce_bucket_size
+BUCKET = 5e8  # elements of DeepSpeed's default reduce_bucket_size: it is allocated whole, however small the model
+SUB_GROUP = 1e9  # elements of DeepSpeed's zero_optimization.sub_group_size, which stage 3 updates one at a time
+LIVE = 1e9  # elements of its stage3_max_live_parameters: of whole parameters that a rank holds at stage 3
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.scorer.UNMASKED_TOKENS on a GPU
 LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS on a GPU
 TOKEN_LOSS_CHUNK = 40_000_000  # the same of renio_pipeline.token_loss
@@ -52,19 +55,24 @@ class Engine:
 
 
 def engine(
-    section: Generator, model: ModelSizes, device: Device | None, *, prompt: float, lengths: Lengths | None, context: float,
-    slots: int, prompt_logits: bool = False, model_share: float = 0.0,
+    section: Generator, model: ModelSizes, device: Device | None, *, limits: EngineLimits, prompt: float,
+    lengths: Lengths | None, context: float, prompt_logits: bool = False, model_share: float = 0.0,
 ) -> Engine:  # fmt: skip
     """An engine takes its share of the GPU whole, and caches keys and values in what its weights and its work leave.
 
-    context: tokens of the longest sequence, which the cache must hold; lengths: of responses (None: it writes none).
-    prompt_logits: logits of every prompt token are made, as scoring does. model_share: bytes of a trainer rank on that GPU.
+    Args:
+        limits: how much it computes at a time.
+        prompt: tokens of the mean prompt.
+        lengths: of responses; None: it writes none.
+        context: tokens of the longest sequence, which the cache must hold.
+        prompt_logits: logits of every prompt token are made, as scoring does.
+        model_share: bytes that a trainer rank takes of the same GPU.
     """
     each, parallel = BYTES[section.dtype], section.tensor_parallel
     options = section.engine
-    batched = float(options.get("max_num_batched_tokens") or max(BATCHED_TOKENS, context))
-    # Fp32 logits and what is made of them: of the sequences that a token is sampled for, or of one prompt at a time.
-    logits = min(batched, context) * 3 if prompt_logits else min(slots, batched) * 2
+    batched = limits.batched_tokens
+    # Fp32 logits and what is made of them: of the sequences that a token is sampled for, or of a chunk of a prompt's tokens.
+    logits = min(PROMPT_LOGITS, batched, context) * 3 if prompt_logits else min(limits.sequences, batched) * 2
     parts = {
         "weights": model.parameters * each / parallel,
         "activations": batched * (2 * model.hidden + 2 * model.mlp / parallel) * each,
@@ -98,25 +106,59 @@ def trainer_rank(
     config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], device: Device | None, ranks: int, longest: float,
     answered: float,
 ) -> Use:  # fmt: skip
-    """Model states as in ZeRO (arXiv 1910.02054, section 3), activations, the loss. answered: share of tokens with a loss."""
+    """Model states as in ZeRO (arXiv 1910.02054, section 3), and the larger of what the two halves of a step add to them.
+
+    Forward and backward passes add activations and the loss; the optimizer's step, by when those are free, adds its copies of
+    the gradients.
+
+    Args:
+        longest: tokens of the longest sample.
+        answered: share of the tokens that have a loss.
+    """
     trainer = config.trainer
     each = BYTES[trainer.dtype]
     states = model_states(trainer, model, ranks)
     tokens = max(float(trainer.micro_batch_tokens), longest)
-    parts = {**states, "activations": activations(trainer, model, tokens), **_loss(config, model, teachers, tokens * answered)}
-    if trainer.zero_stage and ranks > 1:
-        parts["buckets"] = min(BUCKET, _trained(trainer, model)) * each
-    return Use(parts, _limit(device))
+    passes = {"activations": activations(trainer, model, tokens), **_loss(config, model, teachers, tokens * answered)}
+    if trainer.zero_stage:
+        passes["bucket"] = trainer.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET) * each
+    if trainer.zero_stage == 3 and ranks > 1:
+        passes["gathered parameters"] = min(LIVE, model.parameters) * each
+    update = {"optimizer's step": optimizer_step(trainer, model, ranks, fused=bool(config.pools.trainer.gpus))}
+    return Use(states | max(passes, update, key=lambda parts: sum(parts.values())), _limit(device))
+
+
+def optimizer_step(trainer: Trainer, model: ModelSizes, ranks: int, *, fused: bool) -> float:
+    """Bytes that the optimizer's step adds to the model states at its peak.
+
+    ZeRO flattens the gradients of a partition and casts them to fp32: stages 1 and 2 whole partitions, and then they free the
+    gradients that the states count; stage 3 one sub-group after another, and it keeps them. Stage 0 casts without flattening.
+    An AdamW that is not fused then makes the square roots of the second moments as well, 4 bytes each.
+
+    Args:
+        fused: the update is one kernel, as it is on GPUs.
+    """
+    each, stage = BYTES[trainer.dtype], trainer.zero_stage
+    roots, half = (0 if fused else 4), trainer.dtype != "float32"
+    partition = _trained(trainer, model) / (ranks if stage >= 1 else 1)
+    if stage == 0:
+        return partition * ((4 if half else 0) + roots)
+    if stage == 3:
+        partition = min(SUB_GROUP, partition)
+    casting = each + (4 if half else 0)
+    updating = 4 + roots - (0 if stage == 3 else each)
+    return partition * max(casting, updating)
 
 
 def model_states(trainer: Trainer, model: ModelSizes, ranks: int) -> dict[str, float]:
     """Weights, gradients, and the optimizer's fp32 weights and two moments; a ZeRO stage shares them over the ranks."""
     each, trained, stage = BYTES[trainer.dtype], _trained(trainer, model), trainer.zero_stage
     weights = model.parameters + (trained if trainer.lora else 0)
+    own_masters = trainer.dtype == "float32" and stage == 0  # ZeRO keeps fp32 copies of fp32 weights too
     return {
         "weights": weights * each / (ranks if stage == 3 else 1),
         "gradients": trained * each / (ranks if stage >= 2 else 1),
-        "optimizer": trained * (8 if trainer.dtype == "float32" else 12) / (ranks if stage >= 1 else 1),
+        "optimizer": trained * (8 if own_masters else 12) / (ranks if stage >= 1 else 1),
     }
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.engine_limits import batch_tokens
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
+from renio_pipeline.planning.limits import context
 from renio_pipeline.planning.memory import BYTES, Engine, Use, engine, model_states, torch_teacher, trainer_rank
 from renio_pipeline.preflight import payload_token_bytes
 
@@ -28,7 +30,7 @@ class Needs:
             rank -= model_states(config.trainer, sizes.student, ranks)["optimizer"]
         return engine(
             config.generator, sizes.student, self.known.device, prompt=sizes.prompt, lengths=self.known.lengths,
-            context=self.known.longest_prompt + config.max_response_tokens + 1, slots=self.known.rates.generator.slots,
+            context=context(config, self.known.longest_prompt), limits=self.known.limits["generator"],
             model_share=rank if config.placement == "colocated" else 0.0,
         )  # fmt: skip
 
@@ -36,16 +38,16 @@ class Needs:
     def teachers(self) -> dict[str, Use]:
         """By the name of the pool."""
         config, known, found = self.config, self.known, dict[str, Use]()
-        longest = known.longest_teacher_prompt + config.max_response_tokens + 1
+        longest = context(config, known.longest_teacher_prompt)
         for (name, section), model in zip(config.all_teachers.items(), known.sizes.teachers, strict=True):
             pool = config.teacher_pools[name]
             if section.type == "torch":
                 sent = self.config.payload_kind == "hidden"
-                hidden = section.max_batch_tokens * model.hidden * BYTES[section.dtype] if sent else 0
+                hidden = batch_tokens(section, None) * model.hidden * BYTES[section.dtype] if sent else 0
                 found[pool] = torch_teacher(section, model, known.device, longest, hidden)
             else:
                 found[pool] = engine(
-                    section, model, known.device, prompt=longest, lengths=None, context=longest, slots=256,
+                    section, model, known.device, limits=known.limits[pool], prompt=longest, lengths=None, context=longest,
                     prompt_logits=config.payload_kind != "hidden",
                 ).use  # fmt: skip
         return found

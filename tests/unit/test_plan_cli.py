@@ -155,7 +155,7 @@ def test_a_measured_run_is_planned_as_it_was(tmp_path: Path, lengths: Sequence[i
         ([GPU, "--device", "h100", "--gpus", "0"], "--gpus: 0 given, but at least 1 is needed"),
         ([GPU, "--rates", "none.yaml"], "--rates: none.yaml does not exist"),
         ([GPU, "--from", "nowhere"], "--from: nowhere has no config.yaml: expected a run's directory"),
-        ([GPU, "--device", "l4"], "no split fits:"),
+        ([GPU, "teacher.model=Qwen/Qwen3-14B", "--device", "l4"], "no split fits:"),
         ([GPU, "payload.max_bytes=1000", "--device", "h100"], "no split fits:\n  a step's payload may take 51118080 bytes"),
         ([GPU, "student=Some/Other", "--device", "h100", "--offline"], "student: 'Some/Other' is not in the hub's cache"),
     ],

@@ -11,6 +11,7 @@ import torch
 
 from renio_pipeline import full_vocabulary, scorer, token_loss
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
 from renio_pipeline.planning.lengths import Lengths
@@ -168,7 +169,8 @@ def of_generator(tensor_parallel: int = 1, **options: Any) -> memory.Engine:
     config = make_config(generator={"engine": options, "tensor_parallel": tensor_parallel})
     lengths = Lengths.log_normal(512, 1024, "given")
     return memory.engine(
-        config.generator, EIGHT, DEVICES["h100"], prompt=256, lengths=lengths, context=1500, slots=256
+        config.generator, EIGHT, DEVICES["h100"], prompt=256, lengths=lengths, context=1500,
+        limits=EngineLimits(sequences=256, batched_tokens=16384),
     )  # fmt: skip
 
 
@@ -218,3 +220,33 @@ def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -
     assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
     assert token_loss.CHUNK_ELEMENTS["cuda"] == memory.TOKEN_LOSS_CHUNK
     assert scorer.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
+
+
+def test_full_fine_tuning_of_eight_billion_parameters_does_not_fit_on_two_ranks_of_80_gb() -> None:
+    """Even with as few activations as can be: the optimizer's step alone casts 16 GB of gradients to fp32."""
+    small = {"zero_stage": 2, "gradient_checkpointing": True, "micro_batch_tokens": 2048}
+    config = make_config(trainer=small, pools={"trainer": {"gpus": 1}})
+    two, eight = rank(config, 2), rank(config, 8)
+    assert not two.fits
+    assert two.total > DEVICES["h100"].memory
+    assert two.parts["optimizer's step"] == pytest.approx(6 * EIGHT.parameters / 2)
+    assert eight.fits
+
+
+def test_an_unfused_update_takes_square_roots_of_its_own() -> None:
+    trainer = Trainer(zero_stage=3)
+    fused, apart = (memory.optimizer_step(trainer, EIGHT, 16, fused=fused) for fused in (True, False))
+    assert apart - fused == pytest.approx(2 * EIGHT.parameters / 16)
+    assert memory.optimizer_step(trainer, EIGHT, 1, fused=True) == 6 * memory.SUB_GROUP  # not the whole partition
+
+
+@pytest.mark.parametrize("context", [1500, 16384])
+def test_a_teacher_makes_the_logits_of_a_chunk_at_a_time_however_long_its_context_is(context: int) -> None:
+    config = make_config(teacher={"model": "m"})
+    limits = EngineLimits(sequences=1024, batched_tokens=16384)
+    found = memory.engine(
+        config.teacher, EIGHT, DEVICES["h100"], limits=limits, prompt=context, lengths=None, context=context,
+        prompt_logits=True,
+    )  # fmt: skip
+    assert found.fits
+    assert found.use.parts["logits"] == 3 * 1024 * EIGHT.vocab * 4
