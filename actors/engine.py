@@ -16,6 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.schema import Lora
 from renio_pipeline.types import FIRST_VERSION
 
@@ -58,6 +59,7 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
     """Load the model. Raises whatever vLLM raises; its text is passed on."""
     from vllm import EngineArgs, LLMEngine
     from vllm.config.weight_transfer import WeightTransferConfig
+    from vllm.usage.usage_lib import UsageContext
 
     options = dict(spec.options)
     if spec.dtype == "bfloat16":  # logits near 20 are 0.125 apart in bf16: the head and the softmax need fp32
@@ -88,10 +90,22 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
     )
     import actors.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
 
-    engine = LLMEngine.from_engine_args(args, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1)
+    # Defaults of a bare engine are for testing (128 sequences, 2048 tokens a step); those of the offline class suit the device.
+    engine = LLMEngine.from_engine_args(
+        args, UsageContext.LLM_CLASS, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1
+    )
     engine.collective_rpc("renio_configure", args=(spec.temperature, spec.vocab_size))
     engine.set_weight_version(str(FIRST_VERSION))  # its label of every token from here on
     return engine
+
+
+def read_limits(engine: LLMEngine) -> EngineLimits:
+    """The limits that an engine was built with, whether it shares this process or not."""
+    scheduler, cache = engine.vllm_config.scheduler_config, engine.vllm_config.cache_config
+    return EngineLimits(
+        sequences=scheduler.max_num_seqs, batched_tokens=scheduler.max_num_batched_tokens,
+        cache_tokens=cache.num_gpu_blocks * cache.block_size if cache.num_gpu_blocks else None,
+    )  # fmt: skip
 
 
 def reset_cache(engine: LLMEngine, *, running: bool = False) -> None:

@@ -49,17 +49,15 @@ class GeneratorPool(Pool):
     A replica with work always has a call that waits for the next response to end: its answer brings that, and the next call
     takes along the prompts that come in its place. So a sample costs a call, and less where several end together.
 
-    A replica has at most its engine's ``max_num_seqs`` samples, and gets more as they end. Where the next step's are written
-    already and a sync does not wait for what is under way, it has a few to spare: then answers may take their time, and more
-    of them come together. In a deterministic run each replica gets the samples of its number, all at once and in order, so
-    that batches repeat exactly.
+    A replica has at most as many samples as its engine computes at a time, and gets more as they end. Where the next step's
+    are written already and a sync does not wait for what is in flight, it has a few to spare: answers may then take their
+    time, and more of them come together. In a deterministic run each replica gets the samples of its number, all at once and
+    in order, so that batches repeat exactly.
     """
 
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
         super().__init__(kind, size, service)
-        slots = int(self.config.generator.engine.get("max_num_seqs", 256))
-        spare = bool(self.config.max_staleness) and self.config.in_flight == "keep"
-        self._most = slots + math.ceil(SPARE * slots) * spare
+        self._spare = spare = bool(self.config.max_staleness) and self.config.in_flight == "keep"
         self._slack = SPARE_SLACK if spare else SLACK
         faults = self.config.faults
         responses = 2 if spare else 1  # one after another, if a sample has to wait for a slot
@@ -89,13 +87,19 @@ class GeneratorPool(Pool):
             return []
         if self.config.deterministic:
             return self._own(worker)
-        if len(worker.jobs) >= self._most:
+        most = min(self._most(worker), fair) - len(worker.jobs)
+        if most <= 0:
             return []
-        most = min(self._most, fair) - len(worker.jobs)
         jobs, worker.alone = take_for(
             self.queue, lambda job: True, most, suspect=self.suspects.alone, idle=not worker.jobs
         )  # fmt: skip
         return jobs
+
+    def _most(self, worker: Worker) -> int:
+        """Samples that a replica may have."""
+        assert worker.ready.limits is not None, "a generator has an engine"
+        slots = worker.ready.limits.sequences
+        return slots + math.ceil(SPARE * slots) * self._spare
 
     def _own(self, worker: Worker) -> list[Writing]:
         own = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]

@@ -53,6 +53,7 @@ from actors.worker import Kind
 from renio_pipeline import models
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.engine_limits import record_limits
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
@@ -263,6 +264,7 @@ async def stages(
             begin(), weighting.workers.settled(),
             *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
         )  # fmt: skip
+        record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         yield Stages(
             generators=generators, teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
             weighting=weighting, trainers=trainers, turns=trainers, payload=budget, rejected=service.rejected.ids,

@@ -18,6 +18,7 @@ from actors.worker import Kind, Worker, WorkerLost, answer
 from actors.workers import Workers
 from renio_pipeline.config import RunConfig
 from renio_pipeline.deaths import Slots, Suspects
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.monitoring.engine_text import EngineText
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.types import Prompt
@@ -81,6 +82,11 @@ class Pool:
     @property
     def size(self) -> int:
         return len(self.workers.serving)
+
+    @property
+    def limits(self) -> EngineLimits | None:
+        """Of its engines, which are built alike; None while none is there, and where they are no vLLM engines."""
+        return next((w.ready.limits for w in self.workers.all if w.ready.limits), None)
 
     def status(self) -> dict[str, int]:
         """See ``renio_pipeline.elastic.ElasticPool``."""

@@ -80,7 +80,7 @@ class Receivers:
     async def _round(self, version: Version, workers: Sequence[Worker]) -> SyncReceipt:
         if self._members != list(workers):
             self._members = None
-            await self._connect([w.actor for w in workers], [w.engines for w in workers])
+            await self._connect([w.actor for w in workers], [w.ready.receivers for w in workers])
             self._members = list(workers)
         self._copy = None  # not two models' bytes in the object store
         receipt = await self._send(version)

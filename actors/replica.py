@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.engine import EngineLoop, EngineSpec, build_engine, reset_cache
+from actors.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
 from actors.weight_receiver import HostReceiver, Waiting
+from actors.worker import Ready
 from renio_pipeline.monitoring.engine_text import EngineText, engine_text
 from renio_pipeline.types import FIRST_VERSION, Version
 
@@ -36,9 +37,9 @@ class VllmReplica:
         self._receiver = HostReceiver(in_process=not spec.separate_process and spec.tensor_parallel == 1)
         self._waiting = Waiting()
 
-    async def ready(self) -> int:
-        """How many engine workers receive weights."""
-        return self._spec.tensor_parallel
+    async def ready(self) -> Ready:
+        """Answered when the engine is built: its workers, and the limits that it was built with."""
+        return Ready(receivers=self._spec.tensor_parallel, limits=await self._call(read_limits))
 
     async def ping(self) -> int:
         """This process's id, at once, whatever the engine does."""

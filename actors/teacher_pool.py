@@ -13,6 +13,7 @@ from actors.parcel import Parcel
 from actors.pool import Job, Pool, Rejected, Service, take_for
 from actors.worker import Kind, Worker, answer
 from renio_pipeline.budget import PayloadBudget
+from renio_pipeline.engine_limits import batch_tokens
 from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores
 
 
@@ -38,7 +39,7 @@ class TeacherPool(Pool):
         vocab_size: int = 2**31, teacher: str = "",
     ) -> None:  # fmt: skip
         super().__init__(kind, size, service)
-        self._max_tokens = self.config.all_teachers[teacher].max_batch_tokens
+        self._section = self.config.all_teachers[teacher]
         self._budget, self._token_bytes, self._vocab_size, self._teacher = budget, token_bytes, vocab_size, teacher
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
@@ -77,7 +78,7 @@ class TeacherPool(Pool):
         queue = self.queue
         if self.config.deterministic:
             queue = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]
-        batch = _Batch(self._budget, self._max_tokens)
+        batch = _Batch(self._budget, batch_tokens(self._section, worker.ready.limits))
         jobs, worker.alone = take_for(queue, batch.fits, len(queue), suspect=self.suspects.alone, idle=True)
         if worker.alone and not batch.fits(jobs[0]):
             worker.alone = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.worker import Ready
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ class TorchTeacher:
         self._scorer = Scorer(spec)
         self._busy_seconds = 0.0
 
-    def ready(self) -> int:
-        """How many workers receive weights."""
-        return 1
+    def ready(self) -> Ready:
+        """Answered when the model is loaded. This process alone receives weights."""
+        return Ready()
 
     def ping(self) -> int:
         """This process's id: called in a concurrency group of its own, at once, whatever is being scored."""

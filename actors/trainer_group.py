@@ -144,4 +144,4 @@ class TrainerGroup:
 
 
 async def _engines(replicas: Sequence[Any]) -> list[int]:
-    return list(await asyncio.gather(*(r.ready.remote() for r in replicas)))
+    return [ready.receivers for ready in await asyncio.gather(*(r.ready.remote() for r in replicas))]

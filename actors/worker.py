@@ -7,12 +7,22 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from renio_pipeline.engine_limits import EngineLimits
+
 T = TypeVar("T")
 State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
 
 
 class WorkerLost(RuntimeError):
     """A worker died, or said nothing for too long. The text says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a worker's actor says of itself once its model is loaded."""
+
+    receivers: int = 1  # processes that receive weights: the engine's tensor-parallel workers
+    limits: EngineLimits | None = None  # of its vLLM engine; None: it has none
 
 
 class Lease(Protocol):
@@ -35,7 +45,7 @@ class Worker:
     slot: int
     lease: Lease
     state: State = "waiting"
-    engines: int = 1  # how many of its processes receive weights
+    ready: Ready = field(default_factory=Ready)
     pid: int = 0
     jobs: dict[int, Any] = field(default_factory=dict)  # what it has in flight, by sample id
     calls: int = 0  # of it that are under way, where one asks for whatever has ended

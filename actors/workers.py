@@ -188,7 +188,7 @@ class Workers:
         await self._placed(worker)
         worker.state = "starting"
         self.changed()
-        worker.engines = await answer(worker.actor.ready.remote(), self._faults.start_seconds, "loading its model")
+        worker.ready = await answer(worker.actor.ready.remote(), self._faults.start_seconds, "loading its model")
         worker.pid = await answer(self.kind.ping(worker.actor), self._faults.start_seconds, "a ping")
         if self.kind.check is not None:
             await self.kind.check(worker)

@@ -173,7 +173,9 @@ class Teacher(Generator):
     model: str | None = Field(None, description="a folder or a hub name; null for opsd, whose teacher is the student")
     type: Literal["vllm", "torch"] = Field("vllm", description="torch: a transformers forward, which can send hidden states")
     attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="of a torch teacher")
-    max_batch_tokens: PositiveInt = Field(16384, description="tokens scored in one call")
+    max_batch_tokens: PositiveInt | None = Field(
+        None, description="tokens scored in one call; null: what a vLLM engine computes in one step, 16384 of a torch teacher"
+    )
 
 
 class Lora(Section):

@@ -57,13 +57,15 @@ def generator_rate(config: RunConfig, sizes: Sizes, device: Device, slots: int) 
     return GeneratorRate(slots, {n: n / s for n, s in seconds.items()})
 
 
-def teacher_rate(config: RunConfig, sizes: Sizes, device: Device, name: str, model: ModelSizes) -> TeacherRate:
-    """One forward pass of prompt and response."""
+def teacher_rate(
+    config: RunConfig, sizes: Sizes, device: Device, name: str, model: ModelSizes, batch_tokens: int
+) -> TeacherRate:  # fmt: skip
+    """One forward pass of prompt and response, in calls of at most ``batch_tokens``."""
     section = config.all_teachers[name]
     tokens = sizes.teacher_prompt + sizes.response
     flops = forward(model, tokens, headed=sizes.response / tokens)
     rate = PREFILL * device.flops(section.dtype) * section.tensor_parallel / flops
-    return TeacherRate(rate, section.max_batch_tokens, BATCH)
+    return TeacherRate(rate, batch_tokens, BATCH)
 
 
 def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node: int) -> TrainerRate:

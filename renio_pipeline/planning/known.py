@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning.devices import Device, device_of
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given, read_given
 from renio_pipeline.planning.lengths import Lengths
+from renio_pipeline.planning.limits import engine_limits
 from renio_pipeline.planning.measured import Measured, differences, measured
 from renio_pipeline.planning.model_configs import model_config
 from renio_pipeline.planning.rates import Rates
@@ -28,6 +30,7 @@ class Known:
     lengths: Lengths
     longest_prompt: float
     longest_teacher_prompt: float
+    limits: dict[str, EngineLimits]  # of engines, by the name of the pool
     rates: Rates
     device: Device | None
     sources: dict[str, str]  # what is known -> where from
@@ -63,10 +66,12 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     sizes = Sizes(
         student=student, teachers=tuple(teachers), prompt=prompt, teacher_prompt=teacher_prompt, response=lengths.mean
     )  # fmt: skip
-    rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, notes).all()
     longest = float(config.data.max_prompt_tokens or max(2 * prompt, prompt + 64))
+    longest_taught = max(longest, 2 * teacher_prompt)
+    limits = engine_limits(config, device, seen.limits if seen else {}, prompt=longest, teacher_prompt=longest_taught)
+    rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, limits, notes).all()
     return Known(
-        sizes=sizes, lengths=lengths, longest_prompt=longest, longest_teacher_prompt=max(longest, 2 * teacher_prompt),
+        sizes=sizes, lengths=lengths, longest_prompt=longest, longest_teacher_prompt=longest_taught, limits=limits,
         rates=rates, device=device, sources=notes,
     )  # fmt: skip
 

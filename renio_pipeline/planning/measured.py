@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.engine_limits import EngineLimits, batch_tokens, read_limits
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.rundir import complete_lines
@@ -34,6 +35,7 @@ class Measured:
     prompt: float
     teacher_prompt: float
     steps: int
+    limits: dict[str, EngineLimits]  # of the run's engines, by the name of the pool
 
 
 def measured(run: Path) -> Measured:
@@ -61,13 +63,14 @@ def measured(run: Path) -> Measured:
     def busy(line: Line, pool: str) -> float:
         return max(1e-9, (1 - line[f"idle/{pool}"]) * line["time/step"])
 
-    first_teacher = next(iter(config.all_teachers.values()))
+    limits = read_limits(run)
+    first_teacher, pool = next(iter(config.all_teachers.values())), next(iter(config.teacher_pools.values()))
     return Measured(
         config=config,
-        generator=_generator(config, lines, lengths, lambda line: busy(line, "generator")),
+        generator=_generator(config, limits, lines, lengths, lambda line: busy(line, "generator")),
         teacher=TeacherRate(
             _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
-            first_teacher.max_batch_tokens,
+            batch_tokens(first_teacher, limits.get(pool)),
         ),
         trainer=TrainerRate(_median(line["tokens/trained"] / (line["time/train"] * ranks) for line in lines)),
         sync_seconds=_median(line["time/sync"] - line.get("time/sync_wait", 0.0) for line in lines),
@@ -77,6 +80,7 @@ def measured(run: Path) -> Measured:
         prompt=prompt("tokens/trained"),
         teacher_prompt=prompt("tokens/scored"),
         steps=len(lines),
+        limits=limits,
     )
 
 
@@ -90,13 +94,15 @@ def differences(run: RunConfig, config: RunConfig) -> list[str]:
     return [key for key in keys if attrgetter(key)(run) != attrgetter(key)(config)]
 
 
-def _generator(config: RunConfig, lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]) -> GeneratorRate:
+def _generator(
+    config: RunConfig, limits: Mapping[str, EngineLimits], lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]
+) -> GeneratorRate:  # fmt: skip
     """A point for each number of responses that a generator had at a time, of which pools of several sizes give several.
 
     How many are under way at any moment is not in the metrics. Where a step's responses all begin together, they become
     fewer as they end: the time of a token is then that of the longest, and is taken to be the same from first to last.
     """
-    slots = int(config.generator.engine.get("max_num_seqs", 256))
+    slots = limits["generator"].sequences
     points: dict[int, list[float]] = {}
     for line in lines:
         size, drawn = max(1.0, line["pool/generator/size"]), line["filter/drawn"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.engine_limits import EngineLimits, batch_tokens
 from renio_pipeline.planning import estimate
 from renio_pipeline.planning.devices import DEVICES, Device
 from renio_pipeline.planning.estimate import Sizes
@@ -24,11 +25,11 @@ class StageRates:
     given: Given
     seen: Measured | None
     gpus_per_node: int
+    limits: dict[str, EngineLimits]  # of engines, by the name of the pool
     notes: dict[str, str]
 
     def all(self) -> Rates:
-        slots = int(self.config.generator.engine.get("max_num_seqs", 256))
-        generator, teacher, trainer = self._generator(slots), self._teacher(), self._trainer()
+        generator, teacher, trainer = self._generator(self.limits["generator"].sequences), self._teacher(), self._trainer()
         sync, weigh = self._sync(), self.given.weigh_seconds
         if weigh is None:
             weigh = self.seen.weigh_seconds if self.seen else 0.01
@@ -53,18 +54,21 @@ class StageRates:
         return self._estimated("generator", lambda d: estimate.generator_rate(self.config, self.sizes, d, slots))
 
     def _teacher(self) -> TeacherRate:
-        first = next(iter(self.config.all_teachers.values()))
+        batch = self._batch_tokens(next(iter(self.config.all_teachers)))
         if self.given.teacher is not None:
-            rate = TeacherRate(self.given.teacher.tokens_per_second, first.max_batch_tokens, self.given.teacher.batch_seconds)
+            rate = TeacherRate(self.given.teacher.tokens_per_second, batch, self.given.teacher.batch_seconds)
             return self._from("teacher", "given", rate)
         if self.seen is not None:
-            return self._from("teacher", "measured", replace(self.seen.teacher, max_batch_tokens=first.max_batch_tokens))
+            return self._from("teacher", "measured", replace(self.seen.teacher, max_batch_tokens=batch))
         return self._estimated("teacher", self._all_teachers)
+
+    def _batch_tokens(self, name: str) -> int:
+        return batch_tokens(self.config.all_teachers[name], self.limits.get(self.config.teacher_pools[name]))
 
     def _all_teachers(self, device: Device) -> TeacherRate:
         """Of several teachers, each of which scores as many samples: their mean time for a token."""
         found = [
-            estimate.teacher_rate(self.config, self.sizes, device, name, model)
+            estimate.teacher_rate(self.config, self.sizes, device, name, model, self._batch_tokens(name))
             for name, model in zip(self.config.all_teachers, self.sizes.teachers, strict=True)
         ]
         mean = len(found) / sum(1 / rate.tokens_per_second for rate in found)

@@ -23,9 +23,9 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
 from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
 from renio_pipeline.preflight import prepare
-from tests.benchmarks.schedule.load import TOKENS, length_factor
+from tests.benchmarks.schedule.load import BATCH_SAMPLES, TOKENS, length_factor
 from tests.benchmarks.schedule.mixes import Mix
-from tests.benchmarks.schedule.pools import BATCH_SAMPLES, ROOT, Fakes, config_of
+from tests.benchmarks.schedule.pools import ROOT, Fakes, config_of
 from tests.benchmarks.schedule.rows import watched
 from tests.benchmarks.schedule.watch import WARM_UP
 
@@ -119,7 +119,7 @@ async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
     def config(case: Case) -> RunConfig:
         mix = case.mix
         return config_of(
-            mix.load, folder / case.name, f"max_staleness={case.max_staleness}", f"in_flight={case.in_flight}",
+            folder / case.name, f"max_staleness={case.max_staleness}", f"in_flight={case.in_flight}",
             f"steps={WARM_UP + steps + case.max_staleness + 1}", generators=mix.generators, teachers=mix.teachers,
             batch_size=mix.batch_size,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from actors.generation import Ended, WriteRequest, Written
 from actors.outbox import Outbox
 from actors.parcel import pack, unpack
 from actors.placement import GroupLease, lease
+from actors.worker import Ready
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.types import ScoreRequest, TopK, Version
 
 
@@ -32,6 +34,7 @@ class Plan:
     refuses: bool = False  # to start
     dies_at_ping: int | None = None  # 1: the first
     logprob: float = -1.0  # of every token, by a teacher
+    sequences: int = 256  # that its engine computes at a time, as it says
 
 
 class Fake:
@@ -44,8 +47,8 @@ class Fake:
         self._hurries, self._pings = False, 0
         self.calls: list[list[int]] = []  # sample ids
 
-    async def ready(self) -> int:
-        return 1
+    async def ready(self) -> Ready:
+        return Ready(limits=EngineLimits(sequences=self._plan.sequences, batched_tokens=16384))
 
     async def ping(self) -> int:
         self._pings += 1
@@ -152,10 +155,12 @@ class Fakes:
         """``plans``: of each slot's first lives; all other lives are as ``otherwise``."""
         self._actor, self._plans, self._otherwise, self._cpus = actor, plans or {}, otherwise or Plan(), cpus
         self.lives: defaultdict[int, list[Any]] = defaultdict(list)
+        self.sequences = Plan.sequences
 
     def start(self, slot: int) -> GroupLease:
         life, plans = len(self.lives[slot]), self._plans.get(slot, ())
         plan = plans[life] if life < len(plans) else self._otherwise
+        plan = replace(plan, sequences=self.sequences)
         made = lease(self._actor, (plan,), {"num_cpus": self._cpus, "num_gpus": 0})
         self.lives[slot].append(made.actor)
         return made

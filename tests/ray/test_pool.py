@@ -58,6 +58,7 @@ class Bench:
         self.fakes, self.notes = fakes, list[str]()
         self.log = RejectedLog(rejected, self.notes.append)
         self.service = Service(config=demo(*overrides)[0], rejected=self.log, note=self.notes.append)
+        fakes.sequences = self.service.config.generator.engine.get("max_num_seqs", fakes.sequences)  # as vLLM would
 
     @asynccontextmanager
     async def opened(self, *, all_of_them: bool = True) -> AsyncIterator[Any]:

@@ -45,7 +45,7 @@ def _step(sample: Span) -> int:
 
 def _config(folder: Path, max_staleness: int, in_flight: str) -> RunConfig:
     keys = [f"steps={STEPS}", f"max_staleness={max_staleness}", f"in_flight={in_flight}"]
-    return config_of(SLOW, folder / f"{max_staleness}-{in_flight}", *keys, generators=2, teachers=2, batch_size=BATCH)
+    return config_of(folder / f"{max_staleness}-{in_flight}", *keys, generators=2, teachers=2, batch_size=BATCH)
 
 
 @pytest.fixture(scope="module")

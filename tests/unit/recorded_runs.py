@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline.engine_limits import EngineLimits, record_limits
 from renio_pipeline.metrics import JsonlSink
 from renio_pipeline.rundir import RunDirectory
 from tests.unit.conftest import make_config
@@ -64,6 +65,7 @@ def record(
     steps = {step: [sample(4 * step + i) for i in range(4)] for step in (1, 2, 3)} if steps is None else steps
     shared = {"run_dir": str(folder), "steps": max(1, *steps, 1), "name": "recorded", "max_response_tokens": 48}
     directory = RunDirectory(make_config(**(shared | changes)))
+    record_limits(folder, {"generator": EngineLimits(sequences=256, batched_tokens=4096)})
     sink = JsonlSink(directory.metrics)
     for step, samples in steps.items():
         directory.write_samples(step, samples)

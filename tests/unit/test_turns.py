@@ -25,7 +25,8 @@ from actors.parcel import pack, unpack
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
-from actors.worker import Kind
+from actors.worker import Kind, Ready
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.metrics import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.rejected import RejectedLog
@@ -90,11 +91,11 @@ class FakeEngine:
         if self.dead:
             raise RayActorError
 
-    async def _ready(self) -> int:
+    async def _ready(self) -> Ready:
         self.scene.log("load", ranks_may_not_work=True)
         await self.scene.loading()
         self.scene.log("loaded", ranks_may_not_work=True)
-        return 1
+        return Ready(limits=EngineLimits(sequences=256, batched_tokens=4096))
 
     async def _ping(self) -> int:
         return 0

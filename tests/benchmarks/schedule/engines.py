@@ -17,8 +17,10 @@ from actors.parcel import Parcel, pack, unpack
 from actors.rank_checkpoint import WriteState
 from actors.training import RankReport
 from actors.weight_sync import SyncReceipt
+from actors.worker import Ready
+from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.types import FIRST_VERSION, ScoreRequest, TrainSample, Version
-from tests.benchmarks.schedule.load import TOKENS, Load, Span, length_factor
+from tests.benchmarks.schedule.load import BATCH_SAMPLES, TOKENS, Load, Span, length_factor
 
 
 class Sleeper:
@@ -29,8 +31,8 @@ class Sleeper:
         self._busy = 0.0
         self._done: list[Span] = []
 
-    async def ready(self) -> int:
-        return 1
+    async def ready(self) -> Ready:
+        return Ready(limits=EngineLimits(sequences=self._load.slots, batched_tokens=BATCH_SAMPLES * TOKENS))
 
     async def ping(self) -> int:
         return os.getpid()

@@ -10,6 +10,7 @@ import numpy as np
 from renio_pipeline.types import FIRST_VERSION, Version
 
 TOKENS = 100  # of a response, on average
+BATCH_SAMPLES = 8  # that a teacher's engine computes in one step, on average
 CYCLE = 32  # samples whose lengths are, together, always the same
 SPREAD = 0.5  # sigma of the log-normal lengths: the longest of a cycle is 2.6 times the mean
 

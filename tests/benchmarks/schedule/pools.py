@@ -36,11 +36,10 @@ from renio_pipeline.stages import Stages
 from renio_pipeline.types import ScoreRequest
 from tests.benchmarks.schedule.engines import FakeGenerator, FakeRank, FakeTeacher, Sleeper
 from tests.benchmarks.schedule.hosts import Guest, Host, Room
-from tests.benchmarks.schedule.load import TOKENS, Load, Span
+from tests.benchmarks.schedule.load import BATCH_SAMPLES, TOKENS, Load, Span
 from tests.benchmarks.schedule.watch import Silent
 
 ROOT = Path(__file__).parents[3]
-BATCH_SAMPLES = 8  # that a teacher scores at a time, on average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +50,10 @@ class Spans:
     trained: list[Span]
 
 
-def config_of(load_: Load, folder: Path, *overrides: str, generators: int, teachers: int, batch_size: int) -> RunConfig:
+def config_of(folder: Path, *overrides: str, generators: int, teachers: int, batch_size: int) -> RunConfig:
     fixed = [
         f"run_dir={folder}", f"batch_size={batch_size}", f"max_response_tokens={TOKENS}", "evaluate.problems=0",
-        "data.problems=512", f"generator.engine.max_num_seqs={load_.slots}", "pools.weighting.cpus=0",
-        f"teacher.max_batch_tokens={BATCH_SAMPLES * TOKENS}", f"pools.generator.replicas={generators}",
+        "data.problems=512", "pools.weighting.cpus=0", f"pools.generator.replicas={generators}",
         f"pools.teacher.replicas={teachers}",
     ]  # fmt: skip
     return load(ROOT / "configs/demo.yaml", [*fixed, *overrides])

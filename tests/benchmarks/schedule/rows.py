@@ -57,7 +57,7 @@ async def watched(fakes: Fakes, config: RunConfig, load: Load) -> tuple[Watch, l
 def config_of_mix(mix: Mix, max_staleness: int, in_flight: str, steps: int, folder: Path) -> RunConfig:
     """``steps``: that count."""
     return config_of(
-        mix.load, folder / f"{mix.name} {mix.generators} {max_staleness} {in_flight}", f"max_staleness={max_staleness}",
+        folder / f"{mix.name} {mix.generators} {max_staleness} {in_flight}", f"max_staleness={max_staleness}",
         f"in_flight={in_flight}", f"steps={WARM_UP + steps + max_staleness + 1}", generators=mix.generators,
         teachers=mix.teachers, batch_size=mix.batch_size,
     )  # fmt: skip

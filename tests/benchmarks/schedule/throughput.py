@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.schedule.load import Load
-from tests.benchmarks.schedule.pools import BATCH_SAMPLES, Fakes, config_of
+from tests.benchmarks.schedule.load import BATCH_SAMPLES, Load
+from tests.benchmarks.schedule.pools import Fakes, config_of
 from tests.benchmarks.schedule.rows import watched
 from tests.benchmarks.schedule.watch import WARM_UP
 
@@ -32,7 +32,7 @@ async def throughput_of(generators: int, teachers: int, steps: int, folder: Path
     """Every generator gets as many samples a step; ``steps`` of them count."""
     load, each = Load(slots=8, sample_seconds=1.0, score_seconds=0.02, train_seconds=0.5), 32
     config = config_of(
-        load, folder / f"{generators}", "max_staleness=1", "in_flight=keep", f"steps={WARM_UP + steps + 2}",
+        folder / f"{generators}", "max_staleness=1", "in_flight=keep", f"steps={WARM_UP + steps + 2}",
         generators=generators, teachers=teachers, batch_size=each * generators,
     )  # fmt: skip
     async with Fakes(config, load) as fakes:
