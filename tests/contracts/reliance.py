@@ -33,9 +33,9 @@ def relied_on(package: str, *ours: str, breaks: str) -> Callable[[Test], Test]:
             try:
                 test(*args, **kwargs)
             except (Exception, pytest.fail.Exception) as error:  # the latter is what pytest.raises raises
-                who = " and ".join(ours)
+                who = " and ".join(ours) + (" rely" if len(ours) > 1 else " relies")
                 raise AssertionError(
-                    f"{package} {_version(package)} is not what {who} relies on: {breaks}. {type(error).__name__}: {error}"
+                    f"{package} {_version(package)} is not what {who} on: {breaks}. {type(error).__name__}: {error}"
                 ) from error
 
         return contract  # type: ignore[return-value]
