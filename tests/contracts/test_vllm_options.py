@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from renio_pipeline.engine_limits import offline_limits
+from renio_pipeline.planning.devices import DEVICES
 from tests.contracts.conftest import STUDENT
 from tests.contracts.reliance import parameters, relied_on
 
@@ -76,8 +78,8 @@ def test_reading_the_options_off_the_source_finds_what_the_class_has() -> None:
     ],
 )
 @relied_on(
-    "vllm", "actors.engine.build_engine", "renio_pipeline.planning.memory.BATCHED_TOKENS",
-    breaks="engines batch other numbers of tokens and sequences than the generator pool dispatches and the planner counts",
+    "vllm", "actors.engine.build_engine",
+    breaks="engines batch other numbers of tokens and sequences than suit their device",
 )  # fmt: skip
 def test_batch_sizes_depend_on_the_usage_context_and_the_device(
     monkeypatch: pytest.MonkeyPatch, device: str, gib: float, context: str, tokens: int, sequences: int
@@ -91,6 +93,36 @@ def test_batch_sizes_depend_on_the_usage_context_and_the_device(
     parallel: Any = SimpleNamespace(use_batched_dp_moe=False)
     arguments._set_default_max_num_seqs_and_batched_tokens_args(UsageContext[context], model, parallel)
     assert (arguments.max_num_batched_tokens, arguments.max_num_seqs) == (tokens, sequences)
+
+
+@pytest.mark.parametrize("device", list(DEVICES))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"max_num_seqs": 8}, {"max_num_batched_tokens": 512}, {"max_num_seqs": 2048, "max_num_batched_tokens": 512},
+        {"performance_mode": "throughput"}, {"enable_chunked_prefill": False},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("context", [16, 1500, 40_000])
+@relied_on(
+    "vllm", "renio_pipeline.engine_limits.offline_limits",
+    breaks="the planner counts on other numbers of sequences and tokens than engines on that device have",
+)  # fmt: skip
+def test_a_plan_foresees_the_limits_of_an_engine_on_each_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, options: dict[str, Any], context: int
+) -> None:
+    from vllm.engine import arg_utils
+    from vllm.usage.usage_lib import UsageContext
+
+    memory = DEVICES[device].memory
+    monkeypatch.setattr(arg_utils, "current_platform", Device(device, memory / 2**30))
+    arguments = arg_utils.EngineArgs(model=STUDENT, **{"enable_chunked_prefill": True} | options)
+    model: Any = SimpleNamespace(max_model_len=context, is_multimodal_model=False, is_encoder_decoder=False)
+    parallel: Any = SimpleNamespace(use_batched_dp_moe=False)
+    arguments._set_default_max_num_seqs_and_batched_tokens_args(UsageContext.LLM_CLASS, model, parallel)
+    found = offline_limits(options, context=context, memory=memory, device=device)
+    assert (found.batched_tokens, found.sequences) == (arguments.max_num_batched_tokens, arguments.max_num_seqs)
 
 
 @relied_on(
