@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline import schema
+from renio_pipeline.engine_refusals import refuse_breaking
 
 if TYPE_CHECKING:
     from renio_pipeline.config import RunConfig
@@ -13,7 +14,20 @@ if TYPE_CHECKING:
 
 def check_combinations(config: RunConfig) -> None:
     """Raises ValueError for the first one found."""
-    for check in (_batch, _filter, _teachers, _method, _lora, _pools, _sync, _placement, _schedule, _deterministic, _endpoint):
+    for check in (
+        _batch,
+        _filter,
+        _teachers,
+        _method,
+        _lora,
+        _pools,
+        _sync,
+        _ipc,
+        _placement,
+        _schedule,
+        _deterministic,
+        _endpoint,
+    ):
         check(config)
 
 
@@ -112,6 +126,7 @@ def _pools(c: RunConfig) -> None:
             other = f"{key}.tensor_parallel ({section.tensor_parallel})"
             raise ValueError(f"pools.{c.pool_key(pools[key])}.gpus ({gpus}) must equal {other}")
         _refuse_owned(f"{key}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
+        refuse_breaking(f"{key}.engine", section.engine, receives_weights=key == "generator" or c.follow is not None)
     if not (c.pools.trainer.cpus or c.pools.trainer.gpus):
         raise ValueError("pools.trainer.cpus and pools.trainer.gpus are both 0: a rank needs one of them to be placed by")
 
@@ -123,6 +138,14 @@ def _sync(c: RunConfig) -> None:
         raise ValueError(
             f"sync.backend {c.sync.backend!r} moves weights between GPUs, but pools.generator.gpus or "
             "pools.trainer.gpus is 0; use host, or give both pools GPUs"
+        )
+
+
+def _ipc(c: RunConfig) -> None:
+    if c.sync.backend == "ipc" and c.generator.separate_process:
+        raise ValueError(
+            "sync.backend ipc hands over CUDA memory handles, which vLLM cannot send to an engine in a process of its own; set "
+            "generator.separate_process=false, or sync.backend=host"
         )
 
 
