@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from actors.rank_checkpoint import Restore
@@ -34,6 +35,8 @@ class RankSpec:
     restore: Restore | None = None  # go on from a checkpoint
     incarnation: int = 0  # of the run: for the ledger
     transfer_seconds: float = 1800.0  # that each receiver of a weight sync has
+    collective_seconds: float = 1920.0  # that a rank waits for the others
+    packed_bytes: int | None = None  # of a packed transfer's buffer: see ``sync.packed_bytes``
     kept_heads: int = 2  # versions of a following teacher's head, for payloads that are trained on later
 
 
@@ -75,7 +78,8 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         # DeepSpeed would compile a shared-memory all-reduce here, which needs a C++ compiler and a minute.
         deepspeed.ops.__compatible_ops__ = {}
     torch.manual_seed(spec.seed)
-    deepspeed.init_distributed("nccl" if spec.on_gpu else "gloo", auto_mpi_discovery=False)
+    timeout = timedelta(seconds=spec.collective_seconds)
+    deepspeed.init_distributed("nccl" if spec.on_gpu else "gloo", auto_mpi_discovery=False, timeout=timeout)
     config = engine_config(spec.trainer, world_size, universal=spec.restore is not None and spec.restore.universal)
     # from_pretrained looks for this object, and holds it weakly: it must live until the model is loaded.
     zero_3 = HfDeepSpeedConfig(config) if spec.trainer.zero_stage == 3 else None
@@ -99,11 +103,20 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         config=config,
         lr_scheduler=lambda opt: get_scheduler(spec.trainer.schedule, opt, spec.trainer.warmup_steps, spec.steps),
     )
+    _wait_for_others(timeout)
     check_head(engine.module, engine.device)
     if spec.trainer.packing:
         packed_attention.use(lm)
         check_packing(engine.module, engine.device)
     return engine
+
+
+def _wait_for_others(timeout: timedelta) -> None:
+    """Give every process group one timeout. DeepSpeed makes some of its own with torch's default, 10 minutes on NCCL."""
+    from torch.distributed import distributed_c10d
+
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def optimizer_step(engine: DeepSpeedEngine) -> float:

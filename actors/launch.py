@@ -218,6 +218,7 @@ def start_trainers(
         teacher_dtype=config.teacher.dtype, adapter_sync=config.sync.lora == "adapter",
         merged_checkpoint=config.trainer.lora is None or config.checkpoint.merged,
         restore=restore, incarnation=point.state.version.incarnation, transfer_seconds=config.faults.transfer_seconds,
+        collective_seconds=config.faults.collective_seconds, packed_bytes=config.sync.packed_bytes,
         kept_heads=config.max_staleness + 2,
     )  # fmt: skip
     options = actor_options(config, "trainer")

@@ -125,7 +125,10 @@ class TrainerRank:
             self._sender = AdapterSender(AdapterSource(self._lm, dtype=sent_as), client, rank=self._rank)
         else:
             source = weight_source(self._lm, self._spec.trainer.lora, None if backend == "host" else sent_as)
-            self._sender = make_sender(backend, source, client, rank=self._rank, dtype=sent_as, address=address, port=port)
+            self._sender = make_sender(
+                backend, source, client, rank=self._rank, dtype=sent_as, address=address, port=port,
+                packed_bytes=self._spec.packed_bytes,
+            )  # fmt: skip
         self._sender.open()
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:

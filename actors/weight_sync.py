@@ -16,6 +16,7 @@ receipt names it. The members of an ``nccl`` group wait for each other, so there
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,9 @@ from renio_pipeline.types import Version
 
 if TYPE_CHECKING:
     import torch
+
+
+PACKED_BYTES = 256 * 2**20  # of a packed transfer's buffer, where the configuration says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,11 @@ def exhaust(pairs: Iterator[Any]) -> None:
         pass
 
 
+def largest_tensor(source: Any) -> int:
+    """Bytes of the largest tensor that a weight source sends."""
+    return max(math.prod(meta.shape) * meta.dtype.itemsize for meta in source.metadata())
+
+
 def make_sender(
     backend: str,
     source: Any,
@@ -113,12 +122,14 @@ def make_sender(
     dtype: torch.dtype | None = None,
     address: str = "",
     port: int = 0,
+    packed_bytes: int | None = None,
 ) -> Sender:
     """The sender of a backend.
 
     Args:
         dtype: for ``host``, which casts while it writes. The others send what the source gives them.
         address, port: the first rank's, for ``nccl``'s rendezvous.
+        packed_bytes: for ``nccl`` and ``ipc``: see ``sync.packed_bytes``.
     """
     if backend == "host":
         from actors.host_sender import HostSender
@@ -127,11 +138,19 @@ def make_sender(
     if backend == "nccl":
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        info: Any = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=client.world_size, rank=rank)
+        # One buffer, so one CUDA stream: with two, a layer that was gathered on one stream would be packed on the other, which
+        # nothing makes wait for it; and every receiver would hold two buffers outside of its engine's share of the GPU.
+        info: Any = NCCLTrainerInitInfo(
+            master_address=address, master_port=port, world_size=client.world_size, rank=rank, packed=True,
+            packed_buffer_size_bytes=packed_bytes or PACKED_BYTES, packed_num_buffers=1,
+        )  # fmt: skip
     elif backend == "ipc":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-        info = IPCTrainerInitInfo(rank=rank)
+        # A packed buffer that is used again, in the place of a second whole model on every rank; a tensor must fit into it.
+        info = IPCTrainerInitInfo(
+            rank=rank, packed=True, packed_buffer_size_bytes=packed_bytes or max(PACKED_BYTES, largest_tensor(source))
+        )  # fmt: skip
     else:
         raise ValueError(f"sync.backend {backend!r}: expected host, nccl or ipc")
     from actors.native_sender import NativeSender

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.model_files import NoCausalModelError, sizes_of, tokenizer_of
@@ -97,10 +98,8 @@ def inspect(name: str, key: str) -> ModelInfo:
 def check_lora_targets(name: str, targets: Sequence[str]) -> None:
     """Raises ConfigError for a target of trainer.lora that is no linear module of the model; reads no weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(name)))
+    skeleton = _skeleton(name)
     head = skeleton.get_output_embeddings()
     linear = [path for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
     exist = sorted({path.rpartition(".")[2] for path in linear})
@@ -110,6 +109,25 @@ def check_lora_targets(name: str, targets: Sequence[str]) -> None:
             f"trainer.lora.targets: {unknown[0]!r} matches no linear module of {name!r} below its output head; they are "
             f"{', '.join(exist)}"
         )
+
+
+def check_packed_bytes(name: str, packed_bytes: int, element_bytes: int) -> None:
+    """Raises ConfigError if the model's largest tensor does not fit into a packed transfer's buffer; reads no weights."""
+    largest, numel = max(((path, p.numel()) for path, p in _skeleton(name).named_parameters()), key=lambda found: found[1])
+    if numel * element_bytes > packed_bytes:
+        raise ConfigError(
+            f"sync.packed_bytes: {packed_bytes} given, but with sync.backend ipc every tensor must fit, and {largest} of "
+            f"{name!r} has {numel * element_bytes} bytes; raise it to that, or leave it out"
+        )
+
+
+def _skeleton(name: str) -> Any:
+    """The model as transformers builds it, without memory for it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(name)))
 
 
 def check_tokenizers(student: ModelInfo, teacher: ModelInfo, key: str = "teacher.model") -> None:

@@ -20,6 +20,7 @@ from renio_pipeline.schema import Opsd
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 Inspect = Callable[[str, str], models.ModelInfo]
 
 
@@ -55,6 +56,8 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     student = inspect(config.student, "student")
     if config.trainer.lora is not None:
         models.check_lora_targets(config.student, config.trainer.lora.targets)
+    if config.sync.backend == "ipc" and config.sync.packed_bytes:
+        models.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
     teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
     vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
     if config.teacher_top_k >= vocab_size:

@@ -48,7 +48,7 @@ OWNED_ENGINE_KEYS = {
     "tensor_parallel_size": "{pool}.tensor_parallel", "distributed_executor_backend": "{pool}.separate_process",
     "worker_extension_cls": "", "weight_transfer_config": "sync.backend", "logprobs_mode": "", "max_logprobs": "objective.k",
     "disable_log_stats": "metrics_port", "enable_lora": "trainer.lora", "max_lora_rank": "trainer.lora.r",
-    "max_loras": "trainer.lora", "enable_sleep_mode": "placement",
+    "max_loras": "trainer.lora", "enable_sleep_mode": "placement", "runner": "objective.type", "convert": "objective.type",
 }  # fmt: skip
 OWNED_DEEPSPEED_KEYS = {
     "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "trainer.micro_batch_tokens",
@@ -227,6 +227,9 @@ class Opsd(Section):
 
 class Sync(Section):
     backend: Literal["host", "nccl", "ipc"] = "host"
+    packed_bytes: PositiveInt | None = Field(
+        None, description="nccl, ipc: GPU memory in which tensors travel together; null: 256 MiB, for ipc the largest tensor's"
+    )
     lora: Literal["merged", "adapter"] = Field("merged", description="with trainer.lora: send whole weights, or factors alone")
 
 
@@ -289,6 +292,9 @@ class Pools(Section):
     weighting: WeightingActor = WeightingActor()
 
 
+COLLECTIVE_MARGIN = 120.0  # seconds: the graces in which a failed transfer is ended, and as many again
+
+
 class Faults(Section):
     """When a worker that says nothing counts as dead. Every deadline is for one replica."""
 
@@ -298,6 +304,14 @@ class Faults(Section):
     teacher_seconds_per_token: PositiveFloat = Field(0.05, description="of a batch to score")
     start_seconds: PositiveFloat = Field(1800.0, description="from its resources to a loaded model")
     transfer_seconds: PositiveFloat = Field(1800.0, description="for a weight sync")
+
+    @property
+    def collective_seconds(self) -> float:
+        """How long a trainer rank waits for the others: longer than any of them may load, or wait for a lost receiver.
+
+        With less, waiting ranks would abort the run before the one receiver that hangs is given up.
+        """
+        return max(self.start_seconds, self.transfer_seconds) + COLLECTIVE_MARGIN
 
 
 class Evaluate(Section):
