@@ -172,6 +172,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
         top_k=config.teacher_top_k,
         attention=section.attention,
         name=teacher,
+        on_gpu=bool(config.pool(config.teacher_pools[teacher]).gpus),
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
+from actors.visible_gpus import check_visible_gpus
 from actors.weight_receiver import HostReceiver, Waiting
 from actors.worker import Ready
 from renio_pipeline.monitoring.engine_text import EngineText, engine_text
@@ -31,6 +32,8 @@ class VllmReplica:
     """
 
     def __init__(self, spec: EngineSpec) -> None:
+        if spec.on_gpu:
+            check_visible_gpus()
         self._spec = spec
         self._loop = EngineLoop(partial(build_engine, spec))
         self._version = FIRST_VERSION

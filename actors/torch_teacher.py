@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.visible_gpus import check_visible_gpus
 from actors.worker import Ready
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
 
@@ -21,6 +22,8 @@ class TorchTeacher:
     def __init__(self, spec: ScorerSpec) -> None:
         from renio_pipeline.scorer import Scorer
 
+        if spec.on_gpu:
+            check_visible_gpus()
         self._scorer = Scorer(spec)
         self._busy_seconds = 0.0
 

@@ -17,6 +17,7 @@ from actors import rank_checkpoint
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
 from actors.host_state import HostState, free_cached
 from actors.sync_client import SyncClient
+from actors.visible_gpus import check_visible_gpus
 from renio_pipeline.schema import Objective
 from renio_pipeline.stages import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
@@ -83,6 +84,8 @@ class TrainerRank:
             "RANK": str(self._rank), "WORLD_SIZE": str(self._world_size), "LOCAL_RANK": "0",
             "MASTER_ADDR": address, "MASTER_PORT": str(port),
         }  # fmt: skip
+        if self._spec.on_gpu:
+            check_visible_gpus()
         self._engine = build(self._spec, self._world_size)
         if self._spec.restore is not None:
             rank_checkpoint.load(self._engine, self._spec.restore, self._rank, lora=self._spec.trainer.lora is not None)

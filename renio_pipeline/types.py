@@ -160,6 +160,7 @@ class ScorerSpec:
     top_k: int = 0
     attention: str = "sdpa"
     name: str = ""  # the teacher's, where there are several
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def group_of(file: str) -> str:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, namespace="renio")
+    ray.init(address="local", num_cpus=16, num_gpus=2, include_dashboard=False, log_to_driver=False, namespace="renio")
     yield
     ray.shutdown()
 
