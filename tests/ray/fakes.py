@@ -34,6 +34,7 @@ class Plan:
     refuses: bool = False  # to start
     dies_at_ping: int | None = None  # 1: the first
     logprob: float = -1.0  # of every token, by a teacher
+    noise: float = 0.0  # of a teacher's log-probabilities where it scores one text alone: other kernels round otherwise
     sequences: int = 256  # that its engine computes at a time, as it says
 
 
@@ -143,7 +144,8 @@ class FakeTeacher(Fake):
         await self._pause(self._called_off)
         for r in requests:
             await self._suffer(r.sample_id)
-        return [np.full(len(r.response_ids), self._plan.logprob, np.float32) for r in requests], {}
+        logprob = self._plan.logprob + (self._plan.noise if len(requests) == 1 else 0.0)
+        return [np.full(len(r.response_ids), logprob, np.float32) for r in requests], {}
 
 
 class Fakes:

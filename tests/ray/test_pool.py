@@ -427,6 +427,24 @@ def test_a_teacher_that_does_not_agree_with_the_first_one_never_serves(ray_clust
     assert "replica 1 is lost: its log-probabilities of fixed texts differ by 0.1 on average" in note
 
 
+@pytest.mark.parametrize(("noise", "restarts"), [(0.0, 1), (0.04, 0)])
+def test_rounding_that_the_first_replica_shows_is_not_held_against_a_later_one(
+    ray_cluster: None, noise: float, restarts: int
+) -> None:
+    config, prepared = demo()
+    probe = Probe(prepared, config, "")
+    bench = teachers(1, Fakes(FakeTeacher, {0: [Plan(noise=noise)], 1: [Plan(logprob=-1.1)]}), check=probe.check)
+
+    async def go() -> None:
+        async with bench.opened() as pool:
+            pool.resize(2)
+            await until(lambda: pool.size == 2)
+
+    run(go())
+    assert probe.tolerance == pytest.approx(max(1e-4, 4 * noise), rel=1e-3)
+    assert bench.restarts == restarts
+
+
 # A number that changes
 
 
