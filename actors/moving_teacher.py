@@ -32,6 +32,8 @@ class Ema:
     ) -> None:
         self._module, self._decay, self._dtype, self._lora = module, decay, dtype, lora
         self._rank, self._world_size = rank, world_size
+        # Asked for every parameter of every step, of models with thousands of them.
+        self._owners = {meta.name: i % world_size for i, meta in enumerate(self.metadata())}
         self._average = {name: full.clone() for name, full in self._masters() if self._owner(name) == rank}
 
     def update(self) -> None:
@@ -70,8 +72,7 @@ class Ema:
                     self._average[name].copy_(file.get_tensor(name))
 
     def _owner(self, name: str) -> int:
-        order = {meta.name: i for i, meta in enumerate(self.metadata())}
-        return order[name] % self._world_size
+        return self._owners[name]
 
     def _masters(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Each parameter whole, in fp32; with LoRA, the plain model's."""
