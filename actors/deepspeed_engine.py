@@ -103,7 +103,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         config=config,
         lr_scheduler=lambda opt: get_scheduler(spec.trainer.schedule, opt, spec.trainer.warmup_steps, spec.steps),
     )
-    _wait_for_others(timeout)
+    wait_for_others(timeout)
     check_head(engine.module, engine.device)
     if spec.trainer.packing:
         packed_attention.use(lm)
@@ -111,7 +111,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     return engine
 
 
-def _wait_for_others(timeout: timedelta) -> None:
+def wait_for_others(timeout: timedelta) -> None:
     """Give every process group one timeout. DeepSpeed makes some of its own with torch's default, 10 minutes on NCCL."""
     from torch.distributed import distributed_c10d
 

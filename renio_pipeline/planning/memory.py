@@ -18,6 +18,7 @@ PROMPT_LOGITS = 1024  # tokens whose logits vLLM 0.32's GPU runner makes at a ti
 CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured graphs
 RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
 BUCKET = 5e8  # elements of DeepSpeed's default reduce_bucket_size: it is allocated whole, however small the model
+PACKED_BYTES = 2**28  # of a packed weight transfer's buffer, where sync.packed_bytes says nothing
 SUB_GROUP = 1e9  # elements of DeepSpeed's zero_optimization.sub_group_size, which stage 3 updates one at a time
 LIVE = 1e9  # elements of its stage3_max_live_parameters: of whole parameters that a rank holds at stage 3
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.scorer.UNMASKED_TOKENS on a GPU
@@ -56,7 +57,7 @@ class Engine:
 
 def engine(
     section: Generator, model: ModelSizes, device: Device | None, *, limits: EngineLimits, prompt: float,
-    lengths: Lengths | None, context: float, prompt_logits: bool = False, model_share: float = 0.0,
+    lengths: Lengths | None, context: float, prompt_logits: bool = False, model_share: float = 0.0, transfer: float = 0.0,
 ) -> Engine:  # fmt: skip
     """An engine takes its share of the GPU whole, and caches keys and values in what its weights and its work leave.
 
@@ -67,6 +68,7 @@ def engine(
         context: tokens of the longest sequence, which the cache must hold.
         prompt_logits: logits of every prompt token are made, as scoring does.
         model_share: bytes that a trainer rank takes of the same GPU.
+        transfer: bytes that a weight sync takes outside of the engine's share.
     """
     each, parallel = BYTES[section.dtype], section.tensor_parallel
     options = section.engine
@@ -80,13 +82,26 @@ def engine(
         "context": CONTEXT_BYTES,
     }
     share = float(options.get("gpu_memory_utilization") or UTILIZATION)
-    limit = math.inf if device is None else min(share * device.memory, device.memory - model_share)
+    limit = math.inf if device is None else min(share * device.memory, device.memory - model_share - transfer)
     cached = model.cache_bytes(1 if str(options.get("kv_cache_dtype", "")).startswith("fp8") else each, parallel)
     room = limit - sum(parts.values())
     size = prompt + (lengths.under_way if lengths else 0.0)
     parts["longest sequence"] = context * cached
     tokens = max(0.0, room / cached) if math.isfinite(room) else math.inf
     return Engine(use=Use(parts, limit), cache_tokens=tokens, sequences=tokens / size)
+
+
+def transfer(config: RunConfig, model: ModelSizes) -> float:
+    """Bytes that a generator's GPU needs for a weight sync: the packed tensors that arrive, and a layer that is put together.
+
+    The largest tensor may not fit into the buffer, which is then as large as that and what is packed with it.
+    """
+    if config.sync.backend == "host":
+        return 0.0
+    each = BYTES[config.generator.dtype]
+    largest = model.head * each
+    buffer = (config.sync.packed_bytes or PACKED_BYTES) + largest
+    return buffer + max(largest, (model.matrices - model.head) / model.layers * each)
 
 
 def torch_teacher(section: Teacher, model: ModelSizes, device: Device | None, longest: float, hidden_sent: float) -> Use:
@@ -124,6 +139,8 @@ def trainer_rank(
         passes["bucket"] = trainer.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET) * each
     if trainer.zero_stage == 3 and ranks > 1:
         passes["gathered parameters"] = min(LIVE, model.parameters) * each
+    if config.follow and config.follow.teacher == "ema":
+        states["teacher's average"] = 4 * model.parameters / ranks
     update = {"optimizer's step": optimizer_step(trainer, model, ranks, fused=bool(config.pools.trainer.gpus))}
     return Use(states | max(passes, update, key=lambda parts: sum(parts.values())), _limit(device))
 

@@ -10,7 +10,7 @@ from renio_pipeline.engine_limits import batch_tokens
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
-from renio_pipeline.planning.memory import BYTES, Engine, Use, engine, model_states, torch_teacher, trainer_rank
+from renio_pipeline.planning.memory import BYTES, Engine, Use, engine, model_states, torch_teacher, trainer_rank, transfer
 from renio_pipeline.preflight import payload_token_bytes
 
 
@@ -31,7 +31,7 @@ class Needs:
         return engine(
             config.generator, sizes.student, self.known.device, prompt=sizes.prompt, lengths=self.known.lengths,
             context=context(config, self.known.longest_prompt), limits=self.known.limits["generator"],
-            model_share=rank if config.placement == "colocated" else 0.0,
+            model_share=rank if config.placement == "colocated" else 0.0, transfer=transfer(config, sizes.student),
         )  # fmt: skip
 
     @cached_property

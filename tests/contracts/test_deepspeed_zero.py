@@ -93,6 +93,28 @@ def test_the_deadline_of_the_rendezvous_is_that_of_gathers_and_not_of_reductions
     assert deadline(groups._get_data_parallel_group()) == torch.distributed.constants.default_pg_timeout
 
 
+@relied_on(
+    "torch", "actors.deepspeed_engine.wait_for_others",
+    breaks="ranks that reduce gradients would abort before a receiver that hangs is given up",
+)  # fmt: skip
+def test_every_group_can_be_given_one_deadline(engines: Engines) -> None:
+    from deepspeed.utils import groups
+    from torch.distributed import distributed_c10d
+
+    from actors.deepspeed_engine import wait_for_others
+
+    engines("bfloat16", 3)
+    before = {group: deadline(group) for group in distributed_c10d._world.pg_map}
+    assert len(before) > 1
+    try:
+        wait_for_others(timedelta(seconds=123))
+        assert deadline(groups._get_data_parallel_group()) == timedelta(seconds=123)
+        assert {deadline(group) for group in distributed_c10d._world.pg_map} == {timedelta(seconds=123)}
+    finally:
+        for group, seconds in before.items():
+            distributed_c10d._set_pg_timeout(seconds, group)
+
+
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
     "deepspeed", "actors.deepspeed_engine.optimizer_step",

@@ -37,7 +37,7 @@ from actors.training import TrainerRank
 from actors.vllm_extension import RenioWorker
 from actors.weight_receiver import TransferAborted, Waiting
 from actors.weight_source import DeepSpeedSource
-from actors.weight_sync import SyncReceipt, TransferFailed, make_sender
+from actors.weight_sync import PACKED_BYTES, SyncReceipt, TransferFailed, largest_tensor, make_sender
 from renio_pipeline import models
 from renio_pipeline.types import TrainBatch, Version
 from tests.ray import gloo_communicator
@@ -651,8 +651,12 @@ def ask_here(engine: Any, verb: str, *arguments: Any) -> Future[Any]:
     return on_thread(getattr(engine, verb), *arguments)
 
 
-def opened(backend: str, source: Any, engines: Sequence[Any], workers: Sequence[int], *, rank: int, seconds: float = 60) -> Any:
-    sender = make_sender(backend, source, SyncClient(engines, workers, seconds=seconds, ask=ask_here), rank=rank)
+def opened(
+    backend: str, source: Any, engines: Sequence[Any], workers: Sequence[int], *, rank: int, seconds: float = 60,
+    packed_bytes: int | None = None,
+) -> Any:  # fmt: skip
+    client = SyncClient(engines, workers, seconds=seconds, ask=ask_here)
+    sender = make_sender(backend, source, client, rank=rank, packed_bytes=packed_bytes)
     sender.open()
     return sender
 
@@ -664,34 +668,54 @@ def test_ipc_passes_the_rank_on_and_goes_through_the_same_client(source: DeepSpe
     engines = [Engine(0, "ipc"), Engine(0, "ipc")]
     receipts = [opened("ipc", source, engines, [1, 2], rank=rank).send(Version(2, 7)) for rank in (0, 1)]
     first, second = trainer_engine.made
-    assert [first.init_info, second.init_info] == [IPCTrainerInitInfo(rank=0), IPCTrainerInitInfo(rank=1)]
+    assert [first.init_info, second.init_info] == [
+        IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=PACKED_BYTES) for rank in (0, 1)
+    ]
     assert first.sent == second.sent == [(m.name, m.dtype, m.shape) for m in source.metadata()]
-    protocol = [("init", {"packed": False}), "start", "update", ("finish", Version(2, 7))]
+    protocol = [("init", {"packed": True}), "start", "update", ("finish", Version(2, 7))]
     assert [engine.take_events() for engine in engines] == [protocol] * 2  # from the first rank alone
     assert [r.bytes > 0 for r in receipts] == [True, False]
 
 
+class Handle:
+    """Memory of this process in the place of a CUDA handle: however it travels, it means the same memory."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __deepcopy__(self, memo: Any) -> Handle:
+        return self
+
+
 @pytest.fixture
 def ipc_handles(monkeypatch: Any) -> None:
-    """Tensors of this process in the place of CUDA's handles."""
-    from vllm.distributed.weight_transfer import ipc_engine
+    from torch.multiprocessing import reductions
+    from vllm.distributed.weight_transfer import packed_tensor
 
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device=None, **more: empty(*size, **more))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(synchronize=lambda: None))
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="GPU-0"))
     monkeypatch.setattr(torch.cuda, "ipc_collect", lambda: None)
-    monkeypatch.setattr(ipc_engine, "reduce_tensor", lambda tensor: (None, (tensor, 0, 0, 0, 0, 0, 0)))
-    monkeypatch.setattr(ipc_engine, "rebuild_cuda_tensor", lambda tensor, *rest: tensor)
+    monkeypatch.setattr(packed_tensor, "reduce_tensor", lambda tensor: (None, (Handle(tensor), 0, 0, 0, 0, 0, 0)))
+    monkeypatch.setattr(reductions, "rebuild_cuda_tensor", lambda handle, *rest: handle.tensor)
 
 
+@pytest.mark.parametrize("buffers", ["one", "many"])
 def test_ipc_delivers_every_parameter_when_only_the_cuda_handles_are_replaced(
-    source: DeepSpeedSource, checkpoint: Weights, ipc_handles: None
+    source: DeepSpeedSource, checkpoint: Weights, ipc_handles: None, buffers: str
 ) -> None:
+    """In many buffers it is one that is written again and again: nothing may still be read from it by then."""
     engines = [Engine(1, "ipc"), Engine(1, "ipc")]
-    opened("ipc", source, engines, [1, 1], rank=0).send(Version(2, 7))
+    packed_bytes = largest_tensor(source) if buffers == "many" else None
+    opened("ipc", source, engines, [1, 1], rank=0, packed_bytes=packed_bytes).send(Version(2, 7))
     for engine in engines:
         assert engine.version == Version(2, 7)
         assert_equal(engine.received()[0], checkpoint, torch.bfloat16)
+        updates = engine.take_events().count("update")
+        assert updates == 1 if buffers == "one" else updates > 3
 
 
 def test_ipc_leaves_out_a_receiver_that_hangs_and_the_others_have_their_weights(
@@ -721,7 +745,7 @@ def test_ipc_raises_a_receivers_error_after_the_collectives_that_its_ranks_have(
     engine.fail_at(verb)
     with pytest.raises(ValueError, match=f"this engine fails at {verb}"):
         sender.send(Version(2, 7))
-    assert ends == [1]
+    assert ends == [1, 1]  # after the one buffer, and at the end
     assert engine.version is None
 
 

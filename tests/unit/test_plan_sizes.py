@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from actors import weight_sync
 from renio_pipeline import full_vocabulary, scorer, token_loss
-from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
@@ -18,7 +19,7 @@ from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.model_configs import model_config, released
 from renio_pipeline.planning.sizes import sizes_of
 from renio_pipeline.schema import Lora, Trainer
-from tests.unit.conftest import DEMO, make_config
+from tests.unit.conftest import DEMO, make_config, values
 
 SMALL = {
     "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -215,11 +216,30 @@ def test_a_configuration_of_something_else_is_refused() -> None:
         sizes_of("m", {**SMALL, "model_type": "no-such-model"})
 
 
+def test_a_weight_sync_takes_memory_outside_of_the_engines_share() -> None:
+    pools = {"generator": {"gpus": 1}, "trainer": {"gpus": 1}}
+    config = make_config(pools=pools, sync={"backend": "nccl"}, generator={"engine": {"gpu_memory_utilization": 0.98}})
+    taken = memory.transfer(config, EIGHT)
+    assert 2 * EIGHT.head * 2 < taken < 4 * GIB
+    assert memory.transfer(make_config(), EIGHT) == 0  # through the host: straight into the weights
+    limits = EngineLimits(sequences=256, batched_tokens=8192)
+    given = {"limits": limits, "prompt": 256, "lengths": None, "context": 1500}
+    with_sync = memory.engine(config.generator, EIGHT, DEVICES["h100"], **given, transfer=taken)
+    assert with_sync.use.limit == pytest.approx(DEVICES["h100"].memory - taken)
+
+
+def test_a_teacher_that_averages_the_student_takes_four_bytes_a_parameter_of_the_ranks() -> None:
+    method = {"type": "opsd", "teacher": "ema"}
+    average = rank(parse(values(method=method, teacher={})), 4).parts["teacher's average"]
+    assert average == EIGHT.parameters
+
+
 def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -> None:
     """Written twice, because a plan does without torch."""
     assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
     assert token_loss.CHUNK_ELEMENTS["cuda"] == memory.TOKEN_LOSS_CHUNK
     assert scorer.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
+    assert weight_sync.PACKED_BYTES == memory.PACKED_BYTES
 
 
 def test_full_fine_tuning_of_eight_billion_parameters_does_not_fit_on_two_ranks_of_80_gb() -> None:
