@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 
@@ -144,3 +145,16 @@ def test_a_fault_of_the_device_fails_all_under_way_and_all_that_comes(rig: Rig) 
     for future in (rig.loop.hold(), *rig.submit(rig.request(5))):
         with pytest.raises(EngineFailed, match="illegal memory access"):
             future.result(DEADLINE)
+
+
+def test_a_hold_that_fails_leaves_no_request_waiting(rig: Rig) -> None:
+    rig.device.broken = RuntimeError("illegal memory access")
+    posted = threading.Event()
+    rig.loop.call(lambda engine: posted.wait(DEADLINE))
+    (future,) = rig.submit(rig.request(5))  # it has no batch yet when the hold fails
+    held = rig.loop.hold()
+    posted.set()
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        held.result(DEADLINE)
+    with pytest.raises(EngineFailed, match="the engine failed: RuntimeError: illegal memory access"):
+        future.result(30)
