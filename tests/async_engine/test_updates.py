@@ -88,3 +88,25 @@ def test_a_replica_on_a_gpu_sleeps_and_wakes_with_its_weights_and_an_empty_cache
             assert check_output(output) == [number] * 5
 
     asyncio.run(go())
+
+
+def test_an_update_that_is_cancelled_while_it_waits_for_the_device_leaves_nobody_waiting(make_rig: MakeRig) -> None:
+    rig = make_rig(keep_in_flight=True)
+    rig.device.allow(5)
+    (future,) = rig.submit(rig.request(LONG))
+
+    async def go() -> None:
+        starting = await rig.starting_in_flight()
+        rig.device.allow(1)
+        await rig.until(lambda: rig.device.waits == 1)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        rig.device.allow(math.inf)
+        with pytest.raises(EngineFailed, match="a weight update failed half way: CancelledError"):
+            await asyncio.wait_for(asyncio.wrap_future(future), 30)
+        await rig.update(2)
+        (output,) = await rig.outputs(rig.request(5))
+        assert check_output(output) == [2] * 5
+
+    asyncio.run(go())
