@@ -32,6 +32,7 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRig]:
     yield make
     for rig in rigs:
         rig.device.close()
+        assert rig.device.torn == 0, "weights changed beneath a batch"
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Device:
     and when its attention read KV entries of other weights.
 
     Args:
-        seconds: duration of a batch.
+        seconds: duration of a batch. Every sixteenth takes twenty times as long: an update often begins in the middle of one.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -49,6 +49,7 @@ class Device:
         self.launched = 0  # batches
         self.finished = 0
         self.most_in_flight = 0
+        self.torn = 0  # batches beneath which the weights changed, or which ran while the memory was given away
         self.waits = 0  # how often somebody waited for everything that was launched
         self._seconds = seconds
         self._kv: dict[int, int] = {}  # slot: version that wrote it
@@ -101,11 +102,12 @@ class Device:
     def _run(self) -> None:
         while (batch := self._stream.get()) is not None:
             first = self.weights[0]
-            time.sleep(self._seconds)
+            time.sleep(self._seconds * (1 if self.finished % 16 else 20))
             with self._changed:
                 self._changed.wait_for(lambda: self._permits > 0)
                 self._permits -= 1
             read = {first, self.weights[1]} | ({MIXED} if self.asleep else set())
+            self.torn += len(read) > 1
             versions = [self._compute(row, read) for row in batch.rows]
             with self._changed:
                 self.finished += 1

@@ -15,7 +15,7 @@ from tests.async_engine.device import Device
 
 BLOCK = 8  # tokens of a block of the KV cache
 BLOCKS = 512  # of the KV cache, unless a test wants fewer
-BATCH_SECONDS = 0.001
+BATCH_SECONDS = 0.0005
 HALVES = ("first", "second")  # names of the two weights
 
 

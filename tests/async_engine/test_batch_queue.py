@@ -100,6 +100,7 @@ def test_abandon_fails_the_earlier_requests_alone(rig: Rig) -> None:
                 future.result(DEADLINE)
         outputs = results(later)
         assert lengths(outputs) == [tokens, 7]
+        assert not rig.core.scheduler.requests, "the engine computes for nobody"
         for output in outputs:
             check_output(output)
         rig.device.until(lambda: rig.device.launched == rig.device.finished)

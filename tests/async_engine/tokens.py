@@ -42,7 +42,7 @@ def computed_by(token_ids: np.ndarray, logprobs: np.ndarray) -> list[int]:
     """
     codes, places = np.divmod(-np.asarray(logprobs, np.float32).astype(np.int64), PLACES)
     assert places.tolist() == list(range(len(token_ids))), f"tokens are lost or doubled: {places.tolist()}"
-    assert MIXED_ID not in token_ids, f"tokens of mixed weights: {list(token_ids)}"
+    assert MIXED_ID not in token_ids, f"tokens of mixed weights: {np.asarray(token_ids).tolist()}"
     assert MIXED_CODE not in codes, "the last token is of mixed weights"
     for token_id, code in zip(token_ids, codes, strict=True):
         assert token_id in (EOS, FIRST_ID + code), "a token and its log-probability are of different batches"
