@@ -189,14 +189,21 @@ class EngineLoop:
     def hold(self) -> Future[None]:
         """Make no step until ``release`` or ``spoil``: the weights change. Requests are admitted, and commands run.
 
-        Again while it holds: no effect, as when an update begins anew. Fails with RuntimeError if the engine sleeps.
+        Waits for what the device still computes. Again while it holds: no effect, as when an update begins anew. Fails with
+        RuntimeError if the engine sleeps, and with the device's own error if that has failed: nothing new is held then.
         """
 
         def begin(engine: LLMEngine) -> None:
             if self._asleep:
                 raise _asleep()
-            # An engine in a process of its own steps by itself: level 0 pauses it, and frees nothing.
-            engine.sleep(level=0, mode="keep")
+            try:
+                # An engine in a process of its own steps by itself: level 0 pauses it, and frees nothing.
+                engine.sleep(level=0, mode="keep")
+            except Exception:
+                # Already paused, although it failed. Steps of a paused engine do nothing, so its requests would never end.
+                if not self._held:
+                    engine.wake_up(tags=["scheduling"])
+                raise
             self._held = True
 
         return self.call(begin)

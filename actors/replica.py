@@ -80,8 +80,8 @@ class VllmReplica:
 
     async def start_weight_update(self) -> None:
         """From here on the engine makes no step. Called again, it begins anew."""
-        await asyncio.wrap_future(self._loop.hold())
         with self._whole_or_spoiled():
+            await asyncio.wrap_future(self._loop.hold())
             await self._call(_rpc("renio_start_update"), held=True)
 
     async def update_weights(self, update_info: dict[str, Any]) -> float:
@@ -127,8 +127,8 @@ class VllmReplica:
         chunk = await self._receiver.fetch(update_info)
         fetched = time.perf_counter() - started
         assert self._spec.lora is not None, "the engine was not built for an adapter"
-        await asyncio.wrap_future(self._loop.hold())
         with self._whole_or_spoiled():
+            await asyncio.wrap_future(self._loop.hold())
             with self._receiver.released():
                 await self._call(_rpc("renio_load_adapter", chunk, self._spec.lora.model_dump(mode="json")), held=True)
             await self._adopt(update_info["version"])
@@ -168,7 +168,10 @@ class VllmReplica:
 
     @contextmanager
     def _whole_or_spoiled(self) -> Iterator[None]:
-        """A part of an update. If it fails, the weights are a mixture that nothing may be sampled from."""
+        """A part of an update. If it fails, the weights are a mixture that nothing may be sampled from.
+
+        ``hold`` belongs inside: a caller that is cancelled while it waits for the device would leave the engine held.
+        """
         try:
             yield
         except BaseException as error:
