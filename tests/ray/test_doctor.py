@@ -79,6 +79,11 @@ def test_a_node_with_another_version_and_one_without_the_folder_are_named(cluste
         nodes.enter_context(joined_node(cluster, "blind", wrapper=[*HIDE, str(shared)]))
         done = doctor(cluster, "--run-dir", str(shared / "run"))
         told = done.stdout
+        small = [f"pools.{pool}.cpus=0.25" for pool in ("generator", "teacher", "trainer")]
+        run = renio(cluster, "check", "--config", "configs/demo.yaml", f"run_dir={tmp_path / 'run'}", *small)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: the nodes that pools may be placed on have different versions; install the same on")
+    assert run.stderr.endswith("\n  old has deepspeed 0.18.0, but 0.19.8 on head, blind, second\n")
     assert done.returncode == 2, told + done.stderr
     rows = [line.split(maxsplit=3) for line in told.partition("\n\n")[0].splitlines()[1:]]
     assert {(node, check) for node, check, level, _ in rows if level == "fault"} == {("old", "versions"), ("blind", "run_dir")}
