@@ -19,6 +19,7 @@ import ray
 from actors import control, reaper
 from actors.control import NAMESPACE
 from actors.deepspeed_engine import RankSpec
+from actors.doctor.same_versions import check_versions
 from actors.engine_options import check_engine_options
 from actors.generation import Generator
 from actors.generator_pool import GeneratorPool
@@ -120,9 +121,10 @@ def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
     """What needs the cluster to check, before any engine starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources())
     check_nodes(config, ray.nodes())
+    notes = check_versions(config, ray.nodes())
     prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
-    return prepared
+    return replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def check_generators(config: RunConfig) -> None:

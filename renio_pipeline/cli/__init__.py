@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from renio_pipeline.cli import control, evaluate, models, plan, report, run, study
+from renio_pipeline.cli import control, doctor, evaluate, models, plan, report, run, study
 from renio_pipeline.cli.common import AnyOrder
 from renio_pipeline.config import ConfigError
 
@@ -52,6 +52,6 @@ def _failed(error: BaseException) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="renio", description="On-policy distillation with ReNIO sample weights.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=AnyOrder)
-    for command in (run, plan, evaluate, models, control, report, study):
+    for command in (run, doctor, plan, evaluate, models, control, report, study):
         command.register(commands)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 
@@ -31,3 +32,14 @@ def with_config(*, required: bool = True) -> argparse.ArgumentParser:
     common.add_argument("--address", help="a Ray cluster; default: RAY_ADDRESS, or a Ray started for this run")
     common.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as steps=10")
     return common
+
+
+def seconds(text: str) -> float:
+    """An option's value as a positive number of seconds. Raises ArgumentTypeError."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; give a positive number of seconds")
+    return found

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from renio_pipeline.cli.common import seconds
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control import Ended, Refused, Unanswered, parse_sizes
 from renio_pipeline.status_view import reply_lines, status_view
@@ -39,24 +40,14 @@ def register(commands: Any) -> None:
         )  # fmt: skip
         command.add_argument("--json", action="store_true", help="print the answer as one JSON object")
         command.add_argument(
-            "--timeout", type=_seconds, metavar="SECONDS", default=10.0 if verb == "status" else 600.0,
+            "--timeout", type=seconds, metavar="SECONDS", default=10.0 if verb == "status" else 600.0,
             help="how long to wait for the answer (default %(default)g)",
         )  # fmt: skip
         if verb == "scale":
             command.add_argument("sizes", nargs="+", metavar="POOL=REPLICAS", help="such as generator=4 or teacher.maths=2")
         if verb == "status":
-            command.add_argument("--watch", type=_seconds, metavar="SECONDS", help="show it again so often, until the run ends")
+            command.add_argument("--watch", type=seconds, metavar="SECONDS", help="show it again so often, until the run ends")
         command.set_defaults(run=_main, verb=verb)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; give a positive number of seconds")
-    return seconds
 
 
 def _main(args: argparse.Namespace) -> int:

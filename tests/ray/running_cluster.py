@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningClus
     head = subprocess.Popen(
         [python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}",
          f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
-         *ports],
+         "--node-name=head", *ports],
         env={k: v for k, v in environment.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
@@ -73,6 +73,36 @@ def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningClus
         head.send_signal(signal.SIGTERM)
         head.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def joined_node(
+    cluster: RunningCluster, name: str, environment: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A further node on this machine with one CPU, in an environment of its own, started by ``wrapper`` and what follows it."""
+    node = subprocess.Popen(
+        [*wrapper, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}",
+         f"--node-name={name}", "--num-cpus=1", "--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}",
+         f"--dashboard-agent-listen-port={free_port()}"],
+        env=cluster.environment | (environment or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        # One after the other: Ray chooses free ports before it listens on them.
+        assert wait_until(lambda: name in _names_of_nodes(cluster.environment), 90), f"node {name} did not join"
+        yield node
+    finally:
+        node.send_signal(signal.SIGTERM)
+        node.wait(60)
+
+
+def _names_of_nodes(environment: Mapping[str, str]) -> list[str]:
+    """Those that are alive, as the dashboard knows them."""
+    headers = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
+    request = urllib.request.Request(f"{environment['RAY_API_SERVER_ADDRESS']}/api/v0/nodes", headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        nodes = json.load(answer)["data"]["result"]["result"]
+    return [node["node_name"] for node in nodes if node["state"] == "ALIVE"]
 
 
 def _takes_a_job(environment: dict[str, str]) -> bool:

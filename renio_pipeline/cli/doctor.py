@@ -1,0 +1,81 @@
+"""``renio doctor``. Exit codes: 0 all is well, with warnings perhaps; 2 a fault was found, or the input is bad."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from renio_pipeline.cli.common import seconds, with_config
+from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.control import Unanswered
+
+
+def register(commands: Any) -> None:
+    """Add the command to ``commands``, what ``ArgumentParser.add_subparsers`` returned."""
+    text = "examine every node of a cluster before the first run: versions, GPUs, memory, run directory, ports, NCCL"
+    doctor = commands.add_parser(
+        "doctor", parents=[with_config(required=False)], help=text, description=text[0].upper() + text[1:] + "."
+    )
+    doctor.add_argument("--run-dir", metavar="DIR", help="the folder of the runs; default: that of the configuration")
+    doctor.add_argument("--json", action="store_true", help="for programs: every fact and finding, as one JSON object")
+    doctor.add_argument(
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long a node may take to answer (%(default)g)"
+    )
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    if args.overrides and not args.config:
+        raise ConfigError(f"--config: none is given, so that {args.overrides[0]!r} overrides nothing")
+    config = load(args.config, args.overrides) if args.config else None
+    address = args.address or os.environ.get("RAY_ADDRESS") or None
+    address = None if address == "local" else address
+    if address and address.startswith("ray://"):
+        raise ConfigError(f"--address: {address}: run this on a node of the cluster, and give HOST:PORT")
+    from actors.doctor import Question, examine
+    from renio_pipeline.doctor.examination import findings
+    from renio_pipeline.doctor.requirements import requirements
+    from renio_pipeline.doctor.view import as_json, healthy, show
+
+    required = requirements()
+    try:
+        with _joined(address, args.timeout):
+            folder = _folder(config, args.run_dir, running=address is not None)
+            cluster = examine(Question(config=config, folder=folder, required=required, seconds=args.timeout))
+    except Unanswered as error:
+        raise ConfigError(str(error)) from None
+    found = findings(cluster, required)
+    if args.json:
+        print(json.dumps(as_json(cluster, found), indent=1))
+    else:
+        show(found)
+    return 0 if healthy(found) else 2
+
+
+def _joined(address: str | None, timeout: float) -> AbstractContextManager[object]:
+    """The cluster at ``address``, or a Ray of one's own, as a run would start it."""
+    from actors import attach, launch
+
+    if address in (None, "auto"):
+        return launch.cluster(address)
+    return attach.guest(address, time.monotonic() + timeout)
+
+
+def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> str | None:
+    """The absolute path of the run directory, as a run would settle it; None: not known."""
+    from actors import launch
+
+    if config is None and given is None:
+        return None
+    if config is None:
+        path = Path(str(given)).expanduser()
+        if running and not path.is_absolute():
+            raise ConfigError(f"--run-dir: {given!r} must be an absolute path that every node sees, on a running cluster")
+        return str(path.absolute())
+    config = config if given is None else config.model_copy(update={"run_dir": given})
+    return str(launch.run_directory(config, launch.Cluster(own=not running, host="")).directory.absolute())

