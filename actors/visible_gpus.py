@@ -12,7 +12,8 @@ class WrongGpusError(RuntimeError):
 def check_visible_gpus() -> None:
     """Compare what this process sees with what Ray has assigned, before a model loads. Call it in an actor that has GPUs.
 
-    Where Ray is told to leave CUDA_VISIBLE_DEVICES alone, every actor of a node sees all of its GPUs, and takes the first.
+    Where Ray is told to leave CUDA_VISIBLE_DEVICES alone, every actor of a node sees all of its GPUs, and takes the first. To a
+    process outside of Ray nothing is assigned, and nothing is checked.
 
     Raises:
         WrongGpusError: it sees more or fewer; says what to do.
@@ -20,6 +21,8 @@ def check_visible_gpus() -> None:
     import ray
     import torch
 
+    if not ray.is_initialized():
+        return
     assigned = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
     judge(assigned, torch.cuda.device_count(), ray.util.get_node_ip_address())
 
