@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from renio_pipeline import cli
-from renio_pipeline.config import ConfigError
+from renio_pipeline.config import ConfigError, load
 from renio_pipeline.planning.known import Sources, gather
 from renio_pipeline.planning.measured import measured
 from renio_pipeline.planning.plan import Planner
@@ -22,6 +22,7 @@ from tests.unit.recorded_runs import record
 
 ROOT = Path(__file__).parents[2]
 GPU = str(ROOT / "configs/gpu.yaml")
+ON_POLICY = ("max_staleness=0", "in_flight=drain")
 RATES: dict[str, Any] = {
     "generator": {"tokens_per_second": {1: 150, 64: 5000}}, "teacher": {"tokens_per_second": 30000},
     "trainer": {"tokens_per_second": 9000}, "sync_seconds": 1.5, "response_tokens": 300, "prompt_tokens": 100,
@@ -80,11 +81,11 @@ def test_the_table_has_the_split_its_overrides_and_where_it_is_known_from(capsys
 
 
 def test_idle_shares_and_rates_follow_from_the_step(capsys: pytest.CaptureFixture[str], rates: str) -> None:
-    found = planned(capsys, GPU, "--rates", rates)
+    found = planned(capsys, GPU, *ON_POLICY, "batch_size=96", "pools.teacher.replicas=3", "--rates", rates)
     configured = found["configured"]
     trained = 96 * (100 + 300) / 9000 / 2
     assert configured["samples_per_second"] == pytest.approx(96 / configured["step_seconds"])
-    assert configured["samples_per_second_per_gpu"] == pytest.approx(configured["samples_per_second"] / 8)
+    assert configured["samples_per_second_per_gpu"] == pytest.approx(configured["samples_per_second"] / 9)
     assert configured["idle"]["trainer"] == pytest.approx(1 - (trained + 1.5) / configured["step_seconds"], abs=0.01)
     assert configured["idle"]["teacher"] == pytest.approx(1 - 96 * 400 / 30000 / 3 / configured["step_seconds"], abs=0.01)
 
@@ -156,7 +157,7 @@ def test_a_measured_run_is_planned_as_it_was(tmp_path: Path, lengths: Sequence[i
         ([GPU, "--rates", "none.yaml"], "--rates: none.yaml does not exist"),
         ([GPU, "--from", "nowhere"], "--from: nowhere has no config.yaml: expected a run's directory"),
         ([GPU, "teacher.model=Qwen/Qwen3-14B", "--device", "l4"], "no split fits:"),
-        ([GPU, "payload.max_bytes=1000", "--device", "h100"], "no split fits:\n  a step's payload may take 51118080 bytes"),
+        ([GPU, "payload.max_bytes=1000", "--device", "h100"], "no split fits:\n  a step's payload may take 136314880 bytes"),
         ([GPU, "student=Some/Other", "--device", "h100", "--offline"], "student: 'Some/Other' is not in the hub's cache"),
     ],
 )  # fmt: skip
@@ -226,13 +227,14 @@ def test_no_engine_and_no_torch_is_imported_for_a_plan() -> None:
 
 def test_colocated_pools_share_their_gpus_and_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     keys = [
+        *ON_POLICY,
         "placement=colocated",
         "sync.backend=ipc",
         "pools.generator.replicas=2",
         "generator.engine.gpu_memory_utilization=0.5",
     ]
     found = planned(capsys, GPU, *keys, "--device", "h100", "--gpus", "8")
-    assert found["configured"]["gpus"] == 2 + 3
+    assert found["configured"]["gpus"] == 2 + 2
     assert all(best["generators"] == best["trainer_ranks"] for best in found["best"])
     assert found["ahead"] is None
     assert found["memory"]["generator"]["limit"] == pytest.approx(0.5 * 79.2 * 2**30)
@@ -246,3 +248,21 @@ def test_several_teachers_share_the_rows(capsys: pytest.CaptureFixture[str], tmp
     found = planned(capsys, str(tmp_path / "run.yaml"), "trainer.micro_batch_tokens=8192", "--device", "h100", "--gpus", "12")
     assert set(found["memory"]) == {"generator", "teacher.maths", "teacher.code", "trainer"}
     assert found["best"][0]["teachers"] % 2 == 0
+
+
+def test_the_first_configuration_for_eight_gpus_has_the_split_that_the_planner_advises() -> None:
+    config = load(ROOT / "configs/gpu.yaml")
+    known = gather(config, Sources(device="h100", offline=True))
+    planner = Planner(config, known, gpus=8)
+    assert planner.best[0].split == planner.configured_split
+    assert not planner.configured.obstacles
+    header = (ROOT / "configs/gpu.yaml").read_text()
+    replayed = planner.configured.replayed
+    assert f"({replayed.step:.1f} s a step, {replayed.samples_per_second:.0f} samples a second" in header
+    a100 = Planner(config, gather(config, Sources(device="a100", offline=True)), gpus=8).best[0].split
+    numbers = {2: "two", 3: "three"}
+    advised = f"{numbers[a100.generators]}, {numbers[a100.teachers]} and {numbers[a100.ranks]}"
+    assert f"`--device a100` advises {advised}." in header
+    deployed = load(ROOT / "deploy/kubernetes/gpu-8/run.yaml")
+    assert (deployed.batch_size, deployed.max_staleness) == (config.batch_size, config.max_staleness)
+    assert [deployed.pool(p).replicas for p in ("generator", "teacher", "trainer")] == [4, 2, 2]
