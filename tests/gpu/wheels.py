@@ -16,17 +16,15 @@ LOCK = ROOT / "requirements-cpu.lock"
 # What an image with torch, transformers and the usual scientific packages lacks of the needs of vLLM, Ray, DeepSpeed and this
 # project, without what these import only for servers, structured output and models with pictures.
 PACKAGES = (
-    "aiohttp-cors", "annotated-types", "antlr4-python3-runtime", "apache-tvm-ffi", "blake3", "cachetools", "cbor2", "colorful",
-    "compressed-tensors", "depyf", "dill", "astor", "fastapi", "hjson", "jiter", "jsonschema", "jsonschema-specifications",
-    "llguidance", "loguru", "msgspec", "omegaconf", "openai", "opencensus", "opencensus-context", "oss-harmony",
-    "partial-json-parser", "peft", "psutil", "pybase64", "pydantic", "pydantic-core", "pyzmq", "ray", "referencing", "rpds-py",
-    "setproctitle", "sniffio", "starlette", "typing-inspection", "xgrammar",
+    "aiohttp-cors", "annotated-types", "antlr4-python3-runtime", "apache-tvm-ffi", "astor", "blake3", "cachetools", "cbor2",
+    "colorful", "compressed-tensors", "depyf", "dill", "fastapi", "hjson", "httpcore2", "httpx2", "jiter", "jsonschema",
+    "jsonschema-specifications", "llguidance", "loguru", "msgspec", "omegaconf", "openai", "opencensus", "opencensus-context",
+    "oss-harmony", "partial-json-parser", "peft", "psutil", "pybase64", "pydantic", "pydantic-core", "pyzmq", "ray",
+    "referencing", "rpds-py", "setproctitle", "sniffio", "starlette", "truststore", "typing-inspection", "xgrammar",
 )  # fmt: skip
 FROM_SOURCE = ("deepspeed",)  # published without a wheel; pure Python, so that a wheel made here runs anywhere
-LIBRARIES = (
-    "_C_stable_libtorch",
-    "_vllm_fa3_C",
-)  # vLLM's compiled modules that a kit holds; the attention of version 2 is large
+# vLLM's compiled modules that a kit holds: its kernels and, of its attentions, Hopper's. That of older GPUs is much larger.
+LIBRARIES = ("_C_stable_libtorch", "_vllm_fa3_C")
 DATA = (".py", ".json", ".jinja", ".typed")
 NOT_OF_RAY = ("ray/jars/", "ray/rllib/", "ray/dashboard/client/")  # Java, another library, the dashboard's page
 
