@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.gpu import table
 from tests.gpu.checks import CHECKS
 from tests.gpu.runner import ROOT, Row, environment, run
-from tests.gpu.unpack import KitError, unpack
+from tests.gpu.unpack import KitError, read_manifest, unpack
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--small", action="store_true", help="small shapes, for a CPU")
     parser.add_argument("--kit", type=Path, help="folder with a kit of packages (see tests.gpu.kit)")
-    parser.add_argument("--unpacked", type=Path, default=ROOT / "build/gpu-kit", help="where the kit is unpacked")
+    parser.add_argument(
+        "--unpacked", type=Path, help="where the kit is unpacked (build/gpu-kit); alone: a kit that was unpacked there before"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu-check", help="folder for the table, JSON and logs")
     parser.add_argument(
         "--only", nargs="+", metavar="CHECK", default=[], help="names, or beginnings of names, such as a or b-lora"
@@ -39,9 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(check.name for check in chosen))
         return 0
     try:
-        kit = args.unpacked if args.kit and unpack(args.kit, args.unpacked) else None
+        kit = _packages(args.kit, args.unpacked)
     except KitError as error:
-        print(f"--kit: {error}", file=sys.stderr)
+        print(f"{'--kit' if args.kit else '--unpacked'}: {error}", file=sys.stderr)
         return 1
     started, rows, env = time.monotonic(), list[Row](), environment(kit)
     machine = _machine(args.device, env)
@@ -55,6 +57,18 @@ def main(arguments: list[str] | None = None) -> int:
         table.write(args.out, rows, machine)  # after each, so that a run that is cut short leaves what it has
     print(table.markdown(rows, machine))
     return 1 if any(row.outcome == "failed" for row in rows) else 0
+
+
+def _packages(kit: Path | None, unpacked: Path | None) -> Path | None:
+    """The folder of a kit's packages, if one is named. Raises KitError."""
+    if kit is None and unpacked is None:
+        return None
+    folder = unpacked or ROOT / "build/gpu-kit"
+    manifest = read_manifest(folder) if kit is None else unpack(kit, folder)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if manifest["python"] != here:
+        raise KitError(f"its packages are for Python {manifest['python']}, and this is {here}: make a kit with --python {here}")
+    return folder
 
 
 def _machine(device: str, env: dict[str, str]) -> dict[str, str]:

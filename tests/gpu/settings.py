@@ -80,6 +80,6 @@ def make(*, device: str, small: bool) -> Settings:
         )  # fmt: skip
     return Settings(
         main=QWEN3_1_7B, large=QWEN3_8B, rows=151936, vocabulary=151669, lengths=(500, 1, 300, 223), samples=16,
-        prompt_tokens=128, response_tokens=256, scored_tokens=2500, loss_tokens=4096, micro_batch_tokens=16384, lr=1e-3,
+        prompt_tokens=128, response_tokens=256, scored_tokens=2500, loss_tokens=4096, micro_batch_tokens=16384, lr=3e-4,
         lora_lr=3e-3, buffer_bytes=256 * 2**20, rounds=200, **common,  # type: ignore[arg-type]
     )  # fmt: skip

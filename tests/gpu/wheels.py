@@ -23,8 +23,9 @@ PACKAGES = (
     "referencing", "rpds-py", "setproctitle", "sniffio", "starlette", "truststore", "typing-inspection", "xgrammar",
 )  # fmt: skip
 FROM_SOURCE = ("deepspeed",)  # published without a wheel; pure Python, so that a wheel made here runs anywhere
-# vLLM's compiled modules that a kit holds: its kernels and, of its attentions, Hopper's. That of older GPUs is much larger.
-LIBRARIES = ("_C_stable_libtorch", "_vllm_fa3_C")
+# vLLM's compiled modules that a kit holds: its kernels, the allocator of its sleep mode, two small helpers and, of its
+# attentions, Hopper's. That of older GPUs is much larger; a mixture of experts needs _moe_C_stable_libtorch too.
+LIBRARIES = ("_C_stable_libtorch", "_vllm_fa3_C", "cumem_allocator", "spinloop", "fs_io_C")
 DATA = (".py", ".json", ".jinja", ".typed")
 NOT_OF_RAY = ("ray/jars/", "ray/rllib/", "ray/dashboard/client/")  # Java, another library, the dashboard's page
 

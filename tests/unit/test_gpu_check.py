@@ -23,6 +23,7 @@ from tests.gpu.runner import ROOT, Row
 from tests.gpu.settings import make
 from tests.unit.test_gpu_kit import wheel
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 HANG = """yield Figure('child', subprocess.Popen(['sleep', '600']).pid)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)"""
@@ -56,7 +57,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
         f"    exec({register!r})\n    sys.modules['tests.gpu.checks.made_up'] = made_up\n    c.CHECKS = tuple(checks())\n"
     )
     kit = wheel(folder, "carried", {"carried.py": b"VALUE = 42\n"})
-    write_kit(folder / "kit", [(kit, None)], python="3.12", part_bytes=10**6)
+    write_kit(folder / "kit", [(kit, None)], python=PYTHON, part_bytes=10**6)
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(folder))
     patch.setattr(command, "CHECKS", tuple(checks()))
@@ -118,9 +119,16 @@ def test_what_is_not_run_is_no_failure(tmp_path: Path, monkeypatch: pytest.Monke
     assert {row["why"] for row in rows} == {"--until -1 seconds were over"}
 
 
-def test_a_damaged_kit_is_an_error_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--device", "cpu", "--kit", str(tmp_path), "--unpacked", str(tmp_path / "there")]) == 1
-    assert "is not a kit" in capsys.readouterr().err
+def test_a_kit_that_is_of_no_use_here_is_an_error_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = ["--unpacked", str(tmp_path / "there")]
+    assert command.main(["--device", "cpu", "--kit", str(tmp_path), *there]) == 1
+    assert "--kit: " in (text := capsys.readouterr().err)
+    assert "is not a kit" in text
+    write_kit(tmp_path, [(wheel(tmp_path, "carried", {"carried.py": b""}), None)], python="3.1", part_bytes=10**6)
+    assert command.main(["--device", "cpu", "--kit", str(tmp_path), *there]) == 1
+    assert f"its packages are for Python 3.1, and this is {PYTHON}" in capsys.readouterr().err
+    assert command.main(["--device", "cpu", *there]) == 1  # unpacked before, and still for another Python
+    assert "--unpacked: its packages are for Python 3.1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("value", "broken"), [(1.0, False), (3.5, True), (0.5, True), (math.nan, True), (math.inf, True)])

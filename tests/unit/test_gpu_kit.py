@@ -15,7 +15,7 @@ import pytest
 from tests.gpu import unpack as unpacking
 from tests.gpu.parts import write_kit
 from tests.gpu.unpack import MANIFEST, KitError, unpack
-from tests.gpu.wheels import of_ray, of_vllm, pinned
+from tests.gpu.wheels import LIBRARIES, of_ray, of_vllm, pinned
 
 PART = 20_000  # bytes
 NOISE = os.urandom(50_000)  # which xz cannot shrink: an archive larger than two parts
@@ -51,7 +51,7 @@ def kit(tmp_path: Path) -> Path:
     rest = wheel(tmp_path, "some", files, executable="some/run")
     write_kit(
         tmp_path / "kit",
-        [(engine, of_vllm(("_C_stable_libtorch", "_vllm_fa3_C"))), (rest, None)],
+        [(engine, of_vllm(LIBRARIES)), (rest, None)],
         python="3.12",
         part_bytes=PART,
     )

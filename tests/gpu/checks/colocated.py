@@ -42,7 +42,7 @@ def colocated(settings: Settings) -> Figures:
 def _overrides(settings: Settings) -> list[str]:
     keys = [
         "placement=colocated", f"steps={STEPS}", "batch_size=64", "data.problems=512", "evaluate.problems=0",
-        "name=gpu-check-colocated", "faults.heartbeat_seconds=15",
+        "name=gpu-check-colocated",
     ]  # fmt: skip
     if not settings.on_gpu:
         return [*keys, "sync.backend=host"]
