@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.unpack import BLOCK, FORMAT, MANIFEST
+from tests.gpu.unpack import FORMAT, MANIFEST, sha256_of
 
 PRESET = 9  # of xz: a window of 64 MiB, which the repetitive kernels of CUDA libraries need
 
@@ -108,7 +108,7 @@ def _write_wheel(writer: PartWriter, wheel: Path, wanted: Callable[[str], bool])
     return {
         "name": name, "version": version, "bytes": below.size, "sha256": below.digest.hexdigest(),
         "unpacked_bytes": unpacked, "wheel": wheel.name, "wheel_bytes": wheel.stat().st_size,
-        "wheel_sha256": _sha256(wheel),
+        "wheel_sha256": sha256_of(wheel),
     }  # fmt: skip
 
 
@@ -122,11 +122,3 @@ def _installed_path(path: str) -> str | None:
     if found is None:
         return path
     return found[2] if found[1] in ("purelib", "platlib") else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -74,7 +74,7 @@ def _check_parts(kit: Path, parts: list[dict[str, Any]]) -> None:
         path = kit / part["file"]
         if path.stat().st_size != part["bytes"]:
             raise KitError(f"{path} has {path.stat().st_size} bytes instead of {part['bytes']}: copy it again")
-        if _sha256(path) != part["sha256"]:
+        if sha256_of(path) != part["sha256"]:
             raise KitError(f"{path} does not have the checksum in {MANIFEST}: copy it again")
 
 
@@ -86,7 +86,8 @@ def _extract(archive: _Limited, package: dict[str, Any], folder: Path) -> None:
         raise KitError(f"package {package['name']} does not have the checksum in {MANIFEST}: make the kit again")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """In hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):

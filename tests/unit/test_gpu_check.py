@@ -21,7 +21,7 @@ from tests.gpu.checks import CHECKS, by_name
 from tests.gpu.parts import write_kit
 from tests.gpu.runner import ROOT, Row
 from tests.gpu.settings import make
-from tests.unit.test_gpu_kit import wheel
+from tests.unit.made_up_wheels import wheel
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 HANG = """yield Figure('child', subprocess.Popen(['sleep', '600']).pid)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,10 @@ from tests.gpu import unpack as unpacking
 from tests.gpu.parts import write_kit
 from tests.gpu.unpack import MANIFEST, KitError, unpack
 from tests.gpu.wheels import LIBRARIES, of_ray, of_vllm, pinned
+from tests.unit.made_up_wheels import wheel
 
 PART = 20_000  # bytes
 NOISE = os.urandom(50_000)  # which xz cannot shrink: an archive larger than two parts
-
-
-def wheel(folder: Path, name: str, files: dict[str, bytes], executable: str = "") -> Path:
-    path = folder / f"{name}-1.5-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file, data in files.items():
-            info = zipfile.ZipInfo(file)
-            info.external_attr = (0o755 if file == executable else 0o644) << 16
-            archive.writestr(info, data)
-    return path
 
 
 @pytest.fixture
