@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import threading
+import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -46,13 +50,27 @@ def record(check: Check, settings: Settings, file: TextIO) -> Outcome:
     return outcome
 
 
+def end_with(parent: int) -> None:
+    """Kill this process's session once its parent is not `parent` any more: it must not keep the GPU from the next check."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--device", choices=["cuda", "cpu"], required=True)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--parent", type=int, help="end when this process, which started this one, has ended")
     args = parser.parse_args()
+    if args.parent is not None:
+        end_with(args.parent)
     with args.record.open("a") as file:
         record(by_name(args.name), make(device=args.device, small=args.small), file)
 

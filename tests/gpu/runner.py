@@ -42,11 +42,12 @@ def run(check: Check, *, device: str, small: bool, logs: Path, environment: dict
     record, log = logs / f"{check.name}.jsonl", logs / f"{check.name}.log"
     record.write_text("")
     command = [sys.executable, "-m", "tests.gpu.process", check.name, "--record", str(record), "--device", device]
+    command += ["--parent", str(os.getpid()), *(["--small"] if small else [])]
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, *(["--small"] if small else [])], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
         try:
             code: int | None = process.wait(check.seconds)

@@ -100,6 +100,25 @@ def test_a_check_that_hangs_leaves_no_process(found: Any) -> None:
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_check_ends_with_the_process_that_started_it() -> None:
+    text = "import time; from tests.gpu.process import end_with; end_with({parent}); print('up', flush=True); time.sleep(60)"
+    starter = (
+        "import os, subprocess, sys, time\n"
+        f"text = {text!r}.format(parent=os.getpid())\n"
+        "child = subprocess.Popen([sys.executable, '-c', text], start_new_session=True, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)\n"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", starter], cwd=ROOT, env=runner.environment(None), text=True, stdout=subprocess.PIPE
+    )
+    assert started.stdout is not None
+    child = psutil.Process(int(started.stdout.readline()))
+    assert child.is_running()
+    started.kill()
+    started.communicate()
+    child.wait(timeout=30)
+
+
 def test_the_table_is_one_line_a_check_below_the_machine(found: Any) -> None:
     _, rows, text, machine = found
     lines = text.splitlines()
@@ -120,7 +139,7 @@ def test_what_is_not_run_is_no_failure(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_kit_that_is_of_no_use_here_is_an_error_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    there = ["--unpacked", str(tmp_path / "there")]
+    there = ["--unpacked", str(tmp_path / "there"), "--out", str(tmp_path / "out"), "--until", "-1"]
     assert command.main(["--device", "cpu", "--kit", str(tmp_path), *there]) == 1
     assert "--kit: " in (text := capsys.readouterr().err)
     assert "is not a kit" in text
@@ -131,10 +150,16 @@ def test_a_kit_that_is_of_no_use_here_is_an_error_in_words(tmp_path: Path, capsy
     assert "--unpacked: its packages are for Python 3.1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("value", "broken"), [(1.0, False), (3.5, True), (0.5, True), (math.nan, True), (math.inf, True)])
-def test_not_a_number_keeps_no_bound(value: float, broken: bool) -> None:
-    assert Figure("x", value, most=3, least=1).broken is broken
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3.5])
+def test_what_is_too_large_breaks_its_bound_and_so_does_not_a_number(value: float) -> None:
+    assert Figure("x", value, most=3).broken
     assert not Figure("x", value).broken
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, 0.5])
+def test_what_is_too_small_breaks_its_bound_and_so_does_not_a_number(value: float) -> None:
+    assert Figure("x", value, least=1).broken
+    assert not Figure("x", 1.0, least=1, most=1).broken
 
 
 def test_every_check_has_its_function_and_its_group() -> None:
