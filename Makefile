@@ -49,5 +49,7 @@ bench: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos
 
-gpu-check:  # on a machine with a GPU and torch and transformers of its own; needs nothing else
-	python -m pytest tests/gpu
+# With whatever Python is there. On a machine with a network it needs the extra `gpu` alone; on one without, KIT names a folder
+# that `python -m tests.gpu.kit` made. OUT is where the table goes.
+gpu-check:
+	python3 -m tests.gpu $(if $(KIT),--kit $(KIT)) $(if $(OUT),--out $(OUT))
