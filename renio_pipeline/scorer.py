@@ -17,6 +17,7 @@ from torch import Tensor
 from renio_pipeline import packed_attention
 from renio_pipeline.heads import head_of
 from renio_pipeline.projection import token_logprobs
+from renio_pipeline.self_checks import check_teacher
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
 # Of a row. With sdpa's mask its attention costs its square; without one, long rows launch fewer of a GPU's kernels.
@@ -37,6 +38,7 @@ class Scorer:
         )
         self.model = model.eval().requires_grad_(False).to(self._device)
         packed_attention.use(self.model)
+        check_teacher(self.model, self._device)
         masked = self.model.config.get_text_config()._attn_implementation in ("sdpa", "eager")
         self._row_tokens = (MASKED_TOKENS if masked else UNMASKED_TOKENS)[self._device]
         self.version = Version(0, 0)

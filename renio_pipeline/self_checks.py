@@ -8,7 +8,7 @@ architectures that mix sequences give 0.1 and more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -65,3 +65,32 @@ def check_packing(model: TokenLogits, device: torch.device) -> None:
             f"the same sequence alone by {error:.2g} of their norm; kernels explain {bound:g}); set trainer.packing to false, "
             "so that each sequence has a row of its own"
         )
+
+
+def check_teacher(lm: Any, device: torch.device | str) -> None:
+    """Compare what a torch teacher makes of a model with the model's own logits.
+
+    Raises:
+        ValueError: its logits are not what its last hidden states give with the head that is known here, or sequences that are
+            packed in one row see each other.
+    """
+    from renio_pipeline import packed_attention
+    from renio_pipeline.heads import head_of
+
+    ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
+    head, kind = head_of(lm), type(lm).__name__
+    with torch.no_grad():
+        expected = lm(input_ids=ids[:, 4:], use_cache=False).logits[0]
+        alone = packed_attention.states(lm, ids[:, 4:], None)[0]
+        logits = alone.to(head.weight.dtype) @ head.weight.T
+        logits = (logits if head.bias is None else logits + head.bias).float()
+        logits = head.scale * (logits if head.soft_cap is None else torch.tanh(logits / head.soft_cap) * head.soft_cap)
+        try:
+            packed = packed_attention.states(lm, ids, torch.cat([positions, positions])[None])[0, 4:]
+        except TypeError:  # it takes no positions
+            packed = torch.full_like(alone, torch.nan)
+    bound = OTHER_KERNELS[expected.dtype in HALF]
+    if not relative_error(logits, expected) <= bound:
+        raise ValueError(f"teacher.model: {kind} scales its logits in a way that is not known here; set teacher.type=vllm")
+    if not relative_error(packed, alone) <= bound:
+        raise ValueError(f"teacher.model: {kind} mixes sequences that lie in one row; set teacher.type=vllm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from transformers import (
 )
 
 from renio_pipeline import packed_attention
-from renio_pipeline.self_checks import check_head, check_packing, relative_error
+from renio_pipeline.heads import check_known_scale
+from renio_pipeline.self_checks import check_head, check_packing, check_teacher, relative_error
 from renio_pipeline.student import TokenLogits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -157,3 +159,41 @@ def test_a_value_that_is_not_a_number_never_passes() -> None:
     values = torch.ones(3)
     assert relative_error(values, values) == 0 == relative_error(torch.zeros(3), torch.zeros(3))
     assert not relative_error(torch.tensor([1.0, torch.nan, 1.0]), values) <= 1e9
+
+
+def own_scale() -> Any:
+    """A Granite whose logits are multiplied, as HyperCLOVA X's are, by what Granite divides by."""
+
+    class Multiplied(GraniteForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().forward(*args, **kwargs)
+            found.logits = found.logits * self.config.logits_scaling**2
+            return found
+
+    lm = granite(4.0)
+    lm.__class__ = Multiplied
+    return lm
+
+
+@PRECISIONS
+@pytest.mark.parametrize("make", [qwen3, gemma2, lambda: granite(4.0), lambda: gemma2(final_logit_softcapping=0.5)])
+def test_a_torch_teacher_of_a_known_kind_passes(make: Callable[[], Any], dtype: torch.dtype) -> None:
+    check_teacher(wrapped(make, dtype).lm.eval(), CPU)
+
+
+@PRECISIONS
+@pytest.mark.parametrize(
+    ("make", "says"), [(own_scale, "Multiplied scales its logits"), (mamba, "Mamba.* mixes"), (bloom, "Bloom.* mixes")]
+)
+def test_a_torch_teacher_that_would_score_wrongly_is_refused(make: Callable[[], Any], says: str, dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=rf"teacher\.model: {says}.*; set teacher\.type=vllm"):
+        check_teacher(wrapped(make, dtype).lm.eval(), CPU)
+
+
+@pytest.mark.parametrize(("model_type", "key"), [("falcon_h1", "lm_head_multiplier"), ("hyperclovax", "logits_scaling")])
+def test_a_head_whose_scale_is_not_known_is_not_read(model_type: str, key: str) -> None:
+    config = SimpleNamespace(model_type=model_type, **{key: 0.25})
+    with pytest.raises(ValueError, match=rf"teacher\.model: 'm' \({model_type}\) scales its logits by {key}"):
+        check_known_scale("m", config)
+    check_known_scale("m", SimpleNamespace(model_type=model_type, **{key: 1.0}))
+    check_known_scale("m", SimpleNamespace(model_type="granite", logits_scaling=4.0))
