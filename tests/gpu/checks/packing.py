@@ -25,7 +25,8 @@ def _check(settings: Settings, sizes: Sizes) -> Figures:
     import torch
 
     from renio_pipeline import packed_attention
-    from renio_pipeline.student import TokenLogits, check_head, check_packing
+    from renio_pipeline.self_checks import check_head, check_packing
+    from renio_pipeline.student import TokenLogits
 
     device = torch.device(settings.device)
     model = TokenLogits(models.build(settings, sizes, "bfloat16"))
@@ -74,7 +75,7 @@ def _packed_gap(settings: Settings, model: Any) -> float:
 def _mixed_gap(settings: Settings, model: Any, device: Any) -> float:
     """The same where sequences do see each other, which check_packing must notice."""
     from renio_pipeline import packed_attention
-    from renio_pipeline.student import check_packing
+    from renio_pipeline.self_checks import check_packing
 
     usual = packed_attention.bounds
 
