@@ -16,11 +16,10 @@ from renio_pipeline.lengths import Bounds, check_end_token, fitting
 from renio_pipeline.model_files import tokenizer_of
 from renio_pipeline.problems import Problems, problems_of
 from renio_pipeline.prompts import Encoded, Encoder
-from renio_pipeline.schema import Opsd
+from renio_pipeline.schema import DTYPE_BYTES, Opsd
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 Inspect = Callable[[str, str], models.ModelInfo]
 
 
@@ -158,7 +157,7 @@ def not_here(config: RunConfig) -> list[str]:
 def payload_token_bytes(config: RunConfig, teacher: str, teacher_hidden_size: int) -> int:
     """What the teacher's payload takes for a token: an id and a log-probability for each of K+1, or H' values."""
     if config.payload_kind == "hidden":
-        return teacher_hidden_size * (4 if config.all_teachers[teacher].dtype == "float32" else 2)
+        return teacher_hidden_size * DTYPE_BYTES[config.all_teachers[teacher].dtype]
     return (config.teacher_top_k + 1) * 8 if config.payload_kind == "top_k" else 0
 
 

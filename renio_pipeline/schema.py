@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 Dtype = Literal["float32", "bfloat16"]
+DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
 Beta = Annotated[float, Field(ge=0, lt=1)]
 FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests"]
 Preset = Literal["openthoughts-maths", "openthoughts-code"]

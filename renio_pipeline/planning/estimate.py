@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.planning.devices import Device
-from renio_pipeline.planning.memory import BYTES
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.planning.sizes import ModelSizes
-from renio_pipeline.schema import Jsd
+from renio_pipeline.schema import DTYPE_BYTES, Jsd
 
 DECODE_BANDWIDTH = 0.6  # of the data sheet's, while tokens are decoded
 PREFILL = 0.4  # of the data sheet's arithmetic, where a whole prompt or response is read
@@ -40,7 +39,7 @@ def generator_rate(config: RunConfig, sizes: Sizes, device: Device, slots: int) 
     The prompt's own reading is spread over the response's tokens.
     """
     model, section = sizes.student, config.generator
-    each, parallel = BYTES[section.dtype], section.tensor_parallel
+    each, parallel = DTYPE_BYTES[section.dtype], section.tensor_parallel
     bandwidth = DECODE_BANDWIDTH * device.bandwidth
     flops = PREFILL * device.flops(section.dtype) * parallel
     read = each / parallel / bandwidth  # seconds a parameter
@@ -81,7 +80,7 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
     if config.student_logprobs == "trainer":
         flops += body + 2 * model.head * answered
     trained = model.factors(trainer.lora.targets, trainer.lora.r) if trainer.lora else model.parameters
-    each = BYTES[trainer.dtype]
+    each = DTYPE_BYTES[trainer.dtype]
     # The optimizer reads and writes weights, gradient and two moments in fp32, and writes the weights that are used.
     optimizer = trained * (28 + each) / (DECODE_BANDWIDTH * device.bandwidth)
     gathered = 1.5 * model.parameters * each if trainer.zero_stage == 3 else 0.0
@@ -96,7 +95,7 @@ def sync_seconds(config: RunConfig, sizes: Sizes, device: Device) -> float:
     lora, model = config.trainer.lora, sizes.student
     sent = model.factors(lora.targets, lora.r) if lora and config.sync.lora == "adapter" else model.parameters
     ways = {"host": 2 / device.host, "nccl": 1 / (EXCHANGE * device.network), "ipc": 2 / device.bandwidth}
-    return 0.05 + sent * BYTES[config.generator.dtype] * ways[config.sync.backend]
+    return 0.05 + sent * DTYPE_BYTES[config.generator.dtype] * ways[config.sync.backend]
 
 
 def forward(model: ModelSizes, tokens: float, headed: float = 1.0) -> float:

@@ -10,9 +10,8 @@ from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning.devices import GIB, Device
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.sizes import ModelSizes
-from renio_pipeline.schema import Generator, Jsd, Teacher, Trainer
+from renio_pipeline.schema import DTYPE_BYTES, Generator, Jsd, Teacher, Trainer
 
-BYTES = {"float32": 4, "bfloat16": 2}
 UTILIZATION = 0.92  # vLLM 0.32's default of gpu_memory_utilization
 PROMPT_LOGITS = 1024  # tokens whose logits vLLM 0.32's GPU runner makes at a time: CHUNK_SIZE of its prompt_logprob.py
 CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured graphs
@@ -70,7 +69,7 @@ def engine(
         model_share: bytes that a trainer rank takes of the same GPU.
         transfer: bytes that a weight sync takes outside of the engine's share.
     """
-    each, parallel = BYTES[section.dtype], section.tensor_parallel
+    each, parallel = DTYPE_BYTES[section.dtype], section.tensor_parallel
     options = section.engine
     batched = limits.batched_tokens
     # Fp32 logits and what is made of them: of the sequences that a token is sampled for, or of a chunk of a prompt's tokens.
@@ -98,7 +97,7 @@ def transfer(config: RunConfig, model: ModelSizes) -> float:
     """
     if config.sync.backend == "host":
         return 0.0
-    each = BYTES[config.generator.dtype]
+    each = DTYPE_BYTES[config.generator.dtype]
     largest = model.head * each
     buffer = (config.sync.packed_bytes or PACKED_BYTES) + largest
     return buffer + max(largest, (model.matrices - model.head) / model.layers * each)
@@ -106,7 +105,7 @@ def transfer(config: RunConfig, model: ModelSizes) -> float:
 
 def torch_teacher(section: Teacher, model: ModelSizes, device: Device | None, longest: float, hidden_sent: float) -> Use:
     """A transformers forward over packed rows. hidden_sent: bytes of the states of a batch, where they are the payload."""
-    each, row = BYTES[section.dtype], max(PACKED_ROW, longest)
+    each, row = DTYPE_BYTES[section.dtype], max(PACKED_ROW, longest)
     parts = {
         "weights": model.parameters * each,
         "activations": row * (6 * model.hidden + 3 * model.mlp + 2 * model.queries) * each,
@@ -131,7 +130,7 @@ def trainer_rank(
         answered: share of the tokens that have a loss.
     """
     trainer = config.trainer
-    each = BYTES[trainer.dtype]
+    each = DTYPE_BYTES[trainer.dtype]
     states = model_states(trainer, model, ranks)
     tokens = max(float(trainer.micro_batch_tokens), longest)
     passes = {"activations": activations(trainer, model, tokens), **_loss(config, model, teachers, tokens * answered)}
@@ -155,7 +154,7 @@ def optimizer_step(trainer: Trainer, model: ModelSizes, ranks: int, *, fused: bo
     Args:
         fused: the update is one kernel, as it is on GPUs.
     """
-    each, stage = BYTES[trainer.dtype], trainer.zero_stage
+    each, stage = DTYPE_BYTES[trainer.dtype], trainer.zero_stage
     roots, half = (0 if fused else 4), trainer.dtype != "float32"
     partition = _trained(trainer, model) / (ranks if stage >= 1 else 1)
     if stage == 0:
@@ -169,7 +168,7 @@ def optimizer_step(trainer: Trainer, model: ModelSizes, ranks: int, *, fused: bo
 
 def model_states(trainer: Trainer, model: ModelSizes, ranks: int) -> dict[str, float]:
     """Weights, gradients, and the optimizer's fp32 weights and two moments; a ZeRO stage shares them over the ranks."""
-    each, trained, stage = BYTES[trainer.dtype], _trained(trainer, model), trainer.zero_stage
+    each, trained, stage = DTYPE_BYTES[trainer.dtype], _trained(trainer, model), trainer.zero_stage
     weights = model.parameters + (trained if trainer.lora else 0)
     own_masters = trainer.dtype == "float32" and stage == 0  # ZeRO keeps fp32 copies of fp32 weights too
     return {
@@ -187,14 +186,14 @@ def activations(trainer: Trainer, model: ModelSizes, tokens: float) -> float:
     """
     layer = 8 * model.hidden + 4 * model.mlp + 5 * (model.queries + model.keys)
     kept = model.layers * model.hidden + layer if trainer.gradient_checkpointing else model.layers * layer
-    return tokens * kept * BYTES[trainer.dtype]
+    return tokens * kept * DTYPE_BYTES[trainer.dtype]
 
 
 def _loss(config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], tokens: float) -> dict[str, float]:
     held = (0 if config.trainer.lora else 4 * model.head) + 8 * tokens * model.hidden  # gradients of the head and of the states
     if isinstance(config.objective, Jsd):
         chunk = config.objective.chunk_tokens * model.vocab if config.objective.chunk_tokens else LOSS_CHUNK
-        heads = sum(t.head * BYTES[s.dtype] for t, s in zip(teachers, config.all_teachers.values(), strict=True))
+        heads = sum(t.head * DTYPE_BYTES[s.dtype] for t, s in zip(teachers, config.all_teachers.values(), strict=True))
         return {"loss": 6 * 4 * chunk + held, "teachers' heads": heads}
     # Fp32 logits, the same by the temperature, their log-softmax; the gradients of four chunks in the model's precision.
     return {"loss": 3 * 4 * TOKEN_LOSS_CHUNK + 4 * 2 * TOKEN_LOSS_CHUNK + held}

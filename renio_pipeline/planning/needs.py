@@ -10,8 +10,9 @@ from renio_pipeline.engine_limits import batch_tokens
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
-from renio_pipeline.planning.memory import BYTES, Engine, Use, engine, model_states, torch_teacher, trainer_rank, transfer
+from renio_pipeline.planning.memory import Engine, Use, engine, model_states, torch_teacher, trainer_rank, transfer
 from renio_pipeline.preflight import payload_token_bytes
+from renio_pipeline.schema import DTYPE_BYTES
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Needs:
             pool = config.teacher_pools[name]
             if section.type == "torch":
                 sent = self.config.payload_kind == "hidden"
-                hidden = batch_tokens(section, None) * model.hidden * BYTES[section.dtype] if sent else 0
+                hidden = batch_tokens(section, None) * model.hidden * DTYPE_BYTES[section.dtype] if sent else 0
                 found[pool] = torch_teacher(section, model, known.device, longest, hidden)
             else:
                 found[pool] = engine(
@@ -72,7 +73,7 @@ class Needs:
         step = config.batch_size * self.payload * known.sizes.response
         lora = config.trainer.lora
         sent = student.factors(lora.targets, lora.r) if lora and config.sync.lora == "adapter" else student.parameters
-        copy = sent * BYTES[config.generator.dtype] if config.sync.backend == "host" else 0.0
+        copy = sent * DTYPE_BYTES[config.generator.dtype] if config.sync.backend == "host" else 0.0
         states = model_states(config.trainer, student, 1)
         return {
             "object store: payload": min(step * (1 + config.max_staleness), config.payload.max_bytes),
