@@ -75,15 +75,38 @@ def make_universal(restore: Restore) -> None:
 def load(engine: DeepSpeedEngine, restore: Restore, rank: int, *, lora: bool) -> None:
     """Bring weights, optimizer, schedule and (on the same shape) random states to the checkpoint's. Collective."""
     folder = restore.universal_folder if restore.universal else f"{restore.folder}/deepspeed"
+    fused = _torchs_own(engine.optimizer).param_groups[0].get("fused")
     # With LoRA the files lack the frozen weights, which are the student's own.
     found, _ = engine.load_checkpoint(folder, tag=TAG, load_module_strict=not lora)
     assert found is not None, f"{folder} has no state"
+    update_as_built(_torchs_own(engine.optimizer), fused)
     schedule = engine.lr_scheduler
     rates = [base * f(schedule.last_epoch) for base, f in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
     for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate  # of this run's `steps`, which may be more than the checkpoint's run had
     if restore.same_shape:
         set_random_state(f"{restore.folder}/random/rank_{rank}.pt")
+
+
+def _torchs_own(optimizer: Any) -> Any:
+    """torch's optimizer, inside of DeepSpeed's where there is one."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def update_as_built(optimizer: Any, fused: bool | None) -> None:
+    """Have an AdamW update as it was built to, whatever the run that wrote its state did.
+
+    A checkpoint brings its own choice along, and its step counts on the host. A fused update needs them on the device of the
+    moments, any other one on the host.
+    """
+    import torch
+
+    for group in optimizer.param_groups:
+        group["fused"] = fused
+    for state in optimizer.state.values():
+        if "step" in state and "exp_avg" in state:
+            device = state["exp_avg"].device if fused else torch.device("cpu")
+            state["step"] = torch.as_tensor(state["step"], dtype=torch.float32).to(device)
 
 
 def save_random_state(folder: str, rank: int, writer: Writer) -> None:
