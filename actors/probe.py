@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -38,15 +39,17 @@ class Probe:
         self.tolerance = TOLERANCE[config.all_teachers[teacher].dtype]
         self._seconds = config.faults.deadline_seconds
         self._expected: np.ndarray | None = None  # [tokens of all texts] float32
+        self._first = asyncio.Lock()  # of replicas that start side by side, one becomes the first
 
     async def check(self, worker: Worker) -> None:
         """Raises WorkerLost if a replica differs from the first by more than rounding explains."""
         found = await self._score(worker, self._requests)
-        if self._expected is None:
-            apart = np.concatenate([await self._score(worker, [request]) for request in self._requests])
-            self.tolerance = max(self.tolerance, FACTOR * float(np.abs(found - apart).mean()))
-            self._expected = found
-            return
+        async with self._first:
+            if self._expected is None:
+                apart = np.concatenate([await self._score(worker, [request]) for request in self._requests])
+                self.tolerance = max(self.tolerance, FACTOR * float(np.abs(found - apart).mean()))
+                self._expected = found
+                return
         gap = float(np.abs(found - self._expected).mean())
         if not gap <= self.tolerance:  # NaN too
             raise WorkerLost(

@@ -427,6 +427,19 @@ def test_a_teacher_that_does_not_agree_with_the_first_one_never_serves(ray_clust
     assert "replica 1 is lost: its log-probabilities of fixed texts differ by 0.1 on average" in note
 
 
+def test_of_teachers_that_start_side_by_side_one_is_the_first(ray_cluster: None) -> None:
+    config, prepared = demo()
+    plans = {0: [Plan(logprob=-1.0)], 1: [Plan(logprob=-9.0)]}
+    bench = teachers(2, Fakes(FakeTeacher, plans, otherwise=Plan(logprob=-1.0)), check=Probe(prepared, config, "").check)
+
+    async def go() -> None:
+        async with bench.opened():
+            await until(lambda: bench.restarts >= 1)
+
+    run(go())
+    assert any("differ by 8 on average" in note for note in bench.notes)
+
+
 @pytest.mark.parametrize(("noise", "restarts"), [(0.0, 1), (0.04, 0)])
 def test_rounding_that_the_first_replica_shows_is_not_held_against_a_later_one(
     ray_cluster: None, noise: float, restarts: int
