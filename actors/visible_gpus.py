@@ -34,8 +34,7 @@ def judge(assigned: list[str], seen: int, node: str) -> None:
     given = f"on node {node} Ray assigned GPU {', '.join(assigned) or 'none'} to this process, which sees {seen or 'none'}"
     if seen > len(assigned):
         raise WrongGpusError(
-            f"{given}: every replica of the node would work on the same GPUs; unset {NOSET} where Ray is started, and set no "
-            "CUDA_VISIBLE_DEVICES in pools.*.env"
+            f"{given}: every replica of the node would work on the same GPUs; unset {NOSET} where Ray is started"
         )
     raise WrongGpusError(
         f"{given}: check that the driver and a CUDA build of torch are installed there (nvidia-smi; python -c 'import torch; "

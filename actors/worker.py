@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from renio_pipeline.engine_limits import EngineLimits
+from renio_pipeline.engine_limits import Ready
 
 T = TypeVar("T")
 State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
@@ -15,14 +15,6 @@ State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
 
 class WorkerLost(RuntimeError):
     """A worker died, or said nothing for too long. The text says which."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """What a worker's actor says of itself once its model is loaded."""
-
-    receivers: int = 1  # processes that receive weights: the engine's tensor-parallel workers
-    limits: EngineLimits | None = None  # of its vLLM engine; None: it has none
 
 
 class Lease(Protocol):

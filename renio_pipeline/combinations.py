@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline import schema
-from renio_pipeline.engine_refusals import refuse_breaking
+from renio_pipeline.engine_refusals import refuse_breaking, refuse_gpu_variables
 
 if TYPE_CHECKING:
     from renio_pipeline.config import RunConfig
@@ -127,6 +127,8 @@ def _pools(c: RunConfig) -> None:
             raise ValueError(f"pools.{c.pool_key(pools[key])}.gpus ({gpus}) must equal {other}")
         _refuse_owned(f"{key}.engine", section.engine, schema.OWNED_ENGINE_KEYS)
         refuse_breaking(f"{key}.engine", section.engine, receives_weights=key == "generator" or c.follow is not None)
+    for name in c.pool_names:
+        refuse_gpu_variables(f"pools.{c.pool_key(name)}", c.pool(name).env)
     if not (c.pools.trainer.cpus or c.pools.trainer.gpus):
         raise ValueError("pools.trainer.cpus and pools.trainer.gpus are both 0: a rank needs one of them to be placed by")
 

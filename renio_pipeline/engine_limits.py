@@ -30,6 +30,14 @@ class EngineLimits:
     cache_tokens: int | None = None  # that the KV cache holds; None: not known
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a pool's worker says of itself once it can work."""
+
+    receivers: int = 1  # processes that receive weights: an engine's tensor-parallel workers
+    limits: EngineLimits | None = None  # of its vLLM engine; None: it has none
+
+
 def offline_limits(
     options: Mapping[str, Any], *, context: int, memory: float = 0.0, device: str = "", cpu_workers: int = 0
 ) -> EngineLimits:
@@ -78,13 +86,17 @@ def record_limits(run: Path, limits: Mapping[str, EngineLimits]) -> None:
 def read_limits(run: Path) -> dict[str, EngineLimits]:
     """By the name of the pool.
 
+    Empty for a run that has no such record, as those of earlier versions.
+
     Raises:
-        ConfigError: the run has no such record.
+        ConfigError: the record cannot be read.
     """
+    if not (run / FILE).exists():
+        return {}
     try:
         return {pool: EngineLimits(**each) for pool, each in json.loads((run / FILE).read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"--from: {run / FILE}, which says how much the run's engines do at a time, cannot be read: {error}; expected the "
-            "directory of a run of this version"
+            f"--from: {run / FILE}, which says how much the run's engines do at a time, cannot be read: {error}; remove it, "
+            "and the limits that vLLM chooses for the device are assumed"
         ) from None

@@ -7,7 +7,7 @@ from typing import Any
 
 _WORKERS = "the pipeline counts an engine's workers by its tensor parallelism alone, so weights would not reach all of them"
 _ENGINES = "data parallelism is the pool's: every engine has requests, weights and a place of its own"
-_DRAFT = "a weight sync brings the student's weights alone, so the draft model would fall behind it and slow generation down"
+_DRAFT = "speculative decoding is not part of what is synchronised and tested: a draft model would keep its old weights"
 REFUSED: dict[str, tuple[str, str]] = {  # option -> why, and what to do
     "pipeline_parallel_size": (_WORKERS, "raise {pool}.tensor_parallel"),
     "prefill_context_parallel_size": (_WORKERS, "raise {pool}.tensor_parallel"),
@@ -23,13 +23,26 @@ REFUSED: dict[str, tuple[str, str]] = {  # option -> why, and what to do
     "spec_model": (_DRAFT, "leave it out"),
     "spec_tokens": (_DRAFT, "leave it out"),
 }  # fmt: skip
-REFUSED_PREFIXES: dict[str, tuple[str, str]] = {"data_parallel_": (_ENGINES, "raise pools.*.replicas")}
+REFUSED_PREFIXES: dict[str, tuple[str, str]] = {"data_parallel_": (_ENGINES, "leave it out, and raise pools.*.replicas")}
 _STALE = "keys and values that leave the engine's own cache outlive a weight sync, and are read again under the new weights"
 REFUSED_WITH_SYNC: dict[str, tuple[str, str]] = {  # where the engine's weights change
     "kv_transfer_config": (_STALE, "leave it out"),
     "kv_offloading_size": (_STALE, "leave it out"),
     "kv_offloading_backend": (_STALE, "leave it out"),
 }
+
+
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES")
+
+
+def refuse_gpu_variables(pool: str, env: Mapping[str, str]) -> None:
+    """Raise ValueError if a pool's environment (``pool``: its section) chooses GPUs, which all of its replicas would share."""
+    for variable in GPU_VARIABLES:
+        if variable in env:
+            raise ValueError(
+                f"{pool}.env.{variable}: Ray assigns each replica its GPUs, and this would give all of them the same; leave it "
+                f"out, and use {pool}.gpus and {pool}.labels"
+            )
 
 
 def refuse_breaking(section: str, options: Mapping[str, Any], *, receives_weights: bool) -> None:

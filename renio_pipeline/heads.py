@@ -18,21 +18,6 @@ def logit_settings(config: Any) -> tuple[float, float | None]:
     return scale, getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
 
 
-UNKNOWN_SCALES = ("lm_head_multiplier", "output_multiplier")  # factors of some models' logits, Falcon H1's among them
-
-
-def check_known_scale(name: str, config: Any) -> None:
-    """Raise ValueError for a model whose logits are scaled in a way that is not known here, so that a head would be wrong."""
-    unknown = [key for key in UNKNOWN_SCALES if getattr(config, key, None) not in (None, 1)]
-    if config.model_type == "hyperclovax" and getattr(config, "logits_scaling", None) not in (None, 1):
-        unknown.append("logits_scaling")  # by which Granite divides, and this one multiplies
-    if unknown:
-        raise ValueError(
-            f"teacher.model: {name!r} ({config.model_type}) scales its logits by {unknown[0]}, which is not known here; choose "
-            "another teacher, or an objective for which the teacher sends log-probabilities (top_k_forward_kl, sampled)"
-        )
-
-
 def head_of(model: Any) -> Head:
     """The head of a loaded model, its own tensors."""
     output = model.get_output_embeddings()
@@ -44,13 +29,12 @@ def load_head(folder: str, dtype: torch.dtype) -> Head:
     """Read a head from a model's safetensors and nothing else of it. ``folder``: a local folder or a hub name.
 
     Raises:
-        ValueError: the files have no tensor for it, or the model scales its logits in a way that is not known here.
+        ValueError: the files have no tensor for it.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
-    check_known_scale(folder, config.get_text_config())
     with init_empty_weights():
         skeleton = AutoModelForCausalLM.from_config(config)
     head = skeleton.get_output_embeddings()

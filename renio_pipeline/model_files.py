@@ -6,6 +6,7 @@ For the models that most runs have, their files say all that the driver asks. Of
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class Sizes:
     vocab_rows: int  # of the output head
     context: int  # tokens
     hidden_size: int  # H
+    unknown_scale: str | None = None  # a key by which its logits are scaled in a way that is not known here
 
 
 class NoCausalModelError(ValueError):
@@ -37,11 +39,20 @@ def sizes_of(name: str) -> Sizes:
         config = AutoConfig.from_pretrained(name).get_text_config()
         if config.is_encoder_decoder or not hasattr(config, "vocab_size"):
             raise NoCausalModelError(f"({config.model_type}) is not a causal language model")
-        found = {key: getattr(config, key, None) for key in (*_COMPLETE, "model_type")}
+        found = {key: getattr(config, key, None) for key in (*_COMPLETE, "model_type", *SCALES, "logits_scaling")}
     return Sizes(
         architecture=(found["architectures"] or [found["model_type"]])[0], vocab_rows=found["vocab_size"],
-        context=found["max_position_embeddings"] or 2**31, hidden_size=found["hidden_size"],
+        context=found["max_position_embeddings"] or 2**31, hidden_size=found["hidden_size"], unknown_scale=unknown_scale(found),
     )  # fmt: skip
+
+
+SCALES = ("lm_head_multiplier", "output_multiplier")  # factors of some models' logits, Falcon H1's among them
+
+
+def unknown_scale(config: Mapping[str, Any]) -> str | None:
+    """The key by which a model's logits are scaled in a way that ``heads.logit_settings`` does not know, if there is one."""
+    keys = [*SCALES, *(["logits_scaling"] if config.get("model_type") == "hyperclovax" else [])]  # Granite divides by it
+    return next((key for key in keys if config.get(key) not in (None, 1)), None)
 
 
 _COMPLETE = {"architectures", "vocab_size", "max_position_embeddings", "hidden_size"}

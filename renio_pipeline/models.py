@@ -57,6 +57,7 @@ class ModelInfo:
     vocab_rows: int  # rows of the output head
     context: int  # tokens
     hidden_size: int  # H
+    unknown_scale: str | None  # a key by which its logits are scaled in a way that is not known here
     tokens: dict[int, str]  # id -> token, added ones included
     probes: tuple[tuple[int, ...], ...]  # the ids of each of PROBES
 
@@ -90,6 +91,7 @@ def inspect(name: str, key: str) -> ModelInfo:
         vocab_rows=sizes.vocab_rows,
         context=sizes.context,
         hidden_size=sizes.hidden_size,
+        unknown_scale=sizes.unknown_scale,
         tokens=tokens,
         probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
     )

@@ -111,6 +111,11 @@ def _teacher(config: RunConfig, name: str, student: models.ModelInfo, inspect: I
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
     teacher = student if model == config.student else inspect(model, key)
     models.check_tokenizers(student, teacher, key)
+    if config.payload_kind == "hidden" and teacher.unknown_scale:
+        raise ConfigError(
+            f"{key}: {model!r} scales its logits by {teacher.unknown_scale} in a way that is not known here, so they cannot be "
+            "made of its hidden states; choose another teacher, or objective.type=top_k_forward_kl"
+        )
     return teacher
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renio_pipeline.engine_limits import Ready
 from renio_pipeline.schema import Renio, Uniform
 
 
@@ -28,8 +29,9 @@ class Weigher:
     def __init__(self, weighting: Renio | Uniform, running_mean: float | None = None) -> None:
         self._weighting, self._running_mean = weighting, running_mean
 
-    def ready(self) -> bool:
-        return True
+    def ready(self) -> Ready:
+        """At once: it has no model."""
+        return Ready(receivers=0)
 
     def ping(self) -> int:
         """This process's id: called in a concurrency group of its own, at once, whatever is being weighed."""

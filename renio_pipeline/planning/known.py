@@ -11,7 +11,7 @@ from renio_pipeline.planning.devices import Device, device_of
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given, read_given
 from renio_pipeline.planning.lengths import Lengths
-from renio_pipeline.planning.limits import engine_limits
+from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.planning.measured import Measured, differences, measured
 from renio_pipeline.planning.model_configs import model_config
 from renio_pipeline.planning.rates import Rates
@@ -68,12 +68,21 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     )  # fmt: skip
     longest = float(config.data.max_prompt_tokens or max(2 * prompt, prompt + 64))
     longest_taught = max(longest, 2 * teacher_prompt)
-    limits = engine_limits(config, device, seen.limits if seen else {}, prompt=longest, teacher_prompt=longest_taught)
+    limits = engine_limits(config, device, seen.limits if seen else Recorded(), prompt=longest, teacher_prompt=longest_taught)
+    notes["engine limits"] = (
+        f"{_limits_from(config, device, seen)}: a generator writes {limits['generator'].sequences} at a time"
+    )
     rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, limits, notes).all()
     return Known(
         sizes=sizes, lengths=lengths, longest_prompt=longest, longest_teacher_prompt=longest_taught, limits=limits,
         rates=rates, device=device, sources=notes,
     )  # fmt: skip
+
+
+def _limits_from(config: RunConfig, device: Device | None, seen: Measured | None) -> str:
+    if seen is not None and seen.limits.of("generator", config.generator.engine) is not None:
+        return "measured"
+    return f"as vLLM chooses for {device.name}" if device else "as vLLM chooses for a small device"
 
 
 def _models(config: RunConfig, *, offline: bool) -> list[ModelSizes]:

@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.engine_limits import EngineLimits, offline_limits
 from renio_pipeline.planning.devices import Device
 from renio_pipeline.schema import Generator
 
+CHOOSING = ("performance_mode", "enable_chunked_prefill")  # options that change what vLLM chooses
+GIVEN = {"max_num_seqs": "sequences", "max_num_batched_tokens": "batched_tokens"}  # options that are limits themselves
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The limits that a run's engines were built with, and the configuration that they were built from."""
+
+    config: RunConfig | None = None  # None: there is no run
+    limits: Mapping[str, EngineLimits] = field(default_factory=dict)  # by pool; empty: it wrote none
+
+    def of(self, pool: str, options: Mapping[str, Any]) -> EngineLimits | None:
+        """What engines with these options would have; None where the record does not say."""
+        found = self.limits.get(pool)
+        if found is None or self.config is None:
+            return None
+        before = sections(self.config)[pool].engine
+        if any(before.get(key) != options.get(key) for key in CHOOSING):
+            return None
+        if any(key in before and before[key] != options.get(key) for key in GIVEN):
+            return None  # what vLLM would have chosen in the place of that is not known
+        return replace(found, **{name: int(options[key]) for key, name in GIVEN.items() if key in options})
+
 
 def engine_limits(
-    config: RunConfig, device: Device | None, recorded: Mapping[str, EngineLimits], *, prompt: float, teacher_prompt: float
+    config: RunConfig, device: Device | None, recorded: Recorded, *, prompt: float, teacher_prompt: float
 ) -> dict[str, EngineLimits]:
     """The limits of the generators' engines and of each teacher's, by the name of the pool; a torch teacher has none.
 
     Args:
         device: None: not known, and treated as a small one.
-        recorded: of the run whose rates the plan takes, by pool; options that the user sets count before them.
+        recorded: of the run whose rates the plan takes.
         prompt, teacher_prompt: tokens of the longest ones.
     """
 
     def of(pool: str, section: Generator, longest: float) -> EngineLimits:
-        fixed = {"max_num_seqs", "max_num_batched_tokens", "performance_mode"} & section.engine.keys()
-        if pool in recorded and not fixed:
-            return recorded[pool]
         on_cpu = device is None and not config.pool(pool).gpus
-        return offline_limits(
+        return recorded.of(pool, section.engine) or offline_limits(
             section.engine, context=context(config, longest), memory=device.memory if device else 0.0,
             device=device.name if device else "", cpu_workers=section.tensor_parallel if on_cpu else 0,
         )  # fmt: skip
 
-    found = {"generator": of("generator", config.generator, prompt)}
-    for name, pool in config.teacher_pools.items():
-        if config.all_teachers[name].type == "vllm":
-            found[pool] = of(pool, config.all_teachers[name], teacher_prompt)
-    return found
+    return {
+        pool: of(pool, section, prompt if pool == "generator" else teacher_prompt) for pool, section in sections(config).items()
+    }
+
+
+def sections(config: RunConfig) -> dict[str, Generator]:
+    """The section of each pool whose replicas have a vLLM engine."""
+    teachers = {config.teacher_pools[name]: teacher for name, teacher in config.all_teachers.items() if teacher.type == "vllm"}
+    return {"generator": config.generator, **teachers}
 
 
 def context(config: RunConfig, longest_prompt: float) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.engine_limits import EngineLimits, batch_tokens, read_limits
 from renio_pipeline.planning.lengths import Lengths
+from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.rundir import complete_lines
 
@@ -35,7 +36,7 @@ class Measured:
     prompt: float
     teacher_prompt: float
     steps: int
-    limits: dict[str, EngineLimits]  # of the run's engines, by the name of the pool
+    limits: Recorded  # of the run's engines
 
 
 def measured(run: Path) -> Measured:
@@ -63,7 +64,8 @@ def measured(run: Path) -> Measured:
     def busy(line: Line, pool: str) -> float:
         return max(1e-9, (1 - line[f"idle/{pool}"]) * line["time/step"])
 
-    limits = read_limits(run)
+    recorded = Recorded(config, read_limits(run))
+    limits = engine_limits(config, None, recorded, prompt=0, teacher_prompt=0)
     first_teacher, pool = next(iter(config.all_teachers.values())), next(iter(config.teacher_pools.values()))
     return Measured(
         config=config,
@@ -80,7 +82,7 @@ def measured(run: Path) -> Measured:
         prompt=prompt("tokens/trained"),
         teacher_prompt=prompt("tokens/scored"),
         steps=len(lines),
-        limits=limits,
+        limits=recorded,
     )
 
 

@@ -131,15 +131,14 @@ def trainer_rank(
     """
     trainer = config.trainer
     each = DTYPE_BYTES[trainer.dtype]
-    states = model_states(trainer, model, ranks)
+    states = model_states(trainer, model, ranks) | average(config, model, ranks)
     tokens = max(float(trainer.micro_batch_tokens), longest)
     passes = {"activations": activations(trainer, model, tokens), **_loss(config, model, teachers, tokens * answered)}
     if trainer.zero_stage:
-        passes["bucket"] = trainer.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET) * each
+        given = trainer.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
+        passes["bucket"] = (given if isinstance(given, int | float) else BUCKET) * each  # "auto" is the default
     if trainer.zero_stage == 3 and ranks > 1:
         passes["gathered parameters"] = min(LIVE, model.parameters) * each
-    if config.follow and config.follow.teacher == "ema":
-        states["teacher's average"] = 4 * model.parameters / ranks
     update = {"optimizer's step": optimizer_step(trainer, model, ranks, fused=bool(config.pools.trainer.gpus))}
     return Use(states | max(passes, update, key=lambda parts: sum(parts.values())), _limit(device))
 
@@ -164,6 +163,12 @@ def optimizer_step(trainer: Trainer, model: ModelSizes, ranks: int, *, fused: bo
     casting = each + (4 if half else 0)
     updating = 4 + roots - (0 if stage == 3 else each)
     return partition * max(casting, updating)
+
+
+def average(config: RunConfig, model: ModelSizes, ranks: int) -> dict[str, float]:
+    """What a teacher that averages the student keeps on each rank: its share of the average, in fp32."""
+    averages = config.follow is not None and config.follow.teacher == "ema"
+    return {"teacher's average": 4 * model.parameters / ranks} if averages else {}
 
 
 def model_states(trainer: Trainer, model: ModelSizes, ranks: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from renio_pipeline.engine_limits import batch_tokens
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
-from renio_pipeline.planning.memory import Engine, Use, engine, model_states, torch_teacher, trainer_rank, transfer
+from renio_pipeline.planning.memory import Engine, Use, average, engine, model_states, torch_teacher, trainer_rank, transfer
 from renio_pipeline.preflight import payload_token_bytes
 from renio_pipeline.schema import DTYPE_BYTES
 
@@ -26,7 +26,7 @@ class Needs:
     def generator(self) -> Engine:
         sizes, config = self.known.sizes, self.config
         ranks = config.pools.trainer.replicas
-        rank = sum(model_states(config.trainer, sizes.student, ranks).values())
+        rank = sum((model_states(config.trainer, sizes.student, ranks) | average(config, sizes.student, ranks)).values())
         if config.trainer.offload == "optimizer":
             rank -= model_states(config.trainer, sizes.student, ranks)["optimizer"]
         return engine(

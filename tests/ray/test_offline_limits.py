@@ -15,10 +15,10 @@ from actors.generation import Generator
 from actors.generator_pool import GeneratorPool
 from actors.placement import generator_spec
 from actors.pool import Service
-from actors.worker import Kind, Ready
-from renio_pipeline.engine_limits import EngineLimits, batch_tokens, read_limits, record_limits
+from actors.worker import Kind
+from renio_pipeline.engine_limits import EngineLimits, Ready, batch_tokens, read_limits, record_limits
 from renio_pipeline.planning.devices import DEVICES
-from renio_pipeline.planning.limits import engine_limits
+from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.rejected import RejectedLog
 from tests.ray.conftest import demo
 
@@ -73,6 +73,6 @@ def test_a_plan_counts_on_what_the_run_recorded(ready: Ready, tmp_path: Path) ->
     assert ready.limits is not None
     config, _ = demo()
     record_limits(tmp_path, {"generator": ready.limits, "teacher": ready.limits})
-    found = engine_limits(config, None, read_limits(tmp_path), prompt=64.0, teacher_prompt=64.0)
+    found = engine_limits(config, None, Recorded(config, read_limits(tmp_path)), prompt=64.0, teacher_prompt=64.0)
     assert found == {"generator": ready.limits, "teacher": ready.limits}
     assert isinstance(found["generator"], EngineLimits)

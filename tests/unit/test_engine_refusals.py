@@ -16,11 +16,11 @@ BREAKING = [
     ("pipeline_parallel_size", 2, "weights would not reach all of them; raise generator.tensor_parallel"),
     ("prefill_context_parallel_size", 2, "weights would not reach all of them"),
     ("nnodes", 2, "a replica lies on one node"),
-    ("data_parallel_size", 2, "every engine has requests, weights and a place of its own; raise pools.*.replicas"),
+    ("data_parallel_size", 2, "every engine has requests, weights and a place of its own; leave it out, and raise"),
     ("data_parallel_size_local", 2, "every engine has requests, weights and a place of its own"),
     ("data_parallel_hybrid_lb", True, "every engine has requests, weights and a place of its own"),
-    ("speculative_config", {"method": "ngram"}, "the draft model would fall behind"),
-    ("spec_tokens", 1, "the draft model would fall behind"),
+    ("speculative_config", {"method": "ngram"}, "a draft model would keep its old weights"),
+    ("spec_tokens", 1, "a draft model would keep its old weights"),
     ("enable_batch_sharded_sampling", True, "tokens that the teacher lacks would be sampled"),
     ("device_ids", [0], "Ray assigns a replica its GPUs; use pools.*.gpus"),
     ("worker_cls", "mine.Worker", "through vLLM's own worker"),
@@ -84,3 +84,9 @@ def test_a_rank_waits_for_the_others_longer_than_any_of_them_may_take() -> None:
     faults = make_config(faults={"transfer_seconds": 3000.0, "start_seconds": 100.0}).faults
     assert faults.collective_seconds > 3000 + 2 * 30  # the graces in which a failed transfer is ended
     assert make_config(faults={"transfer_seconds": 30.0, "start_seconds": 5000.0}).faults.collective_seconds > 5000
+
+
+@pytest.mark.parametrize("variable", ["CUDA_VISIBLE_DEVICES", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"])
+def test_a_pool_whose_environment_chooses_gpus_is_refused(variable: str) -> None:
+    text = refusal(pools={"trainer": {"env": {variable: "0"}}})
+    assert f"pools.trainer.env.{variable}: Ray assigns each replica its GPUs" in text

@@ -270,3 +270,11 @@ def test_a_teacher_makes_the_logits_of_a_chunk_at_a_time_however_long_its_contex
     )  # fmt: skip
     assert found.fits
     assert found.use.parts["logits"] == 3 * 1024 * EIGHT.vocab * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "elements"), [({}, 5e8), ({"reduce_bucket_size": 1e6}, 1e6), ({"reduce_bucket_size": "auto"}, 5e8)]
+)
+def test_deepspeeds_bucket_is_what_its_options_say(given: dict[str, Any], elements: float) -> None:
+    config = make_config(trainer={"zero_stage": 2, "deepspeed": {"zero_optimization": given}})
+    assert rank(config).parts["bucket"] == 2 * elements

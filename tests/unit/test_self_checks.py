@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from transformers import (
 )
 
 from renio_pipeline import packed_attention
-from renio_pipeline.heads import check_known_scale
+from renio_pipeline.model_files import unknown_scale
 from renio_pipeline.self_checks import check_head, check_packing, check_teacher, relative_error
 from renio_pipeline.student import TokenLogits
 
@@ -191,9 +190,7 @@ def test_a_torch_teacher_that_would_score_wrongly_is_refused(make: Callable[[], 
 
 
 @pytest.mark.parametrize(("model_type", "key"), [("falcon_h1", "lm_head_multiplier"), ("hyperclovax", "logits_scaling")])
-def test_a_head_whose_scale_is_not_known_is_not_read(model_type: str, key: str) -> None:
-    config = SimpleNamespace(model_type=model_type, **{key: 0.25})
-    with pytest.raises(ValueError, match=rf"teacher\.model: 'm' \({model_type}\) scales its logits by {key}"):
-        check_known_scale("m", config)
-    check_known_scale("m", SimpleNamespace(model_type=model_type, **{key: 1.0}))
-    check_known_scale("m", SimpleNamespace(model_type="granite", logits_scaling=4.0))
+def test_a_scale_that_is_not_known_is_seen_in_the_configuration(model_type: str, key: str) -> None:
+    assert unknown_scale({"model_type": model_type, key: 0.25}) == key
+    assert unknown_scale({"model_type": model_type, key: 1.0}) is None
+    assert unknown_scale({"model_type": "granite", "logits_scaling": 4.0}) is None

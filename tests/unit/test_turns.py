@@ -25,8 +25,8 @@ from actors.parcel import pack, unpack
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
-from actors.worker import Kind, Ready
-from renio_pipeline.engine_limits import EngineLimits
+from actors.worker import Kind
+from renio_pipeline.engine_limits import EngineLimits, Ready
 from renio_pipeline.metrics import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.rejected import RejectedLog
