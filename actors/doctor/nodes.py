@@ -35,15 +35,15 @@ def _node(
     if config is None:
         usable = gpus if has_gpus else resources.get("CPU", 0.0)
         pools = ["generator", "teacher", "trainer"] if usable else []
-        wants_gpus, torch_teacher = gpus > 0, False
+        wants_gpus, on_torch = gpus > 0, set[str]()
     else:
         pools = [pool for pool in config.pool_names if _fits(config, pool, node)]
         wants_gpus = any(config.pool(pool).gpus for pool in pools)
-        torch_teacher = all(teacher.type == "torch" for teacher in config.all_teachers.values())
+        on_torch = {config.teacher_pools[n] for n, teacher in config.all_teachers.items() if teacher.type == "torch"}
     return Node(
         id=node["NodeID"], name=name, address=node["NodeManagerAddress"], driver=driver, gpus=gpus, pools=tuple(pools),
         object_store=resources.get("object_store_memory", 0.0), wants_gpus=wants_gpus,
-        packages=needed(pools, required, torch_teacher=torch_teacher),
+        packages=needed(pools, required, on_torch=on_torch),
     )  # fmt: skip
 
 

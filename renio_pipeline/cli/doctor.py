@@ -21,7 +21,7 @@ def register(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor", parents=[with_config(required=False)], help=text, description=text[0].upper() + text[1:] + "."
     )
-    doctor.add_argument("--run-dir", metavar="DIR", help="the folder of the runs; default: that of the configuration")
+    doctor.add_argument("--run-dir", metavar="DIR", help="a run's own directory; default: that of the configuration")
     doctor.add_argument("--json", action="store_true", help="for programs: every fact and finding, as one JSON object")
     doctor.add_argument(
         "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long a node may take to answer (%(default)g)"
@@ -34,7 +34,7 @@ def _doctor(args: argparse.Namespace) -> int:
         raise ConfigError(f"--config: none is given, so that {args.overrides[0]!r} overrides nothing")
     config = load(args.config, args.overrides) if args.config else None
     address = args.address or os.environ.get("RAY_ADDRESS") or None
-    address = None if address == "local" else address
+    address = _here() if address == "auto" else None if address == "local" else address
     if address and address.startswith("ray://"):
         raise ConfigError(f"--address: {address}: run this on a node of the cluster, and give HOST:PORT")
     from actors.doctor import Question, examine
@@ -47,8 +47,11 @@ def _doctor(args: argparse.Namespace) -> int:
         with _joined(address, args.timeout):
             folder = _folder(config, args.run_dir, running=address is not None)
             cluster = examine(Question(config=config, folder=folder, required=required, seconds=args.timeout))
-    except Unanswered as error:
-        raise ConfigError(str(error)) from None
+    except Unanswered:
+        raise ConfigError(
+            f"--address: the Ray cluster at {address} did not let this process in within {args.timeout:g} s; run this on one "
+            "of its nodes, or raise --timeout"
+        ) from None
     found = findings(cluster, required)
     if args.json:
         print(json.dumps(as_json(cluster, found), indent=1))
@@ -57,12 +60,22 @@ def _doctor(args: argparse.Namespace) -> int:
     return 0 if healthy(found) else 2
 
 
+def _here() -> str:
+    """The newest cluster that has a node on this machine. Raises ConfigError if there is none."""
+    from actors import clusters
+
+    found = clusters.local_clusters()
+    if not found:
+        raise ConfigError("--address: no Ray cluster of this user has a node on this machine; start one, or give HOST:PORT")
+    return clusters.addresses("auto")[0]
+
+
 def _joined(address: str | None, timeout: float) -> AbstractContextManager[object]:
     """The cluster at ``address``, or a Ray of one's own, as a run would start it."""
     from actors import attach, launch
 
-    if address in (None, "auto"):
-        return launch.cluster(address)
+    if address is None:
+        return launch.cluster(None)
     return attach.guest(address, time.monotonic() + timeout)
 
 

@@ -43,6 +43,7 @@ class Gpu:
     name: str
     total: int
     free: int
+    instances: int = 0  # that MIG divides it into; 0: it is not divided
     processes: tuple[GpuProcess, ...] = ()  # empty in most containers, whatever uses the GPU
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from packaging.version import Version
 
 from renio_pipeline.doctor.facts import Driver, Gpu, Machine, Node, NodeFacts, Software
-from renio_pipeline.doctor.findings import Finding, size
+from renio_pipeline.doctor.findings import Finding, Level, size
 
 NOSET = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -34,7 +34,9 @@ def judge(node: Node, facts: NodeFacts) -> Iterator[Finding]:
 
 def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
     kinds = ", ".join(dict.fromkeys(f"{gpu.name} {size(gpu.total)}" for gpu in driver.gpus))
-    seen = f"{len(driver.gpus)} GPUs ({kinds}), Ray counts {node.gpus:g}"
+    there = sum(gpu.instances or 1 for gpu in driver.gpus)
+    instances = f", in {there} MIG instances" if any(gpu.instances for gpu in driver.gpus) else ""
+    seen = f"{len(driver.gpus)} GPUs ({kinds}){instances}, Ray counts {node.gpus:g}"
     visible = machine.environment.get(VISIBLE)
     restricted = f"; {VISIBLE}={visible}" if visible is not None else ""
     if machine.environment.get(NOSET, "") not in ("", "0", "false"):
@@ -42,12 +44,12 @@ def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
             node=node.name, check="gpus", level="fault", seen=f"{NOSET} is set: every engine and trainer rank would use GPU 0",
             advice=f"unset {NOSET} and start Ray again on this node",
         )  # fmt: skip
-    if node.gpus > len(driver.gpus):
+    if node.gpus > there:
         yield Finding(
             node=node.name, check="gpus", level="fault", seen=f"{seen}{restricted}",
             advice="start Ray with --num-gpus equal to the GPUs that this node has, or leave the option out",
         )  # fmt: skip
-    elif node.gpus < len(driver.gpus):
+    elif node.gpus < there:
         yield Finding(
             node=node.name, check="gpus", level="warning", seen=f"{seen}{restricted}: the others stay idle",
             advice=f"if all should be used, start Ray without --num-gpus and {VISIBLE}",
@@ -76,8 +78,11 @@ def cuda(node: Node, driver: Driver, software: Software) -> Finding:
     if driver.cuda is None:
         advice = "compare them by hand: nvidia-smi says what the driver supports"
         return Finding(node=node.name, check="cuda", level="warning", seen=seen, advice=advice)
-    if Version(driver.cuda) < Version(software.torch_cuda):
-        newer, older = software.torch_cuda, driver.cuda
-        advice = f"update the NVIDIA driver to one for CUDA {newer} or later, or install torch for CUDA {older}"
-        return Finding(node=node.name, check="cuda", level="fault", seen=seen, advice=advice)
+    has, wants = Version(driver.cuda), Version(software.torch_cuda)
+    if has < wants:
+        advice = f"update the NVIDIA driver to one for CUDA {wants} or later, or install torch for CUDA {has}"
+        if has.major == wants.major:  # compatible, but for kernels that the driver itself has to compile
+            seen += ": what is compiled on the spot may fail"
+        level: Level = "fault" if has.major < wants.major else "warning"
+        return Finding(node=node.name, check="cuda", level=level, seen=seen, advice=advice)
     return Finding(node=node.name, check="cuda", level="ok", seen=seen)

@@ -60,6 +60,8 @@ def _collective(found: Collective) -> Finding:
     advice = TO_DO[found.backend]
     if found.error is not None:
         seen = f"{between}: {found.error}"
+        if found.error.startswith("no answer"):
+            advice = f"raise --timeout, in case the nodes are slow to import torch for the first time; otherwise {advice}"
     elif found.devices is not None and found.devices != 1:
         seen = f"a process with one GPU sees {found.devices}"
         advice = "unset RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES and start Ray again on this node"

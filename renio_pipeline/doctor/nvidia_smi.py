@@ -33,6 +33,7 @@ def _gpu(gpu: ElementTree.Element) -> Gpu:
         name=gpu.findtext("product_name") or "unknown",
         total=_bytes(gpu.findtext("fb_memory_usage/total")) or 0,
         free=_bytes(gpu.findtext("fb_memory_usage/free")) or 0,
+        instances=len(gpu.findall("mig_devices/mig_device")),
         processes=tuple(
             GpuProcess(
                 pid=int(process.findtext("pid") or 0),

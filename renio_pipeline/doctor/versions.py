@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from packaging.version import Version
 
@@ -16,14 +16,17 @@ EQUAL = frozenset({"ray", "torch", "vllm", "deepspeed", "transformers", PROJECT}
 LIGHT = frozenset({"ray", "torch", "numpy", PROJECT})  # all that the weighting actor imports
 
 
-def needed(pools: Sequence[str], required: Requirements, *, torch_teacher: bool = False) -> frozenset[str]:
-    """The distributions that a node with these pools must have. ``torch_teacher``: no teacher runs on vLLM."""
+BROUGHT_ALONG = "enough for `ray job submit --working-dir`, which brings the code along; otherwise install the same everywhere"
+
+
+def needed(pools: Sequence[str], required: Requirements, *, on_torch: Collection[str] = ()) -> frozenset[str]:
+    """The distributions that a node with these pools must have. ``on_torch``: pools of teachers that do not run on vLLM."""
     if not pools:
         return frozenset({"ray"})
     if set(pools) <= {"weighting"}:
         return LIGHT
     packages = {*required.names} - {*VLLM, "deepspeed"}
-    if any(pool == "generator" or (pool.startswith("teacher") and not torch_teacher) for pool in pools):
+    if any(pool == "generator" or (pool.startswith("teacher") and pool not in on_torch) for pool in pools):
         packages.add("vllm")
     return frozenset(packages | ({"deepspeed"} if "trainer" in pools else set()))
 
@@ -32,6 +35,9 @@ def judge(node: Node, software: Software, required: Requirements) -> list[Findin
     """What is wrong with one node's versions, whatever the other nodes have."""
     faults = [*_ranges(node, software, required), *_vllm(node, software, required)]
     found = [Finding(node=node.name, check="versions", level="fault", seen=seen, advice=advice) for seen, advice in faults]
+    if PROJECT in node.packages and software.code is None:
+        seen = f"{PROJECT} is not installed"
+        found.append(Finding(node=node.name, check="versions", level="warning", seen=seen, advice=BROUGHT_ALONG))
     return found or [Finding(node=node.name, check="versions", level="ok", seen=summary(software))]
 
 
@@ -52,8 +58,6 @@ def _ranges(node: Node, software: Software, required: Requirements) -> list[tupl
             found.append((f"{name} is not installed", f"pip install '{name}{specifier}'"))
         elif not specifier.contains(version, prereleases=True):
             found.append((f"{name} {version}; required is {specifier}", f"pip install '{name}{specifier}'"))
-    if PROJECT in node.packages and software.code is None:
-        found.append((f"{PROJECT} is not installed", "install this project there, as on the other nodes"))
     return found
 
 
@@ -123,8 +127,10 @@ def compare(nodes: Sequence[tuple[Node, NodeFacts]], driver: Software) -> list[F
     return [
         Finding(
             node=name if name in values else next((n.name for n, _ in nodes if n.driver), nodes[0][0].name), check="versions",
-            level="fault", seen=f"{'' if name in values else 'the driver has '}{sentence}",
-            advice="install the same versions on every node that runs a pool, and where the driver runs",
+            level="warning" if sentence.startswith(PROJECT) else "fault",
+            seen=f"{'' if name in values else 'the driver has '}{sentence}",
+            advice=BROUGHT_ALONG if sentence.startswith(PROJECT) else
+            "install the same versions on every node that runs a pool, and where the driver runs",
         )
         for name, sentences in differences(values | of_driver(driver)).items()
         for sentence in sentences

@@ -9,7 +9,7 @@ import pytest
 
 from renio_pipeline.doctor.facts import Clock, Collective, Driver, FolderProbe, GpuProcess, Machine, NodeFacts, Reach, Software
 from renio_pipeline.doctor.nvidia_smi import parse
-from tests.unit.doctor_facts import GIB, HEAD, cluster, facts, gpu, machine, only, software, wrong
+from tests.unit.doctor_facts import GIB, HEAD, cluster, facts, gpu, machine, node, only, software, wrong
 
 NOSET = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 MENDED_BY_RESTART = f"unset {NOSET} and start Ray again on this node"
@@ -110,6 +110,26 @@ def test_what_a_run_may_survive_is_a_warning(found: NodeFacts, check: str, seen:
     told = only(cluster(b=found))
     assert told[:4] == ("b", check, "warning", seen)
     assert told[4]
+
+
+def test_a_driver_of_the_same_major_version_of_cuda_is_compatible_with_torch_and_only_warned_of() -> None:
+    found = facts("b", software=replace(software(), torch_cuda="13.1"), machine=machine(driver=replace(DRIVER, cuda="13.0")))
+    told = [(f.check, f.level) for f in wrong(cluster(b=found)) if f.check == "cuda"]
+    assert told == [("cuda", "warning")]
+
+
+def test_the_instances_of_divided_gpus_are_what_ray_counts() -> None:
+    divided = of(driver=replace(DRIVER, gpus=(gpu(instances=7),)))
+    assert wrong(cluster(of={"b": node("b", gpus=7)}, b=divided)) == []
+    (found,) = wrong(cluster(of={"b": node("b", gpus=8)}, b=divided))
+    assert found.seen == "1 GPUs (H100 80 GiB), in 7 MIG instances, Ray counts 8"
+
+
+def test_nvidia_smi_tells_the_instances_of_a_divided_gpu() -> None:
+    one = "<gpu><mig_devices>{}</mig_devices></gpu>"
+    report = "<nvidia_smi_log><driver_version>1</driver_version>{}</nvidia_smi_log>"
+    gpus = one.format("<mig_device/><mig_device/>") + one.format("None")
+    assert [each.instances for each in parse(report.format(gpus)).gpus] == [2, 0]
 
 
 def test_a_skew_that_the_round_trip_may_explain_is_none() -> None:

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from renio_pipeline.doctor.examination import findings
 from renio_pipeline.doctor.facts import Software
 from renio_pipeline.doctor.requirements import requirements
-from renio_pipeline.doctor.versions import needed
+from renio_pipeline.doctor.versions import BROUGHT_ALONG, needed
 from tests.unit.doctor_facts import HEAD, REQUIRED, cluster, facts, machine, node, only, software, wrong
 
 EVERYWHERE = "install the same versions on every node that runs a pool, and where the driver runs"
@@ -71,17 +71,27 @@ def test_a_package_that_does_not_go_with_the_project_is_named_with_the_command_t
         (software(ray="2.61.0"), "ray 2.61.0, but 2.60 on a, c, the driver"),
         (replace(software(), python="3.12.1"), "python 3.12.1, but 3.11.7 on a, c, the driver"),
         (replace(software(), torch_cuda="12.9"), "torch's CUDA 12.9, but 13.0 on a, c"),
-        (replace(software(), code="0ther"), "renio-pipeline's code 0ther, but c0de on a, c, the driver"),
     ],
-    ids=["deepspeed", "ray", "python", "cuda", "code"],
+    ids=["deepspeed", "ray", "python", "cuda"],
 )
 def test_the_node_that_differs_is_named_and_from_whom(other: Software, seen: str) -> None:
     assert only(cluster(b=facts("b", software=other))) == ("b", "versions", "fault", seen, EVERYWHERE)
 
 
+@pytest.mark.parametrize(
+    ("other", "seen"),
+    [
+        (replace(software(), code="0ther"), "renio-pipeline's code 0ther, but c0de on a, c, the driver"),
+        (replace(software(), code=None), "renio-pipeline is not installed"),
+    ],
+)
+def test_a_node_with_other_code_of_this_project_is_warned_of_because_a_job_brings_its_own(other: Software, seen: str) -> None:
+    assert only(cluster(b=facts("b", software=other))) == ("b", "versions", "warning", seen, BROUGHT_ALONG)
+
+
 def test_a_driver_with_other_code_than_the_nodes_is_named_on_its_node() -> None:
     found = replace(cluster(), driver=replace(software(), code="0ther"))
-    assert only(found)[:4] == ("a", "versions", "fault", "the driver has renio-pipeline's code 0ther, but c0de on a, b, c")
+    assert only(found)[:4] == ("a", "versions", "warning", "the driver has renio-pipeline's code 0ther, but c0de on a, b, c")
 
 
 def test_a_head_node_without_pools_needs_none_of_what_pools_need() -> None:
@@ -97,7 +107,8 @@ def test_a_head_node_without_pools_needs_none_of_what_pools_need() -> None:
 def test_what_a_node_needs_is_what_its_pools_import() -> None:
     assert needed(("weighting",), REQUIRED) == {"ray", "torch", "numpy", "renio-pipeline"}
     assert {"vllm", "deepspeed"} & needed(("teacher.maths",), REQUIRED) == {"vllm"}
-    assert {"vllm", "deepspeed"} & needed(("teacher",), REQUIRED, torch_teacher=True) == set()
+    assert {"vllm", "deepspeed"} & needed(("teacher",), REQUIRED, on_torch={"teacher"}) == set()
+    assert "vllm" in needed(("teacher.a", "teacher.b"), REQUIRED, on_torch={"teacher.a"})
     assert {"vllm", "deepspeed"} & needed(("trainer", "weighting"), REQUIRED) == {"deepspeed"}
 
 

@@ -84,3 +84,14 @@ def test_bad_input_is_exit_code_2_before_any_cluster(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert cli.main(["doctor", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {told}")
+
+
+def test_auto_without_a_cluster_on_this_machine_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actors import clusters
+    from renio_pipeline import cli
+
+    monkeypatch.setattr(clusters, "local_clusters", lambda: [])
+    assert cli.main(["doctor", "--address", "auto"]) == 2
+    assert "--address: no Ray cluster of this user has a node on this machine" in capsys.readouterr().err
