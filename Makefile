@@ -1,4 +1,4 @@
-# Entry points: setup demo test lint bench chaos. Each does all that it needs on a bare Linux machine with Python 3.11.
+# Entry points: setup demo test lint bench chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin

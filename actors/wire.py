@@ -92,7 +92,8 @@ def _bytes_of(tensor: torch.Tensor, dtype: torch.dtype, scratch: Scratch) -> np.
 class Scratch:
     """Memory for what has to be cast, used again for each chunk and each sync: fresh pages cost more than a copy does.
 
-    It grows to the bytes of the largest chunk, as sent. All of it is pinned, or none: a source's tensors are on one device.
+    It grows to the bytes of the largest chunk, as sent. All of it is pinned, or none: a source's tensors are on one device. Of
+    pinned memory torch takes the next power of two, and keeps it for the life of the process.
     """
 
     def __init__(self) -> None:

@@ -229,7 +229,8 @@ class Opsd(Section):
 class Sync(Section):
     backend: Literal["host", "nccl", "ipc"] = "host"
     packed_bytes: PositiveInt | None = Field(
-        None, description="nccl, ipc: GPU memory in which tensors travel together; null: 256 MiB, for ipc the largest tensor's"
+        None,
+        description="GPU memory in which nccl and ipc pack tensors; null: 256 MiB, of ipc the largest tensor's if more",
     )
     lora: Literal["merged", "adapter"] = Field("merged", description="with trainer.lora: send whole weights, or factors alone")
 
