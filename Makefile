@@ -26,8 +26,8 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest tests/contracts
-	$(BIN)/python -m pytest tests/async_engine
+	$(BIN)/python -m pytest tests/contracts & other=$$!; \
+	    $(BIN)/python -m pytest tests/async_engine; found=$$?; wait $$other && exit $$found
 	$(BIN)/python -m pytest tests/ray -n 2 --no-loadscope-reorder --durations=10
 
 lint: $(STAMP)

@@ -58,13 +58,13 @@ def test_a_node_that_does_not_answer_is_a_fault_and_delays_the_others_no_longer_
         (raylet,) = [each for each in psutil.Process(node.pid).children(recursive=True) if each.name() == "raylet"]
         raylet.suspend()
         try:
-            done = doctor(cluster, "--json", "--timeout", "5")
+            done = doctor(cluster, "--json", "--timeout", "20")
         finally:
             raylet.resume()
     assert done.returncode == 2, done.stdout + done.stderr
-    (fault,) = faults(done)
-    assert (fault["node"], fault["check"]) == ("silent", "answer")
-    assert fault["seen"].endswith(": no answer within 5 s")
+    (fault,) = [fault for fault in faults(done) if fault["check"] == "answer"]
+    assert fault["node"] == "silent"
+    assert fault["seen"].endswith(": no answer within 20 s")
     assert [node["name"] for node in json.loads(done.stdout)["nodes"] if node["facts"]] == ["head", "second"]
 
 
