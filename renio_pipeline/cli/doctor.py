@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def _doctor(args: argparse.Namespace) -> int:
 
     required = requirements()
     try:
-        with _joined(address, args.timeout):
+        # Ray prints what it notices, such as a node that dies, and the output is for programs.
+        with redirect_stdout(sys.stderr), _joined(address, args.timeout):
             folder = _folder(config, args.run_dir, running=address is not None)
             cluster = examine(Question(config=config, folder=folder, required=required, seconds=args.timeout))
     except Unanswered:

@@ -79,17 +79,31 @@ def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningClus
 def joined_node(
     cluster: RunningCluster, name: str, environment: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A further node on this machine with one CPU, in an environment of its own, started by ``wrapper`` and what follows it."""
-    node = subprocess.Popen(
-        [*wrapper, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}",
-         f"--node-name={name}", "--num-cpus=1", "--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}",
-         f"--dashboard-agent-listen-port={free_port()}"],
-        env=cluster.environment | (environment or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    """A further node on this machine with one CPU, in an environment of its own, started by ``wrapper`` and what follows it.
+
+    Ray chooses free ports before it listens on them, so that another process may come first: then it starts once more.
+    """
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*wrapper, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}",
+             f"--node-name={name}", "--num-cpus=1", "--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}",
+             f"--dashboard-agent-listen-port={free_port()}"],
+            env=cluster.environment | (environment or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def joined() -> bool:
+        return name in _names_of_nodes(cluster.environment)
+
+    node = start()
     try:
-        # One after the other: Ray chooses free ports before it listens on them.
-        assert wait_until(lambda: name in _names_of_nodes(cluster.environment), 90), f"node {name} did not join"
+        for _ in range(3):
+            wait_until(lambda now=node: joined() or now.poll() is not None, 120)  # type: ignore[misc]
+            if node.poll() is None:
+                break
+            node = start()
+        assert joined(), f"node {name} did not join"
         yield node
     finally:
         node.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,13 +59,14 @@ def test_a_node_that_does_not_answer_is_a_fault_and_delays_the_others_no_longer_
         (raylet,) = [each for each in psutil.Process(node.pid).children(recursive=True) if each.name() == "raylet"]
         raylet.suspend()
         try:
-            done = doctor(cluster, "--json", "--timeout", "20")
+            done = doctor(cluster, "--json", "--timeout", "30")
         finally:
             raylet.resume()
     assert done.returncode == 2, done.stdout + done.stderr
     (fault,) = [fault for fault in faults(done) if fault["check"] == "answer"]
     assert fault["node"] == "silent"
-    assert fault["seen"].endswith(": no answer within 20 s")
+    # Ray itself may have given the node up by then, after some fifteen seconds.
+    assert re.search(r"no answer within 30 s|Actor\w*Error", fault["seen"]), fault
     assert [node["name"] for node in json.loads(done.stdout)["nodes"] if node["facts"]] == ["head", "second"]
 
 
