@@ -23,7 +23,7 @@ from renio_pipeline.types import Version
 from tests.ray.conftest import kill
 from tests.ray.reading_receiver import ReadingReceiver, checksum
 
-ROUNDS = 6  # the first ones write memory that the store has not used before
+ROUNDS = 12  # the first ones write memory that the store has not used before, and any may be disturbed: the least counts
 SIZE = 256 * 2**20
 CHUNK_BYTES = 64 * 2**20
 
