@@ -147,7 +147,7 @@ def make_sender(
     elif backend == "ipc":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-        # A packed buffer that is used again, in the place of a second whole model on every rank; a tensor must fit into it.
+        # Packed into one reused buffer: unpacked, every rank would hold a second whole model. Each tensor must fit into it.
         info = IPCTrainerInitInfo(
             rank=rank, packed=True, packed_buffer_size_bytes=packed_bytes or max(PACKED_BYTES, largest_tensor(source))
         )  # fmt: skip

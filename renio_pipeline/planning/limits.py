@@ -31,7 +31,7 @@ class Recorded:
         if any(before.get(key) != options.get(key) for key in CHOOSING):
             return None
         if any(key in before and before[key] != options.get(key) for key in GIVEN):
-            return None  # what vLLM would have chosen in the place of that is not known
+            return None  # the run does not say what vLLM would have chosen without it
         return replace(found, **{name: int(options[key]) for key, name in GIVEN.items() if key in options})
 
 
