@@ -85,9 +85,13 @@ def generators(size: int, fakes: Fakes | None = None, *overrides: str, rejected:
 
 
 def teachers(
-    size: int, fakes: Fakes | None = None, *overrides: str, budget: PayloadBudget | None = None, check: Any = None,
+    size: int,
+    fakes: Fakes | None = None,
+    *overrides: str,
+    budget: PayloadBudget | None = None,
+    check: Any = None,
     rejected: Path | None = None,
-) -> Bench:  # fmt: skip
+) -> Bench:
     """A pool whose payload has one byte a token."""
     bench = Bench(fakes or Fakes(FakeTeacher), *overrides, rejected=rejected)
     if budget is None:
@@ -429,14 +433,16 @@ def test_a_teacher_that_does_not_agree_with_the_first_one_never_serves(ray_clust
 
 def test_of_teachers_that_start_side_by_side_one_is_the_first(ray_cluster: None) -> None:
     config, prepared = demo()
-    plans = {0: [Plan(logprob=-1.0)], 1: [Plan(logprob=-9.0)]}
-    bench = teachers(2, Fakes(FakeTeacher, plans, otherwise=Plan(logprob=-1.0)), check=Probe(prepared, config, "").check)
+    # Either may answer first and so be the one that the other is compared with: each slot's second replica agrees with it.
+    plans = {0: [Plan(logprob=-1.0), Plan(logprob=-9.0)], 1: [Plan(logprob=-9.0), Plan(logprob=-1.0)]}
+    bench = teachers(2, Fakes(FakeTeacher, plans), check=Probe(prepared, config, "").check)
 
     async def go() -> None:
         async with bench.opened():
-            await until(lambda: bench.restarts >= 1)
+            await until(lambda: bench.pool.size == 2 and bench.restarts >= 1)
 
     run(go())
+    assert bench.restarts == 1
     assert any("differ by 8 on average" in note for note in bench.notes)
 
 
