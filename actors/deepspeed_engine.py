@@ -93,10 +93,13 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=spec.trainer.lr, betas=spec.trainer.betas, weight_decay=spec.trainer.weight_decay,
+        parameters,
+        lr=spec.trainer.lr,
+        betas=spec.trainer.betas,
+        weight_decay=spec.trainer.weight_decay,
         # torch's default on GPUs, one launch for many tensors, makes a third tensor of every parameter's size in fp32.
         fused=True if spec.on_gpu else None,
-    )  # fmt: skip
+    )
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,

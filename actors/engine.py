@@ -103,9 +103,10 @@ def read_limits(engine: LLMEngine) -> EngineLimits:
     """The limits that an engine was built with, whether it shares this process or not."""
     scheduler, cache = engine.vllm_config.scheduler_config, engine.vllm_config.cache_config
     return EngineLimits(
-        sequences=scheduler.max_num_seqs, batched_tokens=scheduler.max_num_batched_tokens,
+        sequences=scheduler.max_num_seqs,
+        batched_tokens=scheduler.max_num_batched_tokens,
         cache_tokens=cache.num_gpu_blocks * cache.block_size if cache.num_gpu_blocks else None,
-    )  # fmt: skip
+    )
 
 
 def reset_cache(engine: LLMEngine, *, running: bool = False) -> None:

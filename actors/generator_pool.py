@@ -90,9 +90,7 @@ class GeneratorPool(Pool):
         most = min(self._most(worker), fair) - len(worker.jobs)
         if most <= 0:
             return []
-        jobs, worker.alone = take_for(
-            self.queue, lambda job: True, most, suspect=self.suspects.alone, idle=not worker.jobs
-        )  # fmt: skip
+        jobs, worker.alone = take_for(self.queue, lambda job: True, most, suspect=self.suspects.alone, idle=not worker.jobs)
         return jobs
 
     def _most(self, worker: Worker) -> int:

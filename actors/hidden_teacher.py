@@ -63,9 +63,12 @@ class HiddenTeacher(VllmReplica):
         device = self._head.weight.device
         targets = torch.as_tensor(np.concatenate([r.response_ids for r in requests])).long().to(device)
         _, values = token_logprobs(
-            torch.cat(list(states)).to(device), targets, self._head, temperature=self._spec.temperature,
+            torch.cat(list(states)).to(device),
+            targets,
+            self._head,
+            temperature=self._spec.temperature,
             vocab_size=self._spec.vocab_size,
-        )  # fmt: skip
+        )
         return [part.cpu().numpy() for part in values[:, 0].split([len(r.response_ids) for r in requests])]
 
 

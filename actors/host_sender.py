@@ -62,10 +62,14 @@ class HostSender(Sender):
             loading = client.ask("update_weights", [(part[0],)] * len(client.engines))
         client.call("finish_weight_update", version)
         return SyncReceipt(
-            version=version, bytes=sent, publish_seconds=publish, receive_seconds=receive,
-            seconds=time.perf_counter() - started, lost=dict(client.lost),
+            version=version,
+            bytes=sent,
+            publish_seconds=publish,
+            receive_seconds=receive,
+            seconds=time.perf_counter() - started,
+            lost=dict(client.lost),
             copy=HostCopy(version=version, kind="weights", chunks=tuple(updates)),
-        )  # fmt: skip
+        )
 
     def _written(self, pairs: Iterator[Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Each chunk as it is in the object store, and its bytes."""
@@ -92,7 +96,11 @@ class AdapterSender(Sender):
         published = time.perf_counter()
         received = max(client.call("load_adapter", update | {"version": version}), default=0.0)
         return SyncReceipt(
-            version=version, bytes=size_of(chunk), publish_seconds=published - started, receive_seconds=received,
-            seconds=time.perf_counter() - started, lost=dict(client.lost),
+            version=version,
+            bytes=size_of(chunk),
+            publish_seconds=published - started,
+            receive_seconds=received,
+            seconds=time.perf_counter() - started,
+            lost=dict(client.lost),
             copy=HostCopy(version=version, kind="adapter", chunks=(update,)),
-        )  # fmt: skip
+        )

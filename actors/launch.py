@@ -196,9 +196,14 @@ def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) 
         probe = Probe(prepared, config, name)
         kind = replace(teacher_kind(config, prepared, name), check=probe.check)
         pools[name] = TeacherPool(
-            kind, config.pool(pool).replicas, service, budget, prepared.payload_token_bytes[name],
-            vocab_size=prepared.vocab_size, teacher=name,
-        )  # fmt: skip
+            kind,
+            config.pool(pool).replicas,
+            service,
+            budget,
+            prepared.payload_token_bytes[name],
+            vocab_size=prepared.vocab_size,
+            teacher=name,
+        )
     return pools
 
 
@@ -215,14 +220,23 @@ def start_trainers(
     if config.payload_kind == "hidden":
         heads = {n: (models.resolve(config.teacher_model(n)), t.dtype) for n, t in config.all_teachers.items()}
     spec = RankSpec(
-        model=models.resolve(config.student), trainer=config.trainer, steps=config.steps, seed=config.seed,
-        on_gpu=bool(config.pools.trainer.gpus), heads=heads, follow=config.follow,
-        teacher_dtype=config.teacher.dtype, adapter_sync=config.sync.lora == "adapter",
+        model=models.resolve(config.student),
+        trainer=config.trainer,
+        steps=config.steps,
+        seed=config.seed,
+        on_gpu=bool(config.pools.trainer.gpus),
+        heads=heads,
+        follow=config.follow,
+        teacher_dtype=config.teacher.dtype,
+        adapter_sync=config.sync.lora == "adapter",
         merged_checkpoint=config.trainer.lora is None or config.checkpoint.merged,
-        restore=restore, incarnation=point.state.version.incarnation, transfer_seconds=config.faults.transfer_seconds,
-        collective_seconds=config.faults.collective_seconds, packed_bytes=config.sync.packed_bytes,
+        restore=restore,
+        incarnation=point.state.version.incarnation,
+        transfer_seconds=config.faults.transfer_seconds,
+        collective_seconds=config.faults.collective_seconds,
+        packed_bytes=config.sync.packed_bytes,
         kept_heads=config.max_staleness + 2,
-    )  # fmt: skip
+    )
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
     group, taken = (ask_for([options] * world_size), options) if shared is None else (shared, half(options))
@@ -264,15 +278,21 @@ async def stages(
         for workers in (*(pool.workers for pool in pools.values()), weighting.workers):
             workers.open()
         await asyncio.gather(
-            begin(), weighting.workers.settled(),
+            begin(),
+            weighting.workers.settled(),
             *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
-        )  # fmt: skip
+        )
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         yield Stages(
-            generators=generators, teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
-            weighting=weighting, trainers=trainers, turns=trainers, payload=budget, rejected=service.rejected.ids,
+            generators=generators,
+            teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
+            weighting=weighting,
+            trainers=trainers,
+            turns=trainers,
+            payload=budget,
+            rejected=service.rejected.ids,
             pools=dict(pools),
-        )  # fmt: skip
+        )
     finally:
         await trainers.end()
         for pool in pools.values():

@@ -64,9 +64,13 @@ class NativeSender(Sender):
                 self._source.finish()  # in its place: the other ranks gather
             self._raise(sent, f"version {version} was not sent")
         return SyncReceipt(
-            version=version, bytes=sum(int(np.prod(m.shape)) * m.dtype.itemsize for m in self._source.metadata()),
-            publish_seconds=0, receive_seconds=0, seconds=time.perf_counter() - started, lost=dict(self._client.lost),
-        )  # fmt: skip
+            version=version,
+            bytes=sum(int(np.prod(m.shape)) * m.dtype.itemsize for m in self._source.metadata()),
+            publish_seconds=0,
+            receive_seconds=0,
+            seconds=time.perf_counter() - started,
+            lost=dict(self._client.lost),
+        )
 
     def close(self) -> None:
         engine, self._engine = self._engine, None

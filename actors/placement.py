@@ -149,9 +149,11 @@ def shared_group(config: RunConfig) -> Any:
     generator, trainer = config.pools.generator, config.pools.trainer
     names = {*generator.resources, *trainer.resources}
     both = {
-        "num_cpus": generator.cpus + trainer.cpus, "num_gpus": trainer.gpus, "label_selector": trainer.labels,
+        "num_cpus": generator.cpus + trainer.cpus,
+        "num_gpus": trainer.gpus,
+        "label_selector": trainer.labels,
         "resources": {name: generator.resources.get(name, 0.0) + trainer.resources.get(name, 0.0) for name in names},
-    }  # fmt: skip
+    }
     return ask_for([both] * trainer.replicas)
 
 
@@ -181,18 +183,30 @@ def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
     model = models.resolve(config.student)
     lora = config.trainer.lora if config.sync.lora == "adapter" else None
     return _engine_spec(
-        config, prepared, config.generator, model, "generator", lora=lora, sync_backend=config.sync.backend,
-        keep_in_flight=config.in_flight == "keep", sleeps=config.placement == "colocated",
-    )  # fmt: skip
+        config,
+        prepared,
+        config.generator,
+        model,
+        "generator",
+        lora=lora,
+        sync_backend=config.sync.backend,
+        keep_in_flight=config.in_flight == "keep",
+        sleeps=config.placement == "colocated",
+    )
 
 
 def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> EngineSpec:
     """What the engine of a teacher on vLLM is built from."""
     return _engine_spec(
-        config, prepared, config.all_teachers[teacher], models.resolve(config.teacher_model(teacher)),
-        config.teacher_pools[teacher], max_logprobs=config.teacher_top_k,
-        sync_backend=config.sync.backend if config.follow else None, hidden_states=config.payload_kind == "hidden",
-    )  # fmt: skip
+        config,
+        prepared,
+        config.all_teachers[teacher],
+        models.resolve(config.teacher_model(teacher)),
+        config.teacher_pools[teacher],
+        max_logprobs=config.teacher_top_k,
+        sync_backend=config.sync.backend if config.follow else None,
+        hidden_states=config.payload_kind == "hidden",
+    )
 
 
 def _engine_spec(config: RunConfig, prepared: Sizes, section: Generator, model: str, pool_name: str, **more: Any) -> EngineSpec:

@@ -66,10 +66,15 @@ def make_universal(restore: Restore) -> None:
     shutil.rmtree(restore.universal_folder, ignore_errors=True)
     convert(
         SimpleNamespace(
-            input_folder=f"{restore.folder}/deepspeed/{TAG}", output_folder=f"{restore.universal_folder}/{TAG}",
-            num_extract_workers=1, num_merge_workers=1, keep_temp_folder=False, strict=True, inject_missing_state=True,
+            input_folder=f"{restore.folder}/deepspeed/{TAG}",
+            output_folder=f"{restore.universal_folder}/{TAG}",
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,
         )
-    )  # fmt: skip
+    )
 
 
 def load(engine: DeepSpeedEngine, restore: Restore, rank: int, *, lora: bool) -> None:

@@ -23,10 +23,16 @@ class Receivers:
     """
 
     def __init__(
-        self, pool: Pool | None, connect: Callable[[Sequence[Any], Sequence[int]], Awaitable[None]],
-        send: Callable[[Version], Awaitable[SyncReceipt]], *, drain: bool, native: bool, again: Callable[[], Awaitable[None]],
+        self,
+        pool: Pool | None,
+        connect: Callable[[Sequence[Any], Sequence[int]], Awaitable[None]],
+        send: Callable[[Version], Awaitable[SyncReceipt]],
+        *,
+        drain: bool,
+        native: bool,
+        again: Callable[[], Awaitable[None]],
         service: Service,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.pool = pool
         self.version: Version | None = None
         self._connect, self._send, self._drain, self._native, self._again = connect, send, drain, native, again

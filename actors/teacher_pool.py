@@ -35,9 +35,16 @@ class TeacherPool(Pool):
     """
 
     def __init__(
-        self, kind: Kind, size: int, service: Service, budget: PayloadBudget, token_bytes: int = 0, *,
-        vocab_size: int = 2**31, teacher: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        kind: Kind,
+        size: int,
+        service: Service,
+        budget: PayloadBudget,
+        token_bytes: int = 0,
+        *,
+        vocab_size: int = 2**31,
+        teacher: str = "",
+    ) -> None:
         super().__init__(kind, size, service)
         self._section = self.config.all_teachers[teacher]
         self._budget, self._token_bytes, self._vocab_size, self._teacher = budget, token_bytes, vocab_size, teacher
@@ -104,10 +111,13 @@ class TeacherPool(Pool):
         came = time.perf_counter()
         for job, scores in zip(jobs, logprobs, strict=True):
             found = TeacherScores(
-                sample_id=job.sample_id, logprobs=scores, payload=payload,
+                sample_id=job.sample_id,
+                logprobs=scores,
+                payload=payload,
                 payload_bytes=job.payload_bytes,
-                replica=f"{self._teacher}/{worker.name}" if self._teacher else worker.name, times=(job.sent, came),
-            )  # fmt: skip
+                replica=f"{self._teacher}/{worker.name}" if self._teacher else worker.name,
+                times=(job.sent, came),
+            )
             self.finish(worker, job, ScoredRollout(rollout=job.rollout, scores=found))
 
     def dropped(self, jobs: Sequence[Scoring]) -> None:

@@ -24,9 +24,15 @@ from renio_pipeline.types import TrainBatch, Version
 
 class TrainerGroup:
     def __init__(
-        self, ranks: Sequence[Any], config: RunConfig, vocab_size: int, ledger: str | None, restore: Restore | None = None,
-        placement: Any = None, owns_placement: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        ranks: Sequence[Any],
+        config: RunConfig,
+        vocab_size: int,
+        ledger: str | None,
+        restore: Restore | None = None,
+        placement: Any = None,
+        owns_placement: bool = True,
+    ) -> None:
         """``placement``: the group of which rank i has bundle i; one that is owned ends with the ranks."""
         self.ranks = list(ranks)
         self.size = len(self.ranks)
@@ -75,9 +81,14 @@ class TrainerGroup:
     async def train(self, batch: TrainBatch) -> TrainReport:
         planned = self._plan(batch)
         reports: list[RankReport] = await self._each(
-            "forward_backward", planned, step=batch.step, objective=self._config.trained_objective,
-            batch_size=len(batch.samples), temperature=self._config.temperature, vocab_size=self._vocab_size,
-        )  # fmt: skip
+            "forward_backward",
+            planned,
+            step=batch.step,
+            objective=self._config.trained_objective,
+            batch_size=len(batch.samples),
+            temperature=self._config.temperature,
+            vocab_size=self._vocab_size,
+        )
         updates = await self._all("optimizer_step", batch.step, self._ledger)
         padded = sum(r.padded_tokens for r in reports)
         tokens = sum(r.tokens for r in reports)

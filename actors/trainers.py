@@ -48,13 +48,23 @@ class Trainers:
         drain = self._config.in_flight == "drain"
         native = self._config.sync.backend != "host"
         self.to_generators = Receivers(
-            generators, lambda actors, workers: self._group.connect(actors, workers), lambda v: self._group.publish(v),
-            drain=drain, native=native, again=self._again, service=service,
-        )  # fmt: skip
+            generators,
+            lambda actors, workers: self._group.connect(actors, workers),
+            lambda v: self._group.publish(v),
+            drain=drain,
+            native=native,
+            again=self._again,
+            service=service,
+        )
         self.to_teachers = Receivers(
-            followers, lambda actors, workers: self._group.connect_teacher(actors, workers),
-            lambda v: self._group.publish_teacher(v), drain=True, native=False, again=self._again, service=service,
-        )  # fmt: skip
+            followers,
+            lambda actors, workers: self._group.connect_teacher(actors, workers),
+            lambda v: self._group.publish_teacher(v),
+            drain=True,
+            native=False,
+            again=self._again,
+            service=service,
+        )
         self._version: Version | None = None  # of the weights that the generators have
         self._moved = False  # the ranks' own are newer
         self._sleepers: Sleepers | None = None
@@ -156,10 +166,13 @@ class Trainers:
                 await self._call(self.to_teachers.publish(version))
         self._version, self._moved = version, False
         return Publication(
-            version=version, bytes=receipt.bytes, publish_seconds=receipt.publish_seconds,
-            receive_seconds=receipt.receive_seconds, seconds=receipt.seconds,
+            version=version,
+            bytes=receipt.bytes,
+            publish_seconds=receipt.publish_seconds,
+            receive_seconds=receipt.receive_seconds,
+            seconds=receipt.seconds,
             waited_seconds=max(0.0, time.perf_counter() - started - receipt.seconds),
-        )  # fmt: skip
+        )
 
     async def save(self, folder: str) -> None:
         """Within ``training()``."""

@@ -81,9 +81,12 @@ class TrainerRank:
 
     def setup(self, address: str, port: int) -> None:
         os.environ |= {
-            "RANK": str(self._rank), "WORLD_SIZE": str(self._world_size), "LOCAL_RANK": "0",
-            "MASTER_ADDR": address, "MASTER_PORT": str(port),
-        }  # fmt: skip
+            "RANK": str(self._rank),
+            "WORLD_SIZE": str(self._world_size),
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": address,
+            "MASTER_PORT": str(port),
+        }
         if self._spec.on_gpu:
             check_visible_gpus()
         self._engine = build(self._spec, self._world_size)
@@ -129,9 +132,15 @@ class TrainerRank:
         else:
             source = weight_source(self._lm, self._spec.trainer.lora, None if backend == "host" else sent_as)
             self._sender = make_sender(
-                backend, source, client, rank=self._rank, dtype=sent_as, address=address, port=port,
+                backend,
+                source,
+                client,
+                rank=self._rank,
+                dtype=sent_as,
+                address=address,
+                port=port,
                 packed_bytes=self._spec.packed_bytes,
-            )  # fmt: skip
+            )
         self._sender.open()
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
@@ -182,15 +191,25 @@ class TrainerRank:
         found: dict[int, np.ndarray] = {}
         for samples in micro_batches:
             found |= sampled_logprobs(
-                self._engine, samples, temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
+                self._engine,
+                samples,
+                temperature=temperature,
+                vocab_size=vocab_size,
+                device=self._engine.device,
                 packing=self._spec.trainer.packing,
-            )  # fmt: skip
+            )
         return found
 
     def forward_backward(
-        self, micro_batches: list[list[TrainSample]], *, step: int, objective: Objective, batch_size: int,
-        temperature: float, vocab_size: int,
-    ) -> RankReport:  # fmt: skip
+        self,
+        micro_batches: list[list[TrainSample]],
+        *,
+        step: int,
+        objective: Objective,
+        batch_size: int,
+        temperature: float,
+        vocab_size: int,
+    ) -> RankReport:
         """Accumulate the gradient of this rank's share of the step's loss. Collective.
 
         Raises:
@@ -214,10 +233,17 @@ class TrainerRank:
         for i, samples in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             micro = micro_batch_loss(
-                self._engine, samples, self._fetch(samples), objective=objective, batch_size=batch_size,
-                temperature=temperature, vocab_size=vocab_size, device=self._engine.device,
-                teacher_head=lambda *key: self._teacher_heads[key], packing=self._spec.trainer.packing,
-            )  # fmt: skip
+                self._engine,
+                samples,
+                self._fetch(samples),
+                objective=objective,
+                batch_size=batch_size,
+                temperature=temperature,
+                vocab_size=vocab_size,
+                device=self._engine.device,
+                teacher_head=lambda *key: self._teacher_heads[key],
+                packing=self._spec.trainer.packing,
+            )
             bad = non_finite_samples(samples, micro.per_token)
             if bad or not torch.isfinite(micro.loss):
                 ids = bad or [s.sample_id for s in samples]

@@ -141,16 +141,21 @@ def make_sender(
         # One buffer, so one CUDA stream: with two, a layer that was gathered on one stream would be packed on the other, which
         # nothing makes wait for it; and every receiver would hold two buffers outside of its engine's share of the GPU.
         info: Any = NCCLTrainerInitInfo(
-            master_address=address, master_port=port, world_size=client.world_size, rank=rank, packed=True,
-            packed_buffer_size_bytes=packed_bytes or PACKED_BYTES, packed_num_buffers=1,
-        )  # fmt: skip
+            master_address=address,
+            master_port=port,
+            world_size=client.world_size,
+            rank=rank,
+            packed=True,
+            packed_buffer_size_bytes=packed_bytes or PACKED_BYTES,
+            packed_num_buffers=1,
+        )
     elif backend == "ipc":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
         # Packed into one reused buffer: unpacked, every rank would hold a second whole model. Each tensor must fit into it.
         info = IPCTrainerInitInfo(
             rank=rank, packed=True, packed_buffer_size_bytes=packed_bytes or max(PACKED_BYTES, largest_tensor(source))
-        )  # fmt: skip
+        )
     else:
         raise ValueError(f"sync.backend {backend!r}: expected host, nccl or ipc")
     from actors.native_sender import NativeSender

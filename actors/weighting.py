@@ -28,9 +28,14 @@ class WeightingStage:
 
         kind = Kind(name="weighting", start=start, group=CONTROL)
         self.workers = Workers(
-            kind, 1, config.faults, slots=service.slots, note=service.note, on_lost=_nothing_to_send_again,
+            kind,
+            1,
+            config.faults,
+            slots=service.slots,
+            note=service.note,
+            on_lost=_nothing_to_send_again,
             on_change=lambda: None,
-        )  # fmt: skip
+        )
 
     async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
         while True:

@@ -33,9 +33,16 @@ class Workers:
     """Usage: ``open()``, ``await settled()``; then ``serving`` has those that may get work. ``resize`` at any time."""
 
     def __init__(
-        self, kind: Kind, size: int, faults: Faults, *, slots: Slots, note: Callable[[str], None],
-        on_lost: Callable[[Worker, str], None], on_change: Callable[[], None],
-    ) -> None:  # fmt: skip
+        self,
+        kind: Kind,
+        size: int,
+        faults: Faults,
+        *,
+        slots: Slots,
+        note: Callable[[str], None],
+        on_lost: Callable[[Worker, str], None],
+        on_change: Callable[[], None],
+    ) -> None:
         self.kind, self.target, self.restarts = kind, size, 0
         self._faults, self._slots, self._note = faults, slots, note
         self._on_lost, self._on_change = on_lost, on_change

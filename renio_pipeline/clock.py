@@ -39,7 +39,11 @@ class Clock:
     def stages(self) -> dict[str, float]:
         """Whatever both ends were marked of."""
         ends = {
-            "time/first_response": ("start", "first"), "time/generate": ("start", "last"), "time/score": ("first", "scored"),
-            "time/weigh": ("begun", "weighed"), "time/train": ("weighed", "trained"), "time/sync": ("awake", "published"),
-        }  # fmt: skip
+            "time/first_response": ("start", "first"),
+            "time/generate": ("start", "last"),
+            "time/score": ("first", "scored"),
+            "time/weigh": ("begun", "weighed"),
+            "time/train": ("weighed", "trained"),
+            "time/sync": ("awake", "published"),
+        }
         return {name: self.seconds(*marks) for name, marks in ends.items() if set(marks) <= self._at.keys()}

@@ -63,9 +63,13 @@ class Commands:
 
     async def __call__(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         verbs: dict[str, Callable[..., Any]] = {
-            "status": self.status, "scale": self.scale, "pause": self.pause, "resume": self.resume,
-            "checkpoint": self.checkpoint, "stop": self.stop,
-        }  # fmt: skip
+            "status": self.status,
+            "scale": self.scale,
+            "pause": self.pause,
+            "resume": self.resume,
+            "checkpoint": self.checkpoint,
+            "stop": self.stop,
+        }
         if verb not in verbs:
             raise Refused(f"{verb!r} is not a command; there are {', '.join(verbs)}")
         reply: dict[str, Any] = await verbs[verb](**({"sizes": arguments} if verb == "scale" else arguments))

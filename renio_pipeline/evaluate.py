@@ -37,9 +37,12 @@ async def evaluate(generators: Generators, prompts: Sequence[Prompt], judge: Jud
         raise ValueError("evaluate.problems: no held-out row has an answer that the task can verify")
     low, high = wilson(sum(v == "correct" for v in graded), len(graded))
     return Evaluation(
-        problems=len(graded), accuracy=sum(v == "correct" for v in graded) / len(graded), low=low, high=high,
+        problems=len(graded),
+        accuracy=sum(v == "correct" for v in graded) / len(graded),
+        low=low,
+        high=high,
         response_tokens=float(np.mean([len(found.rollout.token_ids) for found in judged])),
-    )  # fmt: skip
+    )
 
 
 async def judge_all(rollouts: AsyncIterator[Rollout], judge: Judge) -> list[Judged]:

@@ -101,7 +101,7 @@ def full_vocabulary_loss(
 
     work = Work(
         fill=fill, columns=3, coefficients=coefficients, vocab_size=vocab_size, chunk=most, apart=given.kernels() is not None
-    )  # fmt: skip
+    )
     return FullVocabulary(*chunked_loss(student_hidden, student, work))
 
 
@@ -129,10 +129,17 @@ def _chunk(
         return
     student_scale, teacher_scale = (head.scale / given.temperature for head in (given.student, given.teacher))
     kernels.divergence_and_gradient(
-        products_CV, teacher_CV, given.targets[rows], given.coefficients[rows] * student_scale,
-        scales=(student_scale, teacher_scale), beta=given.beta, entry_clip=given.entry_clip, token_clip=given.token_clip,
-        gradient=gradient_CV, out=[column[rows] for column in out],
-    )  # fmt: skip
+        products_CV,
+        teacher_CV,
+        given.targets[rows],
+        given.coefficients[rows] * student_scale,
+        scales=(student_scale, teacher_scale),
+        beta=given.beta,
+        entry_clip=given.entry_clip,
+        token_clip=given.token_clip,
+        gradient=gradient_CV,
+        out=[column[rows] for column in out],
+    )
 
 
 def _in_blocks(

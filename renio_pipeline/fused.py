@@ -41,11 +41,25 @@ def divergence_and_gradient(
     if C == 0:
         return
     _kernel[(C,)](
-        student_CV, teacher_CV, student_CV if gradient is None else gradient, targets, factors.float(), *out, V, *scales,
-        math.inf if entry_clip is None else entry_clip, math.inf if token_clip is None else token_clip, beta,
-        -math.log1p(-beta) if beta < 1 else 0.0, FORWARD=beta == 0, REVERSE=beta == 1, ENTRY_CLIP=entry_clip is not None,
-        GRADIENT=gradient is not None, BLOCK=min(BLOCK, triton.next_power_of_2(V)), num_warps=WARPS,
-    )  # fmt: skip
+        student_CV,
+        teacher_CV,
+        student_CV if gradient is None else gradient,
+        targets,
+        factors.float(),
+        *out,
+        V,
+        *scales,
+        math.inf if entry_clip is None else entry_clip,
+        math.inf if token_clip is None else token_clip,
+        beta,
+        -math.log1p(-beta) if beta < 1 else 0.0,
+        FORWARD=beta == 0,
+        REVERSE=beta == 1,
+        ENTRY_CLIP=entry_clip is not None,
+        GRADIENT=gradient is not None,
+        BLOCK=min(BLOCK, triton.next_power_of_2(V)),
+        num_warps=WARPS,
+    )
 
 
 @triton.jit
@@ -89,10 +103,27 @@ def _entries_and_slopes(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _kernel(  # type: ignore[no-untyped-def]
-    student, teacher, gradient, targets, factors, divergences, student_logprobs, teacher_logprobs, V, student_scale,
-    teacher_scale, entry_clip, token_clip, beta, most, FORWARD: tl.constexpr, REVERSE: tl.constexpr, ENTRY_CLIP: tl.constexpr,
-    GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    student,
+    teacher,
+    gradient,
+    targets,
+    factors,
+    divergences,
+    student_logprobs,
+    teacher_logprobs,
+    V,
+    student_scale,
+    teacher_scale,
+    entry_clip,
+    token_clip,
+    beta,
+    most,
+    FORWARD: tl.constexpr,
+    REVERSE: tl.constexpr,
+    ENTRY_CLIP: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """One token. Comparisons are written so that NaN passes through them: the loss must show it."""
     token = tl.program_id(0).to(tl.int64)
     student += token * V

@@ -44,9 +44,14 @@ class _Worker:
     async def start(cls, name: str, options: Mapping[str, Any]) -> _Worker:
         """Raises RuntimeError: the task cannot be made there."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "renio_pipeline.grading_worker", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, limit=_MOST_REPLY, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "renio_pipeline.grading_worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_MOST_REPLY,
+            start_new_session=True,
+        )
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_SECONDS):

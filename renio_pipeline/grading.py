@@ -52,7 +52,7 @@ class Grader:
         verdict: Verdict | None = found.verdict and ("unfinished" if cut else found.verdict)
         return Judged(
             rollout=rollout, text=text, verdict=verdict, answer=None if cut else found.answer, given_up=found.given_up
-        )  # fmt: skip
+        )
 
     async def _grade(self, rollout: Rollout, text: str) -> Graded:
         row = rollout.prompt.row

@@ -23,9 +23,8 @@ def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
     """How many versions the oldest token lies behind the weights to be trained; ``bound`` is the most allowed."""
     versions = {s.rollout.sample_id: s.rollout.version for s in scored}
     bad = [
-        i for i, v in versions.items()
-        if v.incarnation != version.incarnation or not 0 <= version.number - v.number <= bound
-    ]  # fmt: skip
+        i for i, v in versions.items() if v.incarnation != version.incarnation or not 0 <= version.number - v.number <= bound
+    ]
     limit = f" or up to {bound} before it" if bound else ""
     assert not bad, f"samples {bad} were not written by version {version}{limit}"
     return version.number - min(v.number for v in versions.values())

@@ -41,9 +41,12 @@ def sizes_of(name: str) -> Sizes:
             raise NoCausalModelError(f"({config.model_type}) is not a causal language model")
         found = {key: getattr(config, key, None) for key in (*_COMPLETE, "model_type", *SCALES, "logits_scaling")}
     return Sizes(
-        architecture=(found["architectures"] or [found["model_type"]])[0], vocab_rows=found["vocab_size"],
-        context=found["max_position_embeddings"] or 2**31, hidden_size=found["hidden_size"], unknown_scale=unknown_scale(found),
-    )  # fmt: skip
+        architecture=(found["architectures"] or [found["model_type"]])[0],
+        vocab_rows=found["vocab_size"],
+        context=found["max_position_embeddings"] or 2**31,
+        hidden_size=found["hidden_size"],
+        unknown_scale=unknown_scale(found),
+    )
 
 
 SCALES = ("lm_head_multiplier", "output_multiplier")  # factors of some models' logits, Falcon H1's among them
@@ -84,9 +87,12 @@ def _json(name: str, file: str) -> dict[str, Any] | None:
         from transformers.utils import cached_file
 
         path = cached_file(
-            name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            name,
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
-        )  # fmt: skip
+        )
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8")) if path else None
     except (OSError, ValueError):

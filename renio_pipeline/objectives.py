@@ -58,9 +58,14 @@ def _few_entries(objective: TopKForwardKL | Sampled, problem: Problem) -> HeadJo
 
     def job(hidden: Tensor, student: Head) -> tuple[Tensor, Tensor, Tensor]:
         found = token_loss(
-            hidden, student, ids, problem.coefficients, per_token, temperature=problem.temperature,
+            hidden,
+            student,
+            ids,
+            problem.coefficients,
+            per_token,
+            temperature=problem.temperature,
             vocab_size=problem.vocab_size,
-        )  # fmt: skip
+        )
         return found.loss, found.per_token, found.student_logprobs
 
     return job
@@ -74,9 +79,13 @@ def _top_k(objective: TopKForwardKL, problem: Problem) -> tuple[Tensor, PerToken
 
     def per_token(logprobs: Tensor, rows: slice) -> Tensor:
         return top_k_forward_kl(
-            logprobs[:, 1:], teacher_NK[rows], support_NK[rows], tail=objective.tail, entry_clip=objective.entry_clip,
+            logprobs[:, 1:],
+            teacher_NK[rows],
+            support_NK[rows],
+            tail=objective.tail,
+            entry_clip=objective.entry_clip,
             token_clip=objective.token_clip,
-        )  # fmt: skip
+        )
 
     return torch.cat([problem.targets[:, None], ids_NK], dim=1), per_token
 
@@ -108,11 +117,19 @@ def _exact(objective: Jsd, problem: Problem) -> HeadJob:
         states = torch.cat([from_numpy(t.values) for t, o in zip(tables, owners, strict=True) if o == owner]).to(targets.device)
         teacher = teacher_head(*owner)
         found = full_vocabulary_loss(
-            hidden if len(own) == len(hidden) else hidden[own], student, states.to(teacher.weight.dtype), teacher,
-            targets[own], coefficients[own], beta=objective.beta, temperature=problem.temperature,
-            entry_clip=objective.entry_clip, token_clip=objective.token_clip, vocab_size=problem.vocab_size,
+            hidden if len(own) == len(hidden) else hidden[own],
+            student,
+            states.to(teacher.weight.dtype),
+            teacher,
+            targets[own],
+            coefficients[own],
+            beta=objective.beta,
+            temperature=problem.temperature,
+            entry_clip=objective.entry_clip,
+            token_clip=objective.token_clip,
+            vocab_size=problem.vocab_size,
             chunk_tokens=objective.chunk_tokens,
-        )  # fmt: skip
+        )
         return own, found
 
     def job(hidden: Tensor, student: Head) -> tuple[Tensor, Tensor, Tensor]:

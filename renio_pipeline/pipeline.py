@@ -49,7 +49,7 @@ async def collect(stages: Stages, config: RunConfig, selection: Selection, step:
     in_order(scored, [i for i in selection.kept if i not in stages.rejected])
     return Collected(
         step=step, judged=selection.judged, scored=scored, began=clock.at("start"), seconds=clock.stages(), marks=clock.marks
-    )  # fmt: skip
+    )
 
 
 async def learn(stages: Stages, config: RunConfig, found: Collected, version: Version, since: Mark) -> StepResult | SkippedStep:
@@ -86,10 +86,21 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
         "time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds,
     }  # fmt: skip
     return StepResult(
-        step=step, judged=found.judged, scored=scored, staleness=staleness, student=own, weighed=weighed, report=report,
-        publication=publication, ended=until.at, idle=idle, busy=until.busy, seconds=seconds, marks=found.marks | clock.marks,
+        step=step,
+        judged=found.judged,
+        scored=scored,
+        staleness=staleness,
+        student=own,
+        weighed=weighed,
+        report=report,
+        publication=publication,
+        ended=until.at,
+        idle=idle,
+        busy=until.busy,
+        seconds=seconds,
+        marks=found.marks | clock.marks,
         teachers_idle=teachers_idle(since.busy["teacher"], until.busy["teacher"], until.at - since.at),
-    )  # fmt: skip
+    )
 
 
 def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) -> TrainBatch:

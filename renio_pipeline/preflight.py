@@ -67,18 +67,25 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     check_end_token(tokenizer, vocab_size)
     limit = min(student, *teachers.values(), key=lambda m: m.context)
     bounds = Bounds(
-        context=limit.context, model=limit.name, max_response_tokens=config.max_response_tokens,
-        max_prompt_tokens=config.data.max_prompt_tokens, vocab_size=vocab_size,
-    )  # fmt: skip
+        context=limit.context,
+        model=limit.name,
+        max_response_tokens=config.max_response_tokens,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        vocab_size=vocab_size,
+    )
     encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
     data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
     _check_payload(config, payload_bytes)
     return Prepared(
-        task=task, tokenizer=tokenizer, vocab_size=vocab_size, payload_token_bytes=token_bytes,
-        payload_bytes=payload_bytes, **data,
-    )  # fmt: skip
+        task=task,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        payload_token_bytes=token_bytes,
+        payload_bytes=payload_bytes,
+        **data,
+    )
 
 
 def _encoded(

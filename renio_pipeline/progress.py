@@ -15,9 +15,13 @@ from rich.table import Column, Table
 from renio_pipeline.evaluate import Evaluation
 
 FIGURES = {
-    "loss": "loss", "divergence": "divergence", "reward/accuracy": "accuracy", "pivotal/fraction": "pivotal tokens",
-    "weights/effective_sample_size": "effective samples", "weights/auroc": "AUROC of weights",
-}  # fmt: skip
+    "loss": "loss",
+    "divergence": "divergence",
+    "reward/accuracy": "accuracy",
+    "pivotal/fraction": "pivotal tokens",
+    "weights/effective_sample_size": "effective samples",
+    "weights/auroc": "AUROC of weights",
+}
 STAGES = ("generate", "score", "weigh", "train", "sync")
 
 

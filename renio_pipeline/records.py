@@ -32,9 +32,7 @@ class Layout:
     @classmethod
     def of(cls, source: Source, *, key: str, optional: Sequence[FieldName], unit: Literal["line", "row"]) -> Layout:
         assert source.path is not None, "a source without a path has no layout"
-        return cls(
-            path=source.path, key=key, names=source.names, preset=source.preset, optional=tuple(optional), unit=unit
-        )  # fmt: skip
+        return cls(path=source.path, key=key, names=source.names, preset=source.preset, optional=tuple(optional), unit=unit)
 
     def name(self, field: FieldName) -> str:
         return self.names.get(field, field)

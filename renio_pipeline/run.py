@@ -253,9 +253,13 @@ class Run:
         drawn = self._drawn.get(step, self.start.samples_drawn)
         self._drawn = {s: position for s, position in self._drawn.items() if s >= step}
         state = RunState(
-            step=step, samples_drawn=drawn, version=self.version, running_mean=await self.stages.weighting.running_mean(),
-            world_size=self.config.pools.trainer.replicas, zero_stage=self.config.trainer.zero_stage,
-        )  # fmt: skip
+            step=step,
+            samples_drawn=drawn,
+            version=self.version,
+            running_mean=await self.stages.weighting.running_mean(),
+            world_size=self.config.pools.trainer.replicas,
+            zero_stage=self.config.trainer.zero_stage,
+        )
         async with self.stages.turns.training():  # what the ranks have put out of the way is saved too
             await self.checkpointer.save(state)
 

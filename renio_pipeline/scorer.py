@@ -53,9 +53,13 @@ class Scorer:
             lengths = [len(r.response_ids) for r in row]
             targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
             found = token_logprobs(
-                hidden, targets, head_of(self.model), temperature=self._spec.temperature, vocab_size=self._spec.vocab_size,
+                hidden,
+                targets,
+                head_of(self.model),
+                temperature=self._spec.temperature,
+                vocab_size=self._spec.vocab_size,
                 top_k=self._spec.top_k,
-            )  # fmt: skip
+            )
             ids, values = (x.cpu() for x in found)
             kept = hidden.cpu() if self._spec.kind == "hidden" else hidden
             parts = (x.split(lengths) for x in (kept, values[:, 0].contiguous(), ids, values))

@@ -143,9 +143,14 @@ def micro_batch_loss(
         none = nothing.new_empty(0, dtype=torch.float32)
         return MicroLoss(nothing.sum() * 0.0, none, none, 0)
     problem = Problem(
-        samples=samples, payload=payload, targets=batch.targets, batch_size=batch_size, temperature=temperature,
-        vocab_size=vocab_size, teacher_head=teacher_head,
-    )  # fmt: skip
+        samples=samples,
+        payload=payload,
+        targets=batch.targets,
+        batch_size=batch_size,
+        temperature=temperature,
+        vocab_size=vocab_size,
+        teacher_head=teacher_head,
+    )
     loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, job_of(objective, problem))
     return MicroLoss(loss, per_token, sampled, batch.input_ids.numel())
 

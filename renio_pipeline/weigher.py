@@ -55,9 +55,16 @@ class Weigher:
         w = self._weighting
         renio = w if isinstance(w, Renio) else Renio(threshold=w.threshold, clip=w.clip)
         found = pivotal_weights(
-            student_BT, teacher_BT, mask, threshold=renio.threshold, clip=renio.clip, temperature=renio.temperature,
-            normalization=renio.normalization, group_size=renio.group_size, running_mean=self._running_mean,
-        )  # fmt: skip
+            student_BT,
+            teacher_BT,
+            mask,
+            threshold=renio.threshold,
+            clip=renio.clip,
+            temperature=renio.temperature,
+            normalization=renio.normalization,
+            group_size=renio.group_size,
+            running_mean=self._running_mean,
+        )
         weights = found.weights if isinstance(w, Renio) else torch.ones_like(found.weights)
         self._running_mean = found.running_mean
         pivotal = pivotal_mask(student_BT, teacher_BT, mask, threshold=renio.threshold)

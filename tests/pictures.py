@@ -26,10 +26,16 @@ def main() -> None:
         assert found.server is not None, "no prometheus here (Debian: apt-get install prometheus)"
         (ROOT / "deploy/status.svg").write_text(picture(found.status))
         subprocess.run(
-            [sys.executable, ROOT / "deploy/grafana/picture.py", "--prometheus", found.server.url, "--out",
-             ROOT / "deploy/grafana/dashboard.png"],
+            [
+                sys.executable,
+                ROOT / "deploy/grafana/picture.py",
+                "--prometheus",
+                found.server.url,
+                "--out",
+                ROOT / "deploy/grafana/dashboard.png",
+            ],
             check=True,
-        )  # fmt: skip
+        )
     shutil.rmtree(FOLDER)
 
 

@@ -68,6 +68,9 @@ def _result(backend: str, pair: Pair, answers: Sequence[Any], ports: Mapping[str
         return Collective(backend=backend, nodes=names, error=reason(failed[0]))
     first, second = answers
     return Collective(
-        backend=backend, nodes=names, correct=first["correct"] and second["correct"], bandwidth=first["bandwidth"],
+        backend=backend,
+        nodes=names,
+        correct=first["correct"] and second["correct"],
+        bandwidth=first["bandwidth"],
         devices=next((each["devices"] for each in answers if each["devices"] != 1), 1),
-    )  # fmt: skip
+    )

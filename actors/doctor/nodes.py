@@ -41,10 +41,16 @@ def _node(
         wants_gpus = any(config.pool(pool).gpus for pool in pools)
         on_torch = {config.teacher_pools[n] for n, teacher in config.all_teachers.items() if teacher.type == "torch"}
     return Node(
-        id=node["NodeID"], name=name, address=node["NodeManagerAddress"], driver=driver, gpus=gpus, pools=tuple(pools),
-        object_store=resources.get("object_store_memory", 0.0), wants_gpus=wants_gpus,
+        id=node["NodeID"],
+        name=name,
+        address=node["NodeManagerAddress"],
+        driver=driver,
+        gpus=gpus,
+        pools=tuple(pools),
+        object_store=resources.get("object_store_memory", 0.0),
+        wants_gpus=wants_gpus,
         packages=needed(pools, required, on_torch=on_torch),
-    )  # fmt: skip
+    )
 
 
 def _fits(config: RunConfig, name: str, node: Mapping[str, Any]) -> bool:

@@ -54,10 +54,17 @@ def examine(asked: Question) -> Cluster:
         results, busy = collectives.run(nodes, answering, env, asked.seconds)
     port = config.metrics_port if config else None
     return Cluster(
-        nodes=nodes, facts=facts, driver=Software(**software(asked.required.names)), folder=asked.folder,
-        metrics_port=port or None, metrics_error=_port_error(port) if port else None, busy=busy, collectives=results,
-        payload=config.payload.max_bytes if config else None, pools_error=_pools_error(config) if config else None,
-    )  # fmt: skip
+        nodes=nodes,
+        facts=facts,
+        driver=Software(**software(asked.required.names)),
+        folder=asked.folder,
+        metrics_port=port or None,
+        metrics_error=_port_error(port) if port else None,
+        busy=busy,
+        collectives=results,
+        payload=config.payload.max_bytes if config else None,
+        pools_error=_pools_error(config) if config else None,
+    )
 
 
 @contextmanager
@@ -92,9 +99,10 @@ def _reports(examiners: Mapping[str, Any], asked: Question) -> dict[str, NodeFac
             found[id] = reason(error)
             continue
         found[id] = NodeFacts(
-            software=Software(**answer["software"]), machine=_machine(answer["machine"]),
+            software=Software(**answer["software"]),
+            machine=_machine(answer["machine"]),
             clock=Clock(skew=skew, uncertainty=uncertainty),
-        )  # fmt: skip
+        )
     return found
 
 
@@ -141,8 +149,9 @@ def _reaches(nodes: Mapping[str, Node], examiners: Mapping[str, Any], seconds: f
     ports = gather({id: examiners[id].listen.remote() for id in nodes}, seconds)
     targets = {
         id: (nodes[id].name, nodes[id].address, port, _token(nodes[id]))
-        for id, port in ports.items() if not isinstance(port, Exception)
-    }  # fmt: skip
+        for id, port in ports.items()
+        if not isinstance(port, Exception)
+    }
     asked = {
         id: examiners[id].reach.remote([target for other, target in targets.items() if other != id], CONNECT_SECONDS)
         for id in nodes

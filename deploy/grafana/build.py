@@ -18,20 +18,33 @@ PATH = Path(__file__).parent / "dashboards" / "renio.json"
 
 def build() -> dashboard.Dashboard:
     board = (
-        dashboard.Dashboard("ReNIO pipeline").uid("renio").tags(["renio"]).readonly()
+        dashboard.Dashboard("ReNIO pipeline")
+        .uid("renio")
+        .tags(["renio"])
+        .readonly()
         .description("One run: its pools, its steps, what it learns. What to do about a red panel is in its description.")
-        .time("now-30m", "now").refresh("10s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
+        .time("now-30m", "now")
+        .refresh("10s")
+        .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         .with_variable(_choice("run", "label_values(renio_run_info, run)"))
         .with_variable(
-            _choice("pool", 'label_values(renio_pool_target{run="$run"}, pool)').multi(True).include_all(True).all_value(".*")
+            _choice("pool", 'label_values(renio_pool_target{run="$run"}, pool)')
+            .multi(True)
+            .include_all(True)
+            .all_value(".*")
             .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
         )
         .annotation(
-            dashboard.AnnotationQuery().name("Alerts").datasource(SOURCE).enable(True).icon_color("red")
+            dashboard.AnnotationQuery()
+            .name("Alerts")
+            .datasource(SOURCE)
+            .enable(True)
+            .icon_color("red")
             .expr('ALERTS{alertstate="firing", run="$run"}')
         )
-    )  # fmt: skip
+    )
     numbers = itertools.count(1)
     for title, panels in ROWS.items():
         board = board.with_row(dashboard.Row(title).id(next(numbers)))

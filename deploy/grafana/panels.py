@@ -31,9 +31,15 @@ Steps = Sequence[tuple[float, str]]  # from which value on which colour
 
 
 def lines(
-    title: str, unit: str, about: str, *queries: Query, width: int = 8, stacked: bool = False, maximum: float | None = None,
+    title: str,
+    unit: str,
+    about: str,
+    *queries: Query,
+    width: int = 8,
+    stacked: bool = False,
+    maximum: float | None = None,
     red_above: float | None = None,
-) -> timeseries.Panel:  # fmt: skip
+) -> timeseries.Panel:
     """Figures over time, from 0 on. ``red_above``: a line across, and red beyond."""
     panel = _with(timeseries.Panel(), title, unit, about, width)
     panel = panel.axis_soft_min(0).line_width(2).fill_opacity(60 if stacked else 0).span_nulls(True)

@@ -35,14 +35,18 @@ def register(commands: Any) -> None:
         command = commands.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument("--run", dest="name", metavar="NAME", help="the run's name; needed where several are live")
         command.add_argument(
-            "--address", help="HOST:PORT of its Ray cluster, from one of its nodes, or ray://HEAD:10001 from elsewhere; "
-            "default: RAY_ADDRESS, or the clusters on this machine"
-        )  # fmt: skip
+            "--address",
+            help="HOST:PORT of its Ray cluster, from one of its nodes, or ray://HEAD:10001 from elsewhere; "
+            "default: RAY_ADDRESS, or the clusters on this machine",
+        )
         command.add_argument("--json", action="store_true", help="print the answer as one JSON object")
         command.add_argument(
-            "--timeout", type=seconds, metavar="SECONDS", default=10.0 if verb == "status" else 600.0,
+            "--timeout",
+            type=seconds,
+            metavar="SECONDS",
+            default=10.0 if verb == "status" else 600.0,
             help="how long to wait for the answer (default %(default)g)",
-        )  # fmt: skip
+        )
         if verb == "scale":
             command.add_argument("sizes", nargs="+", metavar="POOL=REPLICAS", help="such as generator=4 or teacher.maths=2")
         if verb == "status":

@@ -39,7 +39,7 @@ def _plan(args: argparse.Namespace) -> int:
     config = load(paths, [thing for thing in args.things if "=" in thing])
     sources = Sources(
         device=args.device, run=args.run_, rates=args.rates, offline=args.offline, gpus_per_node=args.gpus_per_node
-    )  # fmt: skip
+    )
     planner = Planner(config, gather(config, sources), args.gpus, args.gpus_per_node)
     check(planner)
     if args.json:

@@ -132,9 +132,15 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                     loop = asyncio.get_running_loop()
                     stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
                     run = Run(
-                        config=config, prepared=prepared, stages=stages, directory=directory, progress=progress,
-                        sinks=sinks, start=point.state, stop=stop,
-                    )  # fmt: skip
+                        config=config,
+                        prepared=prepared,
+                        stages=stages,
+                        directory=directory,
+                        progress=progress,
+                        sinks=sinks,
+                        start=point.state,
+                        stop=stop,
+                    )
                     scalers = (
                         follow_load(name, stages.pools[name], limits, run.gate, progress.note)
                         for name, limits in config.autoscaled.items()

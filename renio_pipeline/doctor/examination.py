@@ -25,9 +25,12 @@ def _of_node(node: Node, cluster: Cluster, required: Requirements) -> Iterator[F
     facts = cluster.facts[node.id]
     if isinstance(facts, str):
         yield Finding(
-            node=node.name, check="answer", level="fault", seen=f"{node.address}: {facts}",
+            node=node.name,
+            check="answer",
+            level="fault",
+            seen=f"{node.address}: {facts}",
             advice="look at Ray's logs on this node (/tmp/ray/session_latest/logs), and start Ray there again",
-        )  # fmt: skip
+        )
         return
     yield Finding(node=node.name, check="node", level="ok", seen=_introduction(node, facts))
     yield from versions.judge(node, facts.software, required)

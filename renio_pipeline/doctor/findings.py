@@ -9,9 +9,24 @@ from typing import Literal
 Level = Literal["ok", "warning", "fault"]
 GIB = 2**30
 CHECKS = (  # in the order in which they are shown
-    "answer", "node", "pools", "versions", "gpus", "gpu_memory", "cuda", "shm", "object_store", "open_files", "clock",
-    "run_dir", "models", "metrics_port", "ports", "gloo", "nccl",
-)  # fmt: skip
+    "answer",
+    "node",
+    "pools",
+    "versions",
+    "gpus",
+    "gpu_memory",
+    "cuda",
+    "shm",
+    "object_store",
+    "open_files",
+    "clock",
+    "run_dir",
+    "models",
+    "metrics_port",
+    "ports",
+    "gloo",
+    "nccl",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

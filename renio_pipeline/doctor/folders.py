@@ -12,9 +12,12 @@ def judge(node: Node, facts: NodeFacts, cluster: Cluster) -> Iterator[Finding]:
     yield run_dir(node, facts, cluster)
     for missing in facts.missing_models:
         yield Finding(
-            node=node.name, check="models", level="fault", seen=f"{missing}: no such model folder here",
+            node=node.name,
+            check="models",
+            level="fault",
+            seen=f"{missing}: no such model folder here",
             advice="put the model where every node of its pools sees it under this path, or give its name on the hub",
-        )  # fmt: skip
+        )
 
 
 def run_dir(node: Node, facts: NodeFacts, cluster: Cluster) -> Finding:
@@ -30,7 +33,10 @@ def run_dir(node: Node, facts: NodeFacts, cluster: Cluster) -> Finding:
         problem = "the driver's files are not seen" if not probe.seen else "the driver does not see this node's files"
         reason = f" ({probe.error})" if probe.error else ""
         return Finding(
-            node=node.name, check="run_dir", level="fault", seen=f"{folder}: {problem}{reason}",
+            node=node.name,
+            check="run_dir",
+            level="fault",
+            seen=f"{folder}: {problem}{reason}",
             advice="choose a run_dir on a file system that is mounted, and writable, on every node",
-        )  # fmt: skip
+        )
     return Finding(node=node.name, check="run_dir", level="ok", seen=seen)

@@ -21,10 +21,12 @@ def judge(node: Node, facts: NodeFacts) -> Iterator[Finding]:
         yield Finding(node=node.name, check="gpus", level="ok", seen=f"no GPUs: {where}")
     elif driver is None:
         yield Finding(
-            node=node.name, check="gpus", level="fault",
+            node=node.name,
+            check="gpus",
+            level="fault",
             seen=f"Ray counts {node.gpus:g} GPUs, but {facts.machine.driver_error or 'there is no nvidia-smi'}",
             advice="install the NVIDIA driver, or give the container its tools (NVIDIA_DRIVER_CAPABILITIES=compute,utility)",
-        )  # fmt: skip
+        )
     else:
         yield from _count(node, driver, facts.machine)
         if node.wants_gpus:
@@ -41,19 +43,28 @@ def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
     restricted = f"; {VISIBLE}={visible}" if visible is not None else ""
     if machine.environment.get(NOSET, "") not in ("", "0", "false"):
         yield Finding(
-            node=node.name, check="gpus", level="fault", seen=f"{NOSET} is set: every engine and trainer rank would use GPU 0",
+            node=node.name,
+            check="gpus",
+            level="fault",
+            seen=f"{NOSET} is set: every engine and trainer rank would use GPU 0",
             advice=f"unset {NOSET} and start Ray again on this node",
-        )  # fmt: skip
+        )
     if node.gpus > there:
         yield Finding(
-            node=node.name, check="gpus", level="fault", seen=f"{seen}{restricted}",
+            node=node.name,
+            check="gpus",
+            level="fault",
+            seen=f"{seen}{restricted}",
             advice="start Ray with --num-gpus equal to the GPUs that this node has, or leave the option out",
-        )  # fmt: skip
+        )
     elif node.gpus < there:
         yield Finding(
-            node=node.name, check="gpus", level="warning", seen=f"{seen}{restricted}: the others stay idle",
+            node=node.name,
+            check="gpus",
+            level="warning",
+            seen=f"{seen}{restricted}: the others stay idle",
             advice=f"if all should be used, start Ray without --num-gpus and {VISIBLE}",
-        )  # fmt: skip
+        )
     else:
         yield Finding(node=node.name, check="gpus", level="ok", seen=seen)
 
@@ -61,10 +72,12 @@ def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
 def _use(node: Node, index: int, gpu: Gpu) -> Finding:
     users = ", ".join(f"{p.name} (process {p.pid})" for p in gpu.processes) or "a process outside of this container"
     return Finding(
-        node=node.name, check="gpu_memory", level="warning",
+        node=node.name,
+        check="gpu_memory",
+        level="warning",
         seen=f"GPU {index}: {size(gpu.free)} of {size(gpu.total)} are free; used by {users}",
         advice="end what uses it before a run, or lower gpu_memory_utilization in generator.engine and teacher.engine",
-    )  # fmt: skip
+    )
 
 
 def cuda(node: Node, driver: Driver, software: Software) -> Finding:

@@ -26,11 +26,13 @@ def shared_memory(node: Node, machine: Machine) -> Finding:
     if shm >= node.object_store:
         return Finding(node=node.name, check="shm", level="ok", seen=seen)
     return Finding(
-        node=node.name, check="shm", level="fault" if node.pools else "warning",
+        node=node.name,
+        check="shm",
+        level="fault" if node.pools else "warning",
         seen=f"{seen}: too small, so Ray keeps its objects on disk, and NCCL may fail",
         advice=f"give the container at least {size(node.object_store)}: docker run --shm-size, or a volume emptyDir with "
         "medium Memory at /dev/shm; then start Ray again",
-    )  # fmt: skip
+    )
 
 
 def object_store(node: Node, cluster: Cluster) -> Finding:
@@ -38,15 +40,20 @@ def object_store(node: Node, cluster: Cluster) -> Finding:
     total = sum(each.object_store for each in cluster.nodes)
     if payload is not None and total < payload:
         return Finding(
-            node=node.name, check="object_store", level="warning",
+            node=node.name,
+            check="object_store",
+            level="warning",
             seen=f"{seen}; {size(total)} in the cluster, and payload.max_bytes is {size(payload)}: the rest goes to disk",
             advice="start Ray with a larger --object-store-memory, or lower payload.max_bytes",
-        )  # fmt: skip
+        )
     if node.wants_gpus and node.object_store < GIB:
         return Finding(
-            node=node.name, check="object_store", level="warning", seen=f"{seen}: small for the weights of a model",
+            node=node.name,
+            check="object_store",
+            level="warning",
+            seen=f"{seen}: small for the weights of a model",
             advice="start Ray with a larger --object-store-memory; the default is 30 % of the memory",
-        )  # fmt: skip
+        )
     return Finding(node=node.name, check="object_store", level="ok", seen=seen)
 
 
@@ -64,6 +71,9 @@ def clock(node: Node, found: Clock) -> Finding:
     if abs(found.skew) - found.uncertainty <= MAX_SKEW:
         return Finding(node=node.name, check="clock", level="ok", seen=seen)
     return Finding(
-        node=node.name, check="clock", level="warning", seen=f"{seen}: times in logs and traces will not match",
+        node=node.name,
+        check="clock",
+        level="warning",
+        seen=f"{seen}: times in logs and traces will not match",
         advice="run chrony or systemd-timesyncd on this node",
-    )  # fmt: skip
+    )

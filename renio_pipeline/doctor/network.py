@@ -25,10 +25,12 @@ def ports(node: Node, facts: NodeFacts) -> Finding:
     if not failed:
         return Finding(node=node.name, check="ports", level="ok", seen=f"reaches {listed([r.target for r in facts.reaches])}")
     return Finding(
-        node=node.name, check="ports", level="fault",
+        node=node.name,
+        check="ports",
+        level="fault",
         seen="; ".join(f"cannot reach port {reach.port} of {reach.target}: {reach.error}" for reach in failed),
         advice=f"open the TCP ports {some} between the nodes (firewall, security group, network policy)",
-    )  # fmt: skip
+    )
 
 
 def metrics_port(node: Node, cluster: Cluster) -> Finding:
@@ -36,10 +38,12 @@ def metrics_port(node: Node, cluster: Cluster) -> Finding:
     if cluster.metrics_error is None:
         return Finding(node=node.name, check="metrics_port", level="ok", seen=f"port {cluster.metrics_port} is free")
     return Finding(
-        node=node.name, check="metrics_port", level="fault",
+        node=node.name,
+        check="metrics_port",
+        level="fault",
         seen=f"port {cluster.metrics_port} cannot be used: {cluster.metrics_error}",
         advice="set metrics_port to another port, or to 0 for any that is free",
-    )  # fmt: skip
+    )
 
 
 def collectives(cluster: Cluster) -> Iterator[Finding]:
@@ -49,9 +53,12 @@ def collectives(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(node=where, check="nccl", level="ok", seen="not run: no GPUs")
     for name in cluster.busy:
         yield Finding(
-            node=name, check="nccl", level="warning", seen="not run: this node's GPUs are in use by another job of the cluster",
+            node=name,
+            check="nccl",
+            level="warning",
+            seen="not run: this node's GPUs are in use by another job of the cluster",
             advice="run `renio doctor` again when the job has ended",
-        )  # fmt: skip
+        )
 
 
 def _collective(found: Collective) -> Finding:

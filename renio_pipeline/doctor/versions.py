@@ -126,12 +126,14 @@ def compare(nodes: Sequence[tuple[Node, NodeFacts]], driver: Software) -> list[F
     values = {node.name: comparable(node, facts.software) for node, facts in nodes if node.pools}
     return [
         Finding(
-            node=name if name in values else next((n.name for n, _ in nodes if n.driver), nodes[0][0].name), check="versions",
+            node=name if name in values else next((n.name for n, _ in nodes if n.driver), nodes[0][0].name),
+            check="versions",
             level="warning" if sentence.startswith(PROJECT) else "fault",
             seen=f"{'' if name in values else 'the driver has '}{sentence}",
-            advice=BROUGHT_ALONG if sentence.startswith(PROJECT) else
-            "install the same versions on every node that runs a pool, and where the driver runs",
+            advice=BROUGHT_ALONG
+            if sentence.startswith(PROJECT)
+            else "install the same versions on every node that runs a pool, and where the driver runs",
         )
         for name, sentences in differences(values | of_driver(driver)).items()
         for sentence in sentences
-    ]  # fmt: skip
+    ]

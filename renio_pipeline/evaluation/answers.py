@@ -30,9 +30,14 @@ class Answers:
         assert found.verdict is not None, "rows that cannot be graded were left out"
         rollout = found.rollout
         self._samples[self._places[rollout.sample_id]] = Sample(
-            answer=found.answer, verdict=found.verdict, tokens=len(rollout.token_ids), stop_reason=rollout.stop_reason,
-            response=found.text, markers=self._markers.count(found.text), given_up=found.given_up,
-        )  # fmt: skip
+            answer=found.answer,
+            verdict=found.verdict,
+            tokens=len(rollout.token_ids),
+            stop_reason=rollout.stop_reason,
+            response=found.text,
+            markers=self._markers.count(found.text),
+            given_up=found.given_up,
+        )
         return len(self._samples) == len(self.data.rows) * self.data.samples
 
     def problems(self) -> list[Problem]:
@@ -48,7 +53,7 @@ class Answers:
 
 async def answer_all(
     generators: Generators, asked: Asked, markers: Markers, finished: Finished, came: Callable[[], None] = lambda: None
-) -> None:  # fmt: skip
+) -> None:
     """Ask all prompts at once, so that no data set's longest response holds up the next one.
 
     Args:

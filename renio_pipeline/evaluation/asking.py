@@ -41,7 +41,8 @@ def alone(config: RunConfig) -> RunConfig:
     own, sampling = config.evaluate, config.sampling
     return config.model_copy(
         update={
-            "sync": Sync(), "placement": "separate",
+            "sync": Sync(),
+            "placement": "separate",
             "max_response_tokens": own.max_response_tokens or config.max_response_tokens,
             "sampling": sampling.model_copy(
                 update={
@@ -50,7 +51,7 @@ def alone(config: RunConfig) -> RunConfig:
                 }
             ),
         }
-    )  # fmt: skip
+    )
 
 
 def ask(
@@ -74,9 +75,12 @@ def ask(
     if tokenizer.chat_template is None:
         raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
     bounds = Bounds(
-        context=info.context, model=model, max_response_tokens=config.max_response_tokens, vocab_size=info.vocab_rows,
+        context=info.context,
+        model=model,
+        max_response_tokens=config.max_response_tokens,
+        vocab_size=info.vocab_rows,
         max_prompt_tokens=config.data.max_prompt_tokens,
-    )  # fmt: skip
+    )
     thinking = False if isinstance(config.method, Opsd) else None  # as in training
     longest, sample_id = 0, 0
     prompts: list[tuple[Prompt, ...]] = []
@@ -103,10 +107,16 @@ def ask(
         prompts.append(tuple(asked))
         fitting.append(replace(data, rows=[row for row in data.rows if row.id not in long], notes=(*data.notes, *said)))
     return Asked(
-        name=name, model=model, config=config.model_copy(update={"student": model}), tokenizer=tokenizer,
-        sets=tuple(fitting), prompts=tuple(prompts), notes=tuple(notes),
-        vocab_size=info.vocab_rows, context=longest + config.max_response_tokens + 1,
-    )  # fmt: skip
+        name=name,
+        model=model,
+        config=config.model_copy(update={"student": model}),
+        tokenizer=tokenizer,
+        sets=tuple(fitting),
+        prompts=tuple(prompts),
+        notes=tuple(notes),
+        vocab_size=info.vocab_rows,
+        context=longest + config.max_response_tokens + 1,
+    )
 
 
 def _too_long(data: DataSet, encoded: Sequence[np.ndarray], bounds: Bounds, name: str) -> tuple[set[str], list[str]]:

@@ -64,11 +64,18 @@ def _compare(data_set: str, a: Sequence[Problem], b: Sequence[Problem], names: t
     single = all(len(of[key].samples) == 1 for of in (of_a, of_b) for key in both)
     p_value, test = mcnemar(differences) if single else sign_flip(differences, seed=seed)
     return Comparison(
-        data_set=data_set, a=names[0], b=names[1], problems=len(both), only_a=len(of_a) - len(both),
-        only_b=len(of_b) - len(both), mean_a=float(means[0].mean()), mean_b=float(means[1].mean()),
+        data_set=data_set,
+        a=names[0],
+        b=names[1],
+        problems=len(both),
+        only_a=len(of_a) - len(both),
+        only_b=len(of_b) - len(both),
+        mean_a=float(means[0].mean()),
+        mean_b=float(means[1].mean()),
         difference=estimate(differences.mean(), resampled_means(differences[:, None], seed=seed)[:, 0]),
-        p_value=p_value, test=test,
-    )  # fmt: skip
+        p_value=p_value,
+        test=test,
+    )
 
 
 def mcnemar(differences: np.ndarray) -> tuple[float, str]:

@@ -29,9 +29,14 @@ def results_table(results: Results) -> Table:
             count = len(results.problems[model][data_set])
             tokens, markers = metrics["response_tokens"], metrics["markers_per_1k_tokens"]
             table.add_row(
-                model, data_set, str(count), *(_share(metrics.get(name)) for name in names),
-                _number(tokens), f"{100 * metrics['truncated'].value:.1f}", _number(markers),
-            )  # fmt: skip
+                model,
+                data_set,
+                str(count),
+                *(_share(metrics.get(name)) for name in names),
+                _number(tokens),
+                f"{100 * metrics['truncated'].value:.1f}",
+                _number(markers),
+            )
     return table
 
 
@@ -42,10 +47,15 @@ def comparison_table(found: Sequence[Comparison]) -> Table:
         table.add_column(heading, justify="left" if heading in ("data set", "test") else "right", no_wrap=True)
     for c in found:
         table.add_row(
-            c.data_set, str(c.problems), f"{100 * c.mean_a:.1f}", f"{100 * c.mean_b:.1f}",
+            c.data_set,
+            str(c.problems),
+            f"{100 * c.mean_a:.1f}",
+            f"{100 * c.mean_b:.1f}",
             f"{100 * c.difference.value:+.1f} [{100 * c.difference.low:+.1f}, {100 * c.difference.high:+.1f}]",
-            f"{c.p_value:.2g}", c.test, f"{c.only_a} of {a}, {c.only_b} of {b}" if c.only_a or c.only_b else "none",
-        )  # fmt: skip
+            f"{c.p_value:.2g}",
+            c.test,
+            f"{c.only_a} of {a}, {c.only_b} of {b}" if c.only_a or c.only_b else "none",
+        )
     return table
 
 

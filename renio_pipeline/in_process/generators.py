@@ -94,11 +94,15 @@ class InProcessGenerators:
             under_way.go_on(tokens_b, ~ended)
         return [
             Rollout(
-                prompt=p, token_ids=ids[:n].int().numpy(), logprobs=values[:n].numpy(), version=self.version, replica="0",
+                prompt=p,
+                token_ids=ids[:n].int().numpy(),
+                logprobs=values[:n].numpy(),
+                version=self.version,
+                replica="0",
                 stop_reason="stop" if n and bool(torch.isin(ids[n - 1], self._end_ids)) else "length",
             )
             for p, ids, values, n in zip(prompts, tokens_BT, logprobs_BT, lengths_B.tolist(), strict=True)
-        ]  # fmt: skip
+        ]
 
 
 def inverse_cdf(probabilities: Tensor, chance: Tensor) -> Tensor:
@@ -142,8 +146,11 @@ class _UnderWay:
             self.rows, self.mask, self.positions, tokens = (x[alive] for x in (self.rows, self.mask, self.positions, tokens))
         self.mask = torch.cat([self.mask, torch.ones(len(self.rows), 1, dtype=torch.long)], dim=1)
         out = self.lm(
-            input_ids=tokens[:, None], attention_mask=self.mask, position_ids=self.positions[:, None],
-            past_key_values=self.cache, use_cache=True,
-        )  # fmt: skip
+            input_ids=tokens[:, None],
+            attention_mask=self.mask,
+            position_ids=self.positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
         self.positions = self.positions + 1
         self.logits = out.logits[:, -1]

@@ -26,10 +26,15 @@ class InProcessTeachers:
         self._scorers: dict[str, Scorer] = {}
         for name, teacher in config.all_teachers.items():
             spec = ScorerSpec(
-                model=models.resolve(config.teacher_model(name)), dtype=teacher.dtype, temperature=config.temperature,
-                vocab_size=vocab_size, kind=config.payload_kind, top_k=config.teacher_top_k, attention=teacher.attention,
+                model=models.resolve(config.teacher_model(name)),
+                dtype=teacher.dtype,
+                temperature=config.temperature,
+                vocab_size=vocab_size,
+                kind=config.payload_kind,
+                top_k=config.teacher_top_k,
+                attention=teacher.attention,
                 name=name,
-            )  # fmt: skip
+            )
             self._scorers[name] = Scorer(spec)
 
     @property

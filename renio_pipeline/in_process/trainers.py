@@ -56,9 +56,12 @@ class InProcessTrainers:
         found: dict[int, np.ndarray] = {}
         for samples in self._plan(batch):
             found |= sampled_logprobs(
-                self.model, samples, temperature=self._config.temperature, vocab_size=self._vocab_size,
+                self.model,
+                samples,
+                temperature=self._config.temperature,
+                vocab_size=self._vocab_size,
                 packing=self._config.trainer.packing,
-            )  # fmt: skip
+            )
         return found
 
     async def train(self, batch: TrainBatch) -> TrainReport:
@@ -74,10 +77,16 @@ class InProcessTrainers:
         tokens = sum(s.tokens for s in batch.samples)
         padded = sum(micro.computed_tokens for micro in losses)
         return TrainReport(
-            loss=sum(float(micro.loss) for micro in losses), divergence=sum(divergences) / len(batch.samples), tokens=tokens,
-            padding=1 - tokens / padded, mismatch_mean=float(gaps.mean()) if len(gaps) else 0.0,
-            mismatch_max=float(gaps.max(initial=0.0)), grad_norm=norm, lr=lr, busy_seconds=[time.perf_counter() - started],
-        )  # fmt: skip
+            loss=sum(float(micro.loss) for micro in losses),
+            divergence=sum(divergences) / len(batch.samples),
+            tokens=tokens,
+            padding=1 - tokens / padded,
+            mismatch_mean=float(gaps.mean()) if len(gaps) else 0.0,
+            mismatch_max=float(gaps.max(initial=0.0)),
+            grad_norm=norm,
+            lr=lr,
+            busy_seconds=[time.perf_counter() - started],
+        )
 
     async def publish(self, version: Version) -> Publication:
         """The generators have these weights already."""
@@ -103,10 +112,16 @@ class InProcessTrainers:
     def _backward(self, samples: Sequence[TrainSample], batch: TrainBatch) -> MicroLoss:
         payload = {i: table for s in samples if s.payload is not None for i, table in s.payload.items()}
         micro = micro_batch_loss(
-            self.model, samples, payload, objective=self._config.trained_objective, batch_size=len(batch.samples),
-            temperature=self._config.temperature, vocab_size=self._vocab_size, teacher_head=self._teacher_head,
+            self.model,
+            samples,
+            payload,
+            objective=self._config.trained_objective,
+            batch_size=len(batch.samples),
+            temperature=self._config.temperature,
+            vocab_size=self._vocab_size,
+            teacher_head=self._teacher_head,
             packing=self._config.trainer.packing,
-        )  # fmt: skip
+        )
         bad = non_finite_samples(samples, micro.per_token)
         if bad or not torch.isfinite(micro.loss):
             raise NonFiniteError(f"step {batch.step}: the loss is not finite; samples {bad or [s.sample_id for s in samples]}")

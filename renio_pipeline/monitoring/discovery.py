@@ -47,7 +47,5 @@ def discoverable(config: RunConfig, address: str) -> Iterator[None]:
 
 def targets(run: str, address: str) -> str:
     """The run's own metrics, and its engines'."""
-    groups = [
-        {"targets": [address], "labels": {"run": run, "__metrics_path__": path}} for path in ("/metrics", "/engines")
-    ]  # fmt: skip
+    groups = [{"targets": [address], "labels": {"run": run, "__metrics_path__": path}} for path in ("/metrics", "/engines")]
     return json.dumps(groups, indent=1) + "\n"

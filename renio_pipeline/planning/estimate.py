@@ -58,7 +58,7 @@ def generator_rate(config: RunConfig, sizes: Sizes, device: Device, slots: int) 
 
 def teacher_rate(
     config: RunConfig, sizes: Sizes, device: Device, name: str, model: ModelSizes, batch_tokens: int
-) -> TeacherRate:  # fmt: skip
+) -> TeacherRate:
     """One forward pass of prompt and response, in calls of at most ``batch_tokens``."""
     section = config.all_teachers[name]
     tokens = sizes.teacher_prompt + sizes.response
@@ -85,9 +85,12 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
     optimizer = trained * (28 + each) / (DECODE_BANDWIDTH * device.bandwidth)
     gathered = 1.5 * model.parameters * each if trainer.zero_stage == 3 else 0.0
     return TrainerRate(
-        TRAINING * device.flops(trainer.dtype) / flops, optimizer, trained * each + gathered,
-        (EXCHANGE * device.link, EXCHANGE * device.network), gpus_per_node,
-    )  # fmt: skip
+        TRAINING * device.flops(trainer.dtype) / flops,
+        optimizer,
+        trained * each + gathered,
+        (EXCHANGE * device.link, EXCHANGE * device.network),
+        gpus_per_node,
+    )
 
 
 def sync_seconds(config: RunConfig, sizes: Sizes, device: Device) -> float:

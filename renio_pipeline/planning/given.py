@@ -26,10 +26,14 @@ class GivenDevice(Section):
 
     def device(self) -> Device:
         return Device(
-            name=self.name, memory=self.memory_gib * GIB, bf16_flops=self.bf16_tflops * 1e12,
-            fp32_flops=self.fp32_tflops * 1e12, bandwidth=self.bandwidth_gb * 1e9, link=self.link_gb * 1e9,
+            name=self.name,
+            memory=self.memory_gib * GIB,
+            bf16_flops=self.bf16_tflops * 1e12,
+            fp32_flops=self.fp32_tflops * 1e12,
+            bandwidth=self.bandwidth_gb * 1e9,
+            link=self.link_gb * 1e9,
             network=self.network_gb * 1e9,
-        )  # fmt: skip
+        )
 
 
 class GivenGenerator(Section):

@@ -65,7 +65,7 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     student, *teachers = _models(config, offline=sources.offline)
     sizes = Sizes(
         student=student, teachers=tuple(teachers), prompt=prompt, teacher_prompt=teacher_prompt, response=lengths.mean
-    )  # fmt: skip
+    )
     longest = float(config.data.max_prompt_tokens or max(2 * prompt, prompt + 64))
     longest_taught = max(longest, 2 * teacher_prompt)
     limits = engine_limits(config, device, seen.limits if seen else Recorded(), prompt=longest, teacher_prompt=longest_taught)
@@ -74,9 +74,15 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     )
     rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, limits, notes).all()
     return Known(
-        sizes=sizes, lengths=lengths, longest_prompt=longest, longest_teacher_prompt=longest_taught, limits=limits,
-        rates=rates, device=device, sources=notes,
-    )  # fmt: skip
+        sizes=sizes,
+        lengths=lengths,
+        longest_prompt=longest,
+        longest_teacher_prompt=longest_taught,
+        limits=limits,
+        rates=rates,
+        device=device,
+        sources=notes,
+    )
 
 
 def _limits_from(config: RunConfig, device: Device | None, seen: Measured | None) -> str:
@@ -114,7 +120,7 @@ def _lengths(config: RunConfig, given: Given, seen: Measured | None) -> Lengths:
 
 def _prompts(
     config: RunConfig, given: Given, seen: Measured | None, lengths: Lengths, notes: dict[str, str]
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """Mean tokens of the student's prompt and of the teacher's."""
     assumed = min(PROMPT, float(config.data.max_prompt_tokens or PROMPT))
     prompt = given.prompt_tokens if given.prompt_tokens is not None else seen.prompt if seen else assumed

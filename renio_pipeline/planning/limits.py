@@ -49,9 +49,12 @@ def engine_limits(
     def of(pool: str, section: Generator, longest: float) -> EngineLimits:
         on_cpu = device is None and not config.pool(pool).gpus
         return recorded.of(pool, section.engine) or offline_limits(
-            section.engine, context=context(config, longest), memory=device.memory if device else 0.0,
-            device=device.name if device else "", cpu_workers=section.tensor_parallel if on_cpu else 0,
-        )  # fmt: skip
+            section.engine,
+            context=context(config, longest),
+            memory=device.memory if device else 0.0,
+            device=device.name if device else "",
+            cpu_workers=section.tensor_parallel if on_cpu else 0,
+        )
 
     return {
         pool: of(pool, section, prompt if pool == "generator" else teacher_prompt) for pool, section in sections(config).items()

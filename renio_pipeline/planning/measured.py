@@ -98,7 +98,7 @@ def differences(run: RunConfig, config: RunConfig) -> list[str]:
 
 def _generator(
     config: RunConfig, limits: Mapping[str, EngineLimits], lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]
-) -> GeneratorRate:  # fmt: skip
+) -> GeneratorRate:
     """A point for each number of responses that a generator had at a time, of which pools of several sizes give several.
 
     How many are under way at any moment is not in the metrics. Where a step's responses all begin together, they become

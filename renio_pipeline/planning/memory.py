@@ -55,9 +55,18 @@ class Engine:
 
 
 def engine(
-    section: Generator, model: ModelSizes, device: Device | None, *, limits: EngineLimits, prompt: float,
-    lengths: Lengths | None, context: float, prompt_logits: bool = False, model_share: float = 0.0, transfer: float = 0.0,
-) -> Engine:  # fmt: skip
+    section: Generator,
+    model: ModelSizes,
+    device: Device | None,
+    *,
+    limits: EngineLimits,
+    prompt: float,
+    lengths: Lengths | None,
+    context: float,
+    prompt_logits: bool = False,
+    model_share: float = 0.0,
+    transfer: float = 0.0,
+) -> Engine:
     """An engine takes its share of the GPU whole, and caches keys and values in what its weights and its work leave.
 
     Args:
@@ -117,9 +126,14 @@ def torch_teacher(section: Teacher, model: ModelSizes, device: Device | None, lo
 
 
 def trainer_rank(
-    config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], device: Device | None, ranks: int, longest: float,
+    config: RunConfig,
+    model: ModelSizes,
+    teachers: list[ModelSizes],
+    device: Device | None,
+    ranks: int,
+    longest: float,
     answered: float,
-) -> Use:  # fmt: skip
+) -> Use:
     """Model states as in ZeRO (arXiv 1910.02054, section 3), and the larger of what the two halves of a step add to them.
 
     Forward and backward passes add activations and the loss; the optimizer's step, by when those are free, adds its copies of

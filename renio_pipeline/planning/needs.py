@@ -30,10 +30,16 @@ class Needs:
         if config.trainer.offload == "optimizer":
             rank -= model_states(config.trainer, sizes.student, ranks)["optimizer"]
         return engine(
-            config.generator, sizes.student, self.known.device, prompt=sizes.prompt, lengths=self.known.lengths,
-            context=context(config, self.known.longest_prompt), limits=self.known.limits["generator"],
-            model_share=rank if config.placement == "colocated" else 0.0, transfer=transfer(config, sizes.student),
-        )  # fmt: skip
+            config.generator,
+            sizes.student,
+            self.known.device,
+            prompt=sizes.prompt,
+            lengths=self.known.lengths,
+            context=context(config, self.known.longest_prompt),
+            limits=self.known.limits["generator"],
+            model_share=rank if config.placement == "colocated" else 0.0,
+            transfer=transfer(config, sizes.student),
+        )
 
     @cached_property
     def teachers(self) -> dict[str, Use]:
@@ -48,9 +54,15 @@ class Needs:
                 found[pool] = torch_teacher(section, model, known.device, longest, hidden)
             else:
                 found[pool] = engine(
-                    section, model, known.device, limits=known.limits[pool], prompt=longest, lengths=None, context=longest,
+                    section,
+                    model,
+                    known.device,
+                    limits=known.limits[pool],
+                    prompt=longest,
+                    lengths=None,
+                    context=longest,
                     prompt_logits=config.payload_kind != "hidden",
-                ).use  # fmt: skip
+                ).use
         return found
 
     def rank(self, ranks: int) -> Use:

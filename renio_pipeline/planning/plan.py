@@ -53,9 +53,12 @@ class Planner:
             return known.lengths.step(config.batch_size, number)
 
         return Work(
-            lengths=lengths, prompt_tokens=known.sizes.prompt, teacher_prompt_tokens=known.sizes.teacher_prompt,
-            max_staleness=config.max_staleness, in_flight=config.in_flight,
-        )  # fmt: skip
+            lengths=lengths,
+            prompt_tokens=known.sizes.prompt,
+            teacher_prompt_tokens=known.sizes.teacher_prompt,
+            max_staleness=config.max_staleness,
+            in_flight=config.in_flight,
+        )
 
     @cached_property
     def rates(self) -> Rates:
@@ -74,10 +77,15 @@ class Planner:
     def room(self) -> Room:
         config = self.config
         room = Room(
-            gpus=math.inf, gpus_per_node=self.gpus_per_node, generator=self._width("generator"),
-            teacher=self._width(*config.teacher_pools.values()), rank=self._width("trainer"),
-            teacher_pools=len(config.all_teachers), most_ranks=config.batch_size, colocated=config.placement == "colocated",
-        )  # fmt: skip
+            gpus=math.inf,
+            gpus_per_node=self.gpus_per_node,
+            generator=self._width("generator"),
+            teacher=self._width(*config.teacher_pools.values()),
+            rank=self._width("trainer"),
+            teacher_pools=len(config.all_teachers),
+            most_ranks=config.batch_size,
+            colocated=config.placement == "colocated",
+        )
         room = with_gpus(room, self.gpus if self.gpus is not None else room.used(self.configured_split))
         fitting = (n for n in range(1, room.most_ranks + 1) if self.needs.rank(n).fits)
         return replace(room, least_ranks=next(fitting, room.most_ranks + 1))

@@ -110,7 +110,7 @@ def best_splits(rates: Rates, room: Room, work: Work, count: int = 3) -> list[tu
     bounded = sorted(
         ((least_seconds(rates, split, work, writing(split.generators)), split) for split in room.splits()),
         key=lambda found: (found[0], room.used(found[1])),
-    )  # fmt: skip
+    )
     found: list[tuple[Split, Replayed]] = []
     looks = 0
     for bound, split in bounded:

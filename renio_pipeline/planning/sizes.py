@@ -69,9 +69,14 @@ def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
     head = int(text.get("head_dim") or (128 if config.get("model_type") == "qwen3" else hidden // heads))
     experts = int(text.get("num_experts_per_tok") or 0)
     widths = Widths(
-        layers=layers, hidden=hidden, vocab=vocab, queries=heads * head, keys=key_heads * head, key_heads=key_heads,
+        layers=layers,
+        hidden=hidden,
+        vocab=vocab,
+        queries=heads * head,
+        keys=key_heads * head,
+        key_heads=key_heads,
         mlp=experts * int(text.get("moe_intermediate_size") or mlp) if experts else mlp,
-    )  # fmt: skip
+    )
     kind = config.get("model_type")
     return ModelSizes(name=name, **asdict(widths), **(_dense(config, widths) if kind in DENSE else _on_meta(name, config)))
 

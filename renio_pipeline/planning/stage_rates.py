@@ -36,7 +36,7 @@ class StageRates:
         turns = self.seen.turn_seconds if self.seen else self._turns()
         return Rates(
             generator=generator, teacher=teacher, trainer=trainer, sync_seconds=sync, weigh_seconds=weigh, turn_seconds=turns
-        )  # fmt: skip
+        )
 
     def _generator(self, slots: int) -> GeneratorRate:
         if self.given.generator is not None:
@@ -80,9 +80,7 @@ class StageRates:
             return self._from("trainer", "given", rate)
         if self.seen is not None:
             return self._from("trainer", "measured", self.seen.trainer)
-        return self._estimated(
-            "trainer", lambda d: estimate.trainer_rate(self.config, self.sizes, d, self.gpus_per_node)
-        )  # fmt: skip
+        return self._estimated("trainer", lambda d: estimate.trainer_rate(self.config, self.sizes, d, self.gpus_per_node))
 
     def _sync(self) -> float:
         if self.given.sync_seconds is not None:

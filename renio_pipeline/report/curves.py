@@ -22,11 +22,20 @@ CURVES = (
     Curve(id="loss", title="Loss", axis="nats", metrics=("loss",)),
     Curve(id="divergence", title="Divergence from the teacher", axis="nats a token", metrics=("divergence",)),
     Curve(
-        id="accuracy", title="Accuracy", axis="correct", metrics=("reward/accuracy",), percent=True, evaluations="accuracy",
+        id="accuracy",
+        title="Accuracy",
+        axis="correct",
+        metrics=("reward/accuracy",),
+        percent=True,
+        evaluations="accuracy",
         names=("training responses",),
     ),
     Curve(
-        id="length", title="Response length", axis="tokens", metrics=("response/tokens",), evaluations="response_tokens",
+        id="length",
+        title="Response length",
+        axis="tokens",
+        metrics=("response/tokens",),
+        evaluations="response_tokens",
         names=("training responses",),
     ),
     Curve(
@@ -38,10 +47,14 @@ CURVES = (
     Curve(
         id="truncated", title="Cut at max_response_tokens", axis="of responses", metrics=("response/truncated",), percent=True
     ),
-)  # fmt: skip
+)
 AUROC = Curve(id="auroc", title="Raw weight as a sign of a wrong answer", axis="AUROC", metrics=("weights/auroc",))
 IDLE = Curve(
-    id="idle", title="Idle share of each pool", axis="of the step", percent=True,
-    metrics=("idle/generator", "idle/teacher", "idle/trainer"), names=("generator", "teacher", "trainer"),
-)  # fmt: skip
+    id="idle",
+    title="Idle share of each pool",
+    axis="of the step",
+    percent=True,
+    metrics=("idle/generator", "idle/teacher", "idle/trainer"),
+    names=("generator", "teacher", "trainer"),
+)
 EVALUATIONS = {"accuracy": "held-out problems, with 95 % interval", "response_tokens": "held-out problems"}

@@ -61,10 +61,13 @@ def _lines(axes: Any, curve: Curve, runs: Sequence[RecordedRun]) -> None:
             at = m if several else index
             there = [line for line in run.metrics if metric in line]
             axes.plot(
-                [line["step"] for line in there], [line[metric] for line in there], DASHES[at % 4],
-                color=RUN_COLOURS[at % 6], label=(prefix + name).removesuffix(", ") or None,
+                [line["step"] for line in there],
+                [line[metric] for line in there],
+                DASHES[at % 4],
+                color=RUN_COLOURS[at % 6],
+                label=(prefix + name).removesuffix(", ") or None,
                 marker="o" if len(there) == 1 else None,
-            )  # fmt: skip
+            )
         if curve.evaluations and run.evaluations:
             _evaluations(axes, curve.evaluations, run, RUN_COLOURS[index % 6], prefix)
     axes.set(title=curve.title, xlabel="step", ylabel=curve.axis)
@@ -81,9 +84,15 @@ def _evaluations(axes: Any, key: str, run: RecordedRun, colour: str, prefix: str
         [e["high"] - v for v, e in zip(values, found, strict=True)],
     ]
     axes.errorbar(
-        [line["step"] for line in found], values, yerr=spread if bounds else None, fmt="D", color=colour,
-        markersize=5, capsize=3, label=prefix + EVALUATIONS[key],
-    )  # fmt: skip
+        [line["step"] for line in found],
+        values,
+        yerr=spread if bounds else None,
+        fmt="D",
+        color=colour,
+        markersize=5,
+        capsize=3,
+        label=prefix + EVALUATIONS[key],
+    )
 
 
 def _timeline(axes: Any, run: RecordedRun) -> None:

@@ -51,11 +51,16 @@ def _read(path: Path, label: str) -> RecordedRun:
         raise ConfigError(f"RUN: {path / 'metrics.jsonl'} has no step yet; wait until the run has done one")
     files = {int(file.stem.removeprefix("step_")): file for file in (path / "samples").glob("step_*.jsonl")}
     return RecordedRun(
-        path=path, label=label, config=load(path / "config.yaml"), metrics=metrics,
-        evaluations=_lines(path / "evaluations.jsonl"), rejected=_lines(path / "samples" / "rejected.jsonl"),
-        resumes=len(_lines(path / "resumes.jsonl")), ended=(path / "result.json").is_file(),
+        path=path,
+        label=label,
+        config=load(path / "config.yaml"),
+        metrics=metrics,
+        evaluations=_lines(path / "evaluations.jsonl"),
+        rejected=_lines(path / "samples" / "rejected.jsonl"),
+        resumes=len(_lines(path / "resumes.jsonl")),
+        ended=(path / "result.json").is_file(),
         sample_files=dict(sorted(files.items())),
-    )  # fmt: skip
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

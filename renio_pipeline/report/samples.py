@@ -65,11 +65,12 @@ def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Sa
 def _weights(run: RecordedRun, step: int) -> Weights:
     records = run.samples(step)
     return Weights(
-        step=step, verdict=[r["verdict"] for r in records],
+        step=step,
+        verdict=[r["verdict"] for r in records],
         weight=np.array([r["weight"] for r in records], np.float32),
         raw=np.array([r["raw_weight"] for r in records], np.float32),
         tokens=np.array([len(r["token_ids"]) for r in records], np.int64),
-    )  # fmt: skip
+    )
 
 
 def _entry(

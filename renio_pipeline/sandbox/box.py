@@ -82,10 +82,14 @@ class Box:
         python, inherited = str(Path(sys.executable).resolve()), [theirs.fileno(), calls.fileno() if calls else -1]
         self._process = subprocess.Popen(
             [python, "-s", "-S", "-P", "-c", _MAIN, _PACKAGE_ROOT, *map(str, inherited)],
-            env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}, cwd="/", start_new_session=True,
+            env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
+            cwd="/",
+            start_new_session=True,
             pass_fds=[fd for fd in inherited if fd >= 0],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         theirs.close()
         if calls:
             calls.close()

@@ -26,8 +26,10 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
     """Do one job after another until the owner hangs up. A job's reply: ``output``, ``status`` (0: ended well), ``over``."""
     sys.path[:] = [*(p for p in sys.path if p.startswith(sys.base_prefix)), *settings["packages"]]
     kinds: dict[str, Callable[[dict[str, Any], int], None]] = {
-        "script": programs.script, "functions": programs.functions, "tests": programs.tests,
-    }  # fmt: skip
+        "script": programs.script,
+        "functions": programs.functions,
+        "tests": programs.tests,
+    }
     channel.sendall(b'{"ready": true}\n')
     for number, line in enumerate(channel.makefile("rb")):
         job = json.loads(line)
@@ -96,9 +98,14 @@ def _arrange(stdin: int, into: int, calls: int, *, private: bool) -> None:
 
 def _limit(settings: dict[str, Any]) -> None:
     limits = {
-        "CPU": settings["cpu"], "AS": settings["memory"], "FSIZE": settings["files"], "NOFILE": settings["open_files"],
-        "CORE": 0, "MEMLOCK": 0, "MSGQUEUE": 0,
-    }  # fmt: skip
+        "CPU": settings["cpu"],
+        "AS": settings["memory"],
+        "FSIZE": settings["files"],
+        "NOFILE": settings["open_files"],
+        "CORE": 0,
+        "MEMLOCK": 0,
+        "MSGQUEUE": 0,
+    }
     if settings["strict"]:
         limits["NPROC"] = settings["processes"]  # else it counts all that the user has; the watchman counts these alone
     for name, value in limits.items():

@@ -102,9 +102,10 @@ def same(value: Any, wanted: Any) -> bool:
     """Equal as JSON: tuples are lists, keys are text, and numbers with a fraction agree to six digits."""
     if isinstance(wanted, list):
         return (
-            isinstance(value, list | tuple) and len(value) == len(wanted)
+            isinstance(value, list | tuple)
+            and len(value) == len(wanted)
             and all(same(v, w) for v, w in zip(value, wanted, strict=True))
-        )  # fmt: skip
+        )
     if isinstance(wanted, dict):
         keyed = {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
         return isinstance(value, dict) and keyed.keys() == wanted.keys() and all(same(keyed[k], w) for k, w in wanted.items())

@@ -67,23 +67,30 @@ def text_of(parts: Sequence[Part], results: Results) -> str:
 def _top(parts: Sequence[Part], results: Results) -> str:
     named = [(part.experiment.experiment, c) for part in parts for c in part.compared]
     introduction = prose.INTRODUCTION.format(
-        paper=PAPER, command="renio study", folder=results.folder.name, level=LEVEL, pairs=CLAIM_PAIRS, compared=len(named),
+        paper=PAPER,
+        command="renio study",
+        folder=results.folder.name,
+        level=LEVEL,
+        pairs=CLAIM_PAIRS,
+        compared=len(named),
         by_chance=(1 - LEVEL) * len(named),
-    )  # fmt: skip
+    )
     of_models = [part for part in parts if part.experiment.kind == "models"]
     parameters = [r["parameters"] for part in of_models for g in part.groups for by in g.arms.values() for r in by.values()]
     summary = [reading.of_size(parameters), reading.of_cost(results.records.values()), reading.overall(named)]
     example = Arithmetic().rows("held_out", 1)[0]
-    return "\n\n".join([
-        f"# The study\n\n{introduction}",
-        "## What held, and what did not",
-        *(text for text in summary if text),
-        "## Task, models and settings",
-        prose.TASK.format(problem=example.problem, solution=example.solution),
-        prose.TEACHERS.format(recipes=_recipes()),
-        *(f"**{p.experiment.question}** {p.experiment.chosen}\n\n{models_table(p.groups)}" for p in of_models),
-        *(_settings(load(run)) for run in sorted({p.path.parent / p.experiment.run for p in parts})),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            f"# The study\n\n{introduction}",
+            "## What held, and what did not",
+            *(text for text in summary if text),
+            "## Task, models and settings",
+            prose.TASK.format(problem=example.problem, solution=example.solution),
+            prose.TEACHERS.format(recipes=_recipes()),
+            *(f"**{p.experiment.question}** {p.experiment.chosen}\n\n{models_table(p.groups)}" for p in of_models),
+            *(_settings(load(run)) for run in sorted({p.path.parent / p.experiment.run for p in parts})),
+        ]
+    )
 
 
 def _recipes() -> str:
@@ -108,7 +115,14 @@ def _section(part: Part, folder: str) -> str:
     else:
         table, text = training_table(e, found), reading.of_experiment(compared) + reading.of_harm(e, found)
     pictures = [e.experiment, f"{e.experiment}-steps"] if e.curves else [e.experiment]
-    return "\n\n".join([
-        f"## ({e.experiment}) {e.title}", f"**{e.question}**", e.chosen, f"*Reading.* {text}",
-        *(f"![{e.title}]({folder}/{name}.png)" for name in pictures), comparisons_table(compared), table,
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            f"## ({e.experiment}) {e.title}",
+            f"**{e.question}**",
+            e.chosen,
+            f"*Reading.* {text}",
+            *(f"![{e.title}]({folder}/{name}.png)" for name in pictures),
+            comparisons_table(compared),
+            table,
+        ]
+    )

@@ -128,9 +128,15 @@ def _combinations(path: Path, e: Experiment) -> Iterator[tuple[str, dict[str, st
 
 def _cell(e: Experiment, arm: str, levels: dict[str, str], config: RunConfig, seed: int) -> Cell:
     return Cell(
-        experiment=e.experiment, kind=e.kind, arm=arm, factors=levels, seed=seed,
-        config=config.model_copy(update={"seed": seed}), key=key_of(config, e), prefixes=e.prefixes,
-    )  # fmt: skip
+        experiment=e.experiment,
+        kind=e.kind,
+        arm=arm,
+        factors=levels,
+        seed=seed,
+        config=config.model_copy(update={"seed": seed}),
+        key=key_of(config, e),
+        prefixes=e.prefixes,
+    )
 
 
 def key_of(config: RunConfig, e: Experiment) -> str:

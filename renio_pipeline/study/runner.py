@@ -72,9 +72,11 @@ class Runner:
         results = await steps(stages, config, prepared, grader)
         after = await held_out(stages, config, prepared, grader)
         return {
-            "before": self._before[asked], "after": after, **summary(results),
+            "before": self._before[asked],
+            "after": after,
+            **summary(results),
             "core_seconds": round(time.process_time() - began, 2),
-        }  # fmt: skip
+        }
 
 
 def _part(config: RunConfig, *keys: str) -> str:
@@ -147,7 +149,8 @@ async def measure_weights(config: RunConfig, prepared: Prepared, grader: Grader,
     weighed = await stages.weighting.weigh(student, teacher)
     wrong = np.array([v != "correct" for v in verdicts])
     return {
-        "samples": len(verdicts), "wrong": float(wrong.mean()),
+        "samples": len(verdicts),
+        "wrong": float(wrong.mean()),
         "pivotal": weighed.metrics["pivotal/fraction"],
         "raw_weight": {"correct": float(weighed.raw[~wrong].mean()), "wrong": float(weighed.raw[wrong].mean())},
         "auroc": {
@@ -157,4 +160,4 @@ async def measure_weights(config: RunConfig, prepared: Prepared, grader: Grader,
             for prefix in (*prefixes, None)
         },
         "core_seconds": round(time.process_time() - began, 2),
-    }  # fmt: skip
+    }

@@ -33,9 +33,14 @@ def scores(student: np.ndarray, teacher: np.ndarray, *, threshold: float, clip: 
 
 
 def areas(
-    student: Sequence[np.ndarray], teacher: Sequence[np.ndarray], verdicts: Sequence[Verdict | None], *, threshold: float,
-    clip: float, prefix: int | None = None,
-) -> dict[str, float | None]:  # fmt: skip
+    student: Sequence[np.ndarray],
+    teacher: Sequence[np.ndarray],
+    verdicts: Sequence[Verdict | None],
+    *,
+    threshold: float,
+    clip: float,
+    prefix: int | None = None,
+) -> dict[str, float | None]:
     """AUROC of each score as a sign of an answer that is not correct, from the first ``prefix`` tokens; None: all are alike."""
     wrong = np.array([v != "correct" for v in verdicts], bool)
     found = [scores(s[:prefix], t[:prefix], threshold=threshold, clip=clip) for s, t in zip(student, teacher, strict=True)]

@@ -12,8 +12,12 @@ from renio_pipeline.study.statistics import Estimate
 
 NOTHING = "–"
 READINGS = {
-    "held": "**held**", "reversed": "**reversed**", "better": "**better**", "worse": "**worse**", "no claim": "no claim",
-}  # fmt: skip
+    "held": "**held**",
+    "reversed": "**reversed**",
+    "better": "**better**",
+    "worse": "**worse**",
+    "no claim": "no claim",
+}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -78,11 +82,13 @@ def weights_tables(experiment: Experiment, groups: Sequence[Group]) -> str:
         for verdict in ("correct", "wrong")
     ]
     header = ["AUROC", *by_group]
-    return "\n\n".join([
-        markdown(header, scores),
-        markdown(["weighed from the first tokens", *by_group], prefixes),
-        markdown(["", *by_group], raw),
-    ])  # fmt: skip
+    return "\n\n".join(
+        [
+            markdown(header, scores),
+            markdown(["weighed from the first tokens", *by_group], prefixes),
+            markdown(["", *by_group], raw),
+        ]
+    )
 
 
 def _areas(by_group: dict[str, dict[int, dict[str, object]]], name: str, prefix: str = "whole") -> list[str]:
@@ -115,8 +121,6 @@ def _share(when: str, kind: str) -> Measure:
 
 
 def comparisons_table(found: Sequence[Comparison]) -> str:
-    rows = [
-        [f"{c.where}: {c.claim.better} against {c.claim.than}", difference(c), READINGS[c.outcome]] for c in found
-    ]  # fmt: skip
+    rows = [[f"{c.where}: {c.claim.better} against {c.claim.than}", difference(c), READINGS[c.outcome]] for c in found]
     unit = found[0].unit if found else "points"
     return markdown(["compared", f"difference, {unit}", "reading"], rows)

@@ -31,9 +31,13 @@ class Code(Plain):
     slow = True
 
     def __init__(
-        self, sandbox: Mode = "strict", seconds: float = 6.0, memory_mb: int = 1024, processes: int = 16,
+        self,
+        sandbox: Mode = "strict",
+        seconds: float = 6.0,
+        memory_mb: int = 1024,
+        processes: int = 16,
         instruction: str = INSTRUCTION,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """``seconds`` of CPU time, and twice that by the clock, for each input of a program, or for all its asserts.
 
         Raises:

@@ -80,9 +80,12 @@ def _step(line: dict[str, float], used: Any) -> dict[str, Any]:
     kept = {name: line[name] for name in line if name.startswith(("time/", "tokens/", "idle/", "sync/", "staleness/"))}
     spent = {} if used is None else {"cpu": sum(used.cpu.values()), "by_role": used.cpu, "overhead": used.overhead}
     return {
-        "samples": round(line["tokens/generated"] / line["response/tokens"]), "tokens": line["tokens/generated"],
-        "seconds": line["time/step"], **spent, "metrics": kept,
-    }  # fmt: skip
+        "samples": round(line["tokens/generated"] / line["response/tokens"]),
+        "tokens": line["tokens/generated"],
+        "seconds": line["time/step"],
+        **spent,
+        "metrics": kept,
+    }
 
 
 def _environment() -> dict[str, str]:

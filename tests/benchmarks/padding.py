@@ -41,8 +41,11 @@ def main() -> None:
     args = parser.parse_args()
     rows = [
         measure(kind, longest, n, ranks, args.micro_batch_tokens, args.seeds)
-        for kind in ("log-normal", "exponential") for longest in args.longest for n in args.samples for ranks in args.ranks
-    ]  # fmt: skip
+        for kind in ("log-normal", "exponential")
+        for longest in args.longest
+        for n in args.samples
+        for ranks in args.ranks
+    ]
     show(rows)
     if args.json:
         args.json.write_text(json.dumps({"limit": LIMIT, "rows": rows}, indent=1) + "\n")

@@ -119,10 +119,14 @@ async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
     def config(case: Case) -> RunConfig:
         mix = case.mix
         return config_of(
-            folder / case.name, f"max_staleness={case.max_staleness}", f"in_flight={case.in_flight}",
-            f"steps={WARM_UP + steps + case.max_staleness + 1}", generators=mix.generators, teachers=mix.teachers,
+            folder / case.name,
+            f"max_staleness={case.max_staleness}",
+            f"in_flight={case.in_flight}",
+            f"steps={WARM_UP + steps + case.max_staleness + 1}",
+            generators=mix.generators,
+            teachers=mix.teachers,
             batch_size=mix.batch_size,
-        )  # fmt: skip
+        )
 
     rows = []
     first = config(cases[0])
@@ -134,12 +138,17 @@ async def rows_of(cases: Sequence[Case], steps: int, folder: Path) -> list[Row]:
             # The fakes count a slot's work as the engine's, by the slot; a real engine is busy as long as any is.
             idle = {"generator": guess.slots_idle, "teacher": guess.idle["teacher"], "trainer": guess.idle["trainer"]}
             row = Row(
-                case=case.name, steps=len(seen), predicted=statistics.median(guess.steps), seen=statistics.median(seen),
-                spread=(min(seen), max(seen)), ratios=tuple(s / p for s, p in zip(seen, guess.steps, strict=True)),
-                predicted_idle=idle, seen_idle={n: statistics.fmean(line[f"idle/{n}"] for line in lines) for n in idle},
+                case=case.name,
+                steps=len(seen),
+                predicted=statistics.median(guess.steps),
+                seen=statistics.median(seen),
+                spread=(min(seen), max(seen)),
+                ratios=tuple(s / p for s, p in zip(seen, guess.steps, strict=True)),
+                predicted_idle=idle,
+                seen_idle={n: statistics.fmean(line[f"idle/{n}"] for line in lines) for n in idle},
                 predicted_busy={name: (1 - share) * guess.step for name, share in idle.items()},
                 seen_busy={n: statistics.fmean((1 - line[f"idle/{n}"]) * line["time/step"] for line in lines) for n in idle},
-            )  # fmt: skip
+            )
             rows.append(row)
             print(f"{row.case}: predicted {row.predicted:.2f} s, seen {row.seen:.2f}", flush=True)
     return rows

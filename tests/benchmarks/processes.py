@@ -12,9 +12,13 @@ import psutil
 TICKS = os.sysconf("SC_CLK_TCK")
 # Beginnings of the titles that Ray gives its workers' processes.
 ACTORS = {
-    "ray::Generator": "generator", "ray::TorchTeacher": "teacher", "ray::HiddenTeacher": "teacher", "ray::Teacher": "teacher",
-    "ray::TrainerRank": "trainer", "ray::Weigher": "weighting",
-}  # fmt: skip
+    "ray::Generator": "generator",
+    "ray::TorchTeacher": "teacher",
+    "ray::HiddenTeacher": "teacher",
+    "ray::Teacher": "teacher",
+    "ray::TrainerRank": "trainer",
+    "ray::Weigher": "weighting",
+}
 ENGINES = ("generator", "teacher", "trainer")
 
 

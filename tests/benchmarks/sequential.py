@@ -80,9 +80,14 @@ class Sequential:
         tokens = sum(int(batch.response_mask.sum()) for batch in batches)
         (start, generated, trained) = marks
         return {
-            "samples": len(prompts), "tokens": tokens, "loss": loss, "seconds": trained[0] - start[0],
-            "cpu": trained[1] - start[1], "generate": generated[0] - start[0], "generate_cpu": generated[1] - start[1],
-        }  # fmt: skip
+            "samples": len(prompts),
+            "tokens": tokens,
+            "loss": loss,
+            "seconds": trained[0] - start[0],
+            "cpu": trained[1] - start[1],
+            "generate": generated[0] - start[0],
+            "generate_cpu": generated[1] - start[1],
+        }
 
     @torch.no_grad()
     def _write(self, prompts: list[Any]) -> Written:
@@ -94,9 +99,15 @@ class Sequential:
             mask[row, width - len(prompt) :] = 1
         sampling = self.config.sampling
         tokens = self.student.eval().generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=self.config.max_response_tokens, do_sample=True,
-            temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, pad_token_id=self.end,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=self.config.max_response_tokens,
+            do_sample=True,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            pad_token_id=self.end,
+        )
         response = tokens[:, width:]
         ended = (response == self.end).cumsum(dim=1)
         own = (ended == 0) | ((ended == 1) & (response == self.end))
@@ -130,9 +141,13 @@ class Sequential:
                 *own, mask, threshold=w.threshold, clip=w.clip, temperature=w.temperature, normalization=w.normalization
             ).weights
         per_token = generalized_jsd(
-            student_logits, teacher_logits, beta=objective.beta if isinstance(objective, Jsd) else 0.0,
-            temperature=config.temperature, entry_clip=objective.entry_clip, token_clip=objective.token_clip,
-        )  # fmt: skip
+            student_logits,
+            teacher_logits,
+            beta=objective.beta if isinstance(objective, Jsd) else 0.0,
+            temperature=config.temperature,
+            entry_clip=objective.entry_clip,
+            token_clip=objective.token_clip,
+        )
         loss = weighted_loss(per_token, mask, weights, batch_size=config.batch_size)
         loss.backward()
         return float(loss.detach())

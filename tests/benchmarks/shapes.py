@@ -83,10 +83,19 @@ def _qwen(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     from transformers import Qwen3Config
 
     return Qwen3Config(
-        vocab_size=V, hidden_size=384, intermediate_size=1152, num_hidden_layers=10, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=64, max_position_embeddings=LETTERS[1] + LONGEST + 16, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
-    )  # fmt: skip
+        vocab_size=V,
+        hidden_size=384,
+        intermediate_size=1152,
+        num_hidden_layers=10,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=LETTERS[1] + LONGEST + 16,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

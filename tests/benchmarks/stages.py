@@ -48,20 +48,30 @@ def _generation(config: Any, prepared: Any, samples: Sequence[dict[str, Any]]) -
 
     engine = LLMEngine.from_engine_args(
         EngineArgs(
-            model=resolve(config.student), dtype=config.generator.dtype, max_model_len=prepared.context, enforce_eager=True,
-            enable_chunked_prefill=False, enable_prefix_caching=False, disable_log_stats=True, max_logprobs=1,
+            model=resolve(config.student),
+            dtype=config.generator.dtype,
+            max_model_len=prepared.context,
+            enforce_eager=True,
+            enable_chunked_prefill=False,
+            enable_prefix_caching=False,
+            disable_log_stats=True,
+            max_logprobs=1,
             distributed_executor_backend="uni",
         ),
         enable_multiprocessing=False,
-    )  # fmt: skip
+    )
 
     def work(batch_tokens: int) -> int:
         for sample, (prompt, _) in zip(samples, _sequences(config, prepared, samples), strict=True):
             params = SamplingParams(
-                temperature=config.sampling.temperature, seed=sample_seed(config.seed, sample["sample_id"]),
-                max_tokens=config.max_response_tokens, logprobs=0, flat_logprobs=True, detokenize=False,
+                temperature=config.sampling.temperature,
+                seed=sample_seed(config.seed, sample["sample_id"]),
+                max_tokens=config.max_response_tokens,
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
-            )  # fmt: skip
+            )
             engine.add_request(str(sample["sample_id"]), {"prompt_token_ids": prompt}, params)
         tokens = 0
         while engine.has_unfinished_requests():

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = {"generation": ("generator", "tokens/generated"), "scoring": ("teacher", "tokens/scored"),
-          "training": ("trainer", "tokens/trained")}  # fmt: skip
+STAGES = {
+    "generation": ("generator", "tokens/generated"),
+    "scoring": ("teacher", "tokens/scored"),
+    "training": ("trainer", "tokens/trained"),
+}
 VERBS = ("generate", "score", "weigh", "train", "sync")  # which overlap, but for the last three
 REACH = {"tiny": 1.0, "tail": 2.0}  # times the baseline's samples a second, strictly on-policy
 STAGE_REACH, OVERHEAD_REACH, START_REACH = 1.25, 0.10, 45.0

@@ -211,9 +211,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # as a rank with one core has; more threads wait for each other by spinning
     ray.init(
-        address="local", num_cpus=2, object_store_memory=5 * 2**30, namespace="renio", include_dashboard=False,
+        address="local",
+        num_cpus=2,
+        object_store_memory=5 * 2**30,
+        namespace="renio",
+        include_dashboard=False,
         log_to_driver=False,
-    )  # fmt: skip
+    )
     report: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES}
     for case in CASES:
         if args.only in case.name:

@@ -23,9 +23,13 @@ def main() -> None:
     shutil.rmtree(args.run_dir, ignore_errors=True)
     args.run_dir.with_suffix(".log").unlink(missing_ok=True)
     overrides = [
-        *TWO_OF_EACH, f"steps={STEPS}", "batch_size=32", "evaluate.every=0", "checkpoint.every=5",
+        *TWO_OF_EACH,
+        f"steps={STEPS}",
+        "batch_size=32",
+        "evaluate.every=0",
+        "checkpoint.every=5",
         "faults.heartbeat_seconds=15",
-    ]  # fmt: skip
+    ]
     with Monkey(args.run_dir, args.seed, overrides, command="demo") as monkey:
         monkey.rampage(args.blows // 2)
         monkey.kill_driver()

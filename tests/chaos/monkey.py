@@ -76,10 +76,24 @@ class Monkey:
     def start(self) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         self.driver = subprocess.Popen(
-            [sys.executable, "-m", "renio_pipeline", self.command, "--config", "configs/demo.yaml", f"name={RUN}",
-             f"run_dir={self.folder}", *SMALL, *self.overrides, "--resume"],
-            cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "renio_pipeline",
+                self.command,
+                "--config",
+                "configs/demo.yaml",
+                f"name={RUN}",
+                f"run_dir={self.folder}",
+                *SMALL,
+                *self.overrides,
+                "--resume",
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
         self.whole()
 
     def status(self) -> dict[str, Any] | None:

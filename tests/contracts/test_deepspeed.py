@@ -17,9 +17,10 @@ BUILD = "actors.deepspeed_engine.build"
 
 
 @relied_on(
-    "deepspeed", BUILD,
+    "deepspeed",
+    BUILD,
     breaks="ranks that wait in a weight sync would abort at another time than faults.transfer_seconds allows for",
-)  # fmt: skip
+)
 def test_collectives_have_ten_minutes_unless_the_rendezvous_is_told_otherwise() -> None:
     import os
 
@@ -86,9 +87,10 @@ def test_buckets_of_reductions_have_this_size() -> None:
 
 
 @relied_on(
-    "deepspeed", "renio_pipeline.planning.memory.model_states",
+    "deepspeed",
+    "renio_pipeline.planning.memory.model_states",
     breaks="the optimizer's step takes other memory than an fp32 copy of the partition's gradients",
-)  # fmt: skip
+)
 def test_the_step_makes_an_fp32_copy_of_the_gradients_of_its_partition() -> None:
     """Read."""
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
@@ -99,9 +101,12 @@ def test_the_step_makes_an_fp32_copy_of_the_gradients_of_its_partition() -> None
 
 
 @relied_on(
-    "deepspeed", "actors.training.TrainerRank", "actors.deepspeed_engine.optimizer_step", "actors.rank_checkpoint.load",
+    "deepspeed",
+    "actors.training.TrainerRank",
+    "actors.deepspeed_engine.optimizer_step",
+    "actors.rank_checkpoint.load",
     breaks="a call would raise TypeError, or scale the loss otherwise",
-)  # fmt: skip
+)
 def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
     from deepspeed import DeepSpeedEngine
 
@@ -116,9 +121,11 @@ def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
 
 
 @relied_on(
-    "deepspeed", "actors.rank_checkpoint.use_writer", "actors.checkpoint_writer.WriterEngine",
+    "deepspeed",
+    "actors.rank_checkpoint.use_writer",
+    "actors.checkpoint_writer.WriterEngine",
     breaks="DeepSpeed would write a checkpoint past the writer, on the training thread",
-)  # fmt: skip
+)
 def test_all_files_of_a_checkpoint_go_through_its_engine() -> None:
     """Read: no method that saves calls ``torch.save`` itself."""
     from deepspeed import DeepSpeedEngine
@@ -146,15 +153,18 @@ def test_the_classes_in_checkpoints_are_where_we_look_for_them() -> None:
 
     names = {f"{c.__module__}.{c.__name__}" for c in _deepspeed_classes()}
     assert names == {
-        "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler", "deepspeed.runtime.fp16.loss_scaler.LossScaler",
-        "deepspeed.runtime.zero.config.ZeroStageEnum", "deepspeed.utils.tensor_fragment.fragment_address",
-    }  # fmt: skip
+        "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+        "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+        "deepspeed.runtime.zero.config.ZeroStageEnum",
+        "deepspeed.utils.tensor_fragment.fragment_address",
+    }
 
 
 @relied_on(
-    "deepspeed", "actors.rank_checkpoint.make_universal",
+    "deepspeed",
+    "actors.rank_checkpoint.make_universal",
     breaks="a checkpoint could not be made readable by another number of ranks",
-)  # fmt: skip
+)
 def test_the_conversion_to_universal_checkpoints_asks_for_no_more_than_we_give(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read: every ``args.NAME`` of the module."""
     from deepspeed.checkpoint import ds_to_universal
@@ -166,9 +176,10 @@ def test_the_conversion_to_universal_checkpoints_asks_for_no_more_than_we_give(m
     make_universal(Restore(folder="/nowhere/step_1", same_shape=False, universal=True))
     tree = ast.parse(Path(inspect.getfile(ds_to_universal)).read_text())
     asked = {
-        node.attr for node in ast.walk(tree)
+        node.attr
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args"
-    }  # fmt: skip
+    }
     assert asked == vars(given[0]).keys()
 
 

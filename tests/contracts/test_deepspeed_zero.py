@@ -59,9 +59,11 @@ def engines(group: None) -> Engines:
             config = engine_config(section, 1)
             model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)).to(getattr(torch, dtype))
             made[dtype, stage], *_ = deepspeed.initialize(
-                model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3), config=config,
+                model=model,
+                optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3),
+                config=config,
                 lr_scheduler=lambda optimizer: get_scheduler("linear", optimizer, 0, 10),
-            )  # fmt: skip
+            )
             step(made[dtype, stage])
         return made[dtype, stage]
 
@@ -80,9 +82,11 @@ def deadline(group: Any) -> timedelta:
 
 
 @relied_on(
-    "deepspeed", "actors.deepspeed_engine.build", "actors.weight_source.DeepSpeedSource.__iter__",
+    "deepspeed",
+    "actors.deepspeed_engine.build",
+    "actors.weight_source.DeepSpeedSource.__iter__",
     breaks="the rendezvous's deadline would not be that of the gathers in which ranks wait during a weight sync",
-)  # fmt: skip
+)
 def test_the_deadline_of_the_rendezvous_is_that_of_gathers_and_not_of_reductions(engines: Engines) -> None:
     from deepspeed.utils import groups
 
@@ -94,9 +98,10 @@ def test_the_deadline_of_the_rendezvous_is_that_of_gathers_and_not_of_reductions
 
 
 @relied_on(
-    "torch", "actors.deepspeed_engine.wait_for_others",
+    "torch",
+    "actors.deepspeed_engine.wait_for_others",
     breaks="ranks that reduce gradients would abort before a receiver that hangs is given up",
-)  # fmt: skip
+)
 def test_every_group_can_be_given_one_deadline(engines: Engines) -> None:
     from deepspeed.utils import groups
     from torch.distributed import distributed_c10d
@@ -117,9 +122,10 @@ def test_every_group_can_be_given_one_deadline(engines: Engines) -> None:
 
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
-    "deepspeed", "actors.deepspeed_engine.optimizer_step",
+    "deepspeed",
+    "actors.deepspeed_engine.optimizer_step",
     breaks="gradients that are not finite would be trained on, or the norm be taken from where it is not",
-)  # fmt: skip
+)
 def test_the_gradient_s_norm_is_the_optimizer_s_and_is_not_finite_for_nan(engines: Engines, dtype: str, stage: int) -> None:
     engine = engines(dtype, stage)
     whole = dtype == "float32" and stage == 0  # then the optimizer is torch's own, which knows no norm
@@ -133,9 +139,12 @@ def test_the_gradient_s_norm_is_the_optimizer_s_and_is_not_finite_for_nan(engine
 
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
-    "deepspeed", "actors.weight_source.DeepSpeedSource", "actors.moving_teacher._master", "actors.host_state._model_tensors",
+    "deepspeed",
+    "actors.weight_source.DeepSpeedSource",
+    "actors.moving_teacher._master",
+    "actors.host_state._model_tensors",
     breaks="parts of parameters would be sent or averaged in the place of whole ones",
-)  # fmt: skip
+)
 def test_parameters_say_how_they_are_held(engines: Engines, dtype: str, stage: int) -> None:
     from deepspeed.utils import safe_get_full_fp32_param
 
@@ -165,9 +174,11 @@ def test_gathered_parameters_are_whole_inside_and_parts_outside(engines: Engines
 
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
-    "deepspeed", "actors.host_state._optimizer_tensors", "actors.host_state._movable",
+    "deepspeed",
+    "actors.host_state._optimizer_tensors",
+    "actors.host_state._movable",
     breaks="moments or master weights would stay on the GPU while a generator has it",
-)  # fmt: skip
+)
 def test_moments_and_master_weights_are_found_in_the_optimizer(engines: Engines, dtype: str, stage: int) -> None:
     from actors.host_state import _optimizer_tensors
 
@@ -186,9 +197,11 @@ def test_moments_and_master_weights_are_found_in_the_optimizer(engines: Engines,
 
 @pytest.mark.parametrize(("dtype", "stage"), [("float32", 0), ("bfloat16", 2)])
 @relied_on(
-    "deepspeed", "actors.rank_checkpoint.load", "actors.training.TrainerRank.optimizer_step",
+    "deepspeed",
+    "actors.rank_checkpoint.load",
+    "actors.training.TrainerRank.optimizer_step",
     breaks="a run that goes on would have another learning rate",
-)  # fmt: skip
+)
 def test_the_schedule_is_the_one_that_we_gave(engines: Engines, dtype: str, stage: int) -> None:
     engine = engines(dtype, stage)
     schedule = engine.lr_scheduler

@@ -32,9 +32,11 @@ def test_these_errors_say_that_an_actor_is_gone() -> None:
 
 
 @relied_on(
-    "ray", "actors.workers.Workers._life", "actors.trainers.Trainers._start_ranks",
+    "ray",
+    "actors.workers.Workers._life",
+    "actors.trainers.Trainers._start_ranks",
     breaks="a model that does not load would be tried for ever instead of ending the run",
-)  # fmt: skip
+)
 def test_an_actor_that_died_says_whether_it_was_in_its_constructor() -> None:
     from ray.exceptions import ActorDiedError
 
@@ -79,18 +81,30 @@ def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
 
 
 @relied_on(
-    "ray", "actors.placement.actor_options", "actors.control.start", "actors.worker.Kind.beside",
+    "ray",
+    "actors.placement.actor_options",
+    "actors.control.start",
+    "actors.worker.Kind.beside",
     breaks="an actor could not be started with these options",
-)  # fmt: skip
+)
 def test_actors_take_the_options_that_we_give() -> None:
     import ray
     from ray._common.ray_option_utils import actor_options
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
     passed = {
-        "num_cpus", "num_gpus", "resources", "runtime_env", "label_selector", "max_concurrency", "name", "namespace",
-        "max_restarts", "scheduling_strategy", "concurrency_groups",
-    }  # fmt: skip
+        "num_cpus",
+        "num_gpus",
+        "resources",
+        "runtime_env",
+        "label_selector",
+        "max_concurrency",
+        "name",
+        "namespace",
+        "max_restarts",
+        "scheduling_strategy",
+        "concurrency_groups",
+    }
     assert passed - actor_options.keys() == set()
     assert list(parameters(NodeAffinitySchedulingStrategy.__init__))[:2] == ["node_id", "soft"]
     assert "placement_group_bundle_index" in parameters(PlacementGroupSchedulingStrategy.__init__)
@@ -99,9 +113,11 @@ def test_actors_take_the_options_that_we_give() -> None:
 
 
 @relied_on(
-    "ray", "actors.clusters._use_token_of_this_machine", "actors.attach.TOKEN_HINT",
+    "ray",
+    "actors.clusters._use_token_of_this_machine",
+    "actors.attach.TOKEN_HINT",
     breaks="a cluster that asks for a token could not be joined as we say",
-)  # fmt: skip
+)
 def test_tokens_are_found_by_these_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ray._private.authentication import authentication_token_setup as setup
 

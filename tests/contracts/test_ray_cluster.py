@@ -40,9 +40,14 @@ def cluster() -> Iterator[Any]:
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         patch.delenv(NOSET, raising=False)
         ray.init(
-            address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, namespace="contracts",
+            address="local",
+            num_cpus=4,
+            num_gpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            namespace="contracts",
             object_store_memory=80 * 2**20,
-        )  # fmt: skip
+        )
         yield ray
         ray.shutdown()
 
@@ -65,9 +70,11 @@ def sights(cluster: Any) -> dict[str, dict[str, Any]]:
 
 
 @relied_on(
-    "ray", "actors.training.TrainerRank.setup", "actors.launch.start_generators",
+    "ray",
+    "actors.training.TrainerRank.setup",
+    "actors.launch.start_generators",
     breaks="several engines and ranks would share the first GPU: each takes its only one for number 0",
-)  # fmt: skip
+)
 def test_an_actor_with_a_gpu_sees_that_one_alone(sights: dict[str, Any]) -> None:
     seen = sights["with a GPU"]
     assert seen["visible"] in ("0", "1")
@@ -76,9 +83,10 @@ def test_an_actor_with_a_gpu_sees_that_one_alone(sights: dict[str, Any]) -> None
 
 
 @relied_on(
-    "ray", "actors.training.TrainerRank.setup",
+    "ray",
+    "actors.training.TrainerRank.setup",
     breaks="an actor could no longer find out that it was given other GPUs than it sees",
-)  # fmt: skip
+)
 def test_where_ray_must_not_choose_an_actor_still_knows_what_it_was_given(sights: dict[str, Any]) -> None:
     seen = sights["not chosen"]
     assert seen["visible"] is None  # it sees all of them
@@ -106,9 +114,11 @@ def test_two_halves_in_one_bundle_are_the_same_gpu(cluster: Any) -> None:
 
 
 @relied_on(
-    "ray", "actors.placement.GroupLease.placed", "actors.processes.end_actor",
+    "ray",
+    "actors.placement.GroupLease.placed",
+    "actors.processes.end_actor",
     breaks="a worker would wait for resources for ever, or a stopped process not be ended",
-)  # fmt: skip
+)
 def test_a_placement_group_s_table_says_whether_and_where_it_is(cluster: Any) -> None:
     group, impossible = (cluster.util.placement_group([{"CPU": count}]) for count in (0.001, 99))
     cluster.get(group.ready())
@@ -143,9 +153,12 @@ def test_what_a_worker_writes_is_in_files_of_its_process_s_number(cluster: Any) 
 
 
 @relied_on(
-    "ray", "actors.node_labels.check_nodes", "actors.placement.check_object_store", "actors.clusters.local_clusters",
+    "ray",
+    "actors.node_labels.check_nodes",
+    "actors.placement.check_object_store",
+    "actors.clusters.local_clusters",
     breaks="a cluster that is too small would not be found out, or one of this machine not be found",
-)  # fmt: skip
+)
 def test_nodes_and_clusters_say_what_they_have(cluster: Any) -> None:
     from actors.clusters import local_clusters
 

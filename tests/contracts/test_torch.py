@@ -25,9 +25,11 @@ def test_every_implementation_of_adamw_runs_on_a_cpu_and_makes_the_same_step(opt
 
 
 @relied_on(
-    "torch", "renio_pipeline.planning.memory.model_states", "actors.deepspeed_engine.build",
+    "torch",
+    "renio_pipeline.planning.memory.model_states",
+    "actors.deepspeed_engine.build",
     breaks="the optimizer's step takes other memory on a GPU than is planned for",
-)  # fmt: skip
+)
 def test_on_a_gpu_adamw_is_foreach_unless_it_is_told_to_be_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read, but for the choice: foreach makes the square roots of all second moments at once, fused makes none."""
     from torch.optim import adam, optimizer

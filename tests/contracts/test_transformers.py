@@ -20,9 +20,11 @@ def lm() -> Any:
 
 
 @relied_on(
-    "transformers", "renio_pipeline.packed_attention.use", "renio_pipeline.packed_attention.states",
+    "transformers",
+    "renio_pipeline.packed_attention.use",
+    "renio_pipeline.packed_attention.states",
     breaks="packed sequences would see each other, or packed attention never be used",
-)  # fmt: skip
+)
 def test_attention_of_our_own_is_chosen_by_name_and_gets_bounds_and_mask_as_they_were_given(lm: Any) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -43,9 +45,13 @@ def test_attention_of_our_own_is_chosen_by_name_and_gets_bounds_and_mask_as_they
         mask, bounds = torch.zeros(1, 1, 1, 1, dtype=torch.bool), torch.tensor([0, 2, 5], dtype=torch.int32)
         with torch.no_grad():
             lm.base_model(
-                input_ids=torch.arange(5)[None], position_ids=torch.tensor([[0, 1, 0, 1, 2]]), use_cache=False,
-                attention_mask=mask, cu_seq_lens_q=bounds, max_length_q=3,
-            )  # fmt: skip
+                input_ids=torch.arange(5)[None],
+                position_ids=torch.tensor([[0, 1, 0, 1, 2]]),
+                use_cache=False,
+                attention_mask=mask,
+                cu_seq_lens_q=bounds,
+                max_length_q=3,
+            )
     finally:
         lm.set_attn_implementation("sdpa")
     assert len(seen) == lm.config.num_hidden_layers
@@ -55,9 +61,10 @@ def test_attention_of_our_own_is_chosen_by_name_and_gets_bounds_and_mask_as_they
 
 
 @relied_on(
-    "transformers", "renio_pipeline.packed_attention.attention",
+    "transformers",
+    "renio_pipeline.packed_attention.attention",
     breaks="a layer could ask for what our attention does not know, under a name that we do not refuse",
-)  # fmt: skip
+)
 def test_sdpa_knows_no_option_that_we_have_not_heard_of() -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -67,9 +74,11 @@ def test_sdpa_knows_no_option_that_we_have_not_heard_of() -> None:
 
 
 @relied_on(
-    "transformers", "renio_pipeline.scorer.Scorer", "renio_pipeline.student.collate",
+    "transformers",
+    "renio_pipeline.scorer.Scorer",
+    "renio_pipeline.student.collate",
     breaks="without our own attention, packed sequences would see each other",
-)  # fmt: skip
+)
 def test_positions_that_begin_anew_keep_sequences_apart_without_a_mask(lm: Any) -> None:
     ids, positions = torch.arange(1, 8)[None], torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
     with torch.no_grad():
@@ -87,18 +96,28 @@ def test_positions_that_begin_anew_keep_sequences_apart_without_a_mask(lm: Any) 
     ],
 )
 @relied_on(
-    "transformers", "renio_pipeline.heads.logit_settings", "renio_pipeline.student.TokenLogits.forward",
+    "transformers",
+    "renio_pipeline.heads.logit_settings",
+    "renio_pipeline.student.TokenLogits.forward",
     breaks="logits of this family would be scaled or capped otherwise than its model does",
-)  # fmt: skip
+)
 def test_logits_are_scaled_and_capped_by_these_keys(model: str, key: str, changes: dict[str, float]) -> None:
     import transformers
 
     from renio_pipeline.heads import logit_settings
 
     sizes = {
-        "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-    }  # fmt: skip
+        "vocab_size": 16,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     config = getattr(transformers, f"{model}Config")(**sizes | changes)
     lm = getattr(transformers, f"{model}ForCausalLM")(config).eval()
     assert getattr(config, key) == changes[key]
@@ -123,9 +142,12 @@ def test_a_file_that_a_model_has_not_is_none() -> None:
 
 
 @relied_on(
-    "peft", "actors.lora.merged", "actors.lora.peft_name", "actors.lora.scale_of",
+    "peft",
+    "actors.lora.merged",
+    "actors.lora.peft_name",
+    "actors.lora.scale_of",
     breaks="merged weights would lack their factors or have them at another scale, or the adapter's files other names",
-)  # fmt: skip
+)
 def test_a_module_s_weights_come_before_its_factors_under_these_names(tmp_path: Path) -> None:
     from peft import PeftModel, get_peft_model_state_dict, inject_adapter_in_model
     from safetensors.torch import load_file

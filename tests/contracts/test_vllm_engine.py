@@ -91,9 +91,11 @@ def test_the_prefix_cache_of_running_requests_is_dropped_by_preempting_them() ->
 
 
 @relied_on(
-    "vllm", "actors.engine.EngineLoop._step", "actors.engine.EngineLoop.abandon",
+    "vllm",
+    "actors.engine.EngineLoop._step",
+    "actors.engine.EngineLoop.abandon",
     breaks="answers would come under names that nobody waits for, and aborts would reach nobody",
-)  # fmt: skip
+)
 def test_a_request_keeps_the_name_that_it_was_given_though_the_engine_calls_it_something_else() -> None:
     """Read, but for the renaming: outputs are named by ``external_req_id``, and so are requests to abort."""
     from vllm.v1.engine.input_processor import InputProcessor
@@ -150,9 +152,11 @@ def test_the_error_of_a_dead_engine_process_has_this_name() -> None:
 
 
 @relied_on(
-    "vllm", "actors.hidden_teacher.HiddenTeacher.score", "actors.hidden_teacher._own",
+    "vllm",
+    "actors.hidden_teacher.HiddenTeacher.score",
+    "actors.hidden_teacher._own",
     breaks="hidden states would be pooled, normalised, missing for cached prefixes or in another order",
-)  # fmt: skip
+)
 def test_states_of_every_token_are_a_pooling_task_that_both_runners_know() -> None:
     import torch
     from vllm import PoolingParams
@@ -170,12 +174,23 @@ def test_states_of_every_token_are_a_pooling_task_that_both_runners_know() -> No
     assert "torch.concat(hidden_states_cache, dim=0)" in expressions(AllPool.forward)
 
 
-@pytest.mark.parametrize("name", ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "num_preemptions",
-                                  "prompt_tokens", "generation_tokens"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "num_requests_running",
+        "num_requests_waiting",
+        "kv_cache_usage_perc",
+        "num_preemptions",
+        "prompt_tokens",
+        "generation_tokens",
+    ],
+)
 @relied_on(
-    "vllm", "actors.replica.VllmReplica.engine_text", "deploy.grafana.rows.cluster",
+    "vllm",
+    "actors.replica.VllmReplica.engine_text",
+    "deploy.grafana.rows.cluster",
     breaks="the endpoint and the dashboard would show nothing for this metric",
-)  # fmt: skip
+)
 def test_metrics_of_the_dashboard_are_in_the_registry(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Read, but for the registry: an engine would have to run for the metrics to be there."""
     import inspect

@@ -13,9 +13,10 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 
 
 @relied_on(
-    "vllm", "actors.vllm_extension.RenioWorker.renio_configure",
+    "vllm",
+    "actors.vllm_extension.RenioWorker.renio_configure",
     breaks="log-probabilities would not be those of softmax(logits[:vocab_size] / temperature)",
-)  # fmt: skip
+)
 def test_scale_and_vocabulary_of_the_logits_count_when_they_are_set_late(vllm_config: Any) -> None:
     from vllm.config import set_current_vllm_config
     from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -32,9 +33,10 @@ def test_scale_and_vocabulary_of_the_logits_count_when_they_are_set_late(vllm_co
 
 
 @relied_on(
-    "vllm", "actors.vllm_extension.RenioWorker.renio_configure",
+    "vllm",
+    "actors.vllm_extension.RenioWorker.renio_configure",
     breaks="a compiled graph would keep the scale and the vocabulary that it was traced with",
-)  # fmt: skip
+)
 def test_logits_are_made_outside_of_what_is_compiled() -> None:
     """Read: the model below the head is what ``torch.compile`` gets, and the runner calls ``compute_logits`` by itself."""
     from vllm.compilation.wrapper import TorchCompileWithNoGuardsWrapper
@@ -43,9 +45,10 @@ def test_logits_are_made_outside_of_what_is_compiled() -> None:
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 
     for inner, outer in (
-        (qwen2.Qwen2Model, qwen2.Qwen2ForCausalLM), (qwen3.Qwen3Model, qwen3.Qwen3ForCausalLM),
+        (qwen2.Qwen2Model, qwen2.Qwen2ForCausalLM),
+        (qwen3.Qwen3Model, qwen3.Qwen3ForCausalLM),
         (llama.LlamaModel, llama.LlamaForCausalLM),
-    ):  # fmt: skip
+    ):
         assert issubclass(inner, TorchCompileWithNoGuardsWrapper)
         assert not issubclass(outer, TorchCompileWithNoGuardsWrapper)
         assert not any("logits" in text for text in expressions(outer.forward))
@@ -54,9 +57,10 @@ def test_logits_are_made_outside_of_what_is_compiled() -> None:
 
 
 @relied_on(
-    "vllm", "actors.vllm_extension.RenioWorker.renio_configure",
+    "vllm",
+    "actors.vllm_extension.RenioWorker.renio_configure",
     breaks="sampling sharded by batch would no longer be what ignores our trim of the vocabulary",
-)  # fmt: skip
+)
 def test_sampling_sharded_by_batch_cuts_logits_at_the_model_s_own_vocabulary() -> None:
     """Read. This is why the option must not be passed through."""
     from vllm.v1.worker.gpu.model_runner import GPUModelRunner
@@ -65,9 +69,10 @@ def test_sampling_sharded_by_batch_cuts_logits_at_the_model_s_own_vocabulary() -
 
 
 @relied_on(
-    "vllm", "renio_pipeline.planning.memory.engine",
+    "vllm",
+    "renio_pipeline.planning.memory.engine",
     breaks="the planner counts another number of prompt tokens whose logits are held at a time",
-)  # fmt: skip
+)
 def test_logits_of_a_prompt_are_made_a_thousand_tokens_at_a_time() -> None:
     from vllm.v1.worker.gpu.sample import prompt_logprob
 
@@ -83,10 +88,7 @@ def test_logits_of_a_prompt_are_made_a_thousand_tokens_at_a_time() -> None:
     assert made == [1024]
 
 
-@relied_on(
-    "vllm", "actors.teacher.top_k_of",
-    breaks="a teacher's log-probabilities would be read from the wrong places",
-)  # fmt: skip
+@relied_on("vllm", "actors.teacher.top_k_of", breaks="a teacher's log-probabilities would be read from the wrong places")
 def test_flat_prompt_log_probabilities_have_the_prompt_s_own_token_first() -> None:
     from vllm import SamplingParams
     from vllm.v1.engine.logprobs import LogprobsProcessor
@@ -101,10 +103,11 @@ def test_flat_prompt_log_probabilities_have_the_prompt_s_own_token_first() -> No
     found = LogprobsProcessor.from_new_request(None, asked)
     found._update_prompt_logprobs(
         LogprobsTensors(
-            torch.cat([prompt[:, None], best.indices], 1), torch.cat([logprobs.gather(1, prompt[:, None]), best.values], 1),
+            torch.cat([prompt[:, None], best.indices], 1),
+            torch.cat([logprobs.gather(1, prompt[:, None]), best.values], 1),
             torch.ones(3),
         )
-    )  # fmt: skip
+    )
     flat: Any = found.prompt_logprobs
     assert len(flat) == 4  # the first token has a place, and no values
     assert len(flat.logprobs) == 3 * (k + 1)
@@ -114,9 +117,11 @@ def test_flat_prompt_log_probabilities_have_the_prompt_s_own_token_first() -> No
 
 
 @relied_on(
-    "vllm", "actors.teacher.top_k_of", "actors.generation.Generator._written",
+    "vllm",
+    "actors.teacher.top_k_of",
+    "actors.generation.Generator._written",
     breaks="the first of each position's values would not be the token's own",
-)  # fmt: skip
+)
 def test_both_runners_put_a_token_s_own_log_probability_before_the_likeliest() -> None:
     """Exercised on the CPU's sampler; read of the GPU's, which needs Triton."""
     from vllm.v1.sample.sampler import Sampler
@@ -132,9 +137,11 @@ def test_both_runners_put_a_token_s_own_log_probability_before_the_likeliest() -
 
 
 @relied_on(
-    "vllm", "actors.generation.Generator._written", "actors.generation.Generator._params",
+    "vllm",
+    "actors.generation.Generator._written",
+    "actors.generation.Generator._params",
     breaks="a response would not have exactly one log-probability for each of its tokens",
-)  # fmt: skip
+)
 def test_flat_log_probabilities_of_a_response_are_one_a_token() -> None:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind

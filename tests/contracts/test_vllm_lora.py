@@ -41,9 +41,15 @@ def test_factors_under_peft_s_names_become_those_of_the_engine_s_modules() -> No
     module = "model.layers.0.mlp.up_proj"
     factors = {f"{module}.lora_A.default.weight": torch.ones(2, 4), f"{module}.lora_B.default.weight": torch.ones(3, 2)}
     adapter = LoRAModel.from_lora_tensors(
-        1, {peft_name(name): tensor for name, tensor in factors.items()}, helper, device="cpu", dtype=torch.float32,
-        model_vocab_size=10, weights_mapper=None, skip_prefixes=None,
-    )  # fmt: skip
+        1,
+        {peft_name(name): tensor for name, tensor in factors.items()},
+        helper,
+        device="cpu",
+        dtype=torch.float32,
+        model_vocab_size=10,
+        weights_mapper=None,
+        skip_prefixes=None,
+    )
     assert list(adapter.loras) == [module]
     weights = adapter.loras[module]
     assert weights.scaling == 4
@@ -53,9 +59,11 @@ def test_factors_under_peft_s_names_become_those_of_the_engine_s_modules() -> No
 
 
 @relied_on(
-    "vllm", "actors.vllm_lora.load_adapter", "actors.vllm_lora._check",
+    "vllm",
+    "actors.vllm_lora.load_adapter",
+    "actors.vllm_lora._check",
     breaks="an adapter could not be put in the place of the one before, or its modules not be checked",
-)  # fmt: skip
+)
 def test_the_manager_behind_the_runner_s_manager_has_what_we_call() -> None:
     """Read, but for the methods."""
     from vllm.lora.model_manager import LoRAModelManager, LRUCacheLoRAModelManager
@@ -100,10 +108,19 @@ def test_a_lora_engine_s_options_make_its_lora_configuration() -> None:
 
     from tests.contracts.conftest import STUDENT
 
-    found = EngineArgs(
-        model=STUDENT, dtype="float32", max_model_len=64, enable_lora=True, max_loras=1, max_lora_rank=8,
-        lora_target_modules=["up_proj"],
-    ).create_engine_config().lora_config  # fmt: skip
+    found = (
+        EngineArgs(
+            model=STUDENT,
+            dtype="float32",
+            max_model_len=64,
+            enable_lora=True,
+            max_loras=1,
+            max_lora_rank=8,
+            lora_target_modules=["up_proj"],
+        )
+        .create_engine_config()
+        .lora_config
+    )
     assert found is not None
     assert (found.max_loras, found.max_lora_rank, found.target_modules) == (1, 8, ["up_proj"])
     assert found.lora_dtype == torch.float32  # the model's

@@ -46,9 +46,11 @@ def test_the_engine_has_every_option_that_we_pass() -> None:
 
 
 @relied_on(
-    "vllm", "renio_pipeline.schema.OWNED_ENGINE_KEYS", "renio_pipeline.combinations._refuse_owned",
+    "vllm",
+    "renio_pipeline.schema.OWNED_ENGINE_KEYS",
+    "renio_pipeline.combinations._refuse_owned",
     breaks="a key that we own or must refuse has another name, and a user's value would pass unnoticed",
-)  # fmt: skip
+)
 def test_the_options_that_we_refuse_have_these_names() -> None:
     from vllm import EngineArgs
 
@@ -78,9 +80,8 @@ def test_reading_the_options_off_the_source_finds_what_the_class_has() -> None:
     ],
 )
 @relied_on(
-    "vllm", "actors.engine.build_engine",
-    breaks="engines batch other numbers of tokens and sequences than suit their device",
-)  # fmt: skip
+    "vllm", "actors.engine.build_engine", breaks="engines batch other numbers of tokens and sequences than suit their device"
+)
 def test_batch_sizes_depend_on_the_usage_context_and_the_device(
     monkeypatch: pytest.MonkeyPatch, device: str, gib: float, context: str, tokens: int, sequences: int
 ) -> None:
@@ -99,16 +100,21 @@ def test_batch_sizes_depend_on_the_usage_context_and_the_device(
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"max_num_seqs": 8}, {"max_num_batched_tokens": 512}, {"max_num_seqs": 2048, "max_num_batched_tokens": 512},
-        {"performance_mode": "throughput"}, {"enable_chunked_prefill": False},
+        {},
+        {"max_num_seqs": 8},
+        {"max_num_batched_tokens": 512},
+        {"max_num_seqs": 2048, "max_num_batched_tokens": 512},
+        {"performance_mode": "throughput"},
+        {"enable_chunked_prefill": False},
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("context", [16, 1500, 40_000])
 @relied_on(
-    "vllm", "renio_pipeline.engine_limits.offline_limits",
+    "vllm",
+    "renio_pipeline.engine_limits.offline_limits",
     breaks="the planner counts on other numbers of sequences and tokens than engines on that device have",
-)  # fmt: skip
+)
 def test_a_plan_foresees_the_limits_of_an_engine_on_each_device(
     monkeypatch: pytest.MonkeyPatch, device: str, options: dict[str, Any], context: int
 ) -> None:
@@ -126,9 +132,10 @@ def test_a_plan_foresees_the_limits_of_an_engine_on_each_device(
 
 
 @relied_on(
-    "vllm", "actors.engine.build_engine",
+    "vllm",
+    "actors.engine.build_engine",
     breaks="an engine that is built without a usage context would have the batch sizes of another one",
-)  # fmt: skip
+)
 def test_an_engine_from_arguments_is_an_engine_context_unless_told_otherwise() -> None:
     from vllm import LLMEngine
     from vllm.usage.usage_lib import UsageContext
@@ -139,9 +146,10 @@ def test_an_engine_from_arguments_is_an_engine_context_unless_told_otherwise() -
 
 
 @relied_on(
-    "vllm", "actors.placement.actor_options",
+    "vllm",
+    "actors.placement.actor_options",
     breaks="VLLM_ENABLE_V1_MULTIPROCESSING no longer decides whether an engine has a process of its own",
-)  # fmt: skip
+)
 def test_an_engine_is_in_this_process_only_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm import EngineArgs, envs
 
@@ -156,9 +164,10 @@ def test_an_engine_is_in_this_process_only_where_the_environment_says_so(monkeyp
 
 
 @relied_on(
-    "vllm", "actors.engine.EngineLoop.hold",
+    "vllm",
+    "actors.engine.EngineLoop.hold",
     breaks="CPU engines would schedule asynchronously as GPU engines do, which no test of the engine loop takes account of",
-)  # fmt: skip
+)
 def test_a_cpu_forces_asynchronous_scheduling_off(vllm_config: Any) -> None:
     assert vllm_config.scheduler_config.async_scheduling is False  # although it was asked for
 
@@ -175,17 +184,20 @@ def test_an_engine_takes_this_share_of_a_gpu(vllm_config: Any) -> None:
 
 
 @relied_on(
-    "vllm", "actors.vllm_extension.RenioWorker.renio_configure",
+    "vllm",
+    "actors.vllm_extension.RenioWorker.renio_configure",
     breaks="sampling sharded by batch ignores our trim, and tokens that the teacher lacks would be drawn",
-)  # fmt: skip
+)
 def test_sampling_is_not_sharded_by_batch_by_default(vllm_config: Any) -> None:
     assert vllm_config.parallel_config.enable_batch_sharded_sampling is False
 
 
 @relied_on(
-    "vllm", "actors.generation.Generator._params", "actors.teacher.Teacher.score",
+    "vllm",
+    "actors.generation.Generator._params",
+    "actors.teacher.Teacher.score",
     breaks="log-probabilities would be those after top-k, top-p and penalties, not those of the model",
-)  # fmt: skip
+)
 def test_log_probabilities_are_raw_by_default(vllm_config: Any) -> None:
     assert vllm_config.model_config.logprobs_mode == "raw_logprobs"
 
@@ -198,9 +210,10 @@ def test_log_probabilities_are_raw_by_default(vllm_config: Any) -> None:
     ],
 )
 @relied_on(
-    "vllm", "actors.engine.build_engine",
+    "vllm",
+    "actors.engine.build_engine",
     breaks="logits of a bf16 model would be rounded to bf16, or hidden states cast to fp32",
-)  # fmt: skip
+)
 def test_the_head_has_the_dtype_that_overrides_say(options: dict[str, Any], expected: str) -> None:
     import torch
     from vllm import EngineArgs

@@ -55,16 +55,22 @@ def test_a_prompt_is_a_dictionary_of_token_ids() -> None:
 
 
 @relied_on(
-    "vllm", "actors.replica._rpc", "actors.weight_receiver.HostReceiver.fetch",
+    "vllm",
+    "actors.replica._rpc",
+    "actors.weight_receiver.HostReceiver.fetch",
     breaks="a call of a worker's method would not reach an engine in a process of its own",
-)  # fmt: skip
+)
 def test_what_we_send_to_the_workers_passes_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
     monkeypatch.delenv("VLLM_ALLOW_INSECURE_SERIALIZATION", raising=False)
     chunk: dict[str, Any] = {
-        "names": ["model.norm.weight"], "dtypes": ["bfloat16"], "shapes": [[8]], "shared_memory": "psm_1", "spans": [(0, 16)],
-    }  # fmt: skip
+        "names": ["model.norm.weight"],
+        "dtypes": ["bfloat16"],
+        "shapes": [[8]],
+        "shared_memory": "psm_1",
+        "spans": [(0, 16)],
+    }
     call = ("renio_try", None, ("update_weights", chunk), None)
     method, timeout, args, kwargs = MsgpackDecoder().decode(MsgpackEncoder().encode(call))
     assert (method, timeout, kwargs) == ("renio_try", None, None)

@@ -58,9 +58,10 @@ def trainer(is_sender: bool, source: OnePass, client: Client) -> Any:
 
 
 @relied_on(
-    "vllm", "actors.weight_sync.make_sender",
+    "vllm",
+    "actors.weight_sync.make_sender",
     breaks="a transfer takes other buffers on the GPU than are planned for, or their size cannot be set by these names",
-)  # fmt: skip
+)
 def test_buffers_of_a_packed_transfer_and_how_they_are_set() -> None:
     from vllm.distributed.weight_transfer import packed_tensor
     from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
@@ -70,8 +71,13 @@ def test_buffers_of_a_packed_transfer_and_how_they_are_set() -> None:
     assert (packed_tensor.DEFAULT_PACKED_BUFFER_SIZE_BYTES, packed_tensor.DEFAULT_PACKED_NUM_BUFFERS) == (2**30, 2)
     packed = {"packed_buffer_size_bytes": 2**30, "packed_num_buffers": 2}
     assert parameters(NCCLTrainerInitInfo) == {
-        "master_address": REQUIRED, "master_port": REQUIRED, "world_size": REQUIRED, "packed": True, **packed, "rank": REQUIRED,
-    }  # fmt: skip
+        "master_address": REQUIRED,
+        "master_port": REQUIRED,
+        "world_size": REQUIRED,
+        "packed": True,
+        **packed,
+        "rank": REQUIRED,
+    }
     # ipc has one buffer, and uses none unless it is told to.
     assert parameters(IPCTrainerInitInfo) == {"packed": False, "packed_buffer_size_bytes": 2**30, "rank": REQUIRED}
     assert {field.name for field in dataclasses.fields(NCCLWeightTransferInitInfo)} >= {"rank_offset", "packed", *packed}
@@ -91,18 +97,22 @@ def test_a_packed_buffer_overshoots_its_size_by_its_last_tensor() -> None:
 
 
 @relied_on(
-    "vllm", f"{SENDER}.send", "actors.native_sender._Round", "actors.weight_source.DeepSpeedSource",
+    "vllm",
+    f"{SENDER}.send",
+    "actors.native_sender._Round",
+    "actors.weight_source.DeepSpeedSource",
     breaks="the ranks would get out of step: one would gather parameters that the others do not",
-)  # fmt: skip
+)
 @pytest.mark.parametrize("is_sender", [True, False])
 def test_a_round_is_one_pass_over_the_source_on_every_rank(monkeypatch: pytest.MonkeyPatch, is_sender: bool) -> None:
     from vllm.distributed.weight_transfer import nccl_engine
 
     sent: list[str] = []
     monkeypatch.setattr(
-        nccl_engine, "packed_nccl_broadcast_producer",
+        nccl_engine,
+        "packed_nccl_broadcast_producer",
         lambda *, iterator, group, src, **_: sent.extend(name for name, _ in iterator),
-    )  # fmt: skip
+    )
     source, client = OnePass(), Client()
     engine = trainer(is_sender, source, client)
     engine.send_weights()
@@ -125,9 +135,11 @@ def test_our_verbs_are_vllm_s_client() -> None:
 
 
 @relied_on(
-    "vllm", "actors.verbs.Verbs.init_weight_transfer_engine", f"{SENDER}.open",
+    "vllm",
+    "actors.verbs.Verbs.init_weight_transfer_engine",
+    f"{SENDER}.open",
     breaks="workers of several engines would have the same rank, and the rendezvous never end",
-)  # fmt: skip
+)
 def test_a_worker_s_rank_is_its_own_after_the_offset_that_we_give(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed.weight_transfer import nccl_common, nccl_engine
     from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
@@ -147,9 +159,12 @@ def test_a_worker_s_rank_is_its_own_after_the_offset_that_we_give(monkeypatch: p
 
 
 @relied_on(
-    "vllm", "tests.ray.gloo_communicator.install", f"{SENDER}.close", "actors.vllm_extension.RenioWorker.renio_receive",
+    "vllm",
+    "tests.ray.gloo_communicator.install",
+    f"{SENDER}.close",
+    "actors.vllm_extension.RenioWorker.renio_receive",
     breaks="tests would not reach the communicator any more, or a transfer under way could not be aborted",
-)  # fmt: skip
+)
 def test_the_communicator_is_looked_up_when_a_group_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed import utils
     from vllm.distributed.device_communicators import pynccl
@@ -171,9 +186,10 @@ def test_the_communicator_is_looked_up_when_a_group_is_made(monkeypatch: pytest.
 
 
 @relied_on(
-    "vllm", "renio_pipeline.combinations._sync",
+    "vllm",
+    "renio_pipeline.combinations._sync",
     breaks="ipc would now reach an engine in a process of its own, and need not be refused there",
-)  # fmt: skip
+)
 def test_handles_of_ipc_cannot_go_to_an_engine_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     import inspect
 

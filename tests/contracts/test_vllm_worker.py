@@ -21,9 +21,13 @@ def worker(vllm_config: Any) -> Any:
 
     found = object.__new__(Worker)
     found.__dict__ |= {
-        "vllm_config": vllm_config, "weight_transfer_engine": MagicMock(), "model_runner": MagicMock(),
-        "_weight_update_active": False, "_weight_update_is_draft": False, "rank": 0,
-    }  # fmt: skip
+        "vllm_config": vllm_config,
+        "weight_transfer_engine": MagicMock(),
+        "model_runner": MagicMock(),
+        "_weight_update_active": False,
+        "_weight_update_is_draft": False,
+        "rank": 0,
+    }
     return found
 
 
@@ -91,10 +95,13 @@ def test_an_update_that_fails_is_closed_and_one_that_is_open_refuses_another(wor
 
 
 @relied_on(
-    "vllm", f"{EXTENSION}.renio_start_update", f"{EXTENSION}.renio_verify_loaded", "actors.vllm_extension._forget_update",
+    "vllm",
+    f"{EXTENSION}.renio_start_update",
+    f"{EXTENSION}.renio_verify_loaded",
+    "actors.vllm_extension._forget_update",
     "actors.vllm_extension._lacks_weights",
     breaks="an unfinished update would mix into the next one, or a layer without its new weights would go unnoticed",
-)  # fmt: skip
+)
 def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config: Any) -> None:
     from vllm.model_executor.model_loader.reload import (
         finalize_layerwise_reload,
@@ -128,9 +135,12 @@ def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config
 
 
 @relied_on(
-    "vllm", "actors.vllm_extension._lacks_weights", "actors.vllm_extension._is_tied", f"{EXTENSION}.renio_repack_tied_head",
+    "vllm",
+    "actors.vllm_extension._lacks_weights",
+    "actors.vllm_extension._is_tied",
+    f"{EXTENSION}.renio_repack_tied_head",
     breaks="whole updates would be refused, or a tied head would keep the packing of old weights",
-)  # fmt: skip
+)
 def test_embeddings_heads_and_attention_can_be_told_apart() -> None:
     """Read, but for tying."""
     from vllm.model_executor.layers.attention.attention import Attention
@@ -151,9 +161,11 @@ def test_embeddings_heads_and_attention_can_be_told_apart() -> None:
 
 
 @relied_on(
-    "vllm", "actors.engine.EngineLoop.sleep", "actors.replica.VllmReplica.sleep",
+    "vllm",
+    "actors.engine.EngineLoop.sleep",
+    "actors.replica.VllmReplica.sleep",
     breaks="level 1 would drop the weights, or keep them on the GPU",
-)  # fmt: skip
+)
 def test_sleeping_at_level_one_offloads_the_weights_and_waking_restores_all(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm import device_allocator
     from vllm.device_allocator.cumem import CuMemAllocator

@@ -20,11 +20,20 @@ def config_of(settings: Settings, sizes: Sizes) -> Any:
     from transformers import Qwen3Config
 
     return Qwen3Config(
-        vocab_size=settings.rows, hidden_size=sizes.hidden, intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers, num_attention_heads=sizes.heads, num_key_value_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim, tie_word_embeddings=sizes.tied, max_position_embeddings=8192,
-        initializer_range=0.9 * sizes.hidden**-0.5, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
+        vocab_size=settings.rows,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        tie_word_embeddings=sizes.tied,
+        max_position_embeddings=8192,
+        initializer_range=0.9 * sizes.hidden**-0.5,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
 
 
 def build(settings: Settings, sizes: Sizes, dtype: str) -> Any:
@@ -88,8 +97,10 @@ def ids(settings: Settings, count: int, seed: int) -> np.ndarray:
 def environment(settings: Settings) -> None:
     """What the pipeline gives its actors' processes, for an engine or a trainer in this one."""
     os.environ |= {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
+    }
     if not settings.on_gpu:
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}

@@ -45,9 +45,15 @@ class Pair:
         self.step += 1
         s = self.settings
         self.ask(
-            self.rank, "forward_backward", [self.samples], step=self.step, objective=self.config.objective,
-            batch_size=len(self.samples), temperature=s.temperature, vocab_size=s.vocabulary,
-        )  # fmt: skip
+            self.rank,
+            "forward_backward",
+            [self.samples],
+            step=self.step,
+            objective=self.config.objective,
+            batch_size=len(self.samples),
+            temperature=s.temperature,
+            vocab_size=s.vocabulary,
+        )
         self.ask(self.rank, "optimizer_step", self.step, None)
 
     def publish(self) -> Any:
@@ -114,9 +120,14 @@ def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
     from actors.training import CONTROL, TrainerRank
 
     rank_spec = RankSpec(
-        model=folder, trainer=config.trainer, steps=10, seed=0, on_gpu=settings.on_gpu,
-        adapter_sync=config.sync.lora == "adapter", transfer_seconds=TRANSFER_SECONDS,
-    )  # fmt: skip
+        model=folder,
+        trainer=config.trainer,
+        steps=10,
+        seed=0,
+        on_gpu=settings.on_gpu,
+        adapter_sync=config.sync.lora == "adapter",
+        transfer_seconds=TRANSFER_SECONDS,
+    )
     engine_spec = generator_spec(config, Sizes(settings.vocabulary, settings.context))
     generator = ray.remote(Generator).options(**half(actor_options(config, "generator", uses_vllm=True))).remote(engine_spec)
     rank_actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank)
@@ -141,10 +152,14 @@ def _samples(settings: Settings) -> list[Any]:
         teacher = student + rng.normal(0, 1, len(response)).astype(np.float32)
         found.append(
             TrainSample(
-                sample_id=i, prompt_ids=prompt, response_ids=response, student_logprobs=student, teacher_logprobs=teacher,
+                sample_id=i,
+                prompt_ids=prompt,
+                response_ids=response,
+                student_logprobs=student,
+                teacher_logprobs=teacher,
                 weight=1.0,
             )
-        )  # fmt: skip
+        )
     return found
 
 

@@ -67,19 +67,45 @@ def make(*, device: str, small: bool) -> Settings:
     # Two correct kernels in bfloat16 differ by about 0.02 of the logits' size at these depths; float32 ones by rounding alone.
     half = device == "cuda"
     common: dict[str, object] = {
-        "device": device, "dtype": "bfloat16" if half else "float32", "gap": 0.1 if half else 1e-3,
+        "device": device,
+        "dtype": "bfloat16" if half else "float32",
+        "gap": 0.1 if half else 1e-3,
         "state_gap": 0.05 if half else 1e-3,
-    }  # fmt: skip
+    }
     if small:
         return Settings(
             main=Sizes(layers=4, hidden=64, intermediate=128, heads=4, kv_heads=2, head_dim=32, tied=True),
             large=Sizes(layers=6, hidden=96, intermediate=160, heads=6, kv_heads=2, head_dim=32, tied=False),
-            rows=640, vocabulary=600, lengths=(50, 1, 30, 23), samples=8, prompt_tokens=12, response_tokens=20,
-            scored_tokens=90, loss_tokens=96, micro_batch_tokens=512, lr=1e-2, lora_lr=3e-2, buffer_bytes=30_000, rounds=20,
+            rows=640,
+            vocabulary=600,
+            lengths=(50, 1, 30, 23),
+            samples=8,
+            prompt_tokens=12,
+            response_tokens=20,
+            scored_tokens=90,
+            loss_tokens=96,
+            micro_batch_tokens=512,
+            lr=1e-2,
+            lora_lr=3e-2,
+            buffer_bytes=30_000,
+            rounds=20,
             **common,  # type: ignore[arg-type]
-        )  # fmt: skip
+        )
     return Settings(
-        main=QWEN3_1_7B, large=QWEN3_8B, rows=151936, vocabulary=151669, lengths=(500, 1, 300, 223), samples=16,
-        prompt_tokens=128, response_tokens=256, scored_tokens=2500, loss_tokens=4096, micro_batch_tokens=16384, lr=3e-4,
-        lora_lr=3e-3, buffer_bytes=256 * 2**20, rounds=200, **common,  # type: ignore[arg-type]
-    )  # fmt: skip
+        main=QWEN3_1_7B,
+        large=QWEN3_8B,
+        rows=151936,
+        vocabulary=151669,
+        lengths=(500, 1, 300, 223),
+        samples=16,
+        prompt_tokens=128,
+        response_tokens=256,
+        scored_tokens=2500,
+        loss_tokens=4096,
+        micro_batch_tokens=16384,
+        lr=3e-4,
+        lora_lr=3e-3,
+        buffer_bytes=256 * 2**20,
+        rounds=200,
+        **common,  # type: ignore[arg-type]
+    )

@@ -116,9 +116,17 @@ class Logits:
         gradient = torch.empty_like(self.student, dtype=dtype)
         out = [torch.empty(len(self.student), device="cuda") for _ in range(3)]
         kernels.divergence_and_gradient(
-            self.student, self.teacher, given.targets, given.coefficients * (1.3 / 1.1), scales=(1.3 / 1.1, 0.9 / 1.1),
-            beta=given.beta, entry_clip=given.entry_clip, token_clip=given.token_clip, gradient=gradient, out=out,
-        )  # fmt: skip
+            self.student,
+            self.teacher,
+            given.targets,
+            given.coefficients * (1.3 / 1.1),
+            scales=(1.3 / 1.1, 0.9 / 1.1),
+            beta=given.beta,
+            entry_clip=given.entry_clip,
+            token_clip=given.token_clip,
+            gradient=gradient,
+            out=out,
+        )
         return [*out, gradient]
 
 

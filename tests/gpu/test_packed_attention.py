@@ -15,9 +15,15 @@ from renio_pipeline.packed_attention import NAME, states, use
 
 pytestmark = pytest.mark.gpu
 SIZES: dict[str, Any] = {
-    "vocab_size": 997, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 64, "initializer_range": 0.1,
-}  # fmt: skip
+    "vocab_size": 997,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "initializer_range": 0.1,
+}
 MODELS = {
     "grouped heads": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
     "sliding window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=33)),

@@ -38,9 +38,15 @@ class Problem:
 
     def chunked(self, chunk_tokens: int | None = None) -> Tensor:
         return token_loss(
-            self.hidden, Head(self.weight), self.ids, self.coefficients, self.per_token, temperature=1.1,
-            vocab_size=self.vocabulary, chunk_tokens=chunk_tokens,
-        ).loss  # fmt: skip
+            self.hidden,
+            Head(self.weight),
+            self.ids,
+            self.coefficients,
+            self.per_token,
+            temperature=1.1,
+            vocab_size=self.vocabulary,
+            chunk_tokens=chunk_tokens,
+        ).loss
 
     def naive(self, dtype: torch.dtype) -> Tensor:
         logits = (self.hidden.to(dtype) @ self.weight.to(dtype).T).to(torch.promote_types(dtype, torch.float32))

@@ -104,7 +104,7 @@ def samples_of(prepared: Prepared, count: int, seed: int = 0) -> list[TrainSampl
                 student_logprobs=noise,
                 teacher_logprobs=noise - 0.1,
                 weight=float(rng.uniform(0.2, 2.0)),
-            )  # fmt: skip
+            )
         )
     return samples
 

@@ -19,10 +19,21 @@ def ray_client(folder: Path) -> Path:
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
         subprocess.run(
-            [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet", "--no-compile",
-             "--constraint", ROOT / "requirements-cpu.lock", "ray[default]"],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "--python",
+                folder / "bin/python",
+                "install",
+                "--quiet",
+                "--no-compile",
+                "--constraint",
+                ROOT / "requirements-cpu.lock",
+                "ray[default]",
+            ],
             check=True,
-        )  # fmt: skip
+        )
         done.touch()
     return folder / "bin"
 

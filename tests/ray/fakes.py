@@ -124,10 +124,13 @@ class FakeGenerator(Fake):
             aborted = fault == "abort" or called_off.is_set()
             self._outbox.put(
                 Written(
-                    sample_id=r.sample_id, token_ids=np.array([r.sample_id, r.seed]), logprobs=np.zeros(2),
-                    stop_reason=None if aborted else "stop", version=Version(0, 0),
+                    sample_id=r.sample_id,
+                    token_ids=np.array([r.sample_id, r.seed]),
+                    logprobs=np.zeros(2),
+                    stop_reason=None if aborted else "stop",
+                    version=Version(0, 0),
                 )
-            )  # fmt: skip
+            )
 
     async def most(self) -> int:
         """The most samples that it had at a time."""

@@ -56,8 +56,9 @@ def prometheus(config: Path, folder: Path, targets: Mapping[str, Path], *, every
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             ["prometheus", f"--config.file={adapted}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={url}"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+        )
     try:
         assert wait_until(lambda: _ready(f"http://{url}/-/ready"), 60, 0.2), (folder / "log").read_text()
         yield Prometheus(f"http://{url}")

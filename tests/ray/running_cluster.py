@@ -60,12 +60,27 @@ def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningClus
     # Ports that Ray fixes unless told otherwise: the tests' own cluster on this machine has them already.
     ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "ray-client-server-port")]
     head = subprocess.Popen(
-        [python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}",
-         f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
-         "--node-name=head", *ports],
+        [
+            python,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--num-cpus=2",
+            f"--port={gcs}",
+            f"--dashboard-port={dashboard}",
+            f"--temp-dir={folder}",
+            "--disable-usage-stats",
+            "--node-ip-address=127.0.0.1",
+            "--node-name=head",
+            *ports,
+        ],
         env={k: v for k, v in environment.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         assert wait_until(lambda: _takes_a_job(environment), 180), "the cluster did not take a job"
         yield RunningCluster(environment, folder)
@@ -86,12 +101,25 @@ def joined_node(
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}",
-             f"--node-name={name}", "--num-cpus=1", "--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 2**20}",
-             f"--dashboard-agent-listen-port={free_port()}"],
-            env=cluster.environment | (environment or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [
+                *wrapper,
+                sys.executable,
+                "-m",
+                "ray.scripts.scripts",
+                "start",
+                "--block",
+                f"--address={cluster.address}",
+                f"--node-name={name}",
+                "--num-cpus=1",
+                "--node-ip-address=127.0.0.1",
+                f"--object-store-memory={100 * 2**20}",
+                f"--dashboard-agent-listen-port={free_port()}",
+            ],
+            env=cluster.environment | (environment or {}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def joined() -> bool:
         return name in _names_of_nodes(cluster.environment)
@@ -122,9 +150,10 @@ def _names_of_nodes(environment: Mapping[str, str]) -> list[str]:
 def _takes_a_job(environment: dict[str, str]) -> bool:
     """The job server answers before the agent that starts jobs is there: ready is what has taken a job."""
     request = urllib.request.Request(
-        f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/", json.dumps({"entrypoint": "true"}).encode(),
+        f"{environment['RAY_API_SERVER_ADDRESS']}/api/jobs/",
+        json.dumps({"entrypoint": "true"}).encode(),
         {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"},
-    )  # fmt: skip
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return bool(answer.status == 200)

@@ -16,23 +16,35 @@ VARIES = ("time/", "idle/", "memory/", "sync/publish", "sync/receive")
 POOLS = ("generator", "teacher", "trainer")
 SMALL = [f"pools.{pool}.cpus=0.25" for pool in POOLS]
 TWO_OF_EACH = [
-    "batch_size=16", "data.problems=64", "deterministic=true", "trainer.zero_stage=2",
-    *(f"pools.{pool}.replicas=2" for pool in POOLS), *SMALL,
-]  # fmt: skip
+    "batch_size=16",
+    "data.problems=64",
+    "deterministic=true",
+    "trainer.zero_stage=2",
+    *(f"pools.{pool}.replicas=2" for pool in POOLS),
+    *SMALL,
+]
 STEPS = 7
 WHOLE = [
-    *TWO_OF_EACH, f"steps={STEPS}", "weighting.normalization=ema", "evaluate.problems=16", "evaluate.every=3",
+    *TWO_OF_EACH,
+    f"steps={STEPS}",
+    "weighting.normalization=ema",
+    "evaluate.problems=16",
+    "evaluate.every=3",
     "checkpoint.every=2",
-]  # fmt: skip
+]
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     """``renio`` with a Ray of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.Popen(
-        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, "-m", "renio_pipeline", *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def train(folder: Path, *arguments: str) -> subprocess.Popen[str]:

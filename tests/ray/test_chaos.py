@@ -16,9 +16,15 @@ from tests.chaos.monkey import Monkey
 
 STEPS = 10_000  # the test itself ends the run
 QUICK = [
-    f"steps={STEPS}", "batch_size=16", "data.problems=512", "evaluate.problems=0", "checkpoint.every=4",
-    "faults.heartbeat_seconds=10", "max_staleness=1", "pools.trainer.replicas=2",
-]  # fmt: skip
+    f"steps={STEPS}",
+    "batch_size=16",
+    "data.problems=512",
+    "evaluate.problems=0",
+    "checkpoint.every=4",
+    "faults.heartbeat_seconds=10",
+    "max_staleness=1",
+    "pools.trainer.replicas=2",
+]
 QUICK += ["metrics_port=0"]  # so that counters can be held against the ledgers
 
 

@@ -180,9 +180,7 @@ def one() -> Iterator[Driver]:
 
 def test_every_verb_goes_there_and_back(one: Driver) -> None:
     at = ("--address", one.address)
-    status, sizes = together(
-        partial(answer, "status", *at), partial(answer, "scale", "generator=4", "teacher.maths=2", *at)
-    )  # fmt: skip
+    status, sizes = together(partial(answer, "status", *at), partial(answer, "scale", "generator=4", "teacher.maths=2", *at))
     assert status == STATUS
     assert sizes == {"generator": {"target": 4, "serving": 1}, "teacher.maths": {"target": 2, "serving": 1}}
     pausing = asking("pause", *at, "--json")
@@ -223,9 +221,10 @@ def test_several_runs_are_told_apart_and_a_dead_one_is_gone_soon(one: Driver) ->
     with Driver(f"two-{secrets.token_hex(3)}", one.address, "silent") as two:
         at = ("--address", one.address)
         unknown, open_, status = together(
-            partial(fails, 2, "status", *at, "--run", "three"), partial(fails, 2, "status", *at),
+            partial(fails, 2, "status", *at, "--run", "three"),
+            partial(fails, 2, "status", *at),
             partial(renio, "status", *at, "--run", one.name, "--json", "--timeout", "100"),
-        )  # fmt: skip
+        )
         assert f"no run 'three' is live at {one.address}; live are {one.name}, {two.name}" in unknown
         assert f"2 runs are live: {one.name} (at {one.address}), {two.name} (at {one.address}); say which with --run\n" in open_
         assert json.loads(status.stdout) == STATUS

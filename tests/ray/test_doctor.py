@@ -18,8 +18,14 @@ import pytest
 from tests.ray.running_cluster import RunningCluster, joined_node, started_cluster
 from tests.ray.runs import ROOT
 
-HIDE = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--user", "--map-root-user"]), "sh", "-c",
-        'mount -t tmpfs none "$0" && exec "$@"']  # fmt: skip
+HIDE = [
+    "unshare",
+    "--mount",
+    *([] if os.getuid() == 0 else ["--user", "--map-root-user"]),
+    "sh",
+    "-c",
+    'mount -t tmpfs none "$0" && exec "$@"',
+]
 
 
 @pytest.fixture(scope="module")

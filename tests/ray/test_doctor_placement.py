@@ -15,9 +15,14 @@ REQUIRED = requirements()
 
 def ray_node(name: str, host: str = "", *, alive: bool = True, labels: dict[str, str] | None = None, **resources: float) -> Any:
     return {
-        "NodeID": f"{name}-0123456789", "NodeName": name, "NodeManagerHostname": host or name, "NodeManagerAddress": "10.0.0.1",
-        "Alive": alive, "Resources": resources, "Labels": labels or {},
-    }  # fmt: skip
+        "NodeID": f"{name}-0123456789",
+        "NodeName": name,
+        "NodeManagerHostname": host or name,
+        "NodeManagerAddress": "10.0.0.1",
+        "Alive": alive,
+        "Resources": resources,
+        "Labels": labels or {},
+    }
 
 
 def config(*overrides: str) -> RunConfig:
@@ -28,8 +33,9 @@ def test_without_a_configuration_nodes_with_gpus_run_the_pools_if_there_are_any(
     nodes = [ray_node("gpu", CPU=8, GPU=2), ray_node("head", CPU=4), ray_node("gone", alive=False, GPU=2)]
     found = describe(None, nodes, "head-0123456789", REQUIRED)
     assert [(n.name, n.driver, n.pools, n.wants_gpus) for n in found] == [
-        ("head", True, (), False), ("gpu", False, ("generator", "teacher", "trainer"), True),
-    ]  # fmt: skip
+        ("head", True, (), False),
+        ("gpu", False, ("generator", "teacher", "trainer"), True),
+    ]
     assert found[0].packages == {"ray"}
 
 
@@ -40,12 +46,17 @@ def test_without_gpus_nodes_with_cpus_run_the_pools() -> None:
 
 def test_a_configuration_says_by_labels_and_resources_which_pools_a_node_may_run() -> None:
     nodes = [
-        ray_node("head", CPU=0.5), ray_node("small", CPU=8, GPU=1), ray_node("large", CPU=8, GPU=4, labels={"kind": "h100"}),
-    ]  # fmt: skip
+        ray_node("head", CPU=0.5),
+        ray_node("small", CPU=8, GPU=1),
+        ray_node("large", CPU=8, GPU=4, labels={"kind": "h100"}),
+    ]
     asked = config(
-        "pools.generator.gpus=2", "generator.tensor_parallel=2", "pools.teacher.gpus=1", "pools.trainer.gpus=1",
+        "pools.generator.gpus=2",
+        "generator.tensor_parallel=2",
+        "pools.teacher.gpus=1",
+        "pools.trainer.gpus=1",
         "pools.trainer.labels.kind=h100",
-    )  # fmt: skip
+    )
     found = {node.name: node for node in describe(asked, nodes, "", REQUIRED)}
     assert found["head"].pools == ("weighting",)
     assert found["head"].packages == {"ray", "torch", "numpy", "renio-pipeline"}

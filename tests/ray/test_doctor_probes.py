@@ -47,12 +47,12 @@ def test_a_changed_source_file_changes_the_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "report", "error"),
     [
-        ("#!/bin/sh\necho \"$@\"\n", "-q -x\n", ""),
+        ('#!/bin/sh\necho "$@"\n', "-q -x\n", ""),
         ("#!/bin/sh\necho no devices >&2\nexit 9\n", None, "nvidia-smi failed: no devices"),
         (None, None, "nvidia-smi is not on the PATH"),
     ],
     ids=["works", "fails", "absent"],
-)  # fmt: skip
+)
 def test_nvidia_smi_is_run_or_it_is_told_why_not(
     script: str | None, report: str | None, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,9 +70,7 @@ def test_a_socket_is_reached_only_if_the_right_examiner_answers() -> None:
     found = other.reach(
         [("a", "127.0.0.1", port, "here"), ("b", "127.0.0.1", port, "elsewhere"), ("c", "127.0.0.1", closed, "c")], 5.0
     )
-    assert found == [
-        ("a", port, None), ("b", port, "something else answers at 127.0.0.1"), ("c", closed, "Connection refused"),
-    ]  # fmt: skip
+    assert found == [("a", port, None), ("b", port, "something else answers at 127.0.0.1"), ("c", closed, "Connection refused")]
 
 
 def test_what_does_not_answer_is_not_waited_for() -> None:

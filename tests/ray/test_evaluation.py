@@ -21,12 +21,32 @@ def test_two_models_on_two_data_sets_and_which_is_better(whole_run: Path, tmp_pa
     path.write_text("".join(json.dumps({"id": r.id, "problem": r.problem, "answer": r.answer}) + "\n" for r in rows))
     shown = finish(
         start(
-            "eval", "--config", "configs/demo.yaml", "--model", f"trained={whole_run}", "--model", "good=embedded:teacher",
-            "--data", f"file={path}", "--data", f"same={path}", "--samples", "2", "--k", "1,2", "--out", str(out),
-            "--compare", "trained", "good", "teacher.model=/nowhere", "pools.generator.replicas=2",
-            "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter",
+            "eval",
+            "--config",
+            "configs/demo.yaml",
+            "--model",
+            f"trained={whole_run}",
+            "--model",
+            "good=embedded:teacher",
+            "--data",
+            f"file={path}",
+            "--data",
+            f"same={path}",
+            "--samples",
+            "2",
+            "--k",
+            "1,2",
+            "--out",
+            str(out),
+            "--compare",
+            "trained",
+            "good",
+            "teacher.model=/nowhere",
+            "pools.generator.replicas=2",
+            "trainer.lora={r: 4, alpha: 8}",
+            "sync.lora=adapter",
         )
-    )  # fmt: skip
+    )
     results = json.loads((out / "results.json").read_text())
     assert results["models"]["trained"] == str(whole_run / f"checkpoints/step_{STEPS:06d}/hf")
     of = {model: results["results"][model]["file"]["metrics"] for model in ("trained", "good")}

@@ -74,9 +74,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.config, self.prepared = demo(
-            "objective={type: jsd}", "teacher.type=torch", f"temperature={TEMPERATURE}",
-            "trainer.micro_batch_tokens=300",
-        )  # fmt: skip
+            "objective={type: jsd}", "teacher.type=torch", f"temperature={TEMPERATURE}", "trainer.micro_batch_tokens=300"
+        )
         self.groups = {size: self._group(size) for size in (1, 2)}
         self.samples = samples_of(self.prepared, 9)
         self.samples[3] = replace(
@@ -95,9 +94,16 @@ class Bench:
         return group
 
     def loss_and_gradients(
-        self, payload: Any, objective: Objective, *, ranks: int, zero_stage: int, student: str, teacher: str | dict[str, str],
+        self,
+        payload: Any,
+        objective: Objective,
+        *,
+        ranks: int,
+        zero_stage: int,
+        student: str,
+        teacher: str | dict[str, str],
         samples: list[TrainSample] | None = None,
-    ) -> tuple[float, dict[str, np.ndarray]]:  # fmt: skip
+    ) -> tuple[float, dict[str, np.ndarray]]:
         teachers = {"": teacher} if isinstance(teacher, str) else teacher
         heads = {name: (models.resolve(model), "float32") for name, model in teachers.items()}
         group, section = self.groups[ranks], self.config.trainer.model_copy(update={"zero_stage": zero_stage})
@@ -108,9 +114,14 @@ class Bench:
         async def go() -> tuple[float, dict[str, np.ndarray]]:
             await asyncio.gather(*(r.rebuild.remote(spec) for r in group.ranks))
             reports = await group._each(
-                "forward_backward", group._plan(batch), step=1, objective=objective, batch_size=len(chosen),
-                temperature=TEMPERATURE, vocab_size=self.prepared.vocab_size,
-            )  # fmt: skip
+                "forward_backward",
+                group._plan(batch),
+                step=1,
+                objective=objective,
+                batch_size=len(chosen),
+                temperature=TEMPERATURE,
+                vocab_size=self.prepared.vocab_size,
+            )
             gradients = await asyncio.gather(*(r.gradients.remote() for r in group.ranks))
             return sum(r.loss for r in reports), gradients[0]
 
@@ -227,19 +238,32 @@ def test_gradient_checkpointing_changes_nothing(bench: Bench) -> None:
 def gemma(folder: Path, rows: int) -> None:
     """Soft cap on the logits, and a head tied to scaled embeddings."""
     config = Gemma2Config(
-        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0, max_position_embeddings=128,
-        sliding_window=64, initializer_range=0.4,
-    )  # fmt: skip
+        vocab_size=rows,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=3.0,
+        max_position_embeddings=128,
+        sliding_window=64,
+        initializer_range=0.4,
+    )
     Gemma2ForCausalLM(config).save_pretrained(folder)
 
 
 def phi(folder: Path, rows: int) -> None:
     """A bias in the head."""
     config = PhiConfig(
-        vocab_size=rows, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=128, initializer_range=0.4,
-    )  # fmt: skip
+        vocab_size=rows,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.4,
+    )
     model = PhiForCausalLM(config)
     torch.nn.init.normal_(model.lm_head.bias)
     model.save_pretrained(folder)

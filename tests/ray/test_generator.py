@@ -89,11 +89,16 @@ def write(bench: Bench, prompts: list[Prompt]) -> dict[int, Written]:
 async def _write(bench: Bench, prompts: list[Prompt], max_tokens: int, temperature: float) -> dict[int, Written]:
     requests = [
         WriteRequest(
-            sample_id=p.sample_id, prompt_ids=p.student_ids, seed=sample_seed(0, p.sample_id), max_tokens=max_tokens,
-            temperature=temperature, top_p=1.0, top_k=0,
+            sample_id=p.sample_id,
+            prompt_ids=p.student_ids,
+            seed=sample_seed(0, p.sample_id),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=1.0,
+            top_k=0,
         )
         for p in prompts
-    ]  # fmt: skip
+    ]
     return {w.sample_id: w for w in await conftest.write(bench.actor, requests)}
 
 

@@ -52,9 +52,7 @@ class Replay:
         assert record["version"] == str(self.version)
         assert record["row"] == prompt.row.id
         ids = np.array(record["token_ids"], np.int32)
-        return Rollout(
-            prompt=prompt, token_ids=ids, logprobs=logprobs, stop_reason=record["stop_reason"], version=self.version
-        )  # fmt: skip
+        return Rollout(prompt=prompt, token_ids=ids, logprobs=logprobs, stop_reason=record["stop_reason"], version=self.version)
 
     async def busy_seconds(self) -> Busy:
         return {}

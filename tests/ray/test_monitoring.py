@@ -81,9 +81,13 @@ def test_counters_that_prometheus_has_when_the_run_has_ended_are_the_sums_of_its
 def test_torch_and_vllm_are_loaded_where_they_work_and_nowhere_else(watched_run: Watched) -> None:
     engine, without = {"torch", "vllm"}, set[str]()
     expected = {
-        "driver": without, "Control": without, "Weigher": {"torch"}, "TrainerRank": {"torch"}, "Generator": engine,
+        "driver": without,
+        "Control": without,
+        "Weigher": {"torch"},
+        "TrainerRank": {"torch"},
+        "Generator": engine,
         "Teacher": engine,
-    }  # fmt: skip
+    }
     assert watched_run.loaded == expected
 
 
@@ -193,10 +197,13 @@ def test_the_trace_shows_who_wrote_scored_and_trained_on_each_sample(watched_run
     ranks = {i: rank for step in history(watched_run.folder).values() for rank, ids in step.items() for i in ids}
     expected = {
         line["sample_id"]: [
-            f"generator {line['generator']}", f"teacher {line['teacher']}", "weighting 0", f"rank {ranks[line['sample_id']]}"
+            f"generator {line['generator']}",
+            f"teacher {line['teacher']}",
+            "weighting 0",
+            f"rank {ranks[line['sample_id']]}",
         ]
         for line in lines
-    }  # fmt: skip
+    }
     assert ways == expected
     slices = defaultdict(list)
     for e in events:

@@ -297,10 +297,12 @@ class Fleet:
 
     def __init__(self) -> None:
         self.config, prepared = demo(
-            "pools.trainer.replicas=2", "objective={type: sampled}", "trainer.lr=0.003",
+            "pools.trainer.replicas=2",
+            "objective={type: sampled}",
+            "trainer.lr=0.003",
             # By default such small parameters would stay whole between steps.
             "trainer.deepspeed={zero_optimization: {stage3_param_persistence_threshold: 0}}",
-        )  # fmt: skip
+        )
         self.samples = tuple(samples_of(prepared, 8))
         self.spec = RankSpec(model=models.resolve(self.config.student), trainer=self.config.trainer, steps=100, seed=0)
         options = actor_options(self.config, "trainer")
@@ -325,9 +327,14 @@ class Fleet:
         self.connect_to(self.engines, WORKERS, dtype, wire, backend)
 
     def connect_to(
-        self, engines: Sequence[Any], workers: Sequence[int], dtype: str = "float32", wire: dict[str, Any] | None = None,
-        backend: str = "nccl", seconds: float = float(DEADLINE),
-    ) -> None:  # fmt: skip
+        self,
+        engines: Sequence[Any],
+        workers: Sequence[int],
+        dtype: str = "float32",
+        wire: dict[str, Any] | None = None,
+        backend: str = "nccl",
+        seconds: float = float(DEADLINE),
+    ) -> None:
         self.on_ranks("set_deadline", seconds)
         address, port = ray.get(self.ranks[0].address.remote())
         if wire:
@@ -652,9 +659,15 @@ def ask_here(engine: Any, verb: str, *arguments: Any) -> Future[Any]:
 
 
 def opened(
-    backend: str, source: Any, engines: Sequence[Any], workers: Sequence[int], *, rank: int, seconds: float = 60,
+    backend: str,
+    source: Any,
+    engines: Sequence[Any],
+    workers: Sequence[int],
+    *,
+    rank: int,
+    seconds: float = 60,
     packed_bytes: int | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     client = SyncClient(engines, workers, seconds=seconds, ask=ask_here)
     sender = make_sender(backend, source, client, rank=rank, packed_bytes=packed_bytes)
     sender.open()

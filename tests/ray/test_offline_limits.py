@@ -29,9 +29,11 @@ def ready() -> Iterator[Ready]:
     from vllm.engine import arg_utils
 
     stand_in = SimpleNamespace(
-        get_device_total_memory=lambda: int(DEVICES["h100"].memory), get_device_name=lambda: "NVIDIA H100 80GB HBM3",
-        is_tpu=lambda: False, is_cpu=lambda: False,
-    )  # fmt: skip
+        get_device_total_memory=lambda: int(DEVICES["h100"].memory),
+        get_device_name=lambda: "NVIDIA H100 80GB HBM3",
+        is_tpu=lambda: False,
+        is_cpu=lambda: False,
+    )
     choose = arg_utils.EngineArgs.get_batch_defaults.__func__  # type: ignore[attr-defined]
 
     def as_on_an_h100(cls: Any, world_size: int) -> Any:

@@ -38,9 +38,13 @@ def broadcast(source: Any, buffer_bytes: int, buffers: int, monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: streams.current(stream))
     with streams:
         packed_tensor.packed_nccl_broadcast_producer(
-            iterator=iter(source), group=group, src=0, post_iter_func=lambda item: item[1],
-            buffer_size_bytes=buffer_bytes, num_buffers=buffers,
-        )  # fmt: skip
+            iterator=iter(source),
+            group=group,
+            src=0,
+            post_iter_func=lambda item: item[1],
+            buffer_size_bytes=buffer_bytes,
+            num_buffers=buffers,
+        )
     return group.sent
 
 

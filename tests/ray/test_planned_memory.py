@@ -19,9 +19,16 @@ from tests.ray.conftest import demo, kill
 from tests.ray.live_bytes import LiveBytes
 
 SIZES = {
-    "model_type": "qwen3", "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "tie_word_embeddings": False,
-}  # fmt: skip
+    "model_type": "qwen3",
+    "vocab_size": 2048,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "tie_word_embeddings": False,
+}
 SMALL_BUCKET = {"zero_optimization": {"reduce_bucket_size": 1000}}  # of which a rank has one whole, however small the model
 
 
@@ -85,10 +92,16 @@ def rank(stage: int, shared: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("stage", "dtype", "kind"),
     [
-        (0, "bfloat16", "fused"), (0, "float32", "foreach"), (1, "bfloat16", "fused"), (2, "bfloat16", "fused"),
-        (2, "bfloat16", "foreach"), (2, "float32", "fused"), (3, "bfloat16", "fused"), (3, "bfloat16", "foreach"),
+        (0, "bfloat16", "fused"),
+        (0, "float32", "foreach"),
+        (1, "bfloat16", "fused"),
+        (2, "bfloat16", "fused"),
+        (2, "bfloat16", "foreach"),
+        (2, "float32", "fused"),
+        (3, "bfloat16", "fused"),
+        (3, "bfloat16", "foreach"),
     ],
-)  # fmt: skip
+)
 def test_model_states_and_the_optimizers_step_take_what_is_planned(
     stage: Any, dtype: Any, kind: str, rank: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

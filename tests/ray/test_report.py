@@ -38,9 +38,13 @@ def test_the_plots_show_the_runs_numbers(whole_run: Path, report: Path, browser:
     metrics = lines_of(whole_run / "metrics.jsonl")
     evaluations = lines_of(whole_run / "evaluations.jsonl")
     of = {
-        "loss": "loss", "divergence": "divergence", "accuracy": "reward/accuracy", "length": "response/tokens",
-        "effective-sample-size": "weights/effective_sample_size", "staleness": "staleness/max",
-    }  # fmt: skip
+        "loss": "loss",
+        "divergence": "divergence",
+        "accuracy": "reward/accuracy",
+        "length": "response/tokens",
+        "effective-sample-size": "weights/effective_sample_size",
+        "staleness": "staleness/max",
+    }
     with opened(browser, report) as page:
         for plot, metric in of.items():
             curve = traces(page, plot)[0]

@@ -48,8 +48,11 @@ def test_a_checkpoint_loads_in_transformers(whole_run: Path) -> None:
 
 def test_checkpoints_come_when_asked_and_at_the_end_and_the_oldest_go(whole_run: Path) -> None:
     assert sorted(p.name for p in (whole_run / "checkpoints").iterdir()) == [
-        "latest", "step_000004", "step_000006", "step_000007",
-    ]  # fmt: skip
+        "latest",
+        "step_000004",
+        "step_000006",
+        "step_000007",
+    ]
     state = json.loads((whole_run / "checkpoints/step_000007/run.json").read_text())
     del state["files"]
     assert state.pop("running_mean") > 1  # of raw weights, which are 1 at least
@@ -73,12 +76,26 @@ def test_several_teachers_a_filter_weights_of_one_and_an_adapter_in_one_run(tmp_
     )
     folder = tmp_path / "run"
     run = start(
-        "train", "--config", "configs/demo.yaml", "--config", str(config), f"run_dir={folder}", *SMALL,
-        "steps=3", "batch_size=16", "checkpoint.every=2",
-        f"data={{path: {tmp_path}/rows.jsonl, fields: {{teacher: domain}}}}", "evaluate.problems=0", "filter=incorrect",
-        "objective={type: jsd, beta: 0.5}", "trainer.lora={r: 4, alpha: 8}", "sync.lora=adapter", "trainer.lr=0.003",
-        "pools.teachers={code: {cpus: 0.25}}", "weighting.type=uniform",
-    )  # fmt: skip
+        "train",
+        "--config",
+        "configs/demo.yaml",
+        "--config",
+        str(config),
+        f"run_dir={folder}",
+        *SMALL,
+        "steps=3",
+        "batch_size=16",
+        "checkpoint.every=2",
+        f"data={{path: {tmp_path}/rows.jsonl, fields: {{teacher: domain}}}}",
+        "evaluate.problems=0",
+        "filter=incorrect",
+        "objective={type: jsd, beta: 0.5}",
+        "trainer.lora={r: 4, alpha: 8}",
+        "sync.lora=adapter",
+        "trainer.lr=0.003",
+        "pools.teachers={code: {cpus: 0.25}}",
+        "weighting.type=uniform",
+    )
     finish(run)
     lines, written = metrics(folder), responses(folder)
     assert {r["verdict"] for r in written} == {"incorrect"}
@@ -92,5 +109,8 @@ def test_several_teachers_a_filter_weights_of_one_and_an_adapter_in_one_run(tmp_
     assert {line["weights/max"] for line in lines} == {line["weights/min"] for line in lines} == {1}
     assert all(line["loss"] == pytest.approx(line["divergence"], abs=1e-6) for line in lines)
     assert sorted(p.name for p in (folder / "checkpoints/step_000003").iterdir()) == [
-        "adapter", "deepspeed", "random", "run.json",
-    ]  # fmt: skip
+        "adapter",
+        "deepspeed",
+        "random",
+        "run.json",
+    ]

@@ -16,9 +16,13 @@ from tests.ray.runs import ROOT, lines_of
 QUICK = ["batch_size=8", "evaluate.problems=8", "data.problems=64"]
 # What no other whole run covers: bf16, the sampled-token loss, the trainer's log-probabilities, two samples a prompt.
 OTHER_WAYS = [
-    "generator.dtype=bfloat16", "teacher.dtype=bfloat16", "trainer.dtype=bfloat16", "objective={type: sampled}",
-    "student_logprobs=trainer", "samples_per_prompt=2",
-]  # fmt: skip
+    "generator.dtype=bfloat16",
+    "teacher.dtype=bfloat16",
+    "trainer.dtype=bfloat16",
+    "objective={type: sampled}",
+    "student_logprobs=trainer",
+    "samples_per_prompt=2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +84,12 @@ def _has_run_in_the_other_ways(folder: Path) -> None:
 
 def _renio(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "renio_pipeline", *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "renio_pipeline", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def _is_of_the_run(process: psutil.Process, cluster: dict[str, str]) -> bool:

@@ -42,9 +42,12 @@ def start_generator(config: RunConfig, prepared: Prepared) -> Any:
 
 def start_trainers(config: RunConfig, prepared: Prepared) -> TrainerGroup:
     spec = RankSpec(
-        model=models.resolve(config.student), trainer=config.trainer, steps=config.steps, seed=config.seed,
+        model=models.resolve(config.student),
+        trainer=config.trainer,
+        steps=config.steps,
+        seed=config.seed,
         adapter_sync=config.sync.lora == "adapter",
-    )  # fmt: skip
+    )
     actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank).options(**actor_options(config, "trainer"))
     size = config.pools.trainer.replicas
     return TrainerGroup([actor.remote(spec, rank, size) for rank in range(size)], config, prepared.vocab_size, None)

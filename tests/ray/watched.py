@@ -30,9 +30,16 @@ from tests.ray.running_cluster import RunningCluster, started_cluster, wait_unti
 
 STEPS = 40
 OVERRIDES = [
-    "batch_size=16", "data.problems=64", "max_staleness=1", "in_flight=keep", "metrics_port=0",
-    "evaluate.problems=16", "trace.steps=100", *runs.SMALL, *(f"pools.{pool}.replicas=2" for pool in runs.POOLS),
-]  # fmt: skip
+    "batch_size=16",
+    "data.problems=64",
+    "max_staleness=1",
+    "in_flight=keep",
+    "metrics_port=0",
+    "evaluate.problems=16",
+    "trace.steps=100",
+    *runs.SMALL,
+    *(f"pools.{pool}.replicas=2" for pool in runs.POOLS),
+]
 WHERE = "from importlib.util import find_spec as f; print('code', f('renio_pipeline').origin, 'packages', f('vllm').origin)"
 Series = dict[tuple[str, str, str], float]  # by name, pool and replica
 
@@ -85,11 +92,29 @@ def _run(found: Watched, cluster: RunningCluster, steps: int) -> None:
     path = found.folder.parent / "job.log"
     with path.open("w") as log:
         job = subprocess.Popen(
-            [found.client / "ray", "job", "submit", "--working-dir", ".", "--runtime-env", "deploy/jobs/runtime_env.yaml", "--",
-             "bash", "-c", entrypoint, "renio", f"run_dir={found.folder}", f"metrics_discovery={found.discovery}",
-             f"steps={steps}", *OVERRIDES],
-            cwd=runs.ROOT, env=outside, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [
+                found.client / "ray",
+                "job",
+                "submit",
+                "--working-dir",
+                ".",
+                "--runtime-env",
+                "deploy/jobs/runtime_env.yaml",
+                "--",
+                "bash",
+                "-c",
+                entrypoint,
+                "renio",
+                f"run_dir={found.folder}",
+                f"metrics_discovery={found.discovery}",
+                f"steps={steps}",
+                *OVERRIDES,
+            ],
+            cwd=runs.ROOT,
+            env=outside,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
     def begun() -> bool:
         assert job.poll() is None, path.read_text()
@@ -117,9 +142,13 @@ def _run(found: Watched, cluster: RunningCluster, steps: int) -> None:
 def _line(cluster: RunningCluster) -> Iterator[Callable[[], dict[str, Any]]]:
     """What asks as ``renio status --json`` does, at once: it has joined the cluster before."""
     line = subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.line", "demo", cluster.address], cwd=runs.ROOT, env=cluster.environment,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.chaos.line", "demo", cluster.address],
+        cwd=runs.ROOT,
+        env=cluster.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
     def status() -> dict[str, Any]:
         assert line.stdin is not None

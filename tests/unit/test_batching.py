@@ -92,16 +92,21 @@ def test_rows_hold_every_sample_once_and_cost_no_more_than_a_row_for_each(sample
 
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(
-    st.integers(0, 2**32 - 1), st.sampled_from([64, 96, 256]), st.sampled_from([1, 2, 4]), st.sampled_from([512, 1024, 8192]),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([64, 96, 256]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([512, 1024, 8192]),
     st.sampled_from(["log-normal", "exponential", "even", "one length"]),
-)  # fmt: skip
+)
 def test_nine_tenths_of_the_computed_tokens_are_of_samples(seed: int, n: int, ranks: int, longest: int, kind: str) -> None:
     """Long tails: a mean about a fifth of the longest, that may occur several times, cut off there."""
     rng = np.random.default_rng(seed)
     drawn = {
-        "log-normal": rng.lognormal(np.log(longest / 5) - 0.5, 1.0, n), "exponential": rng.exponential(longest / 5, n),
-        "even": rng.uniform(1, longest, n), "one length": np.full(n, longest),
-    }[kind]  # fmt: skip
+        "log-normal": rng.lognormal(np.log(longest / 5) - 0.5, 1.0, n),
+        "exponential": rng.exponential(longest / 5, n),
+        "even": rng.uniform(1, longest, n),
+        "one length": np.full(n, longest),
+    }[kind]
     samples = [Sample(i, 40 + max(1, min(longest, int(tokens)))) for i, tokens in enumerate(drawn)]
     shares = plan(samples, ranks, 16384)
     assert load(samples) >= 0.9 * sum(area(pack(batch)) for rank in shares for batch in rank)

@@ -51,8 +51,10 @@ def test_rates_are_compared_over_all_steps_and_spread_over_rounds_side_by_side()
 
 
 def test_a_ratio_below_its_reach_is_said_to_be() -> None:
-    rounds = [{"kind": kind, "start": 1.0, "memory": {}, "steps": [step(1.0, 100, by_role={}, overhead={})]}
-              for kind in ("baseline", "pipeline")]  # fmt: skip
+    rounds = [
+        {"kind": kind, "start": 1.0, "memory": {}, "steps": [step(1.0, 100, by_role={}, overhead={})]}
+        for kind in ("baseline", "pipeline")
+    ]
     assert named(summarise("tiny", rounds, {}))["pipeline over baseline, samples/s"].reached is True
     assert named(summarise("tail", rounds, {}))["pipeline over baseline, samples/s"].reached is False
 
@@ -80,8 +82,16 @@ def test_every_sequence_is_in_one_batch_and_batches_keep_to_their_tokens() -> No
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_baseline_s_loss_is_the_plain_mean_of_every_response_s_divergence_whatever_the_padding() -> None:
-    overrides = ["objective.type=jsd", "objective.beta=0.5", "weighting.type=uniform", "batch_size=4", "data.problems=8",
-                 "max_response_tokens=24", "evaluate.problems=0", "trainer.max_grad_norm=0"]  # fmt: skip
+    overrides = [
+        "objective.type=jsd",
+        "objective.beta=0.5",
+        "weighting.type=uniform",
+        "batch_size=4",
+        "data.problems=8",
+        "max_response_tokens=24",
+        "evaluate.problems=0",
+        "trainer.max_grad_norm=0",
+    ]
     baseline = Sequential(load(ROOT / "configs/demo.yaml", overrides), batch=2)
     prompts = [p.student_ids for p in baseline.cursor.take(4)]
     batches = [baseline._write(prompts[:2]), baseline._write(prompts[2:])]

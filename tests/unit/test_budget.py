@@ -210,8 +210,12 @@ def test_after_a_rollback_the_same_steps_are_opened_again() -> None:
 
 def test_misuse_names_the_step() -> None:
     budget = PayloadBudget(100, 2, 10)
-    for use in (lambda: budget.fits(3, 1), lambda: budget.take(3, 1, 1), lambda: budget.close(3),
-                lambda: budget.give_back(3, 1, 1)):  # fmt: skip
+    for use in (
+        lambda: budget.fits(3, 1),
+        lambda: budget.take(3, 1, 1),
+        lambda: budget.close(3),
+        lambda: budget.give_back(3, 1, 1),
+    ):
         with pytest.raises(ValueError, match="step 3 is not open"):
             use()
     budget.open(3)

@@ -67,9 +67,16 @@ def tear(path: Path, how: str) -> None:
 
 
 TEARS = (
-    "no run.json", "half of run.json", "another run.json", "a file is gone", "a file is short", "another step's", "a file",
-    "partial", "foreign",
-)  # fmt: skip
+    "no run.json",
+    "half of run.json",
+    "another run.json",
+    "a file is gone",
+    "a file is short",
+    "another step's",
+    "a file",
+    "partial",
+    "foreign",
+)
 
 
 @settings(deadline=None, max_examples=60)

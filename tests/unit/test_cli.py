@@ -266,6 +266,11 @@ def test_an_offline_check_looks_at_what_is_here_although_something_is_not(
     assert "rows.jsonl, line 2 has no solution" in fails(capsys, *preset, f"data={{path: {data}}}")
     assert "task: 'nonsense' is not known" in fails(capsys, *preset, "task=nonsense")
     assert "matches no linear module" in fails(
-        capsys, "check", "--offline", "--config", str(ROOT / "configs/paper/qwen3-1.7b-opd.yaml"), "student=embedded:student",
+        capsys,
+        "check",
+        "--offline",
+        "--config",
+        str(ROOT / "configs/paper/qwen3-1.7b-opd.yaml"),
+        "student=embedded:student",
         "trainer.lora.targets=[nope]",
-    )  # fmt: skip
+    )

@@ -230,12 +230,22 @@ def test_only_names_that_tests_need_are_taken_from_the_program() -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
     | st.complex_numbers(allow_nan=False),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
-    | st.frozensets(st.integers() | st.text()) | st.sets(st.tuples(st.integers(), st.text())),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.frozensets(st.integers() | st.text())
+        | st.sets(st.tuples(st.integers(), st.text()))
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @settings(deadline=None, derandomize=True)
@@ -327,8 +337,10 @@ def test_a_program_is_compiled_by_its_own_rules_and_imports_for_itself(task: Any
     assert verdict(task, tests, "print(sys is not None)") == "incorrect"
 
 
-LOOPS = ["assert all(map(lambda x: double(x) == 2 * x, [1, 2]))",
-         "for got, wanted in zip(map(double, [1, 2]), [2, 4]):\n    assert got == wanted"]  # fmt: skip
+LOOPS = [
+    "assert all(map(lambda x: double(x) == 2 * x, [1, 2]))",
+    "for got, wanted in zip(map(double, [1, 2]), [2, 4]):\n    assert got == wanted",
+]
 
 
 @pytest.mark.parametrize("raised", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "KeyboardInterrupt"])

@@ -160,9 +160,13 @@ class Pool:
 
 @PROPERTY
 @given(
-    st.integers(1, 4), st.integers(1, 8), st.integers(0, 40), st.sets(st.integers(0, 39), max_size=6),
-    st.sampled_from([0.0, 0.0, 0.1, 0.4]), st.integers(0, 2**32),
-)  # fmt: skip
+    st.integers(1, 4),
+    st.integers(1, 8),
+    st.integers(0, 40),
+    st.sets(st.integers(0, 39), max_size=6),
+    st.sampled_from([0.0, 0.0, 0.1, 0.4]),
+    st.integers(0, 2**32),
+)
 def test_exactly_the_poisonous_samples_are_rejected(
     workers: int, room: int, samples: int, poison: set[int], chance: float, seed: int
 ) -> None:

@@ -120,9 +120,17 @@ def keys_of(model: type[BaseModel]) -> set[str]:
 
 
 SECTIONS = {
-    "generator": "Generator", "teacher": "Teacher", "trainer": "Trainer", "faults": "Faults", "checkpoint": "Checkpoint",
-    "evaluate": "Evaluate", "payload": "Payload", "data": "Data", "weighting": "Renio", "sync": "Sync",
-}  # fmt: skip
+    "generator": "Generator",
+    "teacher": "Teacher",
+    "trainer": "Trainer",
+    "faults": "Faults",
+    "checkpoint": "Checkpoint",
+    "evaluate": "Evaluate",
+    "payload": "Payload",
+    "data": "Data",
+    "weighting": "Renio",
+    "sync": "Sync",
+}
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,12 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
         path.chmod(0o755)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SLURM_"))}
     yield kept | {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(tmp_path / "log"), "PYTHON": sys.executable,
-        "SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "[a-c]",
-    }  # fmt: skip
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "LOG": str(tmp_path / "log"),
+        "PYTHON": sys.executable,
+        "SLURM_JOB_ID": "12345",
+        "SLURM_JOB_NODELIST": "[a-c]",
+    }
     while STARTED:
         job = STARTED.pop()
         with suppress(ProcessLookupError):
@@ -56,10 +59,14 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     STARTED.append(
         subprocess.Popen(
-            ["bash", SCRIPT, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            ["bash", SCRIPT, *arguments],
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    )  # fmt: skip
+    )
     return STARTED[-1]
 
 

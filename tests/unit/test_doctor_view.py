@@ -30,11 +30,20 @@ def test_in_a_pipe_each_check_of_each_node_is_a_line_and_the_advice_follows() ->
     lines = table.splitlines()
     assert lines[0].split() == ["node", "check", "result", "what", "was", "seen"]
     assert [line.split()[:3] for line in lines[1:] if " ok " not in line] == [
-        ["b", "shm", "fault"], ["c", "open_files", "warning"],
-    ]  # fmt: skip
+        ["b", "shm", "fault"],
+        ["c", "open_files", "warning"],
+    ]
     assert [line.split()[1] for line in lines if line.startswith("a ")] == [
-        "node", "versions", "gpus", "cuda", "shm", "object_store", "open_files", "run_dir", "ports",
-    ]  # fmt: skip
+        "node",
+        "versions",
+        "gpus",
+        "cuda",
+        "shm",
+        "object_store",
+        "open_files",
+        "run_dir",
+        "ports",
+    ]
     assert mend.startswith("what must be mended:\n  b: shm: give the container at least 32 GiB")
     assert look.startswith("what deserves a look:\n  c: open_files: run `ulimit -n 65536`")
     assert last == "1 fault on b; a run could fail there"
@@ -77,7 +86,7 @@ def test_a_program_reads_every_fact_and_finding() -> None:
         (["--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
         (["--address", "nonsense"], "--address: 'nonsense': expected HOST:PORT"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_exit_code_2_before_any_cluster(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

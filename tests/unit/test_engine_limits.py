@@ -59,9 +59,10 @@ def test_a_plan_takes_the_limits_of_the_run_that_it_has_its_rates_from() -> None
     ("before", "now"),
     [
         ({"max_num_seqs": 1024}, {}),  # what vLLM would have chosen is not known
-        ({}, {"performance_mode": "throughput"}), ({"enable_chunked_prefill": False}, {}),
+        ({}, {"performance_mode": "throughput"}),
+        ({"enable_chunked_prefill": False}, {}),
     ],
-)  # fmt: skip
+)
 def test_a_record_of_engines_with_other_options_does_not_count(before: dict[str, Any], now: dict[str, Any]) -> None:
     assert planned(before, now, "a100") == offline_limits(now, context=256 + 512 + 1, memory=79.2 * GIB, device="a100")
 

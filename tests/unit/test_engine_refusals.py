@@ -62,9 +62,10 @@ def test_a_teacher_that_never_changes_may_keep_its_cache_elsewhere() -> None:
 
 
 COLOCATED = {
-    "placement": "colocated", "pools": {"generator": {"gpus": 1}, "trainer": {"gpus": 1}},
+    "placement": "colocated",
+    "pools": {"generator": {"gpus": 1}, "trainer": {"gpus": 1}},
     "generator": {"engine": {"gpu_memory_utilization": 0.5}},
-}  # fmt: skip
+}
 
 
 def test_ipc_with_an_engine_in_a_process_of_its_own_is_refused() -> None:

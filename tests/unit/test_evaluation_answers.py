@@ -43,9 +43,12 @@ class ScriptedGenerators:
                 continue
             ids = np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)  # type: ignore[operator]
             yield Rollout(
-                prompt=prompt, token_ids=ids, logprobs=np.zeros(len(ids), np.float32), version=FIRST_VERSION,
+                prompt=prompt,
+                token_ids=ids,
+                logprobs=np.zeros(len(ids), np.float32),
+                version=FIRST_VERSION,
                 stop_reason="stop" if "#" in text else "length",
-            )  # fmt: skip
+            )
 
 
 def right(place: int, prompt: Prompt) -> str:
@@ -124,9 +127,15 @@ def test_mathematics_is_graded_in_worker_processes_and_equal_answers_vote_togeth
     data = DataSet(name="maths", source="x", task=task, rows=[row], samples=5)
     prompts = [Prompt(sample_id=-1 - i, row=row, student_ids=np.zeros(1), teacher_ids=np.zeros(1)) for i in range(5)]
     model = Asked(
-        name="m", model="m", config=make_config(**SMALL), tokenizer=Characters(), sets=(data,), prompts=(tuple(prompts),),
-        vocab_size=9, context=9,
-    )  # fmt: skip
+        name="m",
+        model="m",
+        config=make_config(**SMALL),
+        tokenizer=Characters(),
+        sets=(data,),
+        prompts=(tuple(prompts),),
+        vocab_size=9,
+        context=9,
+    )
     boxes, found = ["\\frac12", "0.5", "1/3", "0.25", "\\frac{1}{4} "], {}
     generators = ScriptedGenerators(model.tokenizer, lambda place, prompt: f"Wait, # \\boxed{{{boxes[place]}}}")
     finished = lambda data, problems: found.update({data.name: problems})  # noqa: E731
@@ -172,8 +181,11 @@ def test_evaluation_needs_no_teacher_and_has_its_own_sampling() -> None:
     nowhere = {"teacher": {"model": "/nowhere"}, "sampling": {"top_p": 0.9, "top_k": 5}}
     config = asked(sets(), **nowhere).config
     assert (config.student, config.sampling.top_p, config.sampling.top_k, config.max_response_tokens) == (
-        "embedded:student", 0.9, 5, 48,
-    )  # fmt: skip
+        "embedded:student",
+        0.9,
+        5,
+        48,
+    )
     own = {"problems": 4, "top_p": 0.5, "top_k": 0, "max_response_tokens": 20}
     found = asked(sets(), **nowhere, evaluate=own)
     assert (found.config.sampling.top_p, found.config.sampling.top_k, found.config.max_response_tokens) == (0.5, 0, 20)
@@ -195,11 +207,18 @@ def test_results_are_whole_after_each_data_set_and_read_back(tmp_path: Path) -> 
         values = json.loads((tmp_path / "out/results.json").read_text())
         assert (tmp_path / f"out/{name}/{OWN}.jsonl").is_file()
         assert values["results"][name][OWN]["metrics"]["avg@2"] == {
-            "value": float(name == "a"), "low": float(name == "a"), "high": float(name == "a"),
-        }  # fmt: skip
+            "value": float(name == "a"),
+            "low": float(name == "a"),
+            "high": float(name == "a"),
+        }
     assert list(values["results"]["a"][OWN]["metrics"]) == [
-        "avg@2", "pass@2", "majority@2", "response_tokens", "truncated", "markers_per_1k_tokens",
-    ]  # fmt: skip
+        "avg@2",
+        "pass@2",
+        "majority@2",
+        "response_tokens",
+        "truncated",
+        "markers_per_1k_tokens",
+    ]
     assert values["data_sets"][OWN] == {
         "source": "task arithmetic",
         "task": "arithmetic",

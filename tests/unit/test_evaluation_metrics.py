@@ -84,10 +84,15 @@ def test_the_metrics_of_a_data_set() -> None:
     found = {name: estimate.value for name, estimate in measure(problems, [1, 2], seed=0).items()}
     assert found == pytest.approx(
         {
-            "avg@3": (1 / 3 + 2 / 3) / 2, "pass@1": 0.5, "pass@2": (2 / 3 + 1) / 2, "majority@3": 0.5,
-            "response_tokens": (20 + 50 / 3) / 2, "truncated": 1 / 6, "markers_per_1k_tokens": 1000 * 3 / 110,
+            "avg@3": (1 / 3 + 2 / 3) / 2,
+            "pass@1": 0.5,
+            "pass@2": (2 / 3 + 1) / 2,
+            "majority@3": 0.5,
+            "response_tokens": (20 + 50 / 3) / 2,
+            "truncated": 1 / 6,
+            "markers_per_1k_tokens": 1000 * 3 / 110,
         }
-    )  # fmt: skip
+    )
     assert marker_counts(problems) == {"wait": 2, "hmm": 1}
     assert all(e.low <= e.value <= e.high for e in measure(problems, [1, 2], seed=0).values())
 

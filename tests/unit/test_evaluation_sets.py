@@ -91,8 +91,9 @@ def test_a_program_that_is_checked_by_name_carries_it(tmp_path: Path) -> None:
     (data,) = read(f"humaneval+={lines(tmp_path / 'x.jsonl', RECORDS['humaneval+'])}", task="code")
     assert [json.loads(str(row.tests))["fn_name"] for row in data.rows] == ["f0", "f1"]
     assert [data.task.verify(data.rows[0], program(f"{name}(x): return x + 1")) for name in ("f0", "f1")] == [
-        "correct", "incorrect",
-    ]  # fmt: skip
+        "correct",
+        "incorrect",
+    ]
 
 
 def test_of_mbpp_the_first_test_is_shown_and_no_other(tmp_path: Path) -> None:

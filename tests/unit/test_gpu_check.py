@@ -75,9 +75,16 @@ def test_one_that_fails_stops_nothing_and_shows_in_the_exit_code(found: Any) -> 
     assert code == 1
     assert list(rows) == [check.name for check in checks()]
     assert {name: row["outcome"] for name, row in rows.items()} == {
-        "a-passes": "passed", "a-breaks_a_bound": "failed", "a-asserts": "failed", "a-raises": "failed", "a-dies": "failed",
-        "a-hangs": "failed", "a-imports_the_kit": "passed", "b-absent": "not run", "c-gpu": "not run",
-    }  # fmt: skip
+        "a-passes": "passed",
+        "a-breaks_a_bound": "failed",
+        "a-asserts": "failed",
+        "a-raises": "failed",
+        "a-dies": "failed",
+        "a-hangs": "failed",
+        "a-imports_the_kit": "passed",
+        "b-absent": "not run",
+        "c-gpu": "not run",
+    }
 
 
 def test_each_row_says_why_in_words_and_keeps_the_figures_measured_before(found: Any) -> None:

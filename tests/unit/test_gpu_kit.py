@@ -24,14 +24,19 @@ NOISE = os.urandom(50_000)  # which xz cannot shrink: an archive larger than two
 @pytest.fixture
 def kit(tmp_path: Path) -> Path:
     engine = wheel(
-        tmp_path, "vllm",
+        tmp_path,
+        "vllm",
         {
             "vllm/__init__.py": b"x = 1\n",
-            "vllm/_C_stable_libtorch.abi3.so": b"C", "vllm/_moe_C_stable_libtorch.abi3.so": b"M",
-            "vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so": b"2", "vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so": NOISE,
-            "vllm/third_party/a.hpp": b"H", "vllm/configs/b.json": b"{}", "vllm-1.5.dist-info/RECORD": b"R",
+            "vllm/_C_stable_libtorch.abi3.so": b"C",
+            "vllm/_moe_C_stable_libtorch.abi3.so": b"M",
+            "vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so": b"2",
+            "vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so": NOISE,
+            "vllm/third_party/a.hpp": b"H",
+            "vllm/configs/b.json": b"{}",
+            "vllm-1.5.dist-info/RECORD": b"R",
         },
-    )  # fmt: skip
+    )
     files = {
         "some/run": b"#!",
         "some-1.5.data/purelib/other.py": b"y = 2\n",

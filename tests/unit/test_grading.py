@@ -77,9 +77,11 @@ def rollout(text: str, answer: str | None = None, sample_id: int = 0, cut: bool 
     made = Row(id=str(sample_id), problem="", answer=answer or text, **row)
     return Rollout(
         prompt=Prompt(sample_id=sample_id, row=made, student_ids=nothing, teacher_ids=nothing),
-        logprobs=np.zeros(1, np.float32), token_ids=np.frombuffer(text.encode(), np.uint8),
-        stop_reason="length" if cut else "stop", version=FIRST_VERSION,
-    )  # fmt: skip
+        logprobs=np.zeros(1, np.float32),
+        token_ids=np.frombuffer(text.encode(), np.uint8),
+        stop_reason="length" if cut else "stop",
+        version=FIRST_VERSION,
+    )
 
 
 @pytest.fixture

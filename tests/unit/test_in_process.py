@@ -35,9 +35,14 @@ TEMPERATURE = 1.3
 
 def configured(**changes: Any) -> RunConfig:
     small = {
-        "steps": 4, "batch_size": 16, "max_response_tokens": 48, "data": {"problems": 128}, "evaluate": {"problems": 8},
-        "objective": {"type": "jsd"}, "teacher": TEACHER,
-    }  # fmt: skip
+        "steps": 4,
+        "batch_size": 16,
+        "max_response_tokens": 48,
+        "data": {"problems": 128},
+        "evaluate": {"problems": 8},
+        "objective": {"type": "jsd"},
+        "teacher": TEACHER,
+    }
     return make_config(**small | FLOAT32 | changes)
 
 

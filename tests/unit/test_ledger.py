@@ -27,9 +27,12 @@ def write_lines(path: Path, lines: Iterable[dict[str, Any]], torn: str = "") -> 
 
 
 def write_run(
-    folder: Path, ranks: dict[int, list[Line]] = RANKS, kept: dict[int, list[int]] = KEPT,
-    resumes: Sequence[tuple[int, int]] = (), torn: str = "",
-) -> Path:  # fmt: skip
+    folder: Path,
+    ranks: dict[int, list[Line]] = RANKS,
+    kept: dict[int, list[int]] = KEPT,
+    resumes: Sequence[tuple[int, int]] = (),
+    torn: str = "",
+) -> Path:
     for rank, lines in ranks.items():
         entries = ({"step": step, "incarnation": incarnation, "sample_ids": ids} for step, incarnation, ids in lines)
         write_lines(folder / f"ledger/rank_{rank}.jsonl", entries, torn)

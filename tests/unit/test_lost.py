@@ -19,9 +19,13 @@ from actors.sync_client import why_lost
 from actors.worker import WorkerLost
 
 GONE = [
-    ActorDiedError(), ActorUnavailableError("busy", None), OutOfMemoryError("5 workers were killed"), NodeDiedError("gone"),
-    WorkerCrashedError(), EngineFailed("out of blocks"),
-]  # fmt: skip
+    ActorDiedError(),
+    ActorUnavailableError("busy", None),
+    OutOfMemoryError("5 workers were killed"),
+    NodeDiedError("gone"),
+    WorkerCrashedError(),
+    EngineFailed("out of blocks"),
+]
 
 
 def in_a_task(error: Exception) -> Exception:

@@ -102,9 +102,22 @@ def test_a_long_gold_answer_is_told_shortly() -> None:
 
 
 SOUND = [
-    "42", "-0.25", "(52, 90)", r"\frac{13}{61}", r"7\sqrt{14}+7", r"a_{83} = \frac{n(n+9)}{2}", "B", r"50\%", r"x \in [3, 7)",
-    r"\text{no}", r"\{1,2\} \cup \{3\}", r"1 \leq x < 3", r"2^{10}", r"\frac17", r"\begin{pmatrix}1\\2\end{pmatrix}",
-]  # fmt: skip
+    "42",
+    "-0.25",
+    "(52, 90)",
+    r"\frac{13}{61}",
+    r"7\sqrt{14}+7",
+    r"a_{83} = \frac{n(n+9)}{2}",
+    "B",
+    r"50\%",
+    r"x \in [3, 7)",
+    r"\text{no}",
+    r"\{1,2\} \cup \{3\}",
+    r"1 \leq x < 3",
+    r"2^{10}",
+    r"\frac17",
+    r"\begin{pmatrix}1\\2\end{pmatrix}",
+]
 FORMS = ["(%d, %d)", r"%d\sqrt{%d}", "%d,%d", "%d.%d", r"%d^{%d}", r"[%d, \infty)%d", r"\frac%d%d", "%d/%d", r"\frac{%d}{%d}"]
 
 

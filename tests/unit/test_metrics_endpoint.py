@@ -87,14 +87,17 @@ def large_step(prepared: Prepared, config: RunConfig, replicas: int, times: int 
         scored.append(replace(s, rollout=rollout, scores=replace(s.scores, sample_id=i, replica=str(i % replicas))))
     workers = {f"{i}/{1000 + i}": 2.5 for i in range(replicas)}
     ids = list(range(len(scored)))
-    report = replace(
-        result.report, busy_seconds=[1.5] * replicas, shares=[ids[rank::replicas] for rank in range(replicas)]
-    )  # fmt: skip
+    report = replace(result.report, busy_seconds=[1.5] * replicas, shares=[ids[rank::replicas] for rank in range(replicas)])
     weighed = replace(result.weighed, weights=np.tile(result.weighed.weights, times), raw=np.tile(result.weighed.raw, times))
     return replace(
-        result, judged=judged, scored=scored, student=result.student * times, report=report, weighed=weighed,
+        result,
+        judged=judged,
+        scored=scored,
+        student=result.student * times,
+        report=report,
+        weighed=weighed,
         busy={"generator": workers, "teacher": workers},
-    )  # fmt: skip
+    )
 
 
 def statuses(replicas: int) -> dict[str, dict[str, int]]:
@@ -137,9 +140,12 @@ def test_there_is_no_label_that_could_grow_without_end(prepared: Prepared) -> No
         text = page(sink)
     series = Counter(name for name, _ in samples(text))
     labels = {
-        label for family in text_string_to_metric_families(text) if family.name != "renio_run_info"
-        for sample in family.samples for label in sample.labels
-    }  # fmt: skip
+        label
+        for family in text_string_to_metric_families(text)
+        if family.name != "renio_run_info"
+        for sample in family.samples
+        for label in sample.labels
+    }
     assert labels == {"run", "pool", "replica", "stage", "le"}
     assert series["renio_replica_busy_seconds_total"] == 9
     assert value(samples(text), "renio_replica_busy_seconds_total", pool="teacher", replica="2") == 3.0
@@ -199,10 +205,12 @@ def counts(text: str) -> Samples:
 def expected_of(lines: list[dict[str, float]]) -> dict[str, float]:
     """What the counters of a run without a replay must say, by its metrics.jsonl."""
     return {
-        "renio_steps_total": len(lines), "renio_replayed_steps_total": 0, "renio_replayed_samples_total": 0,
+        "renio_steps_total": len(lines),
+        "renio_replayed_steps_total": 0,
+        "renio_replayed_samples_total": 0,
         "renio_samples_rejected_total": 0,
         **{prometheus_name(name): sum(line[name] for line in lines) for name in COUNTED if name in METRICS},
-    }  # fmt: skip
+    }
 
 
 def watched(run: Run) -> PrometheusSink:
@@ -387,8 +395,9 @@ def test_prometheus_takes_the_discovery_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = [target["labels"] for target in json.loads(done.stdout)]
     assert {(t["__address__"], t["__metrics_path__"], t["run"]) for t in found if t} == {
-        ("10.0.0.1:9200", "/metrics", "run"), ("10.0.0.1:9200", "/engines", "run")
-    }  # fmt: skip
+        ("10.0.0.1:9200", "/metrics", "run"),
+        ("10.0.0.1:9200", "/engines", "run"),
+    }
 
 
 def test_a_folder_for_discovery_that_cannot_be_made_is_an_error_with_its_key(tmp_path: Path) -> None:

@@ -62,14 +62,16 @@ class FakePool:
         return {
             str(i): None if self.silent else engine_text(registry_of(i), "vllm:", labels_of("p", str(i)))
             for i in range(self.replicas)
-        }  # fmt: skip
+        }
 
 
 def values(page: bytes, name: str) -> dict[tuple[str, str], float]:
     return {
         (s.labels["pool"], s.labels["replica"]): s.value
-        for family in text_string_to_metric_families(page.decode()) if family.name == name for s in family.samples
-    }  # fmt: skip
+        for family in text_string_to_metric_families(page.decode())
+        if family.name == name
+        for s in family.samples
+    }
 
 
 def test_a_page_says_which_engines_answered_and_is_kept_for_a_while() -> None:
@@ -88,8 +90,11 @@ def test_a_page_says_which_engines_answered_and_is_kept_for_a_while() -> None:
     assert service.page() == b"", "before the run serves there is nothing to show"
     first, second, third = asyncio.run(go())
     assert values(first, "renio_engine_up") == {
-        ("generator", "0"): 1, ("generator", "1"): 1, ("teacher", "0"): 0, ("teacher", "1"): 0
-    }  # fmt: skip
+        ("generator", "0"): 1,
+        ("generator", "1"): 1,
+        ("teacher", "0"): 0,
+        ("teacher", "1"): 0,
+    }
     assert values(first, "vllm:num_requests_running") == {("p", "0"): 0, ("p", "1"): 1}
     assert first is second
     assert third == first

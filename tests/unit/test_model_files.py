@@ -26,13 +26,17 @@ def test_a_known_tokenizer_is_the_one_that_auto_gives(tmp_path: Path, model: str
     assert type(ours) is type(theirs)
     assert ours(list(PROBES))["input_ids"] == theirs(list(PROBES))["input_ids"]
     assert (ours.chat_template, ours.eos_token_id, ours.pad_token_id) == (
-        theirs.chat_template, theirs.eos_token_id, theirs.pad_token_id,
-    )  # fmt: skip
+        theirs.chat_template,
+        theirs.eos_token_id,
+        theirs.pad_token_id,
+    )
     config = AutoConfig.from_pretrained(folder)
     found = sizes_of(str(folder))
     assert (found.vocab_rows, found.context, found.hidden_size) == (
-        config.vocab_size, config.max_position_embeddings, config.hidden_size,
-    )  # fmt: skip
+        config.vocab_size,
+        config.max_position_embeddings,
+        config.hidden_size,
+    )
     assert found.architecture == config.architectures[0]
 
 

@@ -28,13 +28,22 @@ def config(**pools: Any) -> RunConfig:
 @pytest.mark.parametrize(
     ("selector", "value", "allowed"),
     [
-        ("a", "a", True), ("a", "b", False), ("a", None, False),
-        ("!a", "b", True), ("!a", "a", False), ("!a", None, True),
-        ("in(a,b)", "b", True), ("in(a,b)", "c", False), ("in(a)", None, False),
-        ("!in(a,b)", "c", True), ("!in(a,b)", "a", False), ("!in(a,b)", None, True),
-        ("in", "in", True), ("inner", "inner", True),
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", None, False),
+        ("!a", "b", True),
+        ("!a", "a", False),
+        ("!a", None, True),
+        ("in(a,b)", "b", True),
+        ("in(a,b)", "c", False),
+        ("in(a)", None, False),
+        ("!in(a,b)", "c", True),
+        ("!in(a,b)", "a", False),
+        ("!in(a,b)", None, True),
+        ("in", "in", True),
+        ("inner", "inner", True),
     ],
-)  # fmt: skip
+)
 def test_a_selector_allows_what_it_says(selector: str, value: str | None, allowed: bool) -> None:
     assert matches({} if value is None else {"key": value}, {"key": selector}) is allowed
 

@@ -24,8 +24,10 @@ def test_what_is_packed_comes_out_again_and_is_the_receivers_own() -> None:
         assert type(got) is list
         for a, b in zip(got, sent, strict=True):
             assert (a.sample_id, a.prompt_ids.tolist(), a.response_ids.tolist()) == (
-                b.sample_id, b.prompt_ids.tolist(), b.response_ids.tolist(),
-            )  # fmt: skip
+                b.sample_id,
+                b.prompt_ids.tolist(),
+                b.response_ids.tolist(),
+            )
             a.prompt_ids[0] = 7
 
 

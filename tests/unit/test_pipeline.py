@@ -74,9 +74,13 @@ class FakeGenerators:
         stops = kind(prompt.sample_id) != "unfinished"
         ids = self.tokenizer(text)["input_ids"] + [EOS] * stops
         return Rollout(
-            prompt=prompt, token_ids=np.array(ids, np.int32), logprobs=np.full(len(ids), -0.5, np.float32),
-            stop_reason="stop" if stops else "length", version=self.version, replica="0",
-        )  # fmt: skip
+            prompt=prompt,
+            token_ids=np.array(ids, np.int32),
+            logprobs=np.full(len(ids), -0.5, np.float32),
+            stop_reason="stop" if stops else "length",
+            version=self.version,
+            replica="0",
+        )
 
     async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
         self.calls.append(([p.sample_id for p in prompts], temperature))
@@ -131,9 +135,16 @@ class InProcessWeighting:
 
 
 REPORT = TrainReport(
-    loss=0.25, divergence=0.5, tokens=321, padding=0.1, mismatch_mean=0.001, mismatch_max=0.002, grad_norm=1.5,
-    lr=1e-3, busy_seconds=[0.0],
-)  # fmt: skip
+    loss=0.25,
+    divergence=0.5,
+    tokens=321,
+    padding=0.1,
+    mismatch_mean=0.001,
+    mismatch_max=0.002,
+    grad_norm=1.5,
+    lr=1e-3,
+    busy_seconds=[0.0],
+)
 
 
 @dataclass
@@ -204,9 +215,14 @@ class FakeSink(Sink):
 
 def config_of(**changes: Any) -> RunConfig:
     shared = {
-        "steps": 3, "batch_size": BATCH, "max_response_tokens": 48, "data": {"problems": 8}, "evaluate": {"problems": 5},
-        "sampling": {"temperature": 0.9}, "objective": {"type": "top_k_forward_kl", "k": 4},
-    }  # fmt: skip
+        "steps": 3,
+        "batch_size": BATCH,
+        "max_response_tokens": 48,
+        "data": {"problems": 8},
+        "evaluate": {"problems": 5},
+        "sampling": {"temperature": 0.9},
+        "objective": {"type": "top_k_forward_kl", "k": 4},
+    }
     return make_config(**(shared | changes))
 
 
@@ -218,9 +234,11 @@ def prepared() -> Prepared:
 def stages_of(prepared: Prepared, config: RunConfig) -> Stages:
     generators = FakeGenerators(prepared.tokenizer)
     return Stages(
-        generators=generators, teachers=FakeTeachers(), trainers=FakeTrainers(generators),
+        generators=generators,
+        teachers=FakeTeachers(),
+        trainers=FakeTrainers(generators),
         weighting=InProcessWeighting(Weigher(config.weighting)),
-    )  # fmt: skip
+    )
 
 
 def prompts_of(prepared: Prepared, config: RunConfig) -> list[Prompt]:
@@ -377,9 +395,13 @@ def run_of(folder: Path, prepared: Prepared, **changes: Any) -> Run:
     stages = stages_of(prepared, config)
     directory = RunDirectory(config)
     return Run(
-        config=config, prepared=prepared, stages=stages, directory=directory, progress=Notes(),
+        config=config,
+        prepared=prepared,
+        stages=stages,
+        directory=directory,
+        progress=Notes(),
         sinks=[JsonlSink(directory.metrics)],
-    )  # fmt: skip
+    )
 
 
 def test_a_run_leaves_its_metrics_samples_checkpoints_and_result(tmp_path: Path, prepared: Prepared) -> None:
@@ -395,9 +417,14 @@ def test_a_run_leaves_its_metrics_samples_checkpoints_and_result(tmp_path: Path,
     assert (path / "checkpoints/step_000004/weights").read_text() == "w"
     state = json.loads((path / "checkpoints/step_000004/run.json").read_text())
     assert state == {
-        "step": 4, "samples_drawn": 4 * BATCH, "version": [0, 4], "running_mean": None, "world_size": 1, "zero_stage": 2,
+        "step": 4,
+        "samples_drawn": 4 * BATCH,
+        "version": [0, 4],
+        "running_mean": None,
+        "world_size": 1,
+        "zero_stage": 2,
         "files": {"weights": 1},
-    }  # fmt: skip
+    }
     assert json.loads((path / "result.json").read_text()) == json.loads(json.dumps(outcome))
     assert list(outcome["evaluations"]) == run.progress.evaluations == [0, 3, 5]
     assert outcome["auroc"] == 1.0
@@ -406,9 +433,12 @@ def test_a_run_leaves_its_metrics_samples_checkpoints_and_result(tmp_path: Path,
 
 def test_the_run_directorys_configuration_makes_the_same_run_again(tmp_path: Path) -> None:
     config = config_of(
-        run_dir=str(tmp_path / "größe"), name="007", generator={"engine": {"a": None, "b": [1, "2"], "c": "on"}},
-        pools={"generator": {"env": {"NCCL_DEBUG": "1", "X": "null"}}}, objective={"type": "sampled"},
-    )  # fmt: skip
+        run_dir=str(tmp_path / "größe"),
+        name="007",
+        generator={"engine": {"a": None, "b": [1, "2"], "c": "on"}},
+        pools={"generator": {"env": {"NCCL_DEBUG": "1", "X": "null"}}},
+        objective={"type": "sampled"},
+    )
     RunDirectory(config)
     assert load(config.directory / "config.yaml") == config
 
@@ -564,7 +594,7 @@ def test_the_sink_refuses_a_name_that_is_not_registered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
     [(50, 100, 0.40383, 0.59617), (0, 10, 0, 0.27753), (9, 10, 0.59585, 0.98212), (10, 10, 0.72247, 1), (1, 1, 0.20655, 1)],
-)  # fmt: skip
+)
 def test_wilsons_interval_has_its_known_values(successes: int, trials: int, low: float, high: float) -> None:
     assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-5)
 

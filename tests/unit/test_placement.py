@@ -72,9 +72,9 @@ def test_each_of_two_has_half_of_the_gpu_and_all_of_its_own_cpus() -> None:
     assert half({"num_cpus": 2.0, "num_gpus": 1.0, "runtime_env": {}}) == {"num_cpus": 2.0, "num_gpus": 0.5, "runtime_env": {}}
 
 
-@pytest.mark.parametrize(("variable", "ours", "theirs"), [
-    ("OMP_WAIT_POLICY", "passive", "active"), ("MALLOC_TRIM_THRESHOLD_", str(2**30), "131072"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("variable", "ours", "theirs"), [("OMP_WAIT_POLICY", "passive", "active"), ("MALLOC_TRIM_THRESHOLD_", str(2**30), "131072")]
+)
 def test_engines_on_a_cpu_do_not_spin_and_keep_memory_unless_their_pool_says_so(variable: str, ours: str, theirs: str) -> None:
     def found(**pool: Any) -> str | None:
         options = actor_options(make_config(pools={"trainer": pool}), "trainer")

@@ -24,9 +24,13 @@ ROOT = Path(__file__).parents[2]
 GPU = str(ROOT / "configs/gpu.yaml")
 ON_POLICY = ("max_staleness=0", "in_flight=drain")
 RATES: dict[str, Any] = {
-    "generator": {"tokens_per_second": {1: 150, 64: 5000}}, "teacher": {"tokens_per_second": 30000},
-    "trainer": {"tokens_per_second": 9000}, "sync_seconds": 1.5, "response_tokens": 300, "prompt_tokens": 100,
-}  # fmt: skip
+    "generator": {"tokens_per_second": {1: 150, 64: 5000}},
+    "teacher": {"tokens_per_second": 30000},
+    "trainer": {"tokens_per_second": 9000},
+    "sync_seconds": 1.5,
+    "response_tokens": 300,
+    "prompt_tokens": 100,
+}
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "config", ["gpu", "paper/qwen3-1.7b-opd", "paper/qwen3-1.7b-opsd", "paper/qwen3-4b-opsd", "paper/qwen3-8b-opsd"]
-)  # fmt: skip
+)
 def test_every_shipped_configuration_for_gpus_can_be_planned_without_a_network(
     config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,9 +111,16 @@ def recorded(folder: Path, lengths: Sequence[int] = (13, 13, 13, 13), **changes:
     run = record(folder / "run", steps, pools={"trainer": {"replicas": 2}})
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     more = {
-        "filter/drawn": 4, "filter/kept": 1.0, "response/tokens": 13.0, "tokens/generated": 52, "tokens/scored": 112,
-        "tokens/trained": 92, "pool/generator/size": 1, "pool/teacher/size": 2, "time/sync_wait": 0.125,
-    }  # fmt: skip
+        "filter/drawn": 4,
+        "filter/kept": 1.0,
+        "response/tokens": 13.0,
+        "tokens/generated": 52,
+        "tokens/scored": 112,
+        "tokens/trained": 92,
+        "pool/generator/size": 1,
+        "pool/teacher/size": 2,
+        "time/sync_wait": 0.125,
+    }
     (run / "metrics.jsonl").write_text("".join(json.dumps({**line, **more, **changes}) + "\n" for line in lines))
     return run
 

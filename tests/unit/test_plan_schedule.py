@@ -22,8 +22,10 @@ RATES = Rates(
     generator=GeneratorRate(4, {1: 100.0, 3: 300.0, 4: 320.0}),
     teacher=TeacherRate(1000.0, 350.0, batch_seconds=0.05),
     trainer=TrainerRate(2000.0, step_seconds=0.2),
-    sync_seconds=0.1, weigh_seconds=0.02, between_seconds=0.01,
-)  # fmt: skip
+    sync_seconds=0.1,
+    weigh_seconds=0.02,
+    between_seconds=0.01,
+)
 
 
 def steps_of(lengths: Sequence[float], **more: float | str) -> Work:
@@ -60,9 +62,7 @@ def test_responses_share_a_generator_that_is_full() -> None:
     assert replay(RATES, Split(2, 1, 1), steps_of([80.0] * 8)).parts["writing"] == pytest.approx(one)
 
 
-@pytest.mark.parametrize(
-    ("slowest", "pool"), [("generator", "generator"), ("teacher", "teacher"), ("trainer", "trainer")]
-)  # fmt: skip
+@pytest.mark.parametrize(("slowest", "pool"), [("generator", "generator"), ("teacher", "teacher"), ("trainer", "trainer")])
 def test_with_staleness_a_step_takes_what_its_slowest_stage_takes(slowest: str, pool: str) -> None:
     slow = {
         "generator": replace(RATES, generator=GeneratorRate(4, {1: 25.0, 4: 100.0})),

@@ -18,8 +18,9 @@ RATES = Rates(
     generator=GeneratorRate(16, {1: 100.0, 16: 900.0}),
     teacher=TeacherRate(2000.0, 1000.0, batch_seconds=0.05),
     trainer=TrainerRate(1500.0, step_seconds=0.3, exchange_bytes=1e9, link=(1e10, 2e9)),
-    sync_seconds=0.2, weigh_seconds=0.02,
-)  # fmt: skip
+    sync_seconds=0.2,
+    weigh_seconds=0.02,
+)
 LENGTHS = Lengths.log_normal(150, 600, "given")
 ON_POLICY = Work(lengths=lambda number: LENGTHS.step(32, number), prompt_tokens=50, teacher_prompt_tokens=50)
 SCHEDULES: list[tuple[int, Literal["drain", "keep"]]] = [(0, "drain"), (1, "keep"), (1, "drain")]

@@ -22,9 +22,14 @@ from renio_pipeline.schema import Lora, Trainer
 from tests.unit.conftest import DEMO, make_config, values
 
 SMALL = {
-    "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "head_dim": 32, "vocab_size": 300,
-}  # fmt: skip
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 300,
+}
 # Of the models' cards, https://huggingface.co/Qwen/Qwen3-8B and beside it: parameters, and those that are no embedding.
 PUBLISHED = {
     "0.6B": (0.6, 0.44),
@@ -137,9 +142,7 @@ def _saved(layers: int, checkpointing: bool) -> int:
 EIGHT = sizes_of("eight", released()["Qwen/Qwen3-8B"])
 
 
-@pytest.mark.parametrize(
-    ("stage", "each"), [(0, 2 + 2 + 12), (1, 2 + 2 + 12 / 4), (2, 2 + 2 / 4 + 12 / 4), (3, 16 / 4)]
-)  # fmt: skip
+@pytest.mark.parametrize(("stage", "each"), [(0, 2 + 2 + 12), (1, 2 + 2 + 12 / 4), (2, 2 + 2 / 4 + 12 / 4), (3, 16 / 4)])
 def test_model_states_shrink_with_the_zero_stage_as_in_its_paper(stage: Any, each: float) -> None:
     states = memory.model_states(Trainer(zero_stage=stage), EIGHT, 4)
     assert sum(states.values()) == pytest.approx(each * EIGHT.parameters)
@@ -170,9 +173,14 @@ def of_generator(tensor_parallel: int = 1, **options: Any) -> memory.Engine:
     config = make_config(generator={"engine": options, "tensor_parallel": tensor_parallel})
     lengths = Lengths.log_normal(512, 1024, "given")
     return memory.engine(
-        config.generator, EIGHT, DEVICES["h100"], prompt=256, lengths=lengths, context=1500,
+        config.generator,
+        EIGHT,
+        DEVICES["h100"],
+        prompt=256,
+        lengths=lengths,
+        context=1500,
         limits=EngineLimits(sequences=256, batched_tokens=16384),
-    )  # fmt: skip
+    )
 
 
 def test_a_generator_caches_what_its_share_of_the_gpu_leaves() -> None:
@@ -265,9 +273,8 @@ def test_a_teacher_makes_the_logits_of_a_chunk_at_a_time_however_long_its_contex
     config = make_config(teacher={"model": "m"})
     limits = EngineLimits(sequences=1024, batched_tokens=16384)
     found = memory.engine(
-        config.teacher, EIGHT, DEVICES["h100"], limits=limits, prompt=context, lengths=None, context=context,
-        prompt_logits=True,
-    )  # fmt: skip
+        config.teacher, EIGHT, DEVICES["h100"], limits=limits, prompt=context, lengths=None, context=context, prompt_logits=True
+    )
     assert found.fits
     assert found.use.parts["logits"] == 3 * 1024 * EIGHT.vocab * 4
 

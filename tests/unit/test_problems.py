@@ -105,8 +105,16 @@ def test_a_row_that_hangs_or_ends_the_grader_is_a_fault_and_the_others_are_none(
     rows = [Row(id=a, problem="p", answer=a) for a in answers]
     said = faults(stubborn, rows, seconds=1)
     lost = "answer {!r} takes the task " + stubborn + " more than 1 s, or ends its process"
-    assert said == [None, lost.format("hangs"), None, "is bad", lost.format("exits"), None, lost.format("exits"),
-                    lost.format("hangs")]  # fmt: skip
+    assert said == [
+        None,
+        lost.format("hangs"),
+        None,
+        "is bad",
+        lost.format("exits"),
+        None,
+        lost.format("exits"),
+        lost.format("hangs"),
+    ]
 
 
 def test_no_process_is_left_also_where_the_rest_is_not_asked_for(stubborn: str) -> None:
@@ -221,10 +229,13 @@ def test_nothing_is_said_where_nothing_is_left_out(tmp_path: Path) -> None:
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> str:
     """1200 problems, over several batches: every fifth one is long, every third has a long solution."""
     path = tmp_path_factory.mktemp("uneven") / "rows.jsonl"
-    return write(path, *(
-        {"problem": "1" * (40 if i % 5 == 0 else 5 + i % 3), "answer": "1", "solution": "2" * (90 if i % 3 == 0 else 4)}
-        for i in range(1200)
-    ))  # fmt: skip
+    return write(
+        path,
+        *(
+            {"problem": "1" * (40 if i % 5 == 0 else 5 + i % 3), "answer": "1", "solution": "2" * (90 if i % 3 == 0 else 4)}
+            for i in range(1200)
+        ),
+    )
 
 
 def prepared(path: str, limit: int | None, *, task: str = "plain", **changes: Any) -> Prepared:

@@ -25,11 +25,21 @@ SECONDS = st.floats(0, 100, allow_subnormal=False)
 def test_the_stages_of_a_step_stand_where_it_spent_its_time() -> None:
     when = bars(line(1))
     assert when == {
-        "generate": [(0.0, 6.0)], "score": [(2.0, 7.0)], "weigh": [(7.0, 7.5)], "train": [(7.5, 9.5)], "sync": [(9.5, 10.0)],
-    }  # fmt: skip
+        "generate": [(0.0, 6.0)],
+        "score": [(2.0, 7.0)],
+        "weigh": [(7.0, 7.5)],
+        "train": [(7.5, 9.5)],
+        "sync": [(9.5, 10.0)],
+    }
     assert spent(line(1)) == {
-        "generate": 6.0, "score": 1.0, "turns": 0.0, "weigh": 0.5, "train": 2.0, "sync": 0.5, "other": 0.0,
-    }  # fmt: skip
+        "generate": 6.0,
+        "score": 1.0,
+        "turns": 0.0,
+        "weigh": 0.5,
+        "train": 2.0,
+        "sync": 0.5,
+        "other": 0.0,
+    }
 
 
 def test_what_was_written_ahead_of_the_step_begins_before_it_and_is_not_waited_for() -> None:
@@ -67,9 +77,17 @@ def test_what_a_step_waited_for_adds_up_to_the_step(
     scored = max(first + writing, first + scoring)
     step = scored + sum(learning) + more
     times = line(
-        1, time__first_response=first, time__generate=first + writing, time__score=scored - first, time__weigh=weigh,
-        time__train=train, time__sync=sync, time__turns=before + after, time__turn_back=after, time__step=step,
-    )  # fmt: skip
+        1,
+        time__first_response=first,
+        time__generate=first + writing,
+        time__score=scored - first,
+        time__weigh=weigh,
+        time__train=train,
+        time__sync=sync,
+        time__turns=before + after,
+        time__turn_back=after,
+        time__step=step,
+    )
     found, when = spent(times), bars(times)
     assert min(found.values()) >= 0
     assert sum(found.values()) == pytest.approx(step)

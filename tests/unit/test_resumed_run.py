@@ -27,9 +27,14 @@ def run_of(folder: Path, prepared: Prepared, state: RunState = THE_START) -> Run
     config = config_of(run_dir=str(folder), **CHANGES)
     directory = RunDirectory(config, state)
     return Run(
-        config=config, prepared=prepared, stages=stages_of(prepared, config), directory=directory, progress=Notes(),
-        sinks=[JsonlSink(directory.metrics)], start=state,
-    )  # fmt: skip
+        config=config,
+        prepared=prepared,
+        stages=stages_of(prepared, config),
+        directory=directory,
+        progress=Notes(),
+        sinks=[JsonlSink(directory.metrics)],
+        start=state,
+    )
 
 
 def fail_in(run: Run, step: int) -> None:

@@ -90,9 +90,13 @@ def rows(tmp_path: Path) -> Path:
 
 def config(rows: Path, **changes: Any) -> Any:
     shared = {
-        "task": "plain", "data": {"path": str(rows), "fields": {"teacher": "domain"}}, "evaluate": {"problems": 0},
-        "max_response_tokens": 16, "teacher": {}, "teachers": {"maths": TEACHER, "code": TEACHER},
-    }  # fmt: skip
+        "task": "plain",
+        "data": {"path": str(rows), "fields": {"teacher": "domain"}},
+        "evaluate": {"problems": 0},
+        "max_response_tokens": 16,
+        "teacher": {},
+        "teachers": {"maths": TEACHER, "code": TEACHER},
+    }
     return make_config(**(shared | changes))
 
 
@@ -147,8 +151,12 @@ def test_each_teacher_has_a_pool_of_its_own_size(rows: Path) -> None:
     found = config(rows, pools={"teacher": {"replicas": 2, "gpus": 1, "cpus": 3}, "teachers": {"code": {"replicas": 3}}})
     assert [(found.pool(f"teacher.{n}").gpus, found.pool(f"teacher.{n}").cpus) for n in ("maths", "code")] == [(1, 3)] * 2
     assert {name: found.pool(name).replicas for name in found.pool_names} == {
-        "generator": 1, "teacher.maths": 2, "teacher.code": 3, "trainer": 1, "weighting": 1,
-    }  # fmt: skip
+        "generator": 1,
+        "teacher.maths": 2,
+        "teacher.code": 3,
+        "trainer": 1,
+        "weighting": 1,
+    }
 
 
 def test_the_resolved_configuration_of_several_teachers_makes_the_same_run_again(rows: Path, tmp_path: Path) -> None:

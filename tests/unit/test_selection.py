@@ -189,9 +189,12 @@ def test_a_response_that_was_cut_is_unfinished_whatever_stands_last(prepared: Pr
         prompt = Prompt(sample_id=0, row=row, student_ids=np.zeros(1, np.int32), teacher_ids=np.zeros(1, np.int32))
         for stop_reason, verdict in (("stop", "correct"), ("length", "unfinished")):
             rollout = Rollout(
-                prompt=prompt, token_ids=np.array(ids, np.int32), logprobs=np.zeros(len(ids), np.float32),
-                stop_reason=stop_reason, version=FIRST,
-            )  # fmt: skip
+                prompt=prompt,
+                token_ids=np.array(ids, np.int32),
+                logprobs=np.zeros(len(ids), np.float32),
+                stop_reason=stop_reason,
+                version=FIRST,
+            )
             found = asyncio.run(Grader(make_task(task), prepared.tokenizer).judge(rollout))
             assert (found.verdict, found.answer is None) == (verdict, stop_reason == "length")
 

@@ -67,9 +67,16 @@ def wrapped(make: Callable[[], Any], dtype: torch.dtype = torch.float32) -> Toke
 def deep(layers: int) -> Any:
     """As deep as real models, with logits that spread as theirs do (a standard deviation of about 3)."""
     config = Qwen3Config(
-        vocab_size=4096, hidden_size=128, intermediate_size=256, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, initializer_range=0.3, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=4096,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+    )
     return Qwen3ForCausalLM(config)
 
 

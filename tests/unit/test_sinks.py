@@ -67,9 +67,7 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
 
 @needs("tensorboard")
 def test_tensorboard_shows_what_the_metrics_file_has_also_after_the_run_went_back(tmp_path: Path, prepared: Prepared) -> None:
-    run = service_of(
-        tmp_path, prepared, steps=6, sinks=["tensorboard"], checkpoint={"every": 2}, evaluate={"problems": 0}
-    )  # fmt: skip
+    run = service_of(tmp_path, prepared, steps=6, sinks=["tensorboard"], checkpoint={"every": 2}, evaluate={"problems": 0})
     run.stages.trainers.lost_in = [4, 6]
     run.sinks = file_sinks(run.config, run.directory, 0)
     asyncio.run(run.run())

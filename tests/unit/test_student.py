@@ -271,11 +271,15 @@ def test_a_loss_that_is_not_finite_is_traced_to_its_sample(bad: int, value: floa
 def test_non_finite_samples_names_exactly_those_that_have_one(values: list[list[float]]) -> None:
     samples = [
         TrainSample(
-            sample_id=100 + i, prompt_ids=np.zeros(1, np.int32), response_ids=np.zeros(len(v), np.int32),
-            student_logprobs=np.zeros(len(v)), teacher_logprobs=np.zeros(len(v)), weight=1.0,
+            sample_id=100 + i,
+            prompt_ids=np.zeros(1, np.int32),
+            response_ids=np.zeros(len(v), np.int32),
+            student_logprobs=np.zeros(len(v)),
+            teacher_logprobs=np.zeros(len(v)),
+            weight=1.0,
         )
         for i, v in enumerate(values)
-    ]  # fmt: skip
+    ]
     expected = [100 + i for i, v in enumerate(values) if not all(map(math.isfinite, v))]
     assert non_finite_samples(samples, torch.tensor([x for v in values for x in v])) == expected
 

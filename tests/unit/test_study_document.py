@@ -28,9 +28,15 @@ TEACHERS = {"teacher": {"clean": [], "slow": ["trainer.lr=1e-5"]}}
 
 def experiment(folder: Path, name: str, **changes: Any) -> Path:
     values = {
-        "experiment": name, "title": "Title", "question": "Why?", "chosen": "So.", "run": str(STUDY / "run.yaml"), "arms": ARMS,
-        "factors": TEACHERS, "claims": [{"better": "renio", "than": "uniform", "source": "paper"}],
-    }  # fmt: skip
+        "experiment": name,
+        "title": "Title",
+        "question": "Why?",
+        "chosen": "So.",
+        "run": str(STUDY / "run.yaml"),
+        "arms": ARMS,
+        "factors": TEACHERS,
+        "claims": [{"better": "renio", "than": "uniform", "source": "paper"}],
+    }
     path = folder / f"{name}.yaml"
     OmegaConf.save(OmegaConf.create(values | changes), path)
     return path
@@ -39,9 +45,12 @@ def experiment(folder: Path, name: str, **changes: Any) -> Path:
 def trained(after: float, before: float = 0.4, seconds: float = 11.0) -> dict[str, Any]:
     end = {"correct": after, "slipped": 1 - after, "guessed": 0.0, "unfinished": 0.0, "marked": 0.0, "tokens": 33.0}
     return {
-        "before": end | {"correct": before}, "after": end, "core_seconds": seconds, "generated_tokens": 50_000,
+        "before": end | {"correct": before},
+        "after": end,
+        "core_seconds": seconds,
+        "generated_tokens": 50_000,
         "trained_tokens": 80_000,
-    }  # fmt: skip
+    }
 
 
 def fill(experiments: dict[Path, Experiment], out: Path, gains: dict[str, float], seeds: int = 10) -> None:
@@ -158,8 +167,11 @@ def test_weights_are_compared_with_each_of_their_ablations(tmp_path: Path) -> No
         results.add(cell, found)
     compared = list(comparisons(experiments[path], groups(path, experiments[path], results)))
     assert {c.claim.than: c.outcome for c in compared} == {
-        "no threshold": "better", "no clip": "worse", "mean log-ratio": "better", "sequence log-ratio": "better",
-    }  # fmt: skip
+        "no threshold": "better",
+        "no clip": "worse",
+        "mean log-ratio": "better",
+        "sequence log-ratio": "better",
+    }
     page = page_of(experiments, out)
     assert "The weight's AUROC is highest with clean (0.951 [" in page
 

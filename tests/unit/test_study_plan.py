@@ -21,9 +21,14 @@ SHIPPED = sorted(STUDY.glob("?.yaml"))
 
 def experiment(folder: Path, name: str, **changes: Any) -> Path:
     values = {
-        "experiment": name, "title": "t", "question": "q", "chosen": "c", "run": str(STUDY / "run.yaml"), "seeds": 3,
+        "experiment": name,
+        "title": "t",
+        "question": "q",
+        "chosen": "c",
+        "run": str(STUDY / "run.yaml"),
+        "seeds": 3,
         "arms": {"one": ["weighting.type=renio"], "other": []},
-    }  # fmt: skip
+    }
     path = folder / f"{name}.yaml"
     OmegaConf.save(OmegaConf.create(values | changes), path)
     return path
@@ -74,8 +79,11 @@ def test_levels_of_factors_are_crossed_with_arms(tmp_path: Path) -> None:
     factors = {"rate": {"low": ["trainer.lr=1e-4"], "high": ["trainer.lr=1e-3"]}, "size": {"small": ["batch_size=8"]}}
     found = list(cells(in_order([experiment(tmp_path, "a", factors=factors, seeds=1)])))
     assert [(c.factors["rate"], c.factors["size"], c.arm) for c in found] == [
-        ("low", "small", "one"), ("low", "small", "other"), ("high", "small", "one"), ("high", "small", "other"),
-    ]  # fmt: skip
+        ("low", "small", "one"),
+        ("low", "small", "other"),
+        ("high", "small", "one"),
+        ("high", "small", "other"),
+    ]
     assert {(c.config.trainer.lr, c.config.batch_size) for c in found} == {(1e-4, 8), (1e-3, 8)}
 
 

@@ -64,9 +64,15 @@ class Problem:
 
     def found(self, kind: str, *, temperature: float = 1.0, chunk_tokens: int | None = 3, **clips: Any) -> TokenLoss:
         return token_loss(
-            self.hidden, self.head, self.ids, self.coefficients, self.per_token(kind, **clips), temperature=temperature,
-            vocab_size=V, chunk_tokens=chunk_tokens,
-        )  # fmt: skip
+            self.hidden,
+            self.head,
+            self.ids,
+            self.coefficients,
+            self.per_token(kind, **clips),
+            temperature=temperature,
+            vocab_size=V,
+            chunk_tokens=chunk_tokens,
+        )
 
     def naive(self, kind: str, *, temperature: float = 1.0, **clips: Any) -> tuple[Tensor, Tensor, Tensor]:
         logprobs = torch.log_softmax(whole_logits(self.hidden, self.head, V) / temperature, -1).gather(1, self.ids)

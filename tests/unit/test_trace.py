@@ -39,9 +39,11 @@ def placed(
         sample_id = number * len(result.scored) * copies + i
         sent = start - overlap + 0.1 * (i % 5)
         rollout = replace(
-            s.rollout, replica=str(i % replicas), times=(sent, start + 0.2 + 0.1 * (i % 8)),
+            s.rollout,
+            replica=str(i % replicas),
+            times=(sent, start + 0.2 + 0.1 * (i % 8)),
             prompt=replace(s.rollout.prompt, sample_id=sample_id),
-        )  # fmt: skip
+        )
         scores = replace(
             s.scores, sample_id=sample_id, replica=f"maths/{i % replicas}", times=(start + 1.0 + 0.01 * (i % 3), start + 2.0)
         )
@@ -109,8 +111,14 @@ def test_there_is_a_row_for_each_replica_and_rank_and_each_sample_has_its_way(tm
     events = traced(tmp_path / "t.json", [placed(step, n, origin) for n in (1, 2)])
     check_sound(events)
     assert sorted(names(events, "thread_name").values()) == [
-        "generator 0", "generator 1", "rank 0", "rank 1", "teacher.maths 0", "teacher.maths 1", "weighting 0"
-    ]  # fmt: skip
+        "generator 0",
+        "generator 1",
+        "rank 0",
+        "rank 1",
+        "teacher.maths 0",
+        "teacher.maths 1",
+        "weighting 0",
+    ]
     assert set(names(events, "process_name").values()) == {"generator", "teacher.maths", "weighting", "trainer"}
     named = names(events, "thread_name")
     by_row = {named[row]: [s["name"] for s in slices] for row, slices in rows(events).items()}

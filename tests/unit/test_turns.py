@@ -40,9 +40,7 @@ from tests.unit.test_pipeline import REPORT, FakeTeachers, InProcessWeighting, N
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pings")
-COLOCATED: dict[str, Any] = {
-    "placement": "colocated", "pools": {"generator": {"replicas": 2}, "trainer": {"replicas": 2}},
-}  # fmt: skip
+COLOCATED: dict[str, Any] = {"placement": "colocated", "pools": {"generator": {"replicas": 2}, "trainer": {"replicas": 2}}}
 
 
 @pytest.fixture
@@ -140,10 +138,14 @@ class FakeEngine:
             self.writes -= 1
             self.outbox.put(
                 Written(
-                    sample_id=request.sample_id, token_ids=np.array([3, 4, 1], np.int32), logprobs=np.full(3, -0.5, np.float32),
-                    stop_reason="stop", version=self.version, last_version=self.version,
+                    sample_id=request.sample_id,
+                    token_ids=np.array([3, 4, 1], np.int32),
+                    logprobs=np.full(3, -0.5, np.float32),
+                    stop_reason="stop",
+                    version=self.version,
+                    last_version=self.version,
                 )
-            )  # fmt: skip
+            )
 
 
 @dataclass
@@ -293,9 +295,13 @@ class Scene:
 def run_of(scene: Scene, folder: Path) -> Run:
     config = scene.config.model_copy(update={"run_dir": str(folder / "run")})
     stages = Stages(
-        generators=scene.pool, teachers=FakeTeachers(), trainers=scene.trainers, turns=scene.trainers,
-        weighting=InProcessWeighting(Weigher(config.weighting)), pools={"generator": scene.pool},
-    )  # fmt: skip
+        generators=scene.pool,
+        teachers=FakeTeachers(),
+        trainers=scene.trainers,
+        turns=scene.trainers,
+        weighting=InProcessWeighting(Weigher(config.weighting)),
+        pools={"generator": scene.pool},
+    )
     return Run(
         config=config, prepared=scene.prepared, stages=stages, directory=RunDirectory(config), progress=Notes(), sinks=[]
     )
@@ -330,8 +336,14 @@ def test_after_the_loss_of_a_rank_in_its_turn_they_go_on_taking_turns(prepared: 
             assert scene.order()[scene.order().index("end") - 1] == "train"
             after = scene.events[lost:]
             assert [e for i, e in enumerate(after) if e != after[i - 1]][:7] == [
-                "end", "sleep", "setup", "give_way", "wake_up", "publish", "write",
-            ]  # fmt: skip
+                "end",
+                "sleep",
+                "setup",
+                "give_way",
+                "wake_up",
+                "publish",
+                "write",
+            ]
             assert len(read_jsonl(run.directory.path / "samples/step_000003.jsonl")) == scene.config.batch_size
 
     asyncio.run(go())

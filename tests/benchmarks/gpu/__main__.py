@@ -17,9 +17,15 @@ from tests.benchmarks.gpu.teacher import teacher
 from tests.benchmarks.gpu.trainer import trainer
 
 SECTIONS = {
-    "exactness": exactness, "kernel": kernel, "loss": loss, "profiles": profiles, "teacher": teacher, "trainer": trainer,
-    "token losses": token_losses, "compiled": compiled,
-}  # fmt: skip
+    "exactness": exactness,
+    "kernel": kernel,
+    "loss": loss,
+    "profiles": profiles,
+    "teacher": teacher,
+    "trainer": trainer,
+    "token losses": token_losses,
+    "compiled": compiled,
+}
 
 
 def main() -> None:

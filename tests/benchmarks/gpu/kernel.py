@@ -25,9 +25,17 @@ def kernel(bench: Bench) -> None:
             with bench.section(f"kernel {block} {warps}"):
                 cost = bench.cost(
                     lambda: fused.divergence_and_gradient(
-                        x, y, targets, factors, scales=(1.0, 1.0), beta=beta, entry_clip=0.05, token_clip=None,  # noqa: B023
-                        gradient=grad, out=out,
+                        x,
+                        y,
+                        targets,
+                        factors,
+                        scales=(1.0, 1.0),
+                        beta=beta,  # noqa: B023
+                        entry_clip=0.05,
+                        token_clip=None,
+                        gradient=grad,
+                        out=out,
                     )
-                )  # fmt: skip
+                )
                 bench.record("kernel", f"beta {beta} block {block} warps {warps}", cost, once)
     fused.BLOCK, fused.WARPS = usual

@@ -14,9 +14,7 @@ from renio_pipeline.projection import Head
 from tests.benchmarks.gpu.bench import GIB, Bench
 from tests.benchmarks.gpu.problem import Problem, without_kernel
 
-CASES: dict[str, dict[str, Any]] = {
-    "kl": {"beta": 0.0}, "kl clip": {"beta": 0.0, "entry_clip": 0.05}, "jsd": {"beta": 0.5},
-}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {"kl": {"beta": 0.0}, "kl clip": {"beta": 0.0, "entry_clip": 0.05}, "jsd": {"beta": 0.5}}
 
 
 def loss(bench: Bench) -> None:
@@ -81,8 +79,11 @@ def exactness(bench: Bench) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     problem = Problem(bench, min(512, bench.sizes.tokens[0]))
     methods: dict[str, Any] = {
-        "ours": problem.ours, "naive": problem.naive, "liger": problem.liger, "liger_chunked": problem.liger_chunked,
-    }  # fmt: skip
+        "ours": problem.ours,
+        "naive": problem.naive,
+        "liger": problem.liger,
+        "liger_chunked": problem.liger_chunked,
+    }
     for case, options in CASES.items():
         wanted = problem.naive(torch.float32, **options)
         expected = problem.gradients(wanted)

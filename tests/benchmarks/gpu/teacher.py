@@ -21,11 +21,12 @@ def teacher(bench: Bench) -> None:
     rng, s = np.random.default_rng(1), bench.sizes
     requests = [
         ScoreRequest(
-            sample_id=i, prompt_ids=rng.integers(0, s.vocabulary, p).astype(np.int32),
+            sample_id=i,
+            prompt_ids=rng.integers(0, s.vocabulary, p).astype(np.int32),
             response_ids=rng.integers(0, s.vocabulary, n).astype(np.int32),
         )
         for i, (p, n) in enumerate(long_tailed(bench))
-    ]  # fmt: skip
+    ]
     tokens, responses = sum(r.tokens for r in requests), sum(len(r.response_ids) for r in requests)
     lm = model(bench).eval().requires_grad_(False)
     held = scorer.Scorer.__new__(scorer.Scorer)

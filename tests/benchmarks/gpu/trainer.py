@@ -29,10 +29,14 @@ def trainer(bench: Bench) -> None:
         zeros = np.zeros(n, np.float32)
         samples.append(
             TrainSample(
-                sample_id=i, prompt_ids=ids[:p], response_ids=ids[p:], student_logprobs=zeros, teacher_logprobs=zeros,
+                sample_id=i,
+                prompt_ids=ids[:p],
+                response_ids=ids[p:],
+                student_logprobs=zeros,
+                teacher_logprobs=zeros,
                 weight=1.0,
             )
-        )  # fmt: skip
+        )
     lm = model(bench).train()
     student = TokenLogits(lm)
     head = Head(bench.draw(s.vocabulary, s.teacher_hidden, scale=2 * s.teacher_hidden**-0.5))
@@ -53,9 +57,17 @@ def trainer(bench: Bench) -> None:
         batches = micro_batches(samples, s.micro_batch_tokens, packing=packing)
         for batch in batches:
             micro = micro_batch_loss(
-                student, batch, payload, objective=Jsd(beta=0.0, entry_clip=0.05), batch_size=len(samples), temperature=1.0,
-                vocab_size=s.vocabulary, device=bench.device, teacher_head=lambda *_: head, packing=packing,
-            )  # fmt: skip
+                student,
+                batch,
+                payload,
+                objective=Jsd(beta=0.0, entry_clip=0.05),
+                batch_size=len(samples),
+                temperature=1.0,
+                vocab_size=s.vocabulary,
+                device=bench.device,
+                teacher_head=lambda *_: head,
+                packing=packing,
+            )
             micro.loss.backward()
             computed += micro.computed_tokens
         lm.zero_grad()

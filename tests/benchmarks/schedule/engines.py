@@ -82,9 +82,13 @@ class FakeGenerator(Sleeper):
         self._done.append(Span(id=request.sample_id, start=start, end=end, first=first, last=last))
         tokens = max(1, round(TOKENS * length_factor(request.sample_id)))
         written = Written(
-            sample_id=request.sample_id, token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
-            logprobs=np.full(tokens, -1.0, np.float32), stop_reason="stop", version=first, last_version=last,
-        )  # fmt: skip
+            sample_id=request.sample_id,
+            token_ids=np.arange(tokens, dtype=np.int32) % 90 + 40,
+            logprobs=np.full(tokens, -1.0, np.float32),
+            stop_reason="stop",
+            version=first,
+            last_version=last,
+        )
         self._outbox.put(written, end - start, request.slack)
         self._writing.discard(asyncio.current_task())
 
@@ -138,9 +142,15 @@ class FakeRank:
         self._done.append(Span(id=step, start=start, end=time.time()))
         tokens = sum(sample.tokens for batch in micro_batches for sample in batch)
         return RankReport(
-            loss=1.0, divergence=1.0, tokens=tokens, padded_tokens=tokens, mismatch_sum=0.0, mismatch_max=0.0,
-            response_tokens=tokens, busy_seconds=self._load.train_seconds,
-        )  # fmt: skip
+            loss=1.0,
+            divergence=1.0,
+            tokens=tokens,
+            padded_tokens=tokens,
+            mismatch_sum=0.0,
+            mismatch_max=0.0,
+            response_tokens=tokens,
+            busy_seconds=self._load.train_seconds,
+        )
 
     def optimizer_step(self, step: int, ledger: str | None) -> dict[str, float]:
         return {"grad_norm": 1.0, "lr": 1e-6, "busy_seconds": 0.0}

@@ -35,9 +35,12 @@ class Mix:
     def load(self) -> Load:
         each = self.generate * self.generators * self.slots / self.batch_size
         return Load(
-            slots=self.slots, sample_seconds=each, score_seconds=self.score * self.teachers / self.batch_size,
-            train_seconds=self.train, sync_seconds=self.sync,
-        )  # fmt: skip
+            slots=self.slots,
+            sample_seconds=each,
+            score_seconds=self.score * self.teachers / self.batch_size,
+            train_seconds=self.train,
+            sync_seconds=self.sync,
+        )
 
     @property
     def bound(self) -> float:
@@ -68,6 +71,8 @@ MIXES = (
 WIDE = tuple(
     Mix(name=name, generate=generate, score=score, train=train, generators=64, teachers=16, batch_size=2048)
     for name, generate, score, train in (
-        ("generation", 12.0, 6.0, 4.8), ("scoring", 6.0, 12.0, 4.8), ("training", 7.2, 4.8, 12.0),
+        ("generation", 12.0, 6.0, 4.8),
+        ("scoring", 6.0, 12.0, 4.8),
+        ("training", 7.2, 4.8, 12.0),
     )
-)  # fmt: skip
+)

@@ -93,15 +93,23 @@ class Fakes:
         trainers = Trainers(lambda point: TrainerGroup([rank], config, 256, None), self.generators, None, service)
         directory = RunDirectory(config)
         stages = Stages(
-            generators=self.generators, teachers=self.teachers, weighting=self.weighting, trainers=trainers,
-            payload=self._budget, pools={"generator": self.generators, "teacher": self.teachers},
-        )  # fmt: skip
+            generators=self.generators,
+            teachers=self.teachers,
+            weighting=self.weighting,
+            trainers=trainers,
+            payload=self._budget,
+            pools={"generator": self.generators, "teacher": self.teachers},
+        )
         await trainers.begin(ResumePoint())
         try:
             await Run(
-                config=config, prepared=self._prepared, stages=stages, directory=directory, progress=Silent(),
+                config=config,
+                prepared=self._prepared,
+                stages=stages,
+                directory=directory,
+                progress=Silent(),
                 sinks=[JsonlSink(directory.metrics), *sinks],
-            ).run()  # fmt: skip
+            ).run()
             trained, *done = await asyncio.gather(rank.spans.remote(), *(actor.spans.remote() for actor in self._actors))
         finally:
             await trainers.end()

@@ -57,10 +57,14 @@ async def watched(fakes: Fakes, config: RunConfig, load: Load) -> tuple[Watch, l
 def config_of_mix(mix: Mix, max_staleness: int, in_flight: str, steps: int, folder: Path) -> RunConfig:
     """``steps``: that count."""
     return config_of(
-        folder / f"{mix.name} {mix.generators} {max_staleness} {in_flight}", f"max_staleness={max_staleness}",
-        f"in_flight={in_flight}", f"steps={WARM_UP + steps + max_staleness + 1}", generators=mix.generators,
-        teachers=mix.teachers, batch_size=mix.batch_size,
-    )  # fmt: skip
+        folder / f"{mix.name} {mix.generators} {max_staleness} {in_flight}",
+        f"max_staleness={max_staleness}",
+        f"in_flight={in_flight}",
+        f"steps={WARM_UP + steps + max_staleness + 1}",
+        generators=mix.generators,
+        teachers=mix.teachers,
+        batch_size=mix.batch_size,
+    )
 
 
 async def rows_of(mix: Mix, steps: int, folder: Path) -> list[Row]:
@@ -83,8 +87,17 @@ async def _row(fakes: Fakes, mix: Mix, max_staleness: int, in_flight: str, count
     watch, lines = await watched(fakes, config_of_mix(mix, max_staleness, in_flight, count, folder), mix.load)
     steps = watch.steps()
     return Row(
-        mix=mix.name, generators=mix.generators, teachers=mix.teachers, max_staleness=max_staleness, in_flight=in_flight,
-        steps=len(steps), step=statistics.median(steps), step_mean=statistics.fmean(steps), slowest=mix.slowest,
-        alone=mix.alone(), bound=mix.bound, staleness=statistics.fmean(line["staleness/max"] for line in lines),
+        mix=mix.name,
+        generators=mix.generators,
+        teachers=mix.teachers,
+        max_staleness=max_staleness,
+        in_flight=in_flight,
+        steps=len(steps),
+        step=statistics.median(steps),
+        step_mean=statistics.fmean(steps),
+        slowest=mix.slowest,
+        alone=mix.alone(),
+        bound=mix.bound,
+        staleness=statistics.fmean(line["staleness/max"] for line in lines),
         driver_ms=1000 * watch.cpu_seconds() / (len(steps) * mix.batch_size),
-    )  # fmt: skip
+    )

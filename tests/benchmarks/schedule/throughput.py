@@ -32,18 +32,28 @@ async def throughput_of(generators: int, teachers: int, steps: int, folder: Path
     """Every generator gets as many samples a step; ``steps`` of them count."""
     load, each = Load(slots=8, sample_seconds=1.0, score_seconds=0.02, train_seconds=0.5), 32
     config = config_of(
-        folder / f"{generators}", "max_staleness=1", "in_flight=keep", f"steps={WARM_UP + steps + 2}",
-        generators=generators, teachers=teachers, batch_size=each * generators,
-    )  # fmt: skip
+        folder / f"{generators}",
+        "max_staleness=1",
+        "in_flight=keep",
+        f"steps={WARM_UP + steps + 2}",
+        generators=generators,
+        teachers=teachers,
+        batch_size=each * generators,
+    )
     async with Fakes(config, load) as fakes:
         bare = await fakes.bare_ms(BATCH_SAMPLES)
         watch, _ = await watched(fakes, config, load)
     samples = len(watch.steps()) * config.batch_size
     return Throughput(
-        generators=generators, teachers=teachers, in_flight=config.in_flight, steps=len(watch.steps()),
-        samples_per_second=samples / sum(watch.steps()), slots_per_second=generators * load.slots / load.sample_seconds,
-        driver_ms=1000 * watch.cpu_seconds() / samples, bare_ms=bare,
-    )  # fmt: skip
+        generators=generators,
+        teachers=teachers,
+        in_flight=config.in_flight,
+        steps=len(watch.steps()),
+        samples_per_second=samples / sum(watch.steps()),
+        slots_per_second=generators * load.slots / load.sample_seconds,
+        driver_ms=1000 * watch.cpu_seconds() / samples,
+        bare_ms=bare,
+    )
 
 
 def scaling(throughputs: Sequence[Throughput]) -> list[float]:

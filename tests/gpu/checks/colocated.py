@@ -41,18 +41,29 @@ def colocated(settings: Settings) -> Figures:
 
 def _overrides(settings: Settings) -> list[str]:
     keys = [
-        "placement=colocated", f"steps={STEPS}", "batch_size=64", "data.problems=512", "evaluate.problems=0",
+        "placement=colocated",
+        f"steps={STEPS}",
+        "batch_size=64",
+        "data.problems=512",
+        "evaluate.problems=0",
         "name=gpu-check-colocated",
-    ]  # fmt: skip
+    ]
     if not settings.on_gpu:
         return [*keys, "sync.backend=host"]
     return [
-        *keys, "sync.backend=ipc", "generator.dtype=bfloat16", "teacher.dtype=bfloat16", "trainer.dtype=bfloat16",
-        "pools.generator.gpus=0.5", "pools.trainer.gpus=0.5", "pools.teacher.gpus=0.5",
+        *keys,
+        "sync.backend=ipc",
+        "generator.dtype=bfloat16",
+        "teacher.dtype=bfloat16",
+        "trainer.dtype=bfloat16",
+        "pools.generator.gpus=0.5",
+        "pools.trainer.gpus=0.5",
+        "pools.teacher.gpus=0.5",
         # Not vLLM: two of its engines that load at once on one GPU mistake each other's memory for their own.
-        "teacher.type=torch", "trainer.offload=optimizer",
+        "teacher.type=torch",
+        "trainer.offload=optimizer",
         f"generator.engine.gpu_memory_utilization={settings.gpu_memory_utilization}",
-    ]  # fmt: skip
+    ]
 
 
 def _kill_generator(run: subprocess.Popen[bytes], folder: Path) -> None:

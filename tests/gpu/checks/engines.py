@@ -98,9 +98,15 @@ def _spec(settings: Settings, folder: str, **more: Any) -> Any:
     from actors.engine import EngineSpec
 
     return EngineSpec(
-        model=folder, dtype=settings.dtype, context=settings.context, temperature=settings.temperature,
-        vocab_size=settings.vocabulary, on_gpu=settings.on_gpu, options=dict(settings.engine_options), **more,
-    )  # fmt: skip
+        model=folder,
+        dtype=settings.dtype,
+        context=settings.context,
+        temperature=settings.temperature,
+        vocab_size=settings.vocabulary,
+        on_gpu=settings.on_gpu,
+        options=dict(settings.engine_options),
+        **more,
+    )
 
 
 async def _write(settings: Settings, generator: Any) -> dict[int, Any]:
@@ -109,11 +115,16 @@ async def _write(settings: Settings, generator: Any) -> dict[int, Any]:
 
     requests = [
         WriteRequest(
-            sample_id=i, prompt_ids=_prompt(settings, i), seed=i, max_tokens=settings.response_tokens,
-            temperature=settings.temperature, top_p=settings.top_p, top_k=settings.top_k,
+            sample_id=i,
+            prompt_ids=_prompt(settings, i),
+            seed=i,
+            max_tokens=settings.response_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
         )
         for i in range(settings.samples)
-    ]  # fmt: skip
+    ]
     ended: list[Any] = unpack(await generator.exchange(pack(requests)))
     while len(ended) < len(requests):
         ended += unpack(await generator.exchange(pack([])))

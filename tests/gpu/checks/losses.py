@@ -89,9 +89,16 @@ class Problem:
 
         s = self._settings
         return full_vocabulary_loss(
-            self.hidden, self.head, self.teacher_hidden, self.teacher, self.ids[:, 0], self.coefficients,
-            temperature=s.temperature, vocab_size=s.vocabulary, **OPTIONS,
-        ).loss  # fmt: skip
+            self.hidden,
+            self.head,
+            self.teacher_hidden,
+            self.teacher,
+            self.ids[:, 0],
+            self.coefficients,
+            temperature=s.temperature,
+            vocab_size=s.vocabulary,
+            **OPTIONS,
+        ).loss
 
     def naive_divergence(self) -> Any:
         from renio_pipeline.divergence import generalized_jsd
@@ -106,9 +113,14 @@ class Problem:
 
         s = self._settings
         return token_loss(
-            self.hidden, self.head, self.ids, self.coefficients, self._per_token, temperature=s.temperature,
+            self.hidden,
+            self.head,
+            self.ids,
+            self.coefficients,
+            self._per_token,
+            temperature=s.temperature,
             vocab_size=s.vocabulary,
-        ).loss  # fmt: skip
+        ).loss
 
     def naive_top_k(self) -> Any:
         import torch

@@ -146,9 +146,14 @@ def _receive(settings: Settings, wire: Wire, pipe: Any, answers: Any) -> None:
         for _ in range(settings.rounds):
             sums: dict[str, Any] = {}
             packed_nccl_broadcast_consumer(
-                iter(layout), group, 0, lambda pairs, sums=sums: sums.update((n, _checksum(t)) for n, t in pairs),  # type: ignore[misc]
-                wire.buffer_bytes, wire.buffers, settings.device,
-            )  # fmt: skip
+                iter(layout),
+                group,
+                0,
+                lambda pairs, sums=sums: sums.update((n, _checksum(t)) for n, t in pairs),  # type: ignore[misc]
+                wire.buffer_bytes,
+                wire.buffers,
+                settings.device,
+            )
             got.append(_settled(settings, sums))
     answers.put((got, used.extra))
 

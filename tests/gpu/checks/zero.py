@@ -74,9 +74,16 @@ def _forward_backward(settings: Settings, engine: Any, config: Any) -> float:
     for i, batch in enumerate(batches):
         engine.set_gradient_accumulation_boundary(i == len(batches) - 1)
         micro = micro_batch_loss(
-            engine, batch, payload, objective=config.objective, batch_size=len(samples), temperature=settings.temperature,
-            vocab_size=settings.vocabulary, device=engine.device, packing=True,
-        )  # fmt: skip
+            engine,
+            batch,
+            payload,
+            objective=config.objective,
+            batch_size=len(samples),
+            temperature=settings.temperature,
+            vocab_size=settings.vocabulary,
+            device=engine.device,
+            packing=True,
+        )
         engine.backward(micro.loss, scale_wrt_gas=False)
         total += micro.loss.item()
     return total
@@ -92,9 +99,13 @@ def _samples(settings: Settings) -> tuple[list[Any], dict[int, Any]]:
     rng, samples, payload = np.random.default_rng(0), [], {}
     for i in range(2 * settings.micro_batch_tokens // length):
         tokens, T = models.ids(settings, length, i), settings.response_tokens
-        top = np.argsort(rng.random((T, settings.vocabulary)), axis=1)[:, :K] if settings.vocabulary < 10**4 else (
-            rng.integers(0, settings.vocabulary // K, (T, K)) * K + np.arange(K)  # distinct without a sort of all
-        )  # fmt: skip
+        top = (
+            np.argsort(rng.random((T, settings.vocabulary)), axis=1)[:, :K]
+            if settings.vocabulary < 10**4
+            else (
+                rng.integers(0, settings.vocabulary // K, (T, K)) * K + np.arange(K)  # distinct without a sort of all
+            )
+        )
         response = tokens[settings.prompt_tokens :]
         logprobs = np.sort(rng.normal(-6, 1, (T, K + 1)).astype(np.float32), axis=1)[:, ::-1]
         payload[i] = TopK(
@@ -103,10 +114,14 @@ def _samples(settings: Settings) -> tuple[list[Any], dict[int, Any]]:
         zeros = np.zeros(T, np.float32)
         samples.append(
             TrainSample(
-                sample_id=i, prompt_ids=tokens[: settings.prompt_tokens], response_ids=response, student_logprobs=zeros,
-                teacher_logprobs=zeros, weight=1.0,
+                sample_id=i,
+                prompt_ids=tokens[: settings.prompt_tokens],
+                response_ids=response,
+                student_logprobs=zeros,
+                teacher_logprobs=zeros,
+                weight=1.0,
             )
-        )  # fmt: skip
+        )
     return samples, payload
 
 
