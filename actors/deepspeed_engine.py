@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from actors.rank_checkpoint import Restore
-from renio_pipeline.schema import Lora, Opsd, Trainer
+from renio_pipeline.config.schema import Lora, Opsd, Trainer
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,9 @@ from actors.deepspeed_engine import weight_source
 from actors.lora import merged, scale_of
 from actors.rank_checkpoint import size_of
 from actors.weight_source import ParameterMeta
+from renio_pipeline.config.schema import Lora
 from renio_pipeline.heads import logit_settings
 from renio_pipeline.projection import Head
-from renio_pipeline.schema import Lora
 
 if TYPE_CHECKING:
     from actors.checkpoint_writer import Writer

@@ -10,8 +10,8 @@ from actors.engine import EngineSpec
 from actors.processes import end_actor
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.schema import Generator
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.schema import Generator
 from renio_pipeline.types import ScorerSpec
 
 NEXT_TO_NOTHING = 0.001  # CPUs: a placement group cannot ask for nothing

@@ -18,7 +18,7 @@ from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, we
 from actors.host_state import HostState, free_cached
 from actors.sync_client import SyncClient
 from actors.visible_gpus import check_visible_gpus
-from renio_pipeline.schema import Objective
+from renio_pipeline.config.schema import Objective
 from renio_pipeline.stages import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
 

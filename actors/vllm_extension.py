@@ -28,7 +28,7 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from actors.background import on_thread
 from actors.weight_receiver import TransferAborted
 from actors.wire import tensors
-from renio_pipeline.schema import Lora
+from renio_pipeline.config.schema import Lora
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 0.1  # between two looks whether a transfer goes on

@@ -9,7 +9,7 @@ import torch
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.peft_helper import PEFTHelper
 
-from renio_pipeline.schema import Lora
+from renio_pipeline.config.schema import Lora
 
 ADAPTER_ID = 1  # there is one at a time; requests name it
 

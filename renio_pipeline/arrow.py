@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.schema import Source
 from renio_pipeline.data import Read
 from renio_pipeline.records import Layout, Scan
-from renio_pipeline.schema import Source
 from renio_pipeline.types import Row
 
 _BATCH = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from renio_pipeline.schema import Autoscale
+from renio_pipeline.config.schema import Autoscale
 
 GROW_BELOW = 0.1  # idle share: the pool is saturated
 SHRINK_ABOVE = 0.5  # idle share: half of the pool would do

@@ -14,8 +14,8 @@ from typing import Any, overload
 import numpy as np
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.schema import FieldName, Source
 from renio_pipeline.records import Layout, Scan
-from renio_pipeline.schema import FieldName, Source
 from renio_pipeline.types import Row
 
 TRAINING: tuple[FieldName, ...] = ("answer", "solution", "tests")

@@ -14,7 +14,7 @@ from typing import Any
 
 from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError
-from renio_pipeline.schema import Teacher
+from renio_pipeline.config.schema import Teacher
 
 FILE = "engines.json"  # in a run's directory
 GIB = 2**30

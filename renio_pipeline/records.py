@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.schema import FieldName, Preset, Source
+from renio_pipeline.config.schema import FieldName, Preset, Source
 from renio_pipeline.types import Row
 
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")

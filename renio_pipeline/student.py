@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from renio_pipeline import packed_attention
 from renio_pipeline.batching import area, one_row, pack, unpacked
+from renio_pipeline.config.schema import Objective
 from renio_pipeline.heads import head_of, logit_settings
 from renio_pipeline.objectives import HeadJob, Problem, TeacherHead, job_of
 from renio_pipeline.projection import Head, token_logprobs
-from renio_pipeline.schema import Objective
 from renio_pipeline.types import TrainSample
 
 Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renio_pipeline.schema import Renio, Uniform
+from renio_pipeline.config.schema import Renio, Uniform
 from renio_pipeline.weigher import Weighed, Weigher
 
 

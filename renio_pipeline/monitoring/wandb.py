@@ -8,8 +8,8 @@ from pathlib import Path
 
 from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.schema import Wandb
 from renio_pipeline.metrics import Sink
-from renio_pipeline.schema import Wandb
 
 
 class WandbSink(Sink):

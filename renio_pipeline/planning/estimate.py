@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.config.schema import DTYPE_BYTES, Jsd
 from renio_pipeline.planning.devices import Device
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.planning.sizes import ModelSizes
-from renio_pipeline.schema import DTYPE_BYTES, Jsd
 
 DECODE_BANDWIDTH = 0.6  # of the data sheet's, while tokens are decoded
 PREFILL = 0.4  # of the data sheet's arithmetic, where a whole prompt or response is read

@@ -11,8 +11,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, Valida
 from yaml import YAMLError
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.schema import Section
 from renio_pipeline.planning.devices import GIB, Device
-from renio_pipeline.schema import Section
 
 
 class GivenDevice(Section):

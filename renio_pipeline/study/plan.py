@@ -20,7 +20,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from yaml import YAMLError
 
 from renio_pipeline.config import ConfigError, RunConfig, load
-from renio_pipeline.schema import Section
+from renio_pipeline.config.schema import Section
 from renio_pipeline.study.models import PREFIX, RECIPES
 
 Kind = Literal["training", "weights", "models"]

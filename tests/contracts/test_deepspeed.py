@@ -49,7 +49,7 @@ def test_our_options_mean_what_we_take_them_for() -> None:
     from deepspeed.runtime.config import DeepSpeedConfig
 
     from actors.deepspeed_engine import engine_config
-    from renio_pipeline.schema import Trainer
+    from renio_pipeline.config.schema import Trainer
 
     trainer = Trainer(dtype="bfloat16", zero_stage=2, max_grad_norm=0.5, deepspeed={"wall_clock_breakdown": True})
     found = DeepSpeedConfig(engine_config(trainer, 1, universal=True))
@@ -63,12 +63,14 @@ def test_our_options_mean_what_we_take_them_for() -> None:
     assert (found.train_micro_batch_size_per_gpu, found.gradient_accumulation_steps, found.train_batch_size) == (1, 1, 1)
 
 
-@relied_on("deepspeed", "renio_pipeline.schema.OWNED_DEEPSPEED_KEYS", breaks="a key that we own has another name, and passes")
+@relied_on(
+    "deepspeed", "renio_pipeline.config.schema.OWNED_DEEPSPEED_KEYS", breaks="a key that we own has another name, and passes"
+)
 def test_the_keys_that_we_own_are_deepspeed_s() -> None:
     from deepspeed.runtime import constants, precision_config
     from deepspeed.runtime.zero import config
 
-    from renio_pipeline.schema import OWNED_DEEPSPEED_KEYS
+    from renio_pipeline.config.schema import OWNED_DEEPSPEED_KEYS
 
     names = {
         value for module in (constants, precision_config, config) for value in vars(module).values() if isinstance(value, str)

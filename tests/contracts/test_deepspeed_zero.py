@@ -49,7 +49,7 @@ def engines(group: None) -> Engines:
     from transformers import get_scheduler
 
     from actors.deepspeed_engine import engine_config
-    from renio_pipeline.schema import Trainer
+    from renio_pipeline.config.schema import Trainer
 
     made: dict[tuple[str, int], Any] = {}
 

@@ -154,7 +154,7 @@ def test_a_module_s_weights_come_before_its_factors_under_these_names(tmp_path: 
     from transformers import AutoModelForCausalLM
 
     from actors.lora import _peft_config, peft_name, save_adapter, scale_of
-    from renio_pipeline.schema import Lora
+    from renio_pipeline.config.schema import Lora
 
     lora = Lora(r=4, alpha=6, targets=("up_proj",))
     lm = AutoModelForCausalLM.from_pretrained(STUDENT, dtype=torch.float32).requires_grad_(False)

@@ -26,9 +26,9 @@ from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
 from renio_pipeline import models
+from renio_pipeline.config.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.heads import load_head
-from renio_pipeline.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.scorer import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
 from tests.ray.conftest import bare, demo, run, samples_of

@@ -12,9 +12,9 @@ import ray
 
 from actors.deepspeed_engine import RankSpec, build
 from actors.placement import actor_options
+from renio_pipeline.config.schema import Trainer
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.sizes import sizes_of
-from renio_pipeline.schema import Trainer
 from tests.ray.conftest import demo, kill
 from tests.ray.live_bytes import LiveBytes
 

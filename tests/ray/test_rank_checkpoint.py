@@ -25,9 +25,9 @@ from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt
 from renio_pipeline import models
 from renio_pipeline.checkpointer import CheckpointError
+from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.schema import Lora, Opsd
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, run, samples_of
 

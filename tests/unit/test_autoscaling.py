@@ -11,7 +11,7 @@ import pytest
 
 from renio_pipeline.autoscaling import follow_load
 from renio_pipeline.config import ConfigError
-from renio_pipeline.schema import Autoscale
+from renio_pipeline.config.schema import Autoscale
 from tests.unit.conftest import make_config
 
 

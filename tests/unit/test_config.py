@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
-from renio_pipeline import schema
-from renio_pipeline.config import ConfigError, RunConfig, load, parse
+from renio_pipeline.config import ConfigError, RunConfig, load, parse, schema
 from tests.unit.conftest import make_config, values
 
 ROOT = Path(__file__).parents[2]

@@ -137,7 +137,7 @@ SECTIONS = {
     "path", [FOLDER / "alerts.yaml", *sorted((ROOT / "deploy" / "grafana" / "rows").glob("*.py"))], ids=str
 )
 def test_keys_that_a_text_says_to_change_are_the_configurations(path: Path) -> None:
-    from renio_pipeline import schema
+    from renio_pipeline.config import schema
 
     text = path.read_text()
     named = re.findall(rf"\b({'|'.join(SECTIONS)})\.([a-z_*]+)\b(?!\()", text)

@@ -16,7 +16,7 @@ from actors.node_labels import check_nodes
 from actors.placement import check_cluster
 from renio_pipeline.cli import main
 from renio_pipeline.config import RunConfig, load
-from renio_pipeline.schema import Pool
+from renio_pipeline.config.schema import Pool
 from tests.deploy.manifests import (
     BUILDS,
     OVERLAYS,

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from actors.lora import AdapterSource, MergedSource, add_factors, is_factor, merged, save_adapter
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError
-from renio_pipeline.schema import Lora
+from renio_pipeline.config.schema import Lora
 from tests.unit.conftest import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

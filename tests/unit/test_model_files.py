@@ -43,7 +43,8 @@ def test_a_known_tokenizer_is_the_one_that_auto_gives(tmp_path: Path, model: str
 def test_a_run_is_prepared_and_its_actors_are_declared_without_torch() -> None:
     """In a process of its own: pytest's has everything."""
     program = (
-        "import sys; from renio_pipeline.config import load; from actors import launch; from renio_pipeline.run import Run\n"
+        "import sys; from renio_pipeline.config import load; from actors import launch\n"
+        "from renio_pipeline.run import Run\n"
         "prepared = launch.prepare_locally(load('configs/demo.yaml', []))\n"
         "launch.check_engine_options(load('configs/demo.yaml', [])); assert len(prepared.prompt_ids[0])\n"
         "print(sorted({'torch', 'vllm', 'deepspeed'} & sys.modules.keys()))"

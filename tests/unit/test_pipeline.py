@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from renio_pipeline.config import RunConfig, load
+from renio_pipeline.config.schema import Renio, Uniform
 from renio_pipeline.evaluate import evaluate, wilson
 from renio_pipeline.grading import Grader
 from renio_pipeline.idle import idle_shares, teachers_idle
@@ -31,7 +32,6 @@ from renio_pipeline.prompts import Cursor, held_out_prompts
 from renio_pipeline.results import accuracy, step_metrics, verdict_metrics
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
-from renio_pipeline.schema import Renio, Uniform
 from renio_pipeline.selection import Selection
 from renio_pipeline.stages import Publication, Stages, TrainReport
 from renio_pipeline.tasks import make_task

@@ -18,7 +18,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from renio_pipeline import packed_attention
 from renio_pipeline.batching import one_row, pack, plan, unpacked
-from renio_pipeline.schema import Objective, Sampled, TopKForwardKL
+from renio_pipeline.config.schema import Objective, Sampled, TopKForwardKL
 from renio_pipeline.student import (
     Layout,
     TokenLogits,

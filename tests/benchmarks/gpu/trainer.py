@@ -16,7 +16,7 @@ def trainer(bench: Bench) -> None:
     """Forward and backward of a step's samples with the exact loss, in the trainer's micro-batches."""
     from renio_pipeline import packed_attention
     from renio_pipeline.batching import micro_batches
-    from renio_pipeline.schema import Jsd
+    from renio_pipeline.config.schema import Jsd
     from renio_pipeline.student import TokenLogits, micro_batch_loss
     from renio_pipeline.types import Hidden, TrainSample, Version
 

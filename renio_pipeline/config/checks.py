@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from renio_pipeline import schema
-from renio_pipeline.engine_refusals import refuse_breaking, refuse_gpu_variables
-
-if TYPE_CHECKING:
-    from renio_pipeline.config import RunConfig
+from renio_pipeline.config import schema
+from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
+from renio_pipeline.config.run_config import RunConfig
 
 
 def check_combinations(config: RunConfig) -> None:

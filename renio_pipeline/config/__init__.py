@@ -1,0 +1,12 @@
+"""A run's configuration: its keys, how files and overrides are read, and which combinations cannot give a run.
+
+Begin with ``schema.py``, which has every section and its keys, and ``run_config.py``, which puts them together.
+``loading.py`` reads YAML and overrides, ``checks.py`` refuses combinations, ``engine_refusals.py`` names the vLLM options
+that would break what the pipeline assumes. What the values do is elsewhere: this room imports nothing of the project.
+"""
+
+from renio_pipeline.config.errors import ConfigError
+from renio_pipeline.config.loading import load, parse
+from renio_pipeline.config.run_config import RunConfig
+
+__all__ = ["ConfigError", "RunConfig", "load", "parse"]
