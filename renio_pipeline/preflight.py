@@ -13,10 +13,10 @@ import numpy as np
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES, Opsd
-from renio_pipeline.lengths import Bounds, check_end_token, fitting
+from renio_pipeline.data.problems import Problems, problems_of
+from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
+from renio_pipeline.data.prompts import Encoded, Encoder
 from renio_pipeline.model_files import tokenizer_of
-from renio_pipeline.problems import Problems, problems_of
-from renio_pipeline.prompts import Encoded, Encoder
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 

@@ -15,6 +15,7 @@ from renio_pipeline.ahead import Ahead
 from renio_pipeline.checkpoint import THE_START, RunState
 from renio_pipeline.checkpointer import Checkpointer
 from renio_pipeline.config import RunConfig
+from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.evaluate import Evaluation, evaluate
 from renio_pipeline.gate import Gate
 from renio_pipeline.grading import Grader
@@ -23,7 +24,6 @@ from renio_pipeline.metrics import Sink
 from renio_pipeline.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.pipeline import collect, learn
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.prompts import Cursor, held_out_prompts
 from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.resume import next_point
 from renio_pipeline.rundir import Past, RunDirectory

@@ -11,10 +11,10 @@ import numpy as np
 from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Opsd, Sync
+from renio_pipeline.data.problems import SHOWN, left_out
+from renio_pipeline.data.prompt_lengths import Bounds, check_length
+from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.evaluation.sets import DataSet
-from renio_pipeline.lengths import Bounds, check_length
-from renio_pipeline.problems import SHOWN, left_out
-from renio_pipeline.prompts import Encoder
 from renio_pipeline.types import Prompt
 
 Inspect = Callable[[str, str], models.ModelInfo]

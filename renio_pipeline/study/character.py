@@ -12,10 +12,10 @@ import numpy as np
 
 from renio_pipeline import models
 from renio_pipeline.config import RunConfig
+from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.grading import Grader, Judged
 from renio_pipeline.in_process import end_ids
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.prompts import Encoder
 from renio_pipeline.stages import Generators
 from renio_pipeline.study.lessons import slipped_step
 from renio_pipeline.study.marks import REPAIR

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.schema import Jsd, Renio
+from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.loss import weighted_loss
 from renio_pipeline.models import resolve
 from renio_pipeline.preflight import prepare
-from renio_pipeline.prompts import Cursor
 from renio_pipeline.weighting import pivotal_weights
 
 MICRO_BATCH_BYTES = 2**28  # of one side's logits: with both, their softmaxes and gradients about ten times that at the peak

@@ -147,7 +147,7 @@ def _batches(sequences: Sequences, batch_tokens: int) -> list[Sequences]:
 
 
 def _sequences(config: Any, prepared: Any, samples: Sequence[dict[str, Any]]) -> Sequences:
-    from renio_pipeline.prompts import Cursor
+    from renio_pipeline.data.prompts import Cursor
 
     drawn = Cursor(prepared.prompt_ids, prepared.rows, config).take(1 + max(s["sample_id"] for s in samples))
     return [(drawn[s["sample_id"]].student_ids.tolist(), s["token_ids"]) for s in samples]

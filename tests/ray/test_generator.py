@@ -22,7 +22,7 @@ from actors.generator_pool import sample_seed
 from actors.placement import actor_options, generator_spec
 from actors.wire import pack_chunks, put
 from renio_pipeline import models
-from renio_pipeline.prompts import Cursor
+from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.types import Prompt, Version
 from tests.ray import conftest
 from tests.ray.conftest import demo, kill, run

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.schema import Renio, Uniform
+from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.evaluate import evaluate, wilson
 from renio_pipeline.grading import Grader
 from renio_pipeline.idle import idle_shares, teachers_idle
@@ -28,7 +29,6 @@ from renio_pipeline.outcomes import StepResult
 from renio_pipeline.pipeline import train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.progress import LiveProgress, PlainProgress
-from renio_pipeline.prompts import Cursor, held_out_prompts
 from renio_pipeline.results import accuracy, step_metrics, verdict_metrics
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.data.problems import Problems, problems_of
+from renio_pipeline.data.prompts import Cursor, Encoded
 from renio_pipeline.gold import LONGEST, Gold, _fault, _serve
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.problems import Problems, problems_of
-from renio_pipeline.prompts import Cursor, Encoded
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 from tests.unit.conftest import make_config
@@ -172,7 +172,7 @@ def test_a_process_whose_owner_is_gone_ends_without_a_word(stubborn: str, capfd:
 def test_a_verifier_that_hangs_is_found_before_anything_starts(
     stubborn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("renio_pipeline.problems.Gold", partial(Gold, seconds=1))
+    monkeypatch.setattr("renio_pipeline.data.problems.Gold", partial(Gold, seconds=1))
     good = write(tmp_path / "good.jsonl", {"problem": "a", "answer": "1"})
     late = write(tmp_path / "late.jsonl", {"problem": "b", "answer": "late"})
     for paths in ((late, None), (good, late)):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from renio_pipeline.prompts import Cursor, Encoder, held_out_prompts
+from renio_pipeline.data.prompts import Cursor, Encoder, held_out_prompts
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Prompt, Row
 from tests.unit.conftest import DEMO, make_config

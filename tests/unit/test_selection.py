@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading import Grader, Judged
 from renio_pipeline.metrics import METRICS, read_jsonl
 from renio_pipeline.outcomes import SkippedStep, StepResult
 from renio_pipeline.pipeline import train_step
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.prompts import Cursor
 from renio_pipeline.run import Run
 from renio_pipeline.selection import MOST_DRAWN, Selection
 from renio_pipeline.types import Rollout

@@ -15,7 +15,7 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import FieldName, Source
-from renio_pipeline.records import Layout, Scan
+from renio_pipeline.data.records import Layout, Scan
 from renio_pipeline.types import Row
 
 TRAINING: tuple[FieldName, ...] = ("answer", "solution", "tests")
@@ -145,7 +145,7 @@ def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[Fiel
         _refuse_parts(source, key)
         if place.suffix != ".parquet" and not (place.suffix == ".json" and _is_array(place)):
             return JsonLines(Layout.of(source, key=key, optional=optional, unit="line"))
-    from renio_pipeline.arrow import ArrowRows, open_table
+    from renio_pipeline.data.arrow import ArrowRows, open_table
 
     return ArrowRows(open_table(source, key), Layout.of(source, key=key, optional=optional, unit="row"))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data import Read
-from renio_pipeline.records import Layout, Scan
+from renio_pipeline.data.records import Layout, Scan
+from renio_pipeline.data.rows import Read
 from renio_pipeline.types import Row
 
 _BATCH = 1000

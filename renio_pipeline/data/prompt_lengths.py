@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.data import Chosen
-from renio_pipeline.problems import SHOWN, Problems, left_out
-from renio_pipeline.prompts import Encoded
+from renio_pipeline.data.problems import SHOWN, Problems, left_out
+from renio_pipeline.data.prompts import Encoded
+from renio_pipeline.data.rows import Chosen
 from renio_pipeline.types import Row
 
 
