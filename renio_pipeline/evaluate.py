@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renio_pipeline.grading import Judge, Judged
+from renio_pipeline.grading.grader import Judge, Judged
 from renio_pipeline.stages import Generators
 from renio_pipeline.types import Prompt, Rollout
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.auroc import auroc
-from renio_pipeline.grading import Judged
+from renio_pipeline.grading.grader import Judged
 from renio_pipeline.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, Verdict
 

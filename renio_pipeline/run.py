@@ -18,7 +18,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.evaluate import Evaluation, evaluate
 from renio_pipeline.gate import Gate
-from renio_pipeline.grading import Grader
+from renio_pipeline.grading.grader import Grader
 from renio_pipeline.idle import Mark
 from renio_pipeline.metrics import Sink
 from renio_pipeline.outcomes import Collected, SkippedStep, StepResult

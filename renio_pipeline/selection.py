@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.grading import Judge, Judged
+from renio_pipeline.grading.grader import Judge, Judged
 from renio_pipeline.types import Prompt, Rollout, Verdict
 
 MOST_DRAWN = 16  # times batch_size: a student that is (almost) never wrong must not draw for ever

@@ -12,7 +12,7 @@ from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.rows import HELD_OUT, Rows, load_rows
 from renio_pipeline.evaluation.models import named
 from renio_pipeline.evaluation.suites import suite, suites
-from renio_pipeline.gold import Gold
+from renio_pipeline.grading.screening import Gold
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 

@@ -13,7 +13,7 @@ import numpy as np
 from renio_pipeline import models
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Encoder
-from renio_pipeline.grading import Grader, Judged
+from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.in_process import end_ids
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages import Generators

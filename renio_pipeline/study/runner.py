@@ -14,7 +14,7 @@ import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
-from renio_pipeline.grading import Grader
+from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.outcomes import SkippedStep, StepResult

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from renio_pipeline import models
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.data.prompts import Cursor
-from renio_pipeline.grading import Grader
+from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.outcomes import StepResult
 from renio_pipeline.pipeline import make_batch, train_step

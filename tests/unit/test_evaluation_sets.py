@@ -15,7 +15,7 @@ from renio_pipeline.evaluation.markers import OURS, Markers
 from renio_pipeline.evaluation.models import locate, named
 from renio_pipeline.evaluation.sets import DataSet, data_sets
 from renio_pipeline.evaluation.suites import suite, suites
-from renio_pipeline.gold import Gold
+from renio_pipeline.grading.screening import Gold
 from tests.unit.conftest import DEMO, make_config
 
 MATHS = {"answer": "7", "solution": "…"}

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from renio_pipeline.grading import Grader, Judged
+from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Row
 from tests.unit.test_sandbox import gone, running
@@ -103,7 +103,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if "renio_pipeline.grading_worker" in child.cmdline():
+            if "renio_pipeline.grading.worker_main" in child.cmdline():
                 found.append(child)
     return found
 
@@ -210,7 +210,7 @@ def test_nothing_survives_a_driver_that_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio
 from tests.unit.test_grading import Letters, rollout
-from renio_pipeline.grading import Grader
+from renio_pipeline.grading.grader import Grader
 from renio_pipeline.tasks import make_task
 text = "```python\\nimport os\\nos.execv('/usr/bin/sleep', ['sleep', '{nap}'])\\n```"
 row = dict(tests='{{"inputs": ["1"], "outputs": ["1"]}}')

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
-from renio_pipeline.grading import Grader
+from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import check, in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators, inverse_cdf
 from renio_pipeline.outcomes import StepResult

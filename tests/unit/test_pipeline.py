@@ -22,7 +22,7 @@ from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.schema import Renio, Uniform
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.evaluate import evaluate, wilson
-from renio_pipeline.grading import Grader
+from renio_pipeline.grading.grader import Grader
 from renio_pipeline.idle import idle_shares, teachers_idle
 from renio_pipeline.metrics import METRICS, JsonlSink, Sink, read_jsonl
 from renio_pipeline.outcomes import StepResult

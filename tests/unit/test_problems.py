@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompts import Cursor, Encoded
-from renio_pipeline.gold import LONGEST, Gold, _fault, _serve
+from renio_pipeline.grading.screening import LONGEST, Gold, _fault, _serve
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.data.prompts import Cursor
-from renio_pipeline.grading import Grader, Judged
+from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.metrics import METRICS, read_jsonl
 from renio_pipeline.outcomes import SkippedStep, StepResult
 from renio_pipeline.pipeline import train_step

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
-from renio_pipeline.grading import Judged
+from renio_pipeline.grading.grader import Judged
 from renio_pipeline.study import models
 from renio_pipeline.study.character import kind_of
 from renio_pipeline.study.plan import Cell, cells, in_order

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from renio_pipeline.graders import Graded, Graders
+from renio_pipeline.grading.workers import Graded, Graders
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Rollout, Verdict
 
