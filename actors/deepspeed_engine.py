@@ -70,9 +70,9 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     from transformers.integrations import HfDeepSpeedConfig
 
     from actors.lora import add_factors
-    from renio_pipeline import packed_attention
-    from renio_pipeline.self_checks import check_head, check_packing
-    from renio_pipeline.student import TokenLogits
+    from renio_pipeline.models import packed_attention
+    from renio_pipeline.models.self_checks import check_head, check_packing
+    from renio_pipeline.models.student import TokenLogits
 
     if not spec.on_gpu:
         # DeepSpeed would compile a shared-memory all-reduce here, which needs a C++ compiler and a minute.

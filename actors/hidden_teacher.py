@@ -26,7 +26,7 @@ class HiddenTeacher(VllmReplica):
     def __init__(self, spec: EngineSpec, name: str = "") -> None:
         import torch
 
-        from renio_pipeline.heads import load_head
+        from renio_pipeline.models.heads import load_head
 
         super().__init__(spec)
         self._name = name
@@ -38,7 +38,7 @@ class HiddenTeacher(VllmReplica):
         import torch
         from vllm import PoolingParams
 
-        from renio_pipeline.scorer import to_numpy
+        from renio_pipeline.models.teacher import to_numpy
 
         # With a cached prefix vLLM would give the states of the rest alone.
         params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)

@@ -51,10 +51,10 @@ from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from actors.weighting import WeightingStage
 from actors.worker import Kind
-from renio_pipeline import models
 from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.engine_limits import record_limits
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
@@ -114,7 +114,7 @@ def prepare_locally(config: RunConfig) -> Prepared | None:
     """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
     check_engine_options(config)
     names = [config.student, *map(config.teacher_model, config.all_teachers)]
-    return prepare(config) if all(map(models.is_local, names)) else None
+    return prepare(config) if all(map(info.is_local, names)) else None
 
 
 def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
@@ -133,15 +133,15 @@ def check_generators(config: RunConfig) -> None:
     check_nodes(config, ray.nodes(), ("generator",))
 
 
-def inspect_on_cluster(config: RunConfig, name: str, key: str) -> models.ModelInfo:
+def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo:
     """Read a folder here; a hub name on a node that has what the model's pool needs, where it will be loaded."""
-    if models.is_local(name):
-        return models.inspect(name, key)
+    if info.is_local(name):
+        return info.inspect(name, key)
     owners = {config.teacher_key(teacher, "model"): pool for teacher, pool in config.teacher_pools.items()}
     options = actor_options(config, owners.get(key, "generator"))
-    task = ray.remote(models.inspect).options(**options)
+    task = ray.remote(info.inspect).options(**options)
     try:
-        found: models.ModelInfo = ray.get(task.remote(name, key))
+        found: info.ModelInfo = ray.get(task.remote(name, key))
     except ray.exceptions.RayTaskError as error:
         raise ConfigError(str(error.cause)) from None
     return found
@@ -218,9 +218,9 @@ def start_trainers(
     restore = _restore(config, point)
     heads: dict[str, tuple[str, str]] = {}
     if config.payload_kind == "hidden":
-        heads = {n: (models.resolve(config.teacher_model(n)), t.dtype) for n, t in config.all_teachers.items()}
+        heads = {n: (info.resolve(config.teacher_model(n)), t.dtype) for n, t in config.all_teachers.items()}
     spec = RankSpec(
-        model=models.resolve(config.student),
+        model=info.resolve(config.student),
         trainer=config.trainer,
         steps=config.steps,
         seed=config.seed,

@@ -13,7 +13,7 @@ from actors.lora import merged, scale_of
 from actors.rank_checkpoint import size_of
 from actors.weight_source import ParameterMeta
 from renio_pipeline.config.schema import Lora
-from renio_pipeline.heads import logit_settings
+from renio_pipeline.models.heads import logit_settings
 from renio_pipeline.projection import Head
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from actors.engine import EngineSpec
 from actors.processes import end_actor
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Generator
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import ScorerSpec
 
@@ -166,7 +166,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
     """What a teacher on the torch engine is built from."""
     section = config.all_teachers[teacher]
     return ScorerSpec(
-        model=models.resolve(config.teacher_model(teacher)),
+        model=info.resolve(config.teacher_model(teacher)),
         dtype=section.dtype,
         temperature=config.temperature,
         vocab_size=prepared.vocab_size,
@@ -180,7 +180,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
 
 def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
     """What a generator's engine is built from."""
-    model = models.resolve(config.student)
+    model = info.resolve(config.student)
     lora = config.trainer.lora if config.sync.lora == "adapter" else None
     return _engine_spec(
         config,
@@ -201,7 +201,7 @@ def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> En
         config,
         prepared,
         config.all_teachers[teacher],
-        models.resolve(config.teacher_model(teacher)),
+        info.resolve(config.teacher_model(teacher)),
         config.teacher_pools[teacher],
         max_logprobs=config.teacher_top_k,
         sync_backend=config.sync.backend if config.follow else None,

@@ -1,4 +1,4 @@
-"""A teacher on the torch engine: a Ray actor around ``renio_pipeline.scorer``, with the verbs of a weight sync."""
+"""A teacher on the torch engine: a Ray actor around ``renio_pipeline.models.teacher``, with the verbs of a weight sync."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TorchTeacher:
     """Answers as ``actors.teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
 
     def __init__(self, spec: ScorerSpec) -> None:
-        from renio_pipeline.scorer import Scorer
+        from renio_pipeline.models.teacher import Scorer
 
         if spec.on_gpu:
             check_visible_gpus()

@@ -186,7 +186,7 @@ class TrainerRank:
 
     def logprobs(self, micro_batches: list[list[TrainSample]], temperature: float, vocab_size: int) -> dict[int, np.ndarray]:
         """log p_S by the current weights: [T] float32 by sample id. Collective."""
-        from renio_pipeline.student import sampled_logprobs
+        from renio_pipeline.models.student import sampled_logprobs
 
         found: dict[int, np.ndarray] = {}
         for samples in micro_batches:
@@ -217,7 +217,7 @@ class TrainerRank:
         """
         import torch
 
-        from renio_pipeline.student import micro_batch_loss, non_finite_samples
+        from renio_pipeline.models.student import micro_batch_loss, non_finite_samples
 
         started = time.perf_counter()
         total = RankReport(
@@ -328,7 +328,7 @@ def _load_head(model: str, dtype: str, device: Any) -> Head:
     """A teacher's head from its safetensors, on this rank's device; outside ``zero.Init``, which would partition it."""
     import torch
 
-    from renio_pipeline.heads import load_head
+    from renio_pipeline.models.heads import load_head
 
     return load_head(model, getattr(torch, dtype)).to(device)
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES, Opsd
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
-from renio_pipeline.model_files import tokenizer_of
+from renio_pipeline.models import info
+from renio_pipeline.models.files import tokenizer_of
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
-Inspect = Callable[[str, str], models.ModelInfo]
+Inspect = Callable[[str, str], info.ModelInfo]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Prepared:
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
 
 
-def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
+def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
     """Check a configuration against its models and data.
 
     Args:
@@ -54,14 +54,14 @@ def prepare(config: RunConfig, inspect: Inspect = models.inspect) -> Prepared:
     training, held_out = problems_of(config, task)
     student = inspect(config.student, "student")
     if config.trainer.lora is not None:
-        models.check_lora_targets(config.student, config.trainer.lora.targets)
+        info.check_lora_targets(config.student, config.trainer.lora.targets)
     if config.sync.backend == "ipc" and config.sync.packed_bytes:
-        models.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
+        info.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
     teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
     vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
     if config.teacher_top_k >= vocab_size:
         raise ConfigError(f"objective.k: {config.teacher_top_k} must be below the vocabulary's {vocab_size} entries")
-    tokenizer = tokenizer_of(models.resolve(config.student))
+    tokenizer = tokenizer_of(info.resolve(config.student))
     if tokenizer.chat_template is None:
         raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
     check_end_token(tokenizer, vocab_size)
@@ -113,11 +113,11 @@ def _encoded(
     }  # fmt: skip
 
 
-def _teacher(config: RunConfig, name: str, student: models.ModelInfo, inspect: Inspect) -> models.ModelInfo:
+def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Inspect) -> info.ModelInfo:
     """A teacher's sizes. Raises ConfigError if its tokenizer is not the student's."""
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
     teacher = student if model == config.student else inspect(model, key)
-    models.check_tokenizers(student, teacher, key)
+    info.check_tokenizers(student, teacher, key)
     if config.payload_kind == "hidden" and teacher.unknown_scale:
         raise ConfigError(
             f"{key}: {model!r} scales its logits by {teacher.unknown_scale} in a way that is not known here, so they cannot be "
@@ -143,13 +143,13 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
         without = {"evaluate": config.evaluate.model_copy(update={"problems": 0})} if "data.held_out_path" in absent else {}
         training, held_out = problems_of(config.model_copy(update=without), task)
         notes = (*training.notes, *held_out.notes)
-    if models.is_cached(config.student):
-        student = models.inspect(config.student, "student")
+    if info.is_cached(config.student):
+        student = info.inspect(config.student, "student")
         if config.trainer.lora is not None:
-            models.check_lora_targets(config.student, config.trainer.lora.targets)
+            info.check_lora_targets(config.student, config.trainer.lora.targets)
         for name in config.all_teachers:
-            if models.is_cached(config.teacher_model(name)):
-                _teacher(config, name, student, models.inspect)
+            if info.is_cached(config.teacher_model(name)):
+                _teacher(config, name, student, info.inspect)
     return notes, [*unseen, "prompt lengths, vocabulary and payload, which need all of them", "the cluster"]
 
 
@@ -161,7 +161,7 @@ def not_here(config: RunConfig) -> list[str]:
         for name in config.all_teachers
         if (model := config.teacher_model(name)) != config.student
     }
-    missing = [f"{key}: {name}" for key, name in names.items() if not models.is_cached(name)]
+    missing = [f"{key}: {name}" for key, name in names.items() if not info.is_cached(name)]
     files = {"data.path": config.data.path, "data.held_out_path": config.data.held_out_path}
     return missing + [f"{key}: {path}" for key, path in files.items() if path and not Path(path).exists()]
 

@@ -17,11 +17,11 @@ from actors.doctor.probes import software
 from actors.doctor.remote import by_value, clock, gather, pinned, reason
 from actors.node_labels import check_nodes
 from actors.placement import check_cluster
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.doctor import nvidia_smi
 from renio_pipeline.doctor.facts import Clock, Cluster, Machine, Node, NodeFacts, Reach, Software
 from renio_pipeline.doctor.requirements import Requirements
+from renio_pipeline.models import info
 
 CONNECT_SECONDS = 5.0
 
@@ -140,7 +140,7 @@ def _models(config: RunConfig, node: Node) -> list[tuple[str, str]]:
         loaded[pool] = (config.teacher_key(teacher, "model"), config.teacher_model(teacher))
     found = {loaded[pool] for pool in node.pools if pool in loaded}
     return sorted(
-        (key, models.resolve(name)) for key, name in found if models.is_local(name) and not name.startswith(models.EMBEDDED)
+        (key, info.resolve(name)) for key, name in found if info.is_local(name) and not name.startswith(info.EMBEDDED)
     )
 
 

@@ -92,7 +92,7 @@ def _evaluate(
     from renio_pipeline.evaluation.asking import alone, ask
     from renio_pipeline.evaluation.results import Results
     from renio_pipeline.evaluation.table import results_table, show
-    from renio_pipeline.models import is_local
+    from renio_pipeline.models.info import is_local
 
     check_engine_options(config)
     config = alone(config)

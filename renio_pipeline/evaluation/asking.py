@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Opsd, Sync
 from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.prompt_lengths import Bounds, check_length
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.evaluation.sets import DataSet
+from renio_pipeline.models import info
 from renio_pipeline.types import Prompt
 
-Inspect = Callable[[str, str], models.ModelInfo]
+Inspect = Callable[[str, str], info.ModelInfo]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def ask(
-    config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = models.inspect, key: str = "--model"
+    config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = info.inspect, key: str = "--model"
 ) -> Asked:
     """Check a model against the data sets. Every model's sample of a problem has the same id, and so the same seed.
 
@@ -71,7 +71,7 @@ def ask(
     info = inspect(model, key)
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(models.resolve(model))
+    tokenizer = AutoTokenizer.from_pretrained(info.resolve(model))
     if tokenizer.chat_template is None:
         raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
     bounds = Bounds(

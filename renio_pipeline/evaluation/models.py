@@ -8,7 +8,7 @@ from pathlib import Path
 
 from renio_pipeline import checkpoint
 from renio_pipeline.config import ConfigError
-from renio_pipeline.models import EMBEDDED
+from renio_pipeline.models.info import EMBEDDED
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 

@@ -6,8 +6,8 @@ a run gives what the pipeline gives from the same responses (``tests/ray/test_in
 
 from __future__ import annotations
 
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages import Stages
 
@@ -27,7 +27,7 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
     from renio_pipeline.in_process.trainers import InProcessTrainers
     from renio_pipeline.in_process.weighting import InProcessWeighting
 
-    lm = AutoModelForCausalLM.from_pretrained(models.resolve(config.student), dtype=torch.float32)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
     teachers = InProcessTeachers(config, prepared.vocab_size)
     trainers = InProcessTrainers(lm, config, prepared.vocab_size, teachers.head, generators)

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
-from renio_pipeline import models
 from renio_pipeline.config import RunConfig
-from renio_pipeline.heads import head_of
+from renio_pipeline.models import info
+from renio_pipeline.models.heads import head_of
+from renio_pipeline.models.teacher import Scorer, fill_rows
 from renio_pipeline.projection import Head
-from renio_pipeline.scorer import Scorer, fill_rows
 from renio_pipeline.stages import Busy
 from renio_pipeline.types import Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
 
@@ -26,7 +26,7 @@ class InProcessTeachers:
         self._scorers: dict[str, Scorer] = {}
         for name, teacher in config.all_teachers.items():
             spec = ScorerSpec(
-                model=models.resolve(config.teacher_model(name)),
+                model=info.resolve(config.teacher_model(name)),
                 dtype=teacher.dtype,
                 temperature=config.temperature,
                 vocab_size=vocab_size,

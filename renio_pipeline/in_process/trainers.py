@@ -12,21 +12,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from renio_pipeline import packed_attention
-from renio_pipeline.batching import plan
 from renio_pipeline.config import RunConfig
 from renio_pipeline.in_process.generators import InProcessGenerators
-from renio_pipeline.objectives import TeacherHead
-from renio_pipeline.resume import ResumePoint
-from renio_pipeline.self_checks import check_head, check_packing
-from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
-from renio_pipeline.student import (
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.batching import plan
+from renio_pipeline.models.self_checks import check_head, check_packing
+from renio_pipeline.models.student import (
     MicroLoss,
     TokenLogits,
     micro_batch_loss,
     non_finite_samples,
     sampled_logprobs,
 )
+from renio_pipeline.objectives import TeacherHead
+from renio_pipeline.resume import ResumePoint
+from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 
 T = TypeVar("T")

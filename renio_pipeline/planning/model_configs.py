@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.models import is_local, resolve
+from renio_pipeline.models.info import is_local, resolve
 
 
 def model_config(name: str, key: str, *, offline: bool = False) -> dict[str, Any]:

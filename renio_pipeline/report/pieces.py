@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.models import resolve
+from renio_pipeline.models.info import resolve
 
 BROKEN = "\ufffd"  # what a part of a character decodes to
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from renio_pipeline import models
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.in_process import end_ids
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages import Generators
 from renio_pipeline.study.lessons import slipped_step
@@ -34,7 +34,7 @@ async def measure_model(config: RunConfig, prepared: Prepared, grader: Grader) -
 
     from renio_pipeline.in_process.generators import InProcessGenerators
 
-    lm = AutoModelForCausalLM.from_pretrained(models.resolve(config.student), dtype=torch.float32)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     writer = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared)).longer(WHOLE_RESPONSE)
     rows = prepared.held_out
     asked = Encoder(prepared.tokenizer, prepared.task, plain=False).encode(rows, privileged=config.privileged)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError
+from renio_pipeline.models import info
 from renio_pipeline.study.marks import REPAIR
 
 PREFIX = "study:"
@@ -68,7 +68,7 @@ def _make(name: str, recipe: Further, path: Path, note: Callable[[str], None]) -
     from renio_pipeline.demo_models import fit, threads
     from renio_pipeline.tasks.arithmetic import Arithmetic
 
-    start = models.resolve(recipe.start)
+    start = info.resolve(recipe.start)
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     with threads(1):

@@ -21,8 +21,8 @@ from actors.host_sender import HostSender
 from actors.placement import actor_options, generator_spec
 from actors.sync_client import SyncClient, ask_actor
 from actors.weight_source import DeepSpeedSource
-from renio_pipeline import models
 from renio_pipeline.config import load
+from renio_pipeline.models import info
 from renio_pipeline.preflight import prepare
 from renio_pipeline.types import Version
 
@@ -73,7 +73,7 @@ def measure_load(model: Any, rounds: int) -> dict[str, list[float]]:
 def _start(model: Any, folder: str) -> Any:
     """A generator that serves the model as a checkpoint, with the demo student's tokenizer."""
     model.save_pretrained(folder)
-    for file in Path(models.resolve("embedded:student")).iterdir():
+    for file in Path(info.resolve("embedded:student")).iterdir():
         if not file.name.startswith(("config", "model")):
             shutil.copy(file, folder)
     config = load(ROOT / "configs/demo.yaml", ["data.problems=64", "evaluate.problems=32"])

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from renio_pipeline.batching import area, pack, plan, unpacked
+from renio_pipeline.models.batching import area, pack, plan, unpacked
 
 PROMPT_TOKENS = 60
 LIMIT = 0.9

@@ -24,7 +24,7 @@ from renio_pipeline.config.schema import Jsd, Renio
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.loss import weighted_loss
-from renio_pipeline.models import resolve
+from renio_pipeline.models.info import resolve
 from renio_pipeline.preflight import prepare
 from renio_pipeline.weighting import pivotal_weights
 

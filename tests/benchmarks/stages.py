@@ -44,7 +44,7 @@ def _generation(config: Any, prepared: Any, samples: Sequence[dict[str, Any]]) -
     from vllm.sampling_params import RequestOutputKind
 
     from actors.generator_pool import sample_seed
-    from renio_pipeline.models import resolve
+    from renio_pipeline.models.info import resolve
 
     engine = LLMEngine.from_engine_args(
         EngineArgs(
@@ -115,7 +115,7 @@ def _model(name: str, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from renio_pipeline.models import resolve
+    from renio_pipeline.models.info import resolve
 
     return AutoModelForCausalLM.from_pretrained(resolve(name), dtype=getattr(torch, dtype))
 

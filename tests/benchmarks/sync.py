@@ -33,7 +33,7 @@ from actors.host_sender import CHUNK_BYTES, HostSender
 from actors.sync_client import SyncClient
 from actors.weight_source import DeepSpeedSource
 from actors.weight_sync import SyncReceipt
-from renio_pipeline import models
+from renio_pipeline.models import info
 from renio_pipeline.types import Version
 from tests.benchmarks.engine_load import measure_load
 from tests.ray.reading_receiver import Reading, ReadingReceiver, checksum
@@ -73,7 +73,7 @@ ENGINES = ["tiny", "30 M"]
 
 def made_up(shapes: str, dtype: torch.dtype) -> torch.nn.Module:
     """A model of the student's family with random weights."""
-    student = AutoConfig.from_pretrained(models.resolve("embedded:student"))
+    student = AutoConfig.from_pretrained(info.resolve("embedded:student"))
     config = type(student)(**(student.to_dict() | {"layer_types": None} | SHAPES[shapes]))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)

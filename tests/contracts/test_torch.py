@@ -94,7 +94,9 @@ def test_the_accelerator_has_these_functions() -> None:
 
 
 @relied_on(
-    "torch", "renio_pipeline.packed_attention._by_kernel", breaks="packed attention would leave torch's variable-length kernel"
+    "torch",
+    "renio_pipeline.models.packed_attention._by_kernel",
+    breaks="packed attention would leave torch's variable-length kernel",
 )
 def test_the_variable_length_kernel_takes_what_we_give_it() -> None:
     from torch.nn.attention.varlen import varlen_attn

@@ -21,8 +21,8 @@ def lm() -> Any:
 
 @relied_on(
     "transformers",
-    "renio_pipeline.packed_attention.use",
-    "renio_pipeline.packed_attention.states",
+    "renio_pipeline.models.packed_attention.use",
+    "renio_pipeline.models.packed_attention.states",
     breaks="packed sequences would see each other, or packed attention never be used",
 )
 def test_attention_of_our_own_is_chosen_by_name_and_gets_bounds_and_mask_as_they_were_given(lm: Any) -> None:
@@ -62,7 +62,7 @@ def test_attention_of_our_own_is_chosen_by_name_and_gets_bounds_and_mask_as_they
 
 @relied_on(
     "transformers",
-    "renio_pipeline.packed_attention.attention",
+    "renio_pipeline.models.packed_attention.attention",
     breaks="a layer could ask for what our attention does not know, under a name that we do not refuse",
 )
 def test_sdpa_knows_no_option_that_we_have_not_heard_of() -> None:
@@ -75,8 +75,8 @@ def test_sdpa_knows_no_option_that_we_have_not_heard_of() -> None:
 
 @relied_on(
     "transformers",
-    "renio_pipeline.scorer.Scorer",
-    "renio_pipeline.student.collate",
+    "renio_pipeline.models.teacher.Scorer",
+    "renio_pipeline.models.student.collate",
     breaks="without our own attention, packed sequences would see each other",
 )
 def test_positions_that_begin_anew_keep_sequences_apart_without_a_mask(lm: Any) -> None:
@@ -97,14 +97,14 @@ def test_positions_that_begin_anew_keep_sequences_apart_without_a_mask(lm: Any) 
 )
 @relied_on(
     "transformers",
-    "renio_pipeline.heads.logit_settings",
-    "renio_pipeline.student.TokenLogits.forward",
+    "renio_pipeline.models.heads.logit_settings",
+    "renio_pipeline.models.student.TokenLogits.forward",
     breaks="logits of this family would be scaled or capped otherwise than its model does",
 )
 def test_logits_are_scaled_and_capped_by_these_keys(model: str, key: str, changes: dict[str, float]) -> None:
     import transformers
 
-    from renio_pipeline.heads import logit_settings
+    from renio_pipeline.models.heads import logit_settings
 
     sizes = {
         "vocab_size": 16,
@@ -130,7 +130,9 @@ def test_logits_are_scaled_and_capped_by_these_keys(model: str, key: str, change
         torch.testing.assert_close(found, lm(input_ids=ids, use_cache=False).logits)
 
 
-@relied_on("transformers", "renio_pipeline.heads._read", breaks="a model in one file would be an error instead of being read")
+@relied_on(
+    "transformers", "renio_pipeline.models.heads._read", breaks="a model in one file would be an error instead of being read"
+)
 def test_a_file_that_a_model_has_not_is_none() -> None:
     from transformers.utils import cached_file
 

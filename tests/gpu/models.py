@@ -66,7 +66,7 @@ def saved(settings: Settings, sizes: Sizes, dtype: str | None = None) -> Iterato
 
     import torch
 
-    from renio_pipeline import models
+    from renio_pipeline.models import info
 
     with tempfile.TemporaryDirectory(prefix="renio-gpu-check-") as folder:
         lm = build(settings, sizes, dtype or settings.dtype)
@@ -74,7 +74,7 @@ def saved(settings: Settings, sizes: Sizes, dtype: str | None = None) -> Iterato
         del lm
         if settings.on_gpu:
             torch.cuda.empty_cache()
-        source = Path(models.resolve("embedded:student"))
+        source = Path(info.resolve("embedded:student"))
         for path in source.glob("*token*"):
             shutil.copy(path, folder)
         yield folder

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from renio_pipeline import packed_attention
-from renio_pipeline.packed_attention import NAME, states, use
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.packed_attention import NAME, states, use
 
 pytestmark = pytest.mark.gpu
 SIZES: dict[str, Any] = {

@@ -25,11 +25,11 @@ from actors.deepspeed_engine import RankSpec, build
 from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
-from renio_pipeline import models
 from renio_pipeline.config.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.heads import load_head
-from renio_pipeline.scorer import Scorer
+from renio_pipeline.models import info
+from renio_pipeline.models.heads import load_head
+from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
 from tests.ray.conftest import bare, demo, run, samples_of
 
@@ -59,13 +59,13 @@ class ExactRank(TrainerRank):
 
 def variant(base: str, folder: Path, *, padded: int) -> str:
     """A model with more output rows than tokens."""
-    model = AutoModelForCausalLM.from_pretrained(models.resolve(base), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(info.resolve(base), dtype=torch.float32)
     torch.manual_seed(1)
     model.resize_token_embeddings(model.config.vocab_size + padded, mean_resizing=False)
     with torch.no_grad():
         model.get_output_embeddings().weight[-padded:] = torch.randn(padded, model.config.hidden_size)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(models.resolve(base)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(info.resolve(base)).save_pretrained(folder)
     return str(folder)
 
 
@@ -87,7 +87,7 @@ class Bench:
 
     def _group(self, size: int) -> TrainerGroup:
         actor = ray.remote(ExactRank).options(**actor_options(self.config, "trainer"))
-        spec = RankSpec(model=models.resolve("embedded:student"), trainer=self.config.trainer, steps=10, seed=0)
+        spec = RankSpec(model=info.resolve("embedded:student"), trainer=self.config.trainer, steps=10, seed=0)
         ranks = [actor.remote(spec, i, size) for i in range(size)]
         group = TrainerGroup(ranks, self.config, self.prepared.vocab_size, None)
         run(group.setup())
@@ -105,9 +105,9 @@ class Bench:
         samples: list[TrainSample] | None = None,
     ) -> tuple[float, dict[str, np.ndarray]]:
         teachers = {"": teacher} if isinstance(teacher, str) else teacher
-        heads = {name: (models.resolve(model), "float32") for name, model in teachers.items()}
+        heads = {name: (info.resolve(model), "float32") for name, model in teachers.items()}
         group, section = self.groups[ranks], self.config.trainer.model_copy(update={"zero_stage": zero_stage})
-        spec = RankSpec(model=models.resolve(student), trainer=section, steps=10, seed=0, heads=heads)
+        spec = RankSpec(model=info.resolve(student), trainer=section, steps=10, seed=0, heads=heads)
         chosen = self.samples if samples is None else samples
         batch = TrainBatch(step=1, samples=tuple(replace(s, payload=payload) for s in chosen))
 
@@ -132,8 +132,8 @@ def naive(
     samples: list[TrainSample], objective: Jsd, student: str, teacher: str, rows: int
 ) -> tuple[float, dict[str, np.ndarray]]:
     """One process, sample by sample, full logits, autograd."""
-    own = AutoModelForCausalLM.from_pretrained(models.resolve(student), dtype=torch.float32)
-    other = AutoModelForCausalLM.from_pretrained(models.resolve(teacher), dtype=torch.float32)
+    own = AutoModelForCausalLM.from_pretrained(info.resolve(student), dtype=torch.float32)
+    other = AutoModelForCausalLM.from_pretrained(info.resolve(teacher), dtype=torch.float32)
     total = torch.zeros(())
     for s in samples:
         ids = torch.tensor([[*s.prompt_ids.tolist(), *s.response_ids.tolist()]])
@@ -165,7 +165,7 @@ def states_of(
     bench: Bench, teacher: str, samples: list[TrainSample], name: str = "", kind: Any = "hidden", top_k: int = 0
 ) -> dict[int, Any]:
     spec = ScorerSpec(
-        model=models.resolve(teacher),
+        model=info.resolve(teacher),
         dtype="float32",
         temperature=TEMPERATURE,
         vocab_size=bench.prepared.vocab_size,
@@ -275,7 +275,7 @@ def phi(folder: Path, rows: int) -> None:
 def test_soft_caps_and_biases_of_heads(bench: Bench, tmp_path: Path, make: Any, role: str, zero_stage: int) -> None:
     torch.manual_seed(2)
     make(tmp_path, bench.prepared.vocab_size)
-    AutoTokenizer.from_pretrained(models.resolve("embedded:student")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(info.resolve("embedded:student")).save_pretrained(tmp_path)
     student, teacher = ("embedded:student", str(tmp_path)) if role == "teacher" else (str(tmp_path), "embedded:teacher")
     objective = Jsd(beta=0.3)
     found = bench.loss_and_gradients(
@@ -346,7 +346,7 @@ def test_top_k_with_a_tail_converges_to_the_exact_loss(bench: Bench) -> None:
 
 
 def test_a_teacher_that_is_certain_gives_a_finite_loss(bench: Bench, tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:teacher"), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:teacher"), dtype=torch.float32)
     with torch.no_grad():
         model.get_output_embeddings().weight *= 1000  # probability 1 in fp32: no mass is left for the tail
     model.save_pretrained(tmp_path)

@@ -21,8 +21,8 @@ from actors.generation import Generator, WriteRequest, Written
 from actors.generator_pool import sample_seed
 from actors.placement import actor_options, generator_spec
 from actors.wire import pack_chunks, put
-from renio_pipeline import models
 from renio_pipeline.data.prompts import Cursor
+from renio_pipeline.models import info
 from renio_pipeline.types import Prompt, Version
 from tests.ray import conftest
 from tests.ray.conftest import demo, kill, run
@@ -34,7 +34,7 @@ LONG = 64  # tokens
 def student(tmp_path_factory: Any) -> Path:
     """The embedded student, whose generation_config names the end of a step as a second stop token."""
     folder: Path = tmp_path_factory.mktemp("models") / "student"
-    shutil.copytree(models.resolve("embedded:student"), folder)
+    shutil.copytree(info.resolve("embedded:student"), folder)
     path = folder / "generation_config.json"
     settings = json.loads(path.read_text())
     tokens = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]

@@ -16,7 +16,7 @@ from actors.host_state import _bytes, _movable, _optimizer_storages
 from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import CONTROL, TrainerRank
-from renio_pipeline import models
+from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch
 from tests.ray.conftest import demo, run, samples_of
 
@@ -48,7 +48,7 @@ class Rank:
 
     def __init__(self) -> None:
         self.config, self.prepared = demo("trainer.lr=0.001", "objective={type: sampled}")
-        self.spec = RankSpec(model=models.resolve(self.config.student), trainer=self.config.trainer, steps=10, seed=0)
+        self.spec = RankSpec(model=info.resolve(self.config.student), trainer=self.config.trainer, steps=10, seed=0)
         actor = ray.remote(concurrency_groups={CONTROL: 1})(ReusedRank).options(**actor_options(self.config, "trainer"))
         self.actor = actor.remote(self.spec, 0, 1)
         self.address = ray.get(self.actor.address.remote())

@@ -26,7 +26,7 @@ from actors.sync_client import SyncClient
 from actors.torch_teacher import TorchTeacher
 from actors.weight_receiver import HostReceiver
 from actors.weight_sync import TransferFailed
-from renio_pipeline import models
+from renio_pipeline.models import info
 from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
 from tests.ray.conftest import kill
 from tests.ray.fake_receiver import FakeReceiver, Publisher
@@ -174,12 +174,12 @@ def test_a_failed_transfer_names_its_receivers_across_ray(ray_cluster: None) -> 
 
 
 def scorer_of(kind: str) -> ScorerSpec:
-    model = models.resolve("embedded:student")
+    model = info.resolve("embedded:student")
     return ScorerSpec(model=model, dtype="float32", temperature=1.3, vocab_size=30, kind=kind)
 
 
 def test_a_newcomer_that_loads_the_copy_scores_as_a_teacher_that_was_sent_it(ray_cluster: None) -> None:
-    lm = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=torch.float32)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=torch.float32)
     pairs = [(name, p.detach() + 0.05 * torch.randn_like(p)) for name, p in lm.named_parameters()]
     sent, newcomer = (TorchTeacher(scorer_of("sampled")) for _ in range(2))  # here: processes of their own are half a minute
     ids = np.arange(3, 15, dtype=np.int32)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from renio_pipeline import models
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
+from renio_pipeline.models import info
 from renio_pipeline.outcomes import StepResult
 from renio_pipeline.pipeline import make_batch, train_step
 from renio_pipeline.preflight import Prepared, prepare
@@ -126,7 +126,7 @@ def test_loss_divergence_and_gradient_norm_of_every_step_are_the_pipelines(repla
 def test_the_trained_parameters_are_those_of_the_last_checkpoint(replayed: Replayed, whole_run: Path) -> None:
     """AdamW divides by the size of the gradient: where that is nearly nothing, rounding moves a weight by up to the rate."""
     saved = load_file(whole_run / f"checkpoints/step_{runs.STEPS:06d}/hf/model.safetensors")
-    first = load_file(Path(models.resolve(replayed.config.student)) / "model.safetensors")
+    first = load_file(Path(info.resolve(replayed.config.student)) / "model.safetensors")
     own = dict(replayed.lm.named_parameters())
     assert own.keys() == saved.keys()
     gap = moved = torch.zeros(())

@@ -11,8 +11,8 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from renio_pipeline import models
 from renio_pipeline.config import RunConfig
+from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, kill, run
 from tests.ray.test_sync import Fleet, largest_gap, start_generator
@@ -42,7 +42,7 @@ def fleet(request: Any, ray_cluster: None) -> Any:
 
 
 def base_of(config: RunConfig) -> dict[str, torch.Tensor]:
-    model = AutoModelForCausalLM.from_pretrained(models.resolve(config.student), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
@@ -88,7 +88,7 @@ def test_checkpoints_hold_an_adapter_that_peft_loads_and_the_merged_model(fleet:
     run(fleet.trainers.written())
     sample: TrainSample = fleet.samples[0]
     ids = torch.tensor([[*sample.prompt_ids.tolist(), *sample.response_ids.tolist()]])
-    plain = AutoModelForCausalLM.from_pretrained(models.resolve(fleet.config.student), dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(info.resolve(fleet.config.student), dtype=torch.float32)
     merged_model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
     with torch.no_grad():
         before, merged = plain(ids).logits, merged_model(ids).logits

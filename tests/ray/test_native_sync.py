@@ -38,7 +38,7 @@ from actors.vllm_extension import RenioWorker
 from actors.weight_receiver import TransferAborted, Waiting
 from actors.weight_source import DeepSpeedSource
 from actors.weight_sync import PACKED_BYTES, SyncReceipt, TransferFailed, largest_tensor, make_sender
-from renio_pipeline import models
+from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch, Version
 from tests.ray import gloo_communicator
 from tests.ray.conftest import demo, kill, run, samples_of
@@ -304,7 +304,7 @@ class Fleet:
             "trainer.deepspeed={zero_optimization: {stage3_param_persistence_threshold: 0}}",
         )
         self.samples = tuple(samples_of(prepared, 8))
-        self.spec = RankSpec(model=models.resolve(self.config.student), trainer=self.config.trainer, steps=100, seed=0)
+        self.spec = RankSpec(model=info.resolve(self.config.student), trainer=self.config.trainer, steps=100, seed=0)
         options = actor_options(self.config, "trainer")
         self.ranks = [ray.remote(Rank).options(**options).remote(self.spec, rank, 2) for rank in range(2)]
         engine = ray.remote(Engine).options(**options, max_concurrency=64)
@@ -379,7 +379,7 @@ def fleet(request: Any, unstaged: Fleet) -> Fleet:
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Weights:
-    lm = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=torch.float32)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=torch.float32)
     return [(name, p.detach()) for name, p in lm.named_parameters()]
 
 
@@ -641,7 +641,7 @@ class StuckTrainerEngine(FakeTrainerEngine):
 
 @pytest.fixture
 def source() -> DeepSpeedSource:
-    lm = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=torch.float32)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=torch.float32)
     return DeepSpeedSource(lm, dtype=torch.bfloat16)
 
 

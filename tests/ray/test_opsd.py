@@ -19,10 +19,10 @@ from actors.deepspeed_engine import RankSpec
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
-from renio_pipeline import models
+from renio_pipeline.models import info
+from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.scorer import Scorer
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
 from tests.ray.conftest import demo, kill, run, samples_of
 
@@ -133,7 +133,7 @@ def _weights_of(mode: str, states: list[dict[str, np.ndarray]], versions: list[i
 
 
 def _scores_with(weights: dict[str, np.ndarray], asked: list[ScoreRequest], vocab_size: int) -> list[np.ndarray]:
-    model = models.resolve("embedded:student")
+    model = info.resolve("embedded:student")
     scorer = Scorer(ScorerSpec(model=model, dtype="float32", temperature=1.0, vocab_size=vocab_size, kind="sampled"))
     scorer.load([(name, torch.from_numpy(values.copy())) for name, values in weights.items()])
     return scorer.score(asked)[0]

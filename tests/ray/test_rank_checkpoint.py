@@ -23,9 +23,9 @@ from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt
-from renio_pipeline import models
 from renio_pipeline.checkpointer import CheckpointError
 from renio_pipeline.config.schema import Lora, Opsd
+from renio_pipeline.models import info
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.types import TrainBatch, TrainSample, Version
@@ -88,7 +88,7 @@ class Ranks:
         self.config, self.prepared = demo(
             "trainer.lr=0.001", f"pools.trainer.replicas={world_size}", "objective={type: sampled}"
         )
-        self.spec = RankSpec(model=models.resolve(self.config.student), trainer=self.config.trainer, steps=10, seed=0)
+        self.spec = RankSpec(model=info.resolve(self.config.student), trainer=self.config.trainer, steps=10, seed=0)
         actor = ray.remote(concurrency_groups={CONTROL: 1})(ReusedRank).options(**actor_options(self.config, "trainer"))
         self.actors = [actor.remote(self.spec, i, world_size) for i in range(world_size)]
         self.size = world_size

@@ -20,8 +20,8 @@ from actors.trainer_group import TrainerGroup
 from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt
 from actors.wire import pack_chunks, put
-from renio_pipeline import models
 from renio_pipeline.config import RunConfig
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, kill, run, samples_of, write
@@ -42,7 +42,7 @@ def start_generator(config: RunConfig, prepared: Prepared) -> Any:
 
 def start_trainers(config: RunConfig, prepared: Prepared) -> TrainerGroup:
     spec = RankSpec(
-        model=models.resolve(config.student),
+        model=info.resolve(config.student),
         trainer=config.trainer,
         steps=config.steps,
         seed=config.seed,

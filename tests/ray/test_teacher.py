@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors import launch
 from actors.placement import teacher_spec
-from renio_pipeline import models
+from renio_pipeline.models import info
 from renio_pipeline.types import ScoreRequest, TopK
 from tests.ray.conftest import bare, demo
 
@@ -29,14 +29,14 @@ EXTRA_ROWS = 40
 def padded_teacher(tmp_path_factory: Any) -> Path:
     """The embedded teacher with more output rows than tokens, as Qwen's larger models have; the rows are loud."""
     folder: Path = tmp_path_factory.mktemp("models") / "teacher"
-    model = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:teacher"), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:teacher"), dtype=torch.float32)
     rows = model.config.vocab_size
     torch.manual_seed(0)
     model.resize_token_embeddings(rows + EXTRA_ROWS, mean_resizing=False)
     with torch.no_grad():
         model.get_output_embeddings().weight[rows:] = torch.randn(EXTRA_ROWS, model.config.hidden_size)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(models.resolve("embedded:teacher")).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(info.resolve("embedded:teacher")).save_pretrained(folder)
     return folder
 
 
@@ -114,14 +114,14 @@ def test_a_hub_name_is_read_on_a_node_of_its_pool(ray_cluster: None, tmp_path: P
     (folder / "refs").mkdir(parents=True)
     (folder / "refs/main").write_text("0" * 40)
     (folder / "snapshots").mkdir()
-    (folder / "snapshots" / ("0" * 40)).symlink_to(models.resolve("embedded:student"))
+    (folder / "snapshots" / ("0" * 40)).symlink_to(info.resolve("embedded:student"))
     config, _ = demo()
     pool = config.pools.generator.model_copy(update={"env": {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}})
     config = config.model_copy(update={"pools": config.pools.model_copy(update={"generator": pool, "teacher": pool})})
     found = launch.inspect_on_cluster(config, "someone/student", "student")
-    assert replace(found, name="embedded:student") == models.inspect("embedded:student", "student")
+    assert replace(found, name="embedded:student") == info.inspect("embedded:student", "student")
     with pytest.raises(
-        models.ConfigError, match=r"teacher.model: 'someone/teacher' cannot be read as a model .there is no such folder"
+        info.ConfigError, match=r"teacher.model: 'someone/teacher' cannot be read as a model .there is no such folder"
     ):
         launch.inspect_on_cluster(config, "someone/teacher", "teacher.model")
     assert ray.is_initialized()

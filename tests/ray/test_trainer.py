@@ -16,8 +16,8 @@ from actors.deepspeed_engine import RankSpec, build
 from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
-from renio_pipeline import models
 from renio_pipeline.config import RunConfig
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages import TrainReport
 from renio_pipeline.types import TopK, TrainBatch, TrainSample
@@ -78,7 +78,7 @@ class Case:
 
 
 def _spec(config: RunConfig) -> RankSpec:
-    return RankSpec(model=models.resolve(config.student), trainer=config.trainer, steps=10, seed=0)
+    return RankSpec(model=info.resolve(config.student), trainer=config.trainer, steps=10, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_at_zero_3_the_model_is_partitioned_while_it_loads(two_ranks: Case, zero
 
 
 def test_training_moves_the_weights(one_rank: Case, whole: Any) -> None:
-    start = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=torch.float32)
+    start = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=torch.float32)
     moved = max(float(np.abs(whole[1][name] - p.detach().numpy()).max()) for name, p in start.named_parameters())
     assert moved > 5e-5
 

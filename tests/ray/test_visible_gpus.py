@@ -44,10 +44,10 @@ def test_a_generator_that_sees_fewer_than_ray_assigned_does_not_load() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trainer_rank_that_sees_fewer_than_ray_assigned_does_not_load(monkeypatch: Any) -> None:
     from actors.deepspeed_engine import RankSpec
-    from renio_pipeline import models
+    from renio_pipeline.models import info
 
     config, prepared = demo(*ON_GPUS)
-    spec = RankSpec(model=models.resolve(config.student), trainer=config.trainer, steps=1, seed=0, on_gpu=True)
+    spec = RankSpec(model=info.resolve(config.student), trainer=config.trainer, steps=1, seed=0, on_gpu=True)
     rank = ray.remote(TrainerRank).options(**actor_options(config, "trainer")).remote(spec, 0, 1)
     group = TrainerGroup([rank], config, prepared.vocab_size, None)
     try:

@@ -21,7 +21,7 @@ VERDICTS = ("incorrect", "correct", "unfinished", None)
 def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    from renio_pipeline.models import resolve
+    from renio_pipeline.models.info import resolve
 
     return AutoTokenizer.from_pretrained(resolve("embedded:student"))
 

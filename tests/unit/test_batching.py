@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.batching import area, balance, micro_batches, pack, plan, unpacked
+from renio_pipeline.models.batching import area, balance, micro_batches, pack, plan, unpacked
 
 for_all = settings(deadline=None, derandomize=True)
 

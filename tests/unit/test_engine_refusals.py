@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from renio_pipeline.config import ConfigError, parse
-from renio_pipeline.models import check_packed_bytes
+from renio_pipeline.models.info import check_packed_bytes
 from renio_pipeline.preflight import prepare
 from tests.unit.conftest import make_config, values
 

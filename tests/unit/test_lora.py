@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from actors.lora import AdapterSource, MergedSource, add_factors, is_factor, merged, save_adapter
-from renio_pipeline import models
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Lora
+from renio_pipeline.models import info
 from tests.unit.conftest import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +24,7 @@ LORA = Lora(r=4, alpha=8, targets=ALL)
 
 
 def factored(lora: Lora = LORA, dtype: torch.dtype = torch.float32, std: float = 0.05) -> Any:
-    lm = AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=dtype)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=dtype)
     add_factors(lm, lora, seed=0)
     torch.manual_seed(1)
     for name, p in lm.named_parameters():
@@ -34,7 +34,7 @@ def factored(lora: Lora = LORA, dtype: torch.dtype = torch.float32, std: float =
 
 
 def plain(dtype: torch.dtype = torch.float32) -> Any:
-    return AutoModelForCausalLM.from_pretrained(models.resolve("embedded:student"), dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=dtype)
 
 
 def test_at_the_start_the_factors_change_nothing_and_they_alone_are_trained() -> None:
@@ -143,13 +143,13 @@ def test_a_module_without_its_second_factor_is_an_error() -> None:
 
 
 def test_a_target_that_matches_nothing_is_told_which_modules_there_are() -> None:
-    models.check_lora_targets("embedded:student", ALL)
+    info.check_lora_targets("embedded:student", ALL)
     with pytest.raises(ConfigError) as caught:
-        models.check_lora_targets("embedded:student", ("q_proj", "query_key_value"))
+        info.check_lora_targets("embedded:student", ("q_proj", "query_key_value"))
     assert "trainer.lora.targets: 'query_key_value' matches no linear module" in str(caught.value)
     assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in str(caught.value)
     with pytest.raises(ConfigError, match=r"'lm_head' matches no linear module of .* below its output head"):
-        models.check_lora_targets("embedded:teacher", ("lm_head",))  # the exact loss needs the head whole
+        info.check_lora_targets("embedded:teacher", ("lm_head",))  # the exact loss needs the head whole
 
 
 @pytest.mark.parametrize(

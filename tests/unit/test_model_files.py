@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from renio_pipeline.model_files import KNOWN, sizes_of, tokenizer_of
-from renio_pipeline.models import PROBES, resolve
+from renio_pipeline.models.files import KNOWN, sizes_of, tokenizer_of
+from renio_pipeline.models.info import PROBES, resolve
 
 
 @pytest.mark.parametrize(("model", "kind"), [*sorted(KNOWN), ("qwen2", "Qwen2TokenizerFast")])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.models import inspect, is_local, resolve
+from renio_pipeline.models.info import inspect, is_local, resolve
 from renio_pipeline.preflight import check_run_dir, prepare
 from tests.unit.conftest import DEMO, make_config
 

@@ -21,8 +21,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from renio_pipeline import packed_attention
-from renio_pipeline.packed_attention import NAME, states, use
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.packed_attention import NAME, states, use
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from actors import weight_sync
-from renio_pipeline import full_vocabulary, scorer, token_loss
+from renio_pipeline import full_vocabulary, token_loss
 from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.config.schema import Lora, Trainer
 from renio_pipeline.engine_limits import EngineLimits
+from renio_pipeline.models import teacher
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
 from renio_pipeline.planning.lengths import Lengths
@@ -246,7 +247,7 @@ def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -
     """Written twice, because a plan does without torch."""
     assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
     assert token_loss.CHUNK_ELEMENTS["cuda"] == memory.TOKEN_LOSS_CHUNK
-    assert scorer.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
+    assert teacher.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
     assert weight_sync.PACKED_BYTES == memory.PACKED_BYTES
 
 

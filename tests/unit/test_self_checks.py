@@ -21,10 +21,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from renio_pipeline import packed_attention
-from renio_pipeline.model_files import unknown_scale
-from renio_pipeline.self_checks import check_head, check_packing, check_teacher, relative_error
-from renio_pipeline.student import TokenLogits
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.files import unknown_scale
+from renio_pipeline.models.self_checks import check_head, check_packing, check_teacher, relative_error
+from renio_pipeline.models.student import TokenLogits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from renio_pipeline import packed_attention
-from renio_pipeline.batching import one_row, pack, plan, unpacked
 from renio_pipeline.config.schema import Objective, Sampled, TopKForwardKL
-from renio_pipeline.student import (
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.batching import one_row, pack, plan, unpacked
+from renio_pipeline.models.student import (
     Layout,
     TokenLogits,
     collate,

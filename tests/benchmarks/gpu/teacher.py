@@ -14,8 +14,8 @@ from tests.benchmarks.gpu.student import head_floor, layers_floor, long_tailed, 
 
 
 def teacher(bench: Bench) -> None:
-    from renio_pipeline import packed_attention, scorer
-    from renio_pipeline.batching import micro_batches
+    from renio_pipeline.models import packed_attention, teacher
+    from renio_pipeline.models.batching import micro_batches
     from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
 
     rng, s = np.random.default_rng(1), bench.sizes
@@ -29,7 +29,7 @@ def teacher(bench: Bench) -> None:
     ]
     tokens, responses = sum(r.tokens for r in requests), sum(len(r.response_ids) for r in requests)
     lm = model(bench).eval().requires_grad_(False)
-    held = scorer.Scorer.__new__(scorer.Scorer)
+    held = teacher.Scorer.__new__(teacher.Scorer)
     held._spec = ScorerSpec(model="", dtype="bfloat16", temperature=1.0, vocab_size=s.vocabulary, kind="hidden")
     held._device, held.model, held.version = bench.device, lm, Version(0, 0)
     few = 3
@@ -45,18 +45,18 @@ def teacher(bench: Bench) -> None:
         name = f"rows of {row}, {lm.config._attn_implementation}"
         held._row_tokens = row
         with bench.section(f"teacher {name}"), torch.no_grad():
-            rows = scorer.pack(requests, row)
+            rows = teacher.pack(requests, row)
 
             def states() -> None:
                 for packed in rows:  # noqa: B023
                     held._hidden(packed)
 
             bench.record("teacher", f"{name}, states", bench.cost(states, few), floor)
-            if row == scorer.UNMASKED_TOKENS["cuda"] or not unmasked:
+            if row == teacher.UNMASKED_TOKENS["cuda"] or not unmasked:
                 bench.record("teacher", f"{name}, score()", bench.cost(lambda: held.score(requests), few), floor + head)
     with bench.section("teacher profile"):
         packed_attention.use(lm)
-        held._row_tokens = scorer.UNMASKED_TOKENS["cuda"]
+        held._row_tokens = teacher.UNMASKED_TOKENS["cuda"]
         profile(bench, "teacher", lambda: held.score(requests))
     lm.set_attn_implementation("sdpa")
     with bench.section("teacher padded"), torch.no_grad():

@@ -24,9 +24,9 @@ def large(settings: Settings) -> Figures:
 def _check(settings: Settings, sizes: Sizes) -> Figures:
     import torch
 
-    from renio_pipeline import packed_attention
-    from renio_pipeline.self_checks import check_head, check_packing
-    from renio_pipeline.student import TokenLogits
+    from renio_pipeline.models import packed_attention
+    from renio_pipeline.models.self_checks import check_head, check_packing
+    from renio_pipeline.models.student import TokenLogits
 
     device = torch.device(settings.device)
     model = TokenLogits(models.build(settings, sizes, "bfloat16"))
@@ -74,8 +74,8 @@ def _packed_gap(settings: Settings, model: Any) -> float:
 
 def _mixed_gap(settings: Settings, model: Any, device: Any) -> float:
     """The same where sequences do see each other, which check_packing must notice."""
-    from renio_pipeline import packed_attention
-    from renio_pipeline.self_checks import check_packing
+    from renio_pipeline.models import packed_attention
+    from renio_pipeline.models.self_checks import check_packing
 
     usual = packed_attention.bounds
 

@@ -66,8 +66,8 @@ def _port() -> str:
 
 def _forward_backward(settings: Settings, engine: Any, config: Any) -> float:
     """A step's loss over micro-batches of the configured size, as a trainer rank runs them."""
-    from renio_pipeline.batching import micro_batches
-    from renio_pipeline.student import micro_batch_loss
+    from renio_pipeline.models.batching import micro_batches
+    from renio_pipeline.models.student import micro_batch_loss
 
     samples, payload = _samples(settings)
     batches, total = micro_batches(samples, settings.micro_batch_tokens, packing=True), 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.model_files import NoCausalModelError, sizes_of, tokenizer_of
+from renio_pipeline.models.files import NoCausalModelError, sizes_of, tokenizer_of
 
 EMBEDDED = "embedded:"
 # Texts on which tokenizers with the same entries may still differ: merges, digits, white space, case, accents, scripts.

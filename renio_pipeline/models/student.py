@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from renio_pipeline import packed_attention
-from renio_pipeline.batching import area, one_row, pack, unpacked
 from renio_pipeline.config.schema import Objective
-from renio_pipeline.heads import head_of, logit_settings
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.batching import area, one_row, pack, unpacked
+from renio_pipeline.models.heads import head_of, logit_settings
 from renio_pipeline.objectives import HeadJob, Problem, TeacherHead, job_of
 from renio_pipeline.projection import Head, token_logprobs
 from renio_pipeline.types import TrainSample

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from renio_pipeline.student import TokenLogits
+    from renio_pipeline.models.student import TokenLogits
 
 HALF = (torch.bfloat16, torch.float16)
 SAME_KERNELS = {True: 1e-2, False: 1e-3}  # bounds, by whether the model is in half precision: one computation, done twice
@@ -74,8 +74,8 @@ def check_teacher(lm: Any, device: torch.device | str) -> None:
         ValueError: its logits are not what its last hidden states give with the head that is known here, or sequences that are
             packed in one row see each other.
     """
-    from renio_pipeline import packed_attention
-    from renio_pipeline.heads import head_of
+    from renio_pipeline.models import packed_attention
+    from renio_pipeline.models.heads import head_of
 
     ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
     head, kind = head_of(lm), type(lm).__name__
