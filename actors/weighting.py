@@ -12,7 +12,7 @@ from actors.training import CONTROL
 from actors.worker import Kind, Lease, Worker, answer
 from actors.workers import Workers
 from renio_pipeline.config import RunConfig
-from renio_pipeline.weigher import Weighed, Weigher
+from renio_pipeline.weightings.weigher import Weighed, Weigher
 
 
 class WeightingStage:

@@ -10,7 +10,7 @@ import numpy as np
 from renio_pipeline.grading.grader import Judged
 from renio_pipeline.stages import Busy, Publication, TrainReport
 from renio_pipeline.types import ScoredRollout
-from renio_pipeline.weigher import Weighed
+from renio_pipeline.weightings.weigher import Weighed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.elastic import ElasticPool
 from renio_pipeline.turns import Apart, Turns
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Version
-from renio_pipeline.weigher import Weighed
+from renio_pipeline.weightings.weigher import Weighed
 
 if TYPE_CHECKING:
     from renio_pipeline.resume import ResumePoint

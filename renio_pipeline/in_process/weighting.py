@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from renio_pipeline.config.schema import Renio, Uniform
-from renio_pipeline.weigher import Weighed, Weigher
+from renio_pipeline.weightings.weigher import Weighed, Weigher
 
 
 class InProcessWeighting:

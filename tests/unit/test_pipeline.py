@@ -36,7 +36,7 @@ from renio_pipeline.selection import Selection
 from renio_pipeline.stages import Publication, Stages, TrainReport
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, TrainBatch, Version
-from renio_pipeline.weigher import Weighed, Weigher
+from renio_pipeline.weightings.weigher import Weighed, Weigher
 from tests.unit.conftest import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

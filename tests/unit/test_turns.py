@@ -35,7 +35,7 @@ from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
 from renio_pipeline.stages import Stages, TrainerLost, TrainReport
 from renio_pipeline.types import FIRST_VERSION, TrainBatch, Version
-from renio_pipeline.weigher import Weigher
+from renio_pipeline.weightings.weigher import Weigher
 from tests.unit.test_pipeline import REPORT, FakeTeachers, InProcessWeighting, Notes, config_of, prepared, prompts_of
 
 __all__ = ["prepared"]  # a fixture
