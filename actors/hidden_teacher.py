@@ -58,7 +58,7 @@ class HiddenTeacher(VllmReplica):
     def _logprobs(self, states: Sequence[torch.Tensor], requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         import torch
 
-        from renio_pipeline.projection import token_logprobs
+        from renio_pipeline.objectives.projection import token_logprobs
 
         device = self._head.weight.device
         targets = torch.as_tensor(np.concatenate([r.response_ids for r in requests])).long().to(device)

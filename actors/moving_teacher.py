@@ -14,7 +14,7 @@ from actors.rank_checkpoint import size_of
 from actors.weight_source import ParameterMeta
 from renio_pipeline.config.schema import Lora
 from renio_pipeline.models.heads import logit_settings
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives.projection import Head
 
 if TYPE_CHECKING:
     from actors.checkpoint_writer import Writer

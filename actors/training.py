@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch comes with what follows, and the driver, which import
     from actors.moving_teacher import Ema, WithHead
     from actors.rank_checkpoint import WriteState
     from actors.weight_sync import Sender, SyncReceipt
-    from renio_pipeline.projection import Head
+    from renio_pipeline.objectives.projection import Head
     from renio_pipeline.types import Payload
 
 

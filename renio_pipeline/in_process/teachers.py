@@ -11,7 +11,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.teacher import Scorer, fill_rows
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives.projection import Head
 from renio_pipeline.stages import Busy
 from renio_pipeline.types import Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
 

@@ -24,7 +24,7 @@ from renio_pipeline.models.student import (
     non_finite_samples,
     sampled_logprobs,
 )
-from renio_pipeline.objectives import TeacherHead
+from renio_pipeline.objectives.registry import TeacherHead
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
 from renio_pipeline.types import TrainBatch, TrainSample, Version

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives.projection import Head
 
 
 def logit_settings(config: Any) -> tuple[float, float | None]:

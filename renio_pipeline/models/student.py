@@ -18,8 +18,8 @@ from renio_pipeline.config.schema import Objective
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import area, one_row, pack, unpacked
 from renio_pipeline.models.heads import head_of, logit_settings
-from renio_pipeline.objectives import HeadJob, Problem, TeacherHead, job_of
-from renio_pipeline.projection import Head, token_logprobs
+from renio_pipeline.objectives.projection import Head, token_logprobs
+from renio_pipeline.objectives.registry import HeadJob, Problem, TeacherHead, job_of
 from renio_pipeline.types import TrainSample
 
 Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s

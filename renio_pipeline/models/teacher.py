@@ -17,7 +17,7 @@ from torch import Tensor
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.self_checks import check_teacher
-from renio_pipeline.projection import token_logprobs
+from renio_pipeline.objectives.projection import token_logprobs
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
 # Of a row. With sdpa's mask its attention costs its square; without one, long rows launch fewer of a GPU's kernels.

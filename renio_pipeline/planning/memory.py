@@ -21,8 +21,8 @@ PACKED_BYTES = 2**28  # of a packed weight transfer's buffer, where sync.packed_
 SUB_GROUP = 1e9  # elements of DeepSpeed's zero_optimization.sub_group_size, which stage 3 updates one at a time
 LIVE = 1e9  # elements of its stage3_max_live_parameters: of whole parameters that a rank holds at stage 3
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.models.teacher.UNMASKED_TOKENS on a GPU
-LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.full_vocabulary.CHUNK_ELEMENTS on a GPU
-TOKEN_LOSS_CHUNK = 40_000_000  # the same of renio_pipeline.token_loss
+LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.objectives.full_vocabulary.CHUNK_ELEMENTS on a GPU
+TOKEN_LOSS_CHUNK = 40_000_000  # the same of renio_pipeline.objectives.token_loss
 
 
 @dataclass(frozen=True)

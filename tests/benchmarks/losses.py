@@ -24,9 +24,9 @@ from rich.table import Table
 from torch import Tensor
 
 from renio_pipeline.divergence import generalized_jsd, top_k_forward_kl, top_k_support
-from renio_pipeline.full_vocabulary import full_vocabulary_loss
-from renio_pipeline.projection import Head
-from renio_pipeline.token_loss import token_loss
+from renio_pipeline.objectives.full_vocabulary import full_vocabulary_loss
+from renio_pipeline.objectives.projection import Head
+from renio_pipeline.objectives.token_loss import token_loss
 
 TEMPERATURE, CLIP, TOP_K = 1.1, 0.05, 64
 MEMORY_LIMIT, TIME_LIMIT = 0.1, 1.0

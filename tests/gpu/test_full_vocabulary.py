@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from renio_pipeline import full_vocabulary
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import FullVocabulary, full_vocabulary_loss
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives import full_vocabulary
+from renio_pipeline.objectives.full_vocabulary import FullVocabulary, full_vocabulary_loss
+from renio_pipeline.objectives.projection import Head
 
 pytestmark = pytest.mark.gpu
 QWEN3 = 151936  # rows of its output head

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
-from renio_pipeline.projection import Head
-from renio_pipeline.token_loss import token_loss
+from renio_pipeline.objectives.projection import Head
+from renio_pipeline.objectives.token_loss import token_loss
 
 pytestmark = pytest.mark.gpu
 

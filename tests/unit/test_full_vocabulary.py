@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from renio_pipeline import chunked
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import FullVocabulary, full_vocabulary_loss
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives import chunked
+from renio_pipeline.objectives.full_vocabulary import FullVocabulary, full_vocabulary_loss
+from renio_pipeline.objectives.projection import Head
 
 N, V, H = 7, 13, 5
 pytestmark = pytest.mark.usefixtures("one_thread")

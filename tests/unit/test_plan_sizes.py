@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from actors import weight_sync
-from renio_pipeline import full_vocabulary, token_loss
 from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.config.schema import Lora, Trainer
 from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.models import teacher
+from renio_pipeline.objectives import full_vocabulary, token_loss
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
 from renio_pipeline.planning.lengths import Lengths

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from renio_pipeline import chunked
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
 from renio_pipeline.loss import sampled_token_loss, token_shares, weighted_loss
-from renio_pipeline.projection import Head, token_logprobs
-from renio_pipeline.token_loss import TokenLoss, token_loss
+from renio_pipeline.objectives import chunked
+from renio_pipeline.objectives.projection import Head, token_logprobs
+from renio_pipeline.objectives.token_loss import TokenLoss, token_loss
 from tests.unit.test_full_vocabulary import Recorder, whole_logits
 
 N, V, H, K = 7, 13, 5, 4
@@ -211,7 +211,7 @@ def test_log_probabilities_are_those_of_whole_logits(head: dict[str, Any], top_k
     problem.head = replace(problem.head, **head)
     targets = problem.ids[:, 0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("renio_pipeline.projection.LOGIT_ELEMENTS", 3 * V)  # three tokens a chunk
+        patch.setattr("renio_pipeline.objectives.projection.LOGIT_ELEMENTS", 3 * V)  # three tokens a chunk
         ids, values = token_logprobs(problem.hidden, targets, problem.head, temperature=1.3, vocab_size=V, top_k=top_k)
     whole = torch.log_softmax(whole_logits(problem.hidden, problem.head, V).detach() / 1.3, -1)
     assert not values.requires_grad

@@ -9,7 +9,7 @@ from tests.benchmarks.gpu.bench import Bench
 
 def kernel(bench: Bench) -> None:
     """The kernel alone, over the time that its least traffic takes: both logits read once, the gradient written once."""
-    from renio_pipeline import fused
+    from renio_pipeline.objectives import fused_kernel
 
     C, V = (1024, bench.sizes.vocabulary) if bench.device == "cuda" else (4, 100)
     x, y = torch.randn(C, V, device=bench.device), torch.randn(C, V, device=bench.device)
@@ -18,13 +18,13 @@ def kernel(bench: Bench) -> None:
     factors, out = torch.ones(C, device=bench.device), [torch.empty(C, device=bench.device) for _ in range(3)]
     once = bench.cost(lambda: half.copy_(x))["ms"] / 6 * 10
     bench.record("kernel", "traffic once", {"ms": once})
-    usual = fused.BLOCK, fused.WARPS
+    usual = fused_kernel.BLOCK, fused_kernel.WARPS
     for beta in (0.0, 0.5):
         for block, warps in ((2048, 4), (4096, 8), (4096, 16)):
-            fused.BLOCK, fused.WARPS = block, warps
+            fused_kernel.BLOCK, fused_kernel.WARPS = block, warps
             with bench.section(f"kernel {block} {warps}"):
                 cost = bench.cost(
-                    lambda: fused.divergence_and_gradient(
+                    lambda: fused_kernel.divergence_and_gradient(
                         x,
                         y,
                         targets,
@@ -38,4 +38,4 @@ def kernel(bench: Bench) -> None:
                     )
                 )
                 bench.record("kernel", f"beta {beta} block {block} warps {warps}", cost, once)
-    fused.BLOCK, fused.WARPS = usual
+    fused_kernel.BLOCK, fused_kernel.WARPS = usual

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renio_pipeline import full_vocabulary
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives import full_vocabulary
+from renio_pipeline.objectives.projection import Head
 from tests.benchmarks.gpu.bench import GIB, Bench
 from tests.benchmarks.gpu.problem import Problem, without_kernel
 
@@ -101,7 +101,7 @@ def token_losses(bench: Bench) -> None:
     """The losses that look at few of the student's log-probabilities, chunk by chunk and on whole logits."""
     from renio_pipeline.divergence import top_k_forward_kl
     from renio_pipeline.loss import sampled_token_loss
-    from renio_pipeline.token_loss import token_loss
+    from renio_pipeline.objectives.token_loss import token_loss
 
     problem = Problem(bench, bench.sizes.tokens[0])
     ids = torch.randint(problem.vocabulary, (problem.tokens, 65), device=bench.device)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renio_pipeline import full_vocabulary
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.full_vocabulary import full_vocabulary_loss
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives import full_vocabulary
+from renio_pipeline.objectives.full_vocabulary import full_vocabulary_loss
+from renio_pipeline.objectives.projection import Head
 from tests.benchmarks.gpu.bench import Bench, Work
 
 

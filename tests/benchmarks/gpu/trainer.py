@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from renio_pipeline.projection import Head
+from renio_pipeline.objectives.projection import Head
 from tests.benchmarks.gpu.bench import Bench
 from tests.benchmarks.gpu.problem import Problem
 from tests.benchmarks.gpu.profiles import profile

@@ -47,7 +47,7 @@ class Problem:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from renio_pipeline.projection import Head
+        from renio_pipeline.objectives.projection import Head
 
         self._settings = settings
         device, tokens, width = settings.device, settings.loss_tokens, settings.main.hidden
@@ -85,7 +85,7 @@ class Problem:
         return Cost(value, gradients, seconds, used.extra)
 
     def chunked_divergence(self) -> Any:
-        from renio_pipeline.full_vocabulary import full_vocabulary_loss
+        from renio_pipeline.objectives.full_vocabulary import full_vocabulary_loss
 
         s = self._settings
         return full_vocabulary_loss(
@@ -109,7 +109,7 @@ class Problem:
         return (self.coefficients * generalized_jsd(student, teacher, temperature=s.temperature, **OPTIONS)).sum()
 
     def chunked_top_k(self) -> Any:
-        from renio_pipeline.token_loss import token_loss
+        from renio_pipeline.objectives.token_loss import token_loss
 
         s = self._settings
         return token_loss(

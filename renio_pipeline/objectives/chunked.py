@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from renio_pipeline.projection import Head, factor, product
+from renio_pipeline.objectives.projection import Head, factor, product
 
 GROUP = 4  # chunks whose gradients are left in bfloat16: the weight's, float32, is read and written once for all
 BLOCK_ELEMENTS = 2**23  # of [R, V] on a CPU: with fewer, its threads wait for each other, long where they share their cores

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from renio_pipeline.config.schema import Jsd, Objective, Sampled, TopKForwardKL
 from renio_pipeline.divergence import top_k_forward_kl, top_k_support
-from renio_pipeline.full_vocabulary import FullVocabulary, full_vocabulary_loss
 from renio_pipeline.loss import sampled_token_loss, token_shares
 from renio_pipeline.models.teacher import from_numpy
-from renio_pipeline.projection import Head
-from renio_pipeline.token_loss import PerToken, token_loss
+from renio_pipeline.objectives.full_vocabulary import FullVocabulary, full_vocabulary_loss
+from renio_pipeline.objectives.projection import Head
+from renio_pipeline.objectives.token_loss import PerToken, token_loss
 from renio_pipeline.types import Hidden, TrainSample, Version
 
 TeacherHead = Callable[[str, Version], Head]

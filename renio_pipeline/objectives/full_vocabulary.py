@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renio_pipeline.chunked import Work, block_rows, chunked_loss
 from renio_pipeline.divergence import generalized_jsd
-from renio_pipeline.projection import Head, capped, factor, log_softmax, product
+from renio_pipeline.objectives.chunked import Work, block_rows, chunked_loss
+from renio_pipeline.objectives.projection import Head, capped, factor, log_softmax, product
 
 # Of [C, V]: with fewer, reading the head anew costs more than it saves.
 CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26, "kernel": 40_000_000}
@@ -109,7 +109,7 @@ def full_vocabulary_loss(
 def _kernels() -> Any:
     """Module `fused`, or None where there is no Triton."""
     try:
-        from renio_pipeline import fused
+        from renio_pipeline.objectives import fused_kernel
     except ImportError:
         return None
     return fused
