@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.config.schema import Lora
-from renio_pipeline.engine_limits import EngineLimits
+from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.types import FIRST_VERSION
 
 if TYPE_CHECKING:

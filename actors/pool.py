@@ -17,10 +17,10 @@ from actors.lost import GONE
 from actors.worker import Kind, Worker, WorkerLost, answer
 from actors.workers import Workers
 from renio_pipeline.config import RunConfig
-from renio_pipeline.deaths import Slots, Suspects
-from renio_pipeline.engine_limits import EngineLimits
-from renio_pipeline.monitoring.engine_text import EngineText
 from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.stages.engine_limits import EngineLimits
+from renio_pipeline.stages.engine_text import EngineText
+from renio_pipeline.stages.faults import Slots, Suspects
 from renio_pipeline.types import Prompt
 
 GATHER_SECONDS = 0.01
@@ -60,7 +60,7 @@ class Pool:
     """Queues jobs, and hands them to workers that serve. Subclasses say which jobs a worker gets, and how it does them.
 
     A worker that is lost gives its jobs back to the front of the queue, under the same sample ids. Of the samples, see
-    ``renio_pipeline.deaths.Suspects``.
+    ``renio_pipeline.stages.faults.Suspects``.
     """
 
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
@@ -89,7 +89,7 @@ class Pool:
         return next((w.ready.limits for w in self.workers.all if w.ready.limits), None)
 
     def status(self) -> dict[str, int]:
-        """See ``renio_pipeline.elastic.ElasticPool``."""
+        """See ``renio_pipeline.stages.elastic_pool.ElasticPool``."""
         workers = self.workers
         states = [w.state for w in workers.all]
         return {

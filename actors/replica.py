@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from actors.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
 from actors.visible_gpus import check_visible_gpus
 from actors.weight_receiver import HostReceiver, Waiting
-from renio_pipeline.engine_limits import Ready
-from renio_pipeline.monitoring.engine_text import EngineText, engine_text
+from renio_pipeline.stages.engine_limits import Ready
+from renio_pipeline.stages.engine_text import EngineText, engine_text
 from renio_pipeline.types import FIRST_VERSION, Version
 
 if TYPE_CHECKING:

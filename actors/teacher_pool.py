@@ -12,8 +12,8 @@ from actors.inbox import Inbox
 from actors.parcel import Parcel
 from actors.pool import Job, Pool, Rejected, Service, take_for
 from actors.worker import Kind, Worker, answer
-from renio_pipeline.budget import PayloadBudget
-from renio_pipeline.engine_limits import batch_tokens
+from renio_pipeline.stages.engine_limits import batch_tokens
+from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.visible_gpus import check_visible_gpus
-from renio_pipeline.engine_limits import Ready
+from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
 
 if TYPE_CHECKING:

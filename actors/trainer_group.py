@@ -18,7 +18,7 @@ from actors.weight_sync import SyncReceipt
 from renio_pipeline.checkpointer import CheckpointError
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan
-from renio_pipeline.stages import TrainReport
+from renio_pipeline.stages.protocols import TrainReport
 from renio_pipeline.types import TrainBatch, Version
 
 

@@ -26,9 +26,9 @@ from actors.trainer_group import TrainerGroup
 from actors.turns import Sleepers
 from actors.worker import WorkerLost, answer, drop
 from actors.workers import PING_SECONDS
-from renio_pipeline.deaths import CrashLoopError
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.stages import Publication, TrainerLost, TrainReport
+from renio_pipeline.stages.faults import CrashLoopError
+from renio_pipeline.stages.protocols import Publication, TrainerLost, TrainReport
 from renio_pipeline.types import TrainBatch, Version
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class Trainers:
 
     @asynccontextmanager
     async def training(self) -> AsyncIterator[None]:
-        """See ``renio_pipeline.turns.Turns``. No sync comes in between either."""
+        """See ``renio_pipeline.stages.turns.Turns``. No sync comes in between either."""
         async with self._turn:
             if self._sleepers is None:
                 yield

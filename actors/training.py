@@ -19,7 +19,7 @@ from actors.host_state import HostState, free_cached
 from actors.sync_client import SyncClient
 from actors.visible_gpus import check_visible_gpus
 from renio_pipeline.config.schema import Objective
-from renio_pipeline.stages import NonFiniteError
+from renio_pipeline.stages.protocols import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:  # torch comes with what follows, and the driver, which imports this module, has no use for it

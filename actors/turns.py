@@ -1,4 +1,4 @@
-"""Generators on the trainer ranks' GPUs: out of the way in the ranks' turn (see ``renio_pipeline.turns``).
+"""Generators on the trainer ranks' GPUs: out of the way in the ranks' turn (see ``renio_pipeline.stages.turns``).
 
 A generator that dies in the ranks' turn is replaced when that is over: an engine that loads takes its whole share of the
 GPU's memory, and measures what others leave it, so it needs its turn more than one that works. For the same reason the ranks

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from renio_pipeline.engine_limits import Ready
+from renio_pipeline.stages.engine_limits import Ready
 
 T = TypeVar("T")
 State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]

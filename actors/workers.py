@@ -22,7 +22,7 @@ from actors.lost import GONE
 from actors.processes import last_lines
 from actors.worker import Kind, State, Worker, WorkerLost, answer, drop, futures
 from renio_pipeline.config.schema import Faults
-from renio_pipeline.deaths import Slots
+from renio_pipeline.stages.faults import Slots
 
 T = TypeVar("T")
 PING_SECONDS = 5.0  # between two pings; a death at work is noticed at once, by the call that it has

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from renio_pipeline.outcomes import Collected
+from renio_pipeline.stages.outcomes import Collected
 
 
 class Ahead:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from renio_pipeline.autoscale import Scaler
 from renio_pipeline.config.schema import Autoscale
-from renio_pipeline.elastic import ElasticPool
 from renio_pipeline.gate import Gate
+from renio_pipeline.stages.elastic_pool import ElasticPool
 
 
 async def follow_load(name: str, pool: ElasticPool, limits: Autoscale, gate: Gate, note: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renio_pipeline.grading.grader import Judge, Judged
-from renio_pipeline.stages import Generators
+from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.types import Prompt, Rollout
 
 Z_95 = 1.959964

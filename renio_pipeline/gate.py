@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from renio_pipeline.elastic import ElasticPool
+from renio_pipeline.stages.elastic_pool import ElasticPool
 from renio_pipeline.stopping import Stop
 
 LOOK_SECONDS = 0.05

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renio_pipeline.stages import Busy, Publication, Stages, TrainReport
+from renio_pipeline.stages.protocols import Busy, Publication, Stages, TrainReport
 
 
 @dataclass(frozen=True, slots=True)

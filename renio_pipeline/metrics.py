@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from renio_pipeline.outcomes import SkippedStep, StepResult
+    from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 # name -> (unit, meaning). A "*" stands for a pool.
 METRICS: dict[str, tuple[str, str]] = {

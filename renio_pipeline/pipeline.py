@@ -21,9 +21,9 @@ from renio_pipeline.clock import Clock
 from renio_pipeline.config import RunConfig
 from renio_pipeline.idle import Mark, idle_shares, teachers_idle
 from renio_pipeline.invariants import age, in_order, numbers
-from renio_pipeline.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.selection import Selection
-from renio_pipeline.stages import Stages
+from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
+from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from renio_pipeline.auroc import auroc
 from renio_pipeline.grading.grader import Judged
-from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, Verdict
 
 
@@ -31,7 +31,7 @@ def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float
     }
 
 
-Pools = Mapping[str, Mapping[str, int]]  # statuses by pool, see ``renio_pipeline.elastic``
+Pools = Mapping[str, Mapping[str, int]]  # statuses by pool, see ``renio_pipeline.stages.elastic_pool``
 
 
 def skipped_metrics(result: SkippedStep, sizes: dict[str, int], pools: Pools) -> dict[str, float]:

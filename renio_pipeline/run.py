@@ -21,14 +21,14 @@ from renio_pipeline.gate import Gate
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.idle import Mark
 from renio_pipeline.metrics import Sink
-from renio_pipeline.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.pipeline import collect, learn
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.resume import next_point
 from renio_pipeline.rundir import Past, RunDirectory
 from renio_pipeline.selection import Selection
-from renio_pipeline.stages import Stages, TrainerLost
+from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
+from renio_pipeline.stages.protocols import Stages, TrainerLost
 from renio_pipeline.stopping import Stop, end
 from renio_pipeline.types import Prompt, Version
 

@@ -11,7 +11,7 @@ from renio_pipeline.evaluation.markers import Markers
 from renio_pipeline.evaluation.records import Problem, Sample
 from renio_pipeline.evaluation.sets import DataSet
 from renio_pipeline.grading.grader import Grader, Judged
-from renio_pipeline.stages import Generators
+from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.types import Prompt, Rollout
 
 Finished = Callable[[DataSet, list[Problem]], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.stages import Stages
+from renio_pipeline.stages.protocols import Stages
 
 
 def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:

@@ -26,7 +26,7 @@ from renio_pipeline.models.student import (
 )
 from renio_pipeline.objectives.registry import TeacherHead
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.stages import NonFiniteError, Publication, TrainReport
+from renio_pipeline.stages.protocols import NonFiniteError, Publication, TrainReport
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from renio_pipeline.config import RunConfig
 from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import STAGES, stage_of
-from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 SECONDS = doubling(0.015625, 4096)  # a stage of the demo takes tenths of a second, one of a large model an hour
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
-from renio_pipeline.monitoring.engine_text import EngineText, answered, together
+from renio_pipeline.stages.engine_text import EngineText, answered, together
 
 KEPT_SECONDS = 5.0  # that a page is served again
 PATIENCE_SECONDS = 5.0  # with engines that do not answer; a scrape has 10 by default

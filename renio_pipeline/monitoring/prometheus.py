@@ -20,7 +20,7 @@ from renio_pipeline.monitoring.figures import Figures
 from renio_pipeline.monitoring.info import Info
 from renio_pipeline.monitoring.limits import Limits
 from renio_pipeline.monitoring.live import Live, Statuses
-from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 if TYPE_CHECKING:
     from renio_pipeline.run import Run

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 Place = tuple[str, str]  # pool and replica: there are never more than the largest size that a pool has had
 

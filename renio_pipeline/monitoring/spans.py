@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from renio_pipeline.monitoring.replicas import Place, place_of_teacher
-from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import NEVER, Times
 
 WEIGHTING: Place = ("weighting", "0")

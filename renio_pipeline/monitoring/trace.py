@@ -16,7 +16,7 @@ from typing import Any
 from renio_pipeline.metrics import Sink
 from renio_pipeline.monitoring.replicas import Place
 from renio_pipeline.monitoring.spans import Rows, Span, Way, ways
-from renio_pipeline.outcomes import SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 Event = dict[str, Any]
 ORDER = ("generator", "teacher", "weighting", "trainer")  # of the pools, from top to bottom

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Opsd
-from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning.devices import Device, device_of
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given, read_given
@@ -18,6 +17,7 @@ from renio_pipeline.planning.model_configs import model_config
 from renio_pipeline.planning.rates import Rates
 from renio_pipeline.planning.sizes import ModelSizes, sizes_of
 from renio_pipeline.planning.stage_rates import StageRates
+from renio_pipeline.stages.engine_limits import EngineLimits
 
 PROMPT = 256.0  # tokens, where nothing is known
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import Generator
-from renio_pipeline.engine_limits import EngineLimits, offline_limits
 from renio_pipeline.planning.devices import Device
+from renio_pipeline.stages.engine_limits import EngineLimits, offline_limits
 
 CHOOSING = ("performance_mode", "enable_chunked_prefill")  # options that change what vLLM chooses
 GIVEN = {"max_num_seqs": "sequences", "max_num_batched_tokens": "batched_tokens"}  # options that are limits themselves

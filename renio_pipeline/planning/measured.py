@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig, load
-from renio_pipeline.engine_limits import EngineLimits, batch_tokens, read_limits
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.rundir import complete_lines
+from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens, read_limits
 
 SKIPPED = 2  # first steps, in which engines warm up
 SAMPLE_FILES = 50  # newest steps whose response lengths are read

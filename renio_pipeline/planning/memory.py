@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES, Generator, Jsd, Teacher, Trainer
-from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.planning.devices import GIB, Device
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.sizes import ModelSizes
+from renio_pipeline.stages.engine_limits import EngineLimits
 
 UTILIZATION = 0.92  # vLLM 0.32's default of gpu_memory_utilization
 PROMPT_LOGITS = 1024  # tokens whose logits vLLM 0.32's GPU runner makes at a time: CHUNK_SIZE of its prompt_logprob.py

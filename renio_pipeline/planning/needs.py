@@ -7,12 +7,12 @@ from functools import cached_property
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES
-from renio_pipeline.engine_limits import batch_tokens
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
 from renio_pipeline.planning.memory import Engine, Use, average, engine, model_states, torch_teacher, trainer_rank, transfer
 from renio_pipeline.preflight import payload_token_bytes
+from renio_pipeline.stages.engine_limits import batch_tokens
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.engine_limits import EngineLimits, batch_tokens
 from renio_pipeline.planning import estimate
 from renio_pipeline.planning.devices import DEVICES, Device
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given
 from renio_pipeline.planning.measured import Measured
 from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
+from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.in_process import end_ids
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.stages import Generators
+from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.study.lessons import slipped_step
 from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.study.results import Record

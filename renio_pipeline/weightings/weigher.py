@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renio_pipeline.config.schema import Renio, Uniform
-from renio_pipeline.engine_limits import Ready
+from renio_pipeline.stages.engine_limits import Ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

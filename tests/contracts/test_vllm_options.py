@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from renio_pipeline.engine_limits import offline_limits
 from renio_pipeline.planning.devices import DEVICES
+from renio_pipeline.stages.engine_limits import offline_limits
 from tests.contracts.conftest import STUDENT
 from tests.contracts.reliance import parameters, relied_on
 
@@ -112,7 +112,7 @@ def test_batch_sizes_depend_on_the_usage_context_and_the_device(
 @pytest.mark.parametrize("context", [16, 1500, 40_000])
 @relied_on(
     "vllm",
-    "renio_pipeline.engine_limits.offline_limits",
+    "renio_pipeline.stages.engine_limits.offline_limits",
     breaks="the planner counts on other numbers of sequences and tokens than engines on that device have",
 )
 def test_a_plan_foresees_the_limits_of_an_engine_on_each_device(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 import urllib.request
 
-from renio_pipeline.monitoring.engine_text import answered
 from renio_pipeline.preflight import prepare
+from renio_pipeline.stages.engine_text import answered
 from tests.unit.test_metrics_endpoint import endpoint, fill, large_step
 from tests.unit.test_pipeline import config_of
 

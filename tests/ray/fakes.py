@@ -18,7 +18,7 @@ from actors.generation import Ended, WriteRequest, Written
 from actors.outbox import Outbox
 from actors.parcel import pack, unpack
 from actors.placement import GroupLease, lease
-from renio_pipeline.engine_limits import EngineLimits, Ready
+from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import ScoreRequest, TopK, Version
 
 

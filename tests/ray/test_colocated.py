@@ -26,7 +26,7 @@ from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.metrics import JsonlSink
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
-from renio_pipeline.stages import Stages, TrainReport
+from renio_pipeline.stages.protocols import Stages, TrainReport
 from renio_pipeline.types import TrainBatch
 from tests.ray.runs import ROOT, STEPS, WHOLE, lines_of, metrics, written
 

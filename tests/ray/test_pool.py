@@ -29,9 +29,9 @@ from actors.teacher import Teacher
 from actors.teacher_pool import TeacherPool
 from actors.torch_teacher import TorchTeacher
 from actors.worker import Kind
-from renio_pipeline.budget import PayloadBudget
-from renio_pipeline.deaths import CrashLoopError
 from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.stages.faults import CrashLoopError
+from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, Version
 from tests.ray.conftest import demo, run
 from tests.ray.fakes import FakeGenerator, Fakes, FakeTeacher, Plan

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.engine_limits import EngineLimits, record_limits
 from renio_pipeline.metrics import JsonlSink
 from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.stages.engine_limits import EngineLimits, record_limits
 from tests.unit.conftest import make_config
 
 EOS = 1

@@ -20,11 +20,11 @@ from renio_pipeline.commands import Commands, Events, WithEvents
 from renio_pipeline.control import Refused
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.metrics import read_jsonl
-from renio_pipeline.outcomes import Collected
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.run import Run
-from renio_pipeline.stages import TrainerLost, TrainReport
+from renio_pipeline.stages.outcomes import Collected
+from renio_pipeline.stages.protocols import TrainerLost, TrainReport
 from renio_pipeline.types import Prompt, Rollout, TrainBatch, Version
 from tests.unit.test_pipeline import BATCH, FakeGenerators, FakeTrainers, config_of, kind, run_of
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.budget import PayloadBudget
+from renio_pipeline.stages.payload_budget import PayloadBudget
 
 
 @dataclass

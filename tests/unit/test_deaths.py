@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.deaths import CrashLoopError, Slots, Suspects
+from renio_pipeline.stages.faults import CrashLoopError, Slots, Suspects
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=300)
 

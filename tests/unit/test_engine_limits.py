@@ -10,9 +10,9 @@ import pytest
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Teacher
-from renio_pipeline.engine_limits import GIB, EngineLimits, batch_tokens, offline_limits, read_limits, record_limits
 from renio_pipeline.planning.devices import DEVICES
 from renio_pipeline.planning.limits import Recorded, engine_limits
+from renio_pipeline.stages.engine_limits import GIB, EngineLimits, batch_tokens, offline_limits, read_limits, record_limits
 from tests.unit.conftest import make_config
 
 

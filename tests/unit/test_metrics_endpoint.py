@@ -36,10 +36,10 @@ from renio_pipeline.monitoring.endpoint import MOST_OPEN, _Silent
 from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import COUNTED, prometheus_name
 from renio_pipeline.monitoring.prometheus import PrometheusSink
-from renio_pipeline.outcomes import StepResult
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.results import step_metrics
 from renio_pipeline.run import Run
+from renio_pipeline.stages.outcomes import StepResult
 from tests.unit.conftest import make_config
 from tests.unit.test_ahead import service_of
 from tests.unit.test_pipeline import BATCH, config_of, prepared, run_of, stages_of, step_of

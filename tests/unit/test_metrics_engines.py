@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from renio_pipeline.commands import beside
 from renio_pipeline.monitoring import engines
-from renio_pipeline.monitoring.engine_text import EngineText, engine_text, together
 from renio_pipeline.monitoring.engines import Engines
+from renio_pipeline.stages.engine_text import EngineText, engine_text, together
 
 
 def registry_of(requests: int) -> CollectorRegistry:

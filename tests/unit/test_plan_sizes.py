@@ -12,7 +12,6 @@ import torch
 from actors import weight_sync
 from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.config.schema import Lora, Trainer
-from renio_pipeline.engine_limits import EngineLimits
 from renio_pipeline.models import teacher
 from renio_pipeline.objectives import full_vocabulary, token_loss
 from renio_pipeline.planning import memory
@@ -20,6 +19,7 @@ from renio_pipeline.planning.devices import DEVICES, GIB
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.model_configs import model_config, released
 from renio_pipeline.planning.sizes import sizes_of
+from renio_pipeline.stages.engine_limits import EngineLimits
 from tests.unit.conftest import DEMO, make_config, values
 
 SMALL = {

@@ -14,8 +14,8 @@ import pytest
 
 from renio_pipeline.config import ConfigError, load, parse
 from renio_pipeline.preflight import prepare
-from renio_pipeline.routing import RoutedTeachers
 from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.stages.teacher_routing import RoutedTeachers
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, Version
 from tests.unit.conftest import DEMO, make_config
 

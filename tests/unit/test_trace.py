@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from renio_pipeline.monitoring.spans import outside, union
 from renio_pipeline.monitoring.trace import Trace
-from renio_pipeline.outcomes import SkippedStep, StepResult
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from tests.unit.test_pipeline import BATCH, config_of, prepared, run_of, stages_of, step_of
 
 __all__ = ["prepared"]  # a fixture

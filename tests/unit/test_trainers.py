@@ -12,10 +12,10 @@ from ray.exceptions import ActorDiedError
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weighting import WeightingStage
-from renio_pipeline.deaths import CrashLoopError
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.stages import TrainerLost
+from renio_pipeline.stages.faults import CrashLoopError
+from renio_pipeline.stages.protocols import TrainerLost
 from tests.unit.conftest import make_config
 
 

@@ -17,7 +17,7 @@ from actors.parcel import Parcel, pack, unpack
 from actors.rank_checkpoint import WriteState
 from actors.training import RankReport
 from actors.weight_sync import SyncReceipt
-from renio_pipeline.engine_limits import EngineLimits, Ready
+from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import FIRST_VERSION, ScoreRequest, TrainSample, Version
 from tests.benchmarks.schedule.load import BATCH_SAMPLES, TOKENS, Load, Span, length_factor
 

@@ -24,7 +24,6 @@ from actors.trainers import Trainers
 from actors.training import CONTROL
 from actors.weighting import WeightingStage
 from actors.worker import Kind, Lease
-from renio_pipeline.budget import PayloadBudget
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.metrics import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
@@ -32,7 +31,8 @@ from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
 from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
-from renio_pipeline.stages import Stages
+from renio_pipeline.stages.payload_budget import PayloadBudget
+from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import ScoreRequest
 from tests.benchmarks.schedule.engines import FakeGenerator, FakeRank, FakeTeacher, Sleeper
 from tests.benchmarks.schedule.hosts import Guest, Host, Room

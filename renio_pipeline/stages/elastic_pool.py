@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from renio_pipeline.monitoring.engine_text import EngineText
+from renio_pipeline.stages.engine_text import EngineText
 
 
 class ElasticPool(Protocol):

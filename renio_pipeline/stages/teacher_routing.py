@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping
 
-from renio_pipeline.stages import Busy, Teachers
+from renio_pipeline.stages.protocols import Busy, Teachers
 from renio_pipeline.types import Rollout, ScoredRollout
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renio_pipeline.grading.grader import Judged
-from renio_pipeline.stages import Busy, Publication, TrainReport
+from renio_pipeline.stages.protocols import Busy, Publication, TrainReport
 from renio_pipeline.types import ScoredRollout
 from renio_pipeline.weightings.weigher import Weighed
 

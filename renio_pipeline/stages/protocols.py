@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from renio_pipeline.budget import PayloadBudget
-from renio_pipeline.elastic import ElasticPool
-from renio_pipeline.turns import Apart, Turns
+from renio_pipeline.stages.elastic_pool import ElasticPool
+from renio_pipeline.stages.payload_budget import PayloadBudget
+from renio_pipeline.stages.turns import Apart, Turns
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Version
 from renio_pipeline.weightings.weigher import Weighed
 
