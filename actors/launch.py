@@ -52,6 +52,7 @@ from actors.training import CONTROL, TrainerRank
 from actors.weighting import WeightingStage
 from actors.worker import Kind
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.loop.shutdown import leave
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.rejected import RejectedLog
@@ -60,7 +61,6 @@ from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.teacher_routing import RoutedTeachers
-from renio_pipeline.stopping import leave
 
 
 @dataclass(frozen=True)

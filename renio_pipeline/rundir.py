@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from renio_pipeline import checkpoint
 from renio_pipeline.checkpoint import THE_START, RunState, write_durably
 from renio_pipeline.config import RunConfig
-from renio_pipeline.evaluate import Evaluation
+from renio_pipeline.loop.held_out import Evaluation
 from renio_pipeline.types import Verdict
 
 

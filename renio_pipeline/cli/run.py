@@ -93,14 +93,14 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.autoscaling import follow_load
     from renio_pipeline.commands import Commands, Events, WithEvents, beside
     from renio_pipeline.garbage import spare_all_so_far
+    from renio_pipeline.loop.run import Run
+    from renio_pipeline.loop.shutdown import Stop
     from renio_pipeline.monitoring.prometheus import PrometheusSink
     from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
     from renio_pipeline.preflight import check_run_dir
     from renio_pipeline.progress import make_progress
     from renio_pipeline.resume import ResumePoint, resume_point
-    from renio_pipeline.run import Run
     from renio_pipeline.rundir import RunDirectory
-    from renio_pipeline.stopping import Stop
 
     check_sinks(config)
     if config.run_dir is not None:
@@ -157,7 +157,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
 
 
 def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
-    from renio_pipeline.evaluate import Evaluation
+    from renio_pipeline.loop.held_out import Evaluation
 
     found = {step: Evaluation(**values) for step, values in outcome["evaluations"].items()}
     if found:

@@ -23,7 +23,7 @@ from renio_pipeline.monitoring.live import Live, Statuses
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 if TYPE_CHECKING:
-    from renio_pipeline.run import Run
+    from renio_pipeline.loop.run import Run
 
 
 class PrometheusSink(Sink):

@@ -1,7 +1,7 @@
 """The step loop's schedule, replayed in virtual time: when each response is written, scored and trained on.
 
 The pools hand out work as ``actors.generator_pool`` and ``actors.teacher_pool`` do, and steps are collected ahead of the
-trainer as ``renio_pipeline.ahead`` does; engines take what their rates say, and everything else takes no time.
+trainer as ``renio_pipeline.loop.lookahead`` does; engines take what their rates say, and everything else takes no time.
 """
 
 from __future__ import annotations

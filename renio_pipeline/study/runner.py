@@ -17,9 +17,9 @@ from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
-from renio_pipeline.pipeline import collect, train_step
+from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.step import collect, train_step
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.selection import Selection
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.study.character import WHOLE_RESPONSE, measure_model, shares, terms_of

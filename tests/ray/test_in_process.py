@@ -17,10 +17,10 @@ from renio_pipeline.config import RunConfig, load
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
+from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.step import make_batch, train_step
 from renio_pipeline.models import info
-from renio_pipeline.pipeline import make_batch, train_step
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.selection import Selection
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Busy, Stages
 from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, ScoredRollout, TeacherScores, Version

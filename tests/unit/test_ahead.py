@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.ahead import Ahead
 from renio_pipeline.commands import Commands, Events, WithEvents
 from renio_pipeline.control import Refused
 from renio_pipeline.ledger import prove_exactly_once
+from renio_pipeline.loop.lookahead import Ahead
+from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.run import Run
 from renio_pipeline.stages.outcomes import Collected
 from renio_pipeline.stages.protocols import TrainerLost, TrainReport
 from renio_pipeline.types import Prompt, Rollout, TrainBatch, Version

@@ -20,10 +20,10 @@ from renio_pipeline.checkpoint import RunState, begin, commit, newest, prune, re
 from renio_pipeline.checkpointer import Checkpointer, CheckpointError
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
-from renio_pipeline.evaluate import Evaluation
+from renio_pipeline.loop.held_out import Evaluation
+from renio_pipeline.loop.shutdown import Stop
 from renio_pipeline.resume import ResumePoint, check_same_run, resume_point
 from renio_pipeline.rundir import RunDirectory
-from renio_pipeline.stopping import Stop
 from renio_pipeline.types import Version
 from tests.unit.conftest import make_config
 

@@ -18,9 +18,9 @@ from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import check, in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators, inverse_cdf
-from renio_pipeline.pipeline import train_step
+from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.step import train_step
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.selection import Selection
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Version

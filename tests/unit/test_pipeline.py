@@ -21,17 +21,17 @@ from rich.console import Console
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.schema import Renio, Uniform
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
-from renio_pipeline.evaluate import evaluate, wilson
 from renio_pipeline.grading.grader import Grader
-from renio_pipeline.idle import idle_shares, teachers_idle
+from renio_pipeline.loop.held_out import evaluate, wilson
+from renio_pipeline.loop.run import Run
+from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.step import train_step
+from renio_pipeline.loop.utilisation import idle_shares, teachers_idle
 from renio_pipeline.metrics import METRICS, JsonlSink, Sink, read_jsonl
-from renio_pipeline.pipeline import train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.progress import LiveProgress, PlainProgress
 from renio_pipeline.results import accuracy, step_metrics, verdict_metrics
-from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
-from renio_pipeline.selection import Selection
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Publication, Stages, TrainReport
 from renio_pipeline.tasks import make_task
@@ -701,7 +701,7 @@ def test_progress_shows_a_step_with_and_without_verdicts(prepared: Prepared, liv
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_a_log_probability_that_is_no_number_names_the_step_and_the_sample(side: str) -> None:
-    from renio_pipeline.invariants import numbers
+    from renio_pipeline.loop.invariants import numbers
     from renio_pipeline.stages.protocols import NonFiniteError
     from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from renio_pipeline.config import ConfigError
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader, Judged
+from renio_pipeline.loop.run import Run
+from renio_pipeline.loop.selection import MOST_DRAWN, Selection
+from renio_pipeline.loop.step import train_step
 from renio_pipeline.metrics import METRICS, read_jsonl
-from renio_pipeline.pipeline import train_step
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.run import Run
-from renio_pipeline.selection import MOST_DRAWN, Selection
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout
 from tests.unit.conftest import make_config

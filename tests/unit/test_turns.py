@@ -26,11 +26,11 @@ from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
 from actors.worker import Kind
+from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.stages.protocols import Stages, TrainerLost, TrainReport

@@ -25,11 +25,11 @@ from actors.training import CONTROL
 from actors.weighting import WeightingStage
 from actors.worker import Kind, Lease
 from renio_pipeline.config import RunConfig, load
+from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.rejected import RejectedLog
 from renio_pipeline.resume import ResumePoint
-from renio_pipeline.run import Run
 from renio_pipeline.rundir import RunDirectory
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages

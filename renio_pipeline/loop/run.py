@@ -11,25 +11,25 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from renio_pipeline.ahead import Ahead
 from renio_pipeline.checkpoint import THE_START, RunState
 from renio_pipeline.checkpointer import Checkpointer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
-from renio_pipeline.evaluate import Evaluation, evaluate
-from renio_pipeline.gate import Gate
 from renio_pipeline.grading.grader import Grader
-from renio_pipeline.idle import Mark
+from renio_pipeline.loop.held_out import Evaluation, evaluate
+from renio_pipeline.loop.lookahead import Ahead
+from renio_pipeline.loop.pause import Gate
+from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.shutdown import Stop, end
+from renio_pipeline.loop.step import collect, learn
+from renio_pipeline.loop.utilisation import Mark
 from renio_pipeline.metrics import Sink
-from renio_pipeline.pipeline import collect, learn
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.resume import next_point
 from renio_pipeline.rundir import Past, RunDirectory
-from renio_pipeline.selection import Selection
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages, TrainerLost
-from renio_pipeline.stopping import Stop, end
 from renio_pipeline.types import Prompt, Version
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from renio_pipeline.loop.shutdown import Stop
 from renio_pipeline.stages.elastic_pool import ElasticPool
-from renio_pipeline.stopping import Stop
 
 LOOK_SECONDS = 0.05
 

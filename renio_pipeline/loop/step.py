@@ -7,7 +7,7 @@
 Who waits for whom: a teacher never waits for the slowest response of the step; weighting waits for every score, because
 its normaliser is over the global batch; the trainers wait for the weights. With ``max_staleness`` 0 the next step waits for the
 sync; with k its responses may be written and scored by weights that are up to k versions older, while the trainers work (see
-``renio_pipeline.ahead``). Stages are protocols: the loop does not care whether they are Ray pools or fakes.
+``renio_pipeline.loop.lookahead``). Stages are protocols: the loop does not care whether they are Ray pools or fakes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
-from renio_pipeline.clock import Clock
 from renio_pipeline.config import RunConfig
-from renio_pipeline.idle import Mark, idle_shares, teachers_idle
-from renio_pipeline.invariants import age, in_order, numbers
-from renio_pipeline.selection import Selection
+from renio_pipeline.loop.invariants import age, in_order, numbers
+from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.timing import Clock
+from renio_pipeline.loop.utilisation import Mark, idle_shares, teachers_idle
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
