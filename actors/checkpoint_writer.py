@@ -143,6 +143,6 @@ def _deepspeed_classes() -> list[Any]:
 
 
 def _sync(path: Path) -> None:
-    from renio_pipeline.checkpoint import sync_files, sync_folder
+    from renio_pipeline.run_dir.checkpoint_files import sync_files, sync_folder
 
     (sync_files if path.is_dir() else sync_folder)(path)

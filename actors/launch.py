@@ -55,8 +55,8 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.loop.shutdown import leave
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.rejected import RejectedLog
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages

@@ -17,7 +17,7 @@ from actors.lost import GONE
 from actors.worker import Kind, Worker, WorkerLost, answer
 from actors.workers import Workers
 from renio_pipeline.config import RunConfig
-from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.stages.engine_text import EngineText
 from renio_pipeline.stages.faults import Slots, Suspects

@@ -15,9 +15,9 @@ from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
 from actors.weight_sync import SyncReceipt
-from renio_pipeline.checkpointer import CheckpointError
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan
+from renio_pipeline.run_dir.checkpointing import CheckpointError
 from renio_pipeline.stages.protocols import TrainReport
 from renio_pipeline.types import TrainBatch, Version
 

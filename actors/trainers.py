@@ -26,7 +26,7 @@ from actors.trainer_group import TrainerGroup
 from actors.turns import Sleepers
 from actors.worker import WorkerLost, answer, drop
 from actors.workers import PING_SECONDS
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import Publication, TrainerLost, TrainReport
 from renio_pipeline.types import TrainBatch, Version

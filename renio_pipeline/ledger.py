@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from renio_pipeline.rundir import complete_lines
+from renio_pipeline.run_dir.directory import complete_lines
 
 History = dict[int, dict[int, list[int]]]  # step -> rank -> sample ids
 

@@ -99,8 +99,8 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
     from renio_pipeline.preflight import check_run_dir
     from renio_pipeline.progress import make_progress
-    from renio_pipeline.resume import ResumePoint, resume_point
-    from renio_pipeline.rundir import RunDirectory
+    from renio_pipeline.run_dir.directory import RunDirectory
+    from renio_pipeline.run_dir.resume import ResumePoint, resume_point
 
     check_sinks(config)
     if config.run_dir is not None:

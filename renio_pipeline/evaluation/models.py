@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from renio_pipeline import checkpoint
 from renio_pipeline.config import ConfigError
 from renio_pipeline.models.info import EMBEDDED
+from renio_pipeline.run_dir import checkpoint_files
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -39,7 +39,7 @@ def locate(name: str, key: str = "--model") -> str:
     if name.startswith(EMBEDDED) or not (folder := Path(name).expanduser()).is_dir():
         return name
     if (folder / "checkpoints").is_dir():
-        found = checkpoint.newest(folder / "checkpoints")
+        found = checkpoint_files.newest(folder / "checkpoints")
         if found is None:
             raise ConfigError(f"{key}: {name} is a run without a complete checkpoint; give a model's folder or another run")
         folder = found[0]

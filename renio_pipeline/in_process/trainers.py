@@ -25,7 +25,7 @@ from renio_pipeline.models.student import (
     sampled_logprobs,
 )
 from renio_pipeline.objectives.registry import TeacherHead
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.protocols import NonFiniteError, Publication, TrainReport
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 

@@ -11,8 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from renio_pipeline.checkpoint import THE_START, RunState
-from renio_pipeline.checkpointer import Checkpointer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.grading.grader import Grader
@@ -26,8 +24,10 @@ from renio_pipeline.loop.utilisation import Mark
 from renio_pipeline.metrics import Sink
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
-from renio_pipeline.resume import next_point
-from renio_pipeline.rundir import Past, RunDirectory
+from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
+from renio_pipeline.run_dir.checkpointing import Checkpointer
+from renio_pipeline.run_dir.directory import Past, RunDirectory
+from renio_pipeline.run_dir.resume import next_point
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages, TrainerLost
 from renio_pipeline.types import Prompt, Version

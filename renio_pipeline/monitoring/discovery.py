@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 
 def check_discovery(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.metrics import JsonlSink, Sink
 from renio_pipeline.monitoring.trace import Trace
-from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.run_dir.directory import RunDirectory
 
 
 def check_sinks(config: RunConfig) -> None:

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Wandb
 from renio_pipeline.metrics import Sink
+from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 
 class WandbSink(Sink):

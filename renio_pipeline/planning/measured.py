@@ -13,7 +13,7 @@ from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
-from renio_pipeline.rundir import complete_lines
+from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens, read_limits
 
 SKIPPED = 2  # first steps, in which engines warm up

@@ -34,8 +34,8 @@ def write_report(
     _check_steps(runs, steps)
     found = [read_samples(run, steps, MOST_TOKENS // len(runs)) for run in runs]
 
-    from renio_pipeline.checkpoint import write_durably
     from renio_pipeline.report.page import page_data, render
+    from renio_pipeline.run_dir.checkpoint_files import write_durably
 
     write_durably(page, render(page_data(runs, found)))
     if not png:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig, load
-from renio_pipeline.rundir import complete_lines
+from renio_pipeline.run_dir.directory import complete_lines
 
 
 @dataclass(frozen=True, kw_only=True)

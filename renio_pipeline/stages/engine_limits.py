@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Teacher
+from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 FILE = "engines.json"  # in a run's directory
 GIB = 2**30

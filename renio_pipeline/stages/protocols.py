@@ -15,7 +15,7 @@ from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Ver
 from renio_pipeline.weightings.weigher import Weighed
 
 if TYPE_CHECKING:
-    from renio_pipeline.resume import ResumePoint
+    from renio_pipeline.run_dir.resume import ResumePoint
 
 T = TypeVar("T")
 Busy = dict[str, float]  # seconds of work so far, by worker

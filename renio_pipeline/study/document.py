@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from renio_pipeline.checkpoint import write_durably
 from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.run_dir.checkpoint_files import write_durably
 from renio_pipeline.study import prose, reading
 from renio_pipeline.study.findings import Comparison, Group, area, comparisons, groups, mean
 from renio_pipeline.study.models import RECIPES

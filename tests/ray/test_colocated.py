@@ -25,7 +25,7 @@ from renio_pipeline.config import load
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import JsonlSink
-from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.protocols import Stages, TrainReport
 from renio_pipeline.types import TrainBatch
 from tests.ray.runs import ROOT, STEPS, WHOLE, lines_of, metrics, written

@@ -18,7 +18,7 @@ from actors.pool import Service
 from actors.worker import Kind
 from renio_pipeline.planning.devices import DEVICES
 from renio_pipeline.planning.limits import Recorded, engine_limits
-from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready, batch_tokens, read_limits, record_limits
 from tests.ray.conftest import demo
 

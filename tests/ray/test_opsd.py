@@ -21,8 +21,8 @@ from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from renio_pipeline.models import info
 from renio_pipeline.models.teacher import Scorer
-from renio_pipeline.rejected import RejectedLog
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
 from tests.ray.conftest import demo, kill, run, samples_of
 

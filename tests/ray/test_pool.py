@@ -29,7 +29,7 @@ from actors.teacher import Teacher
 from actors.teacher_pool import TeacherPool
 from actors.torch_teacher import TorchTeacher
 from actors.worker import Kind
-from renio_pipeline.rejected import RejectedLog
+from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, Version

@@ -23,11 +23,11 @@ from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt
-from renio_pipeline.checkpointer import CheckpointError
 from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.models import info
-from renio_pipeline.rejected import RejectedLog
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.checkpointing import CheckpointError
+from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, run, samples_of
 

@@ -22,7 +22,7 @@ from renio_pipeline.loop.lookahead import Ahead
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.outcomes import Collected
 from renio_pipeline.stages.protocols import TrainerLost, TrainReport
 from renio_pipeline.types import Prompt, Rollout, TrainBatch, Version

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from renio_pipeline.checkpoint import RunState, begin, commit
 from renio_pipeline.config import ConfigError
 from renio_pipeline.evaluation.markers import OURS, Markers
 from renio_pipeline.evaluation.models import locate, named
 from renio_pipeline.evaluation.sets import DataSet, data_sets
 from renio_pipeline.evaluation.suites import suite, suites
 from renio_pipeline.grading.screening import Gold
+from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit
 from tests.unit.conftest import DEMO, make_config
 
 MATHS = {"answer": "7", "solution": "…"}

@@ -31,7 +31,7 @@ from renio_pipeline.metrics import METRICS, JsonlSink, Sink, read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.progress import LiveProgress, PlainProgress
 from renio_pipeline.results import accuracy, step_metrics, verdict_metrics
-from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Publication, Stages, TrainReport
 from renio_pipeline.tasks import make_task

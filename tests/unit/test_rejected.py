@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.rejected import RejectedLog
-from renio_pipeline.rundir import complete_lines
+from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.rejected import RejectedLog
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from renio_pipeline.checkpoint import THE_START, RunState, newest
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import JsonlSink, read_jsonl
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.resume import resume_point
-from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, newest
+from renio_pipeline.run_dir.directory import RunDirectory
+from renio_pipeline.run_dir.resume import resume_point
 from renio_pipeline.types import TrainBatch, Version
 from tests.unit.test_pipeline import BATCH, Notes, config_of, prepared, stages_of
 

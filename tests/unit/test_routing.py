@@ -14,7 +14,7 @@ import pytest
 
 from renio_pipeline.config import ConfigError, load, parse
 from renio_pipeline.preflight import prepare
-from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.teacher_routing import RoutedTeachers
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, Version
 from tests.unit.conftest import DEMO, make_config

@@ -12,8 +12,8 @@ from ray.exceptions import ActorDiedError
 from actors.pool import Service
 from actors.trainers import Trainers
 from actors.weighting import WeightingStage
-from renio_pipeline.rejected import RejectedLog
-from renio_pipeline.resume import ResumePoint
+from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import TrainerLost
 from tests.unit.conftest import make_config

@@ -29,9 +29,9 @@ from actors.worker import Kind
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics import read_jsonl
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.rejected import RejectedLog
-from renio_pipeline.resume import ResumePoint
-from renio_pipeline.rundir import RunDirectory
+from renio_pipeline.run_dir.directory import RunDirectory
+from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.stages.protocols import Stages, TrainerLost, TrainReport
 from renio_pipeline.types import FIRST_VERSION, TrainBatch, Version

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from renio_pipeline.checkpoint import sync_folder
-from renio_pipeline.rundir import complete_lines
+from renio_pipeline.run_dir.checkpoint_files import sync_folder
+from renio_pipeline.run_dir.directory import complete_lines
 
 
 class RejectedLog:

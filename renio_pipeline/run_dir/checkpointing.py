@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from renio_pipeline.checkpoint import RunState, begin, commit, prune
+from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit, prune
 
 
 class CheckpointError(RuntimeError):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline import checkpoint
-from renio_pipeline.checkpoint import THE_START, RunState
 from renio_pipeline.config import ConfigError, RunConfig, load
-from renio_pipeline.rundir import complete_lines
+from renio_pipeline.run_dir import checkpoint_files
+from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
+from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.types import Version
 
 # What may change when a run goes on: how far, on what, and what is looked at. All else is the mathematics.
@@ -55,7 +55,7 @@ def resume_point(config: RunConfig) -> ResumePoint:
 
 def next_point(path: Path) -> ResumePoint:
     """After the newest complete checkpoint of a run's directory, or at the start, as the next incarnation."""
-    folder, state = checkpoint.newest(path / "checkpoints") or (None, THE_START)
+    folder, state = checkpoint_files.newest(path / "checkpoints") or (None, THE_START)
     earlier = [int(line["incarnation"]) for line in complete_lines(path / "resumes.jsonl")]
     incarnation = max([state.version.incarnation, *earlier]) + 1
     state = replace(state, version=Version(incarnation, state.version.number))

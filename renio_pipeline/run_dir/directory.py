@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from renio_pipeline import checkpoint
-from renio_pipeline.checkpoint import THE_START, RunState, write_durably
 from renio_pipeline.config import RunConfig
 from renio_pipeline.loop.held_out import Evaluation
+from renio_pipeline.run_dir import checkpoint_files
+from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably
 from renio_pipeline.types import Verdict
 
 
@@ -102,7 +102,7 @@ class RunDirectory:
         for path in (self.path / "samples").glob("step_*.jsonl"):
             if _step_of(path) > state.step or not state.step:
                 path.unlink()
-        checkpoint.cut_back(self.checkpoints, state.step)
+        checkpoint_files.cut_back(self.checkpoints, state.step)
 
 
 def _line(record: dict[str, Any]) -> bytes:
