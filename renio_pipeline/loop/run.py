@@ -21,9 +21,9 @@ from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.shutdown import Stop, end
 from renio_pipeline.loop.step import collect, learn
 from renio_pipeline.loop.utilisation import Mark
-from renio_pipeline.metrics import Sink
+from renio_pipeline.metrics.registry import Sink
+from renio_pipeline.metrics.step_metrics import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.results import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
 from renio_pipeline.run_dir.checkpointing import Checkpointer
 from renio_pipeline.run_dir.directory import Past, RunDirectory
@@ -203,7 +203,7 @@ class Run:
         return await self.checkpointer.ask()
 
     def totals(self) -> dict[str, int]:
-        """See ``renio_pipeline.metrics.TOTALS``."""
+        """See ``renio_pipeline.metrics.registry.TOTALS``."""
         replayed = {f"replayed/{unit}": count for unit, count in self.replayed.items()}
         return {**replayed, "samples/rejected": self._rejected_before + len(self.stages.rejected)}
 

@@ -1,8 +1,8 @@
-"""What the metrics of ``renio_pipeline.metrics`` are called in Prometheus, and which of its kinds they are there."""
+"""What the metrics of ``renio_pipeline.metrics.registry`` are called in Prometheus, and which of its kinds they are there."""
 
 from __future__ import annotations
 
-from renio_pipeline.metrics import METRICS
+from renio_pipeline.metrics.registry import METRICS
 
 # Of one step each; together they are what the run has done.
 COUNTED = (

@@ -60,7 +60,7 @@ def _accuracy(run: RecordedRun) -> str:
 
 def _auroc(samples: Samples) -> str:
     """Of the raw weights of all steps, as ``result.json`` has it."""
-    from renio_pipeline.results import verdict_metrics
+    from renio_pipeline.metrics.step_metrics import verdict_metrics
 
     if not samples.weights:
         return ""

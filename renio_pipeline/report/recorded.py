@@ -26,7 +26,7 @@ class RecordedRun:
     sample_files: dict[int, Path]  # by step
 
     def samples(self, step: int) -> list[dict[str, Any]]:
-        """See ``renio_pipeline.results.sample_records``."""
+        """See ``renio_pipeline.metrics.step_metrics.sample_records``."""
         return _lines(self.sample_files[step])
 
 

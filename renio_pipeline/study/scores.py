@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from renio_pipeline.auroc import auroc
+from renio_pipeline.metrics.auroc import auroc
 from renio_pipeline.types import Verdict
 
 WEIGHT = "weight"

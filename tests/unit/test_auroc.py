@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.auroc import auroc
+from renio_pipeline.metrics.auroc import auroc
 
 
 @settings(deadline=None, derandomize=True)

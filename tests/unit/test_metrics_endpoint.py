@@ -31,14 +31,14 @@ from renio_pipeline.commands import beside
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.ledger import history
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics import METRICS, TOTALS, read_jsonl
+from renio_pipeline.metrics.registry import METRICS, TOTALS, read_jsonl
+from renio_pipeline.metrics.step_metrics import step_metrics
 from renio_pipeline.monitoring.discovery import discoverable
 from renio_pipeline.monitoring.endpoint import MOST_OPEN, _Silent
 from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import COUNTED, prometheus_name
 from renio_pipeline.monitoring.prometheus import PrometheusSink
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.results import step_metrics
 from renio_pipeline.stages.outcomes import StepResult
 from tests.unit.conftest import make_config
 from tests.unit.test_ahead import service_of

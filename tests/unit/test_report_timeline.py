@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from renio_pipeline.metrics.step_metrics import step_metrics
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.report.timeline import bars, spent
-from renio_pipeline.results import step_metrics
 from renio_pipeline.types import Prompt, Rollout
 from tests.unit.recorded_runs import line
 from tests.unit.test_pipeline import FakeGenerators, config_of, prepared, stages_of, step_of

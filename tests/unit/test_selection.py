@@ -18,7 +18,7 @@ from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.loop.run import Run
 from renio_pipeline.loop.selection import MOST_DRAWN, Selection
 from renio_pipeline.loop.step import train_step
-from renio_pipeline.metrics import METRICS, read_jsonl
+from renio_pipeline.metrics.registry import METRICS, read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout
@@ -135,7 +135,7 @@ def test_a_run_that_keeps_nothing_at_all_ends(tmp_path: Path, prepared: Prepared
 
 
 def test_metrics_speak_of_all_that_was_written_and_weights_of_what_was_kept(prepared: Prepared) -> None:
-    from renio_pipeline.results import step_metrics
+    from renio_pipeline.metrics.step_metrics import step_metrics
 
     result, _, _ = step(prepared, filter="correct")
     assert isinstance(result, StepResult)

@@ -27,7 +27,7 @@ from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
 from actors.worker import Kind
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics import read_jsonl
+from renio_pipeline.metrics.registry import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.rejected import RejectedLog

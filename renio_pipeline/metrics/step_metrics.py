@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline.auroc import auroc
 from renio_pipeline.grading.grader import Judged
+from renio_pipeline.metrics.auroc import auroc
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, Verdict
 
