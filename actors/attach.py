@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.control import NAMESPACE, Unanswered
+from renio_pipeline.control.protocol import NAMESPACE, Unanswered
 
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[^/\s\[\]]+|\[[^/\s]+\]):(?P<port>\d{1,5})")
 TOKEN_HINT = "if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"

@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
-from renio_pipeline.control import NAMESPACE as NAMESPACE
-from renio_pipeline.control import Ended, Refused, Unanswered
+from renio_pipeline.control.protocol import NAMESPACE as NAMESPACE
+from renio_pipeline.control.protocol import Ended, Refused, Unanswered
 
 SETTLE_SECONDS = 0.2  # from an answer's arrival here until it is surely on its way to the asker
 PARTING_SECONDS = 1.0  # what is under way when the run ends may still be answered for this long

@@ -8,7 +8,7 @@ from typing import Any
 
 from actors import attach
 from renio_pipeline.config import ConfigError
-from renio_pipeline.control import NAMESPACE, Ended, Refused, Unanswered
+from renio_pipeline.control.protocol import NAMESPACE, Ended, Refused, Unanswered
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from renio_pipeline.status_view import status_view
+from renio_pipeline.control.status_view import status_view
 
 
 def picture(status: Mapping[str, Any]) -> str:

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from renio_pipeline.cli.common import seconds
 from renio_pipeline.config import ConfigError
-from renio_pipeline.control import Ended, Refused, Unanswered, parse_sizes
-from renio_pipeline.status_view import reply_lines, status_view
+from renio_pipeline.control.protocol import Ended, Refused, Unanswered, parse_sizes
+from renio_pipeline.control.status_view import reply_lines, status_view
 
 HELP = {
     "status": "where a live run is: pools, step, figures, events",

@@ -13,7 +13,7 @@ from typing import Any
 
 from renio_pipeline.cli.common import seconds, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
-from renio_pipeline.control import Unanswered
+from renio_pipeline.control.protocol import Unanswered
 
 
 def register(commands: Any) -> None:

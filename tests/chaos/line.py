@@ -9,7 +9,7 @@ import time
 
 from actors import attach, clusters, live
 from renio_pipeline.config import ConfigError
-from renio_pipeline.control import Refused, Unanswered
+from renio_pipeline.control.protocol import Refused, Unanswered
 
 
 def main(run: str, address: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from renio_pipeline.control import Refused
+from renio_pipeline.control.protocol import Refused
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]

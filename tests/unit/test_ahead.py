@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.commands import Commands, Events, WithEvents
-from renio_pipeline.control import Refused
+from renio_pipeline.control.commands import Commands, Events, WithEvents
+from renio_pipeline.control.protocol import Refused
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.lookahead import Ahead
 from renio_pipeline.loop.run import Run

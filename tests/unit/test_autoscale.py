@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.autoscale import Scaler
 from renio_pipeline.config.schema import Autoscale
+from renio_pipeline.control.autoscale_policy import Scaler
 
 BUSY, IDLE, BETWEEN = (0.0, 5), (0.9, 0), (0.3, 1)  # (idle share, queue)
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=300)

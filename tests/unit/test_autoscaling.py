@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from renio_pipeline.autoscaling import follow_load
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Autoscale
+from renio_pipeline.control.autoscaler import follow_load
 from tests.unit.conftest import make_config
 
 

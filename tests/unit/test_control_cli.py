@@ -19,8 +19,8 @@ from actors.control import Control, serve
 from renio_pipeline import cli
 from renio_pipeline.cli.control import plain
 from renio_pipeline.config import ConfigError
-from renio_pipeline.control import Ended, Refused, Unanswered, parse_sizes
-from renio_pipeline.status_view import reply_lines, status_view
+from renio_pipeline.control.protocol import Ended, Refused, Unanswered, parse_sizes
+from renio_pipeline.control.status_view import reply_lines, status_view
 
 VERBS = ("status", "scale", "pause", "resume", "checkpoint", "stop")
 STATUS: dict[str, Any] = {

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from renio_pipeline.commands import beside
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.control.commands import beside
 from renio_pipeline.ledger import history
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import METRICS, TOTALS, read_jsonl

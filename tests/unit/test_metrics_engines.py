@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from renio_pipeline.commands import beside
+from renio_pipeline.control.commands import beside
 from renio_pipeline.monitoring import engines
 from renio_pipeline.monitoring.engines import Engines
 from renio_pipeline.stages.engine_text import EngineText, engine_text, together

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from renio_pipeline.autoscale import Scaler
 from renio_pipeline.config.schema import Autoscale
+from renio_pipeline.control.autoscale_policy import Scaler
 from renio_pipeline.loop.pause import Gate
 from renio_pipeline.stages.elastic_pool import ElasticPool
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from renio_pipeline.control import Refused
+from renio_pipeline.control.protocol import Refused
 from renio_pipeline.loop.held_out import Evaluation
 from renio_pipeline.loop.run import Progress, Run
 
