@@ -18,7 +18,7 @@ def register(commands: Any) -> None:
 
 
 def _make_demo_models(args: argparse.Namespace) -> int:
-    from renio_pipeline.demo_models import make_demo_models
+    from renio_pipeline.demo.make_models import make_demo_models
 
     make_demo_models(args.out, seed=args.seed)
     return 0

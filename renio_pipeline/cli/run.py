@@ -77,7 +77,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from renio_pipeline.demo_check import faults
+    from renio_pipeline.demo.check import faults
 
     config = load(args.config, args.overrides)
     if not config.evaluate.problems:

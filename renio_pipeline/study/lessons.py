@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from renio_pipeline.demo_models import Lesson, lesson
+from renio_pipeline.demo.make_models import Lesson, lesson
 from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.tasks.arithmetic import Arithmetic, noisy_solution, work
 

@@ -65,7 +65,7 @@ def _make(name: str, recipe: Further, path: Path, note: Callable[[str], None]) -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from renio_pipeline.demo_models import fit, threads
+    from renio_pipeline.demo.make_models import fit, threads
     from renio_pipeline.tasks.arithmetic import Arithmetic
 
     start = info.resolve(recipe.start)

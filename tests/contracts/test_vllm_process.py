@@ -29,7 +29,9 @@ def test_the_environment_variables_that_we_set_are_vllm_s(monkeypatch: pytest.Mo
 
 
 @relied_on(
-    "vllm", "renio_pipeline.demo_models._config", breaks="the demo's models could not be served on a CPU, or could be smaller"
+    "vllm",
+    "renio_pipeline.demo.make_models._config",
+    breaks="the demo's models could not be served on a CPU, or could be smaller",
 )
 def test_the_smallest_attention_heads_of_a_cpu_have_this_size() -> None:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
