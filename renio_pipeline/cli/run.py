@@ -90,9 +90,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, Any]:
     from actors import control, launch
+    from renio_pipeline.cli.garbage import spare_all_so_far
     from renio_pipeline.control.autoscaler import follow_load
     from renio_pipeline.control.commands import Commands, Events, WithEvents, beside
-    from renio_pipeline.garbage import spare_all_so_far
     from renio_pipeline.loop.run import Run
     from renio_pipeline.loop.shutdown import Stop
     from renio_pipeline.monitoring.prometheus import PrometheusSink

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from renio_pipeline.cli.garbage import spare_all_so_far
 from renio_pipeline.config import RunConfig
-from renio_pipeline.garbage import spare_all_so_far
 from renio_pipeline.metrics.registry import read_jsonl
 from tests.benchmarks.schedule.load import Load
 from tests.benchmarks.schedule.mixes import BOUND, WIDE, Mix
