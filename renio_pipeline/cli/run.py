@@ -95,10 +95,10 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.control.commands import Commands, Events, WithEvents, beside
     from renio_pipeline.loop.run import Run
     from renio_pipeline.loop.shutdown import Stop
+    from renio_pipeline.monitoring.console import make_progress
     from renio_pipeline.monitoring.prometheus import PrometheusSink
     from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
     from renio_pipeline.preflight import check_run_dir
-    from renio_pipeline.progress import make_progress
     from renio_pipeline.run_dir.directory import RunDirectory
     from renio_pipeline.run_dir.resume import ResumePoint, resume_point
 

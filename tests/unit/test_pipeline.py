@@ -29,8 +29,8 @@ from renio_pipeline.loop.step import train_step
 from renio_pipeline.loop.utilisation import idle_shares, teachers_idle
 from renio_pipeline.metrics.registry import METRICS, JsonlSink, Sink, read_jsonl
 from renio_pipeline.metrics.step_metrics import accuracy, step_metrics, verdict_metrics
+from renio_pipeline.monitoring.console import LiveProgress, PlainProgress
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.progress import LiveProgress, PlainProgress
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Publication, Stages, TrainReport
