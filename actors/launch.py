@@ -16,16 +16,10 @@ from typing import Any
 
 import ray
 
-from actors import control, reaper
-from actors.control import NAMESPACE
-from actors.deepspeed_engine import RankSpec
-from actors.doctor.same_versions import check_versions
-from actors.engine_options import check_engine_options
-from actors.generation import Generator
-from actors.generator_pool import GeneratorPool
-from actors.hidden_teacher import HiddenTeacher
-from actors.node_labels import check_nodes
-from actors.placement import (
+from actors import control
+from actors.cluster import reaper
+from actors.cluster.node_labels import check_nodes
+from actors.cluster.placement import (
     GroupLease,
     Sizes,
     actor_options,
@@ -40,6 +34,13 @@ from actors.placement import (
     shared_group,
     teacher_spec,
 )
+from actors.control import NAMESPACE
+from actors.deepspeed_engine import RankSpec
+from actors.doctor.same_versions import check_versions
+from actors.engine_options import check_engine_options
+from actors.generation import Generator
+from actors.generator_pool import GeneratorPool
+from actors.hidden_teacher import HiddenTeacher
 from actors.pool import Service
 from actors.probe import Probe
 from actors.rank_checkpoint import Restore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.visible_gpus import check_visible_gpus
+from actors.cluster.visible_gpus import check_visible_gpus
 from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from actors.cluster.processes import end_actor
 from actors.parcel import Parcel
-from actors.processes import end_actor
 from actors.rank_checkpoint import Restore, WriteState
 from actors.training import CONTROL, RankReport
 from actors.weight_sync import SyncReceipt

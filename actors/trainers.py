@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from ray.exceptions import RayTaskError
 
+from actors.cluster.processes import last_lines
 from actors.lost import GONE
 from actors.pool import Pool, Service
-from actors.processes import last_lines
 from actors.receivers import Receivers
 from actors.trainer_group import TrainerGroup
 from actors.turns import Sleepers

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors import rank_checkpoint
+from actors.cluster.visible_gpus import check_visible_gpus
 from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
 from actors.host_state import HostState, free_cached
 from actors.sync_client import SyncClient
-from actors.visible_gpus import check_visible_gpus
 from renio_pipeline.config.schema import Objective
 from renio_pipeline.stages.protocols import NonFiniteError
 from renio_pipeline.types import TrainSample, Version

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import ray
 
+from actors.cluster.placement import actor_options, lease
 from actors.parcel import Parcel
-from actors.placement import actor_options, lease
 from actors.pool import Service, is_loss
 from actors.training import CONTROL
 from actors.worker import Kind, Lease, Worker, answer

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.node_labels import matches
+from actors.cluster.node_labels import matches
 from renio_pipeline.config import RunConfig
 from renio_pipeline.doctor.facts import Node
 from renio_pipeline.doctor.requirements import Requirements

@@ -10,13 +10,13 @@ from typing import Any
 
 import ray
 
+from actors.cluster.node_labels import check_nodes
+from actors.cluster.placement import check_cluster
 from actors.doctor import collectives, shared_folder
 from actors.doctor.examiner import Examiner
 from actors.doctor.nodes import describe
 from actors.doctor.probes import software
 from actors.doctor.remote import by_value, clock, gather, pinned, reason
-from actors.node_labels import check_nodes
-from actors.placement import check_cluster
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.doctor import nvidia_smi
 from renio_pipeline.doctor.facts import Clock, Cluster, Machine, Node, NodeFacts, Reach, Software

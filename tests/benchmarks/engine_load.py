@@ -16,9 +16,9 @@ from typing import Any
 import ray
 import torch
 
+from actors.cluster.placement import actor_options, generator_spec
 from actors.generation import Generator
 from actors.host_sender import HostSender
-from actors.placement import actor_options, generator_spec
 from actors.sync_client import SyncClient, ask_actor
 from actors.weight_source import DeepSpeedSource
 from renio_pipeline.config import load

@@ -82,7 +82,7 @@ def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
 
 @relied_on(
     "ray",
-    "actors.placement.actor_options",
+    "actors.cluster.placement.actor_options",
     "actors.control.start",
     "actors.worker.Kind.beside",
     breaks="an actor could not be started with these options",
@@ -147,11 +147,11 @@ def test_a_raylet_is_started_with_the_address_of_its_cluster() -> None:
     assert "raylet" in services.RAYLET_EXECUTABLE
 
 
-@relied_on("ray", "actors.processes._is_rays", breaks="a worker's last words would begin with Ray's own lines")
+@relied_on("ray", "actors.cluster.processes._is_rays", breaks="a worker's last words would begin with Ray's own lines")
 def test_ray_s_own_lines_in_logs_begin_with_these_words() -> None:
     from ray._private import ray_constants
 
-    from actors.processes import _is_rays
+    from actors.cluster.processes import _is_rays
 
     for prefix in (ray_constants.LOG_PREFIX_JOB_ID, ray_constants.LOG_PREFIX_ACTOR_NAME, ray_constants.LOG_PREFIX_TASK_NAME):
         assert _is_rays(prefix)

@@ -55,7 +55,7 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def sights(cluster: Any) -> dict[str, dict[str, Any]]:
     """What actors see: with a GPU, with one that Ray must not choose, with none, and with none as ours are started."""
-    from actors.placement import actor_options
+    from actors.cluster.placement import actor_options
     from tests.unit.conftest import make_config
 
     ours = actor_options(make_config(), "generator")
@@ -93,16 +93,23 @@ def test_where_ray_must_not_choose_an_actor_still_knows_what_it_was_given(sights
     assert len(seen["accelerators"]) == 1
 
 
-@relied_on("ray", "actors.placement.actor_options", breaks="actors that are to use the CPU would take a GPU that is another's")
+@relied_on(
+    "ray", "actors.cluster.placement.actor_options", breaks="actors that are to use the CPU would take a GPU that is another's"
+)
 def test_an_actor_without_gpus_sees_all_of_them_unless_we_hide_them(sights: dict[str, Any]) -> None:
     assert sights["without"]["visible"] is None
     assert sights["without"]["accelerators"] == []
     assert sights["ours without"]["visible"] == ""
 
 
-@relied_on("ray", "actors.placement.half", "actors.placement.shared_group", breaks="a generator would not be on its rank's GPU")
+@relied_on(
+    "ray",
+    "actors.cluster.placement.half",
+    "actors.cluster.placement.shared_group",
+    breaks="a generator would not be on its rank's GPU",
+)
 def test_two_halves_in_one_bundle_are_the_same_gpu(cluster: Any) -> None:
-    from actors.placement import in_bundle
+    from actors.cluster.placement import in_bundle
 
     group = cluster.util.placement_group([{"GPU": 1, "CPU": 1}])
     actor = cluster.remote(Seen)
@@ -115,8 +122,8 @@ def test_two_halves_in_one_bundle_are_the_same_gpu(cluster: Any) -> None:
 
 @relied_on(
     "ray",
-    "actors.placement.GroupLease.placed",
-    "actors.processes.end_actor",
+    "actors.cluster.placement.GroupLease.placed",
+    "actors.cluster.processes.end_actor",
     breaks="a worker would wait for resources for ever, or a stopped process not be ended",
 )
 def test_a_placement_group_s_table_says_whether_and_where_it_is(cluster: Any) -> None:
@@ -131,15 +138,17 @@ def test_a_placement_group_s_table_says_whether_and_where_it_is(cluster: Any) ->
 
 
 @relied_on(
-    "ray", "actors.processes._kill", breaks="a worker's process would not be known for one of Ray's, and be left running"
+    "ray",
+    "actors.cluster.processes._kill",
+    breaks="a worker's process would not be known for one of Ray's, and be left running",
 )
 def test_the_title_of_a_worker_s_process_is_ray_s(sights: dict[str, Any]) -> None:
     assert all(seen["title"].startswith("ray::") for seen in sights.values())
 
 
-@relied_on("ray", "actors.processes.last_lines", breaks="nothing of what a lost worker wrote last would be shown")
+@relied_on("ray", "actors.cluster.processes.last_lines", breaks="nothing of what a lost worker wrote last would be shown")
 def test_what_a_worker_writes_is_in_files_of_its_process_s_number(cluster: Any) -> None:
-    from actors.processes import last_lines
+    from actors.cluster.processes import last_lines
 
     actor = cluster.remote(Seen).remote()
     cluster.get(actor.speak.remote("these are my last words"))
@@ -154,8 +163,8 @@ def test_what_a_worker_writes_is_in_files_of_its_process_s_number(cluster: Any) 
 
 @relied_on(
     "ray",
-    "actors.node_labels.check_nodes",
-    "actors.placement.check_object_store",
+    "actors.cluster.node_labels.check_nodes",
+    "actors.cluster.placement.check_object_store",
     "actors.clusters.local_clusters",
     breaks="a cluster that is too small would not be found out, or one of this machine not be found",
 )

@@ -147,7 +147,7 @@ def test_an_engine_from_arguments_is_an_engine_context_unless_told_otherwise() -
 
 @relied_on(
     "vllm",
-    "actors.placement.actor_options",
+    "actors.cluster.placement.actor_options",
     breaks="VLLM_ENABLE_V1_MULTIPROCESSING no longer decides whether an engine has a process of its own",
 )
 def test_an_engine_is_in_this_process_only_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,16 @@ from tests.contracts.reliance import expressions, relied_on
 
 
 @relied_on(
-    "vllm", "actors.placement.actor_options", "actors.placement.COMMON_ENV", breaks="a variable of ours would have no effect"
+    "vllm",
+    "actors.cluster.placement.actor_options",
+    "actors.cluster.placement.COMMON_ENV",
+    breaks="a variable of ours would have no effect",
 )
 def test_the_environment_variables_that_we_set_are_vllm_s(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm import envs
     from vllm.utils import ompmultiprocessing
 
-    from actors.placement import actor_options
+    from actors.cluster.placement import actor_options
     from tests.unit.conftest import make_config
 
     ours = actor_options(make_config(), "generator", uses_vllm=True)["runtime_env"]["env_vars"]

@@ -114,9 +114,9 @@ def _keys(settings: Settings, folder: str, backend: str) -> list[str]:
 def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
     import ray
 
+    from actors.cluster.placement import actor_options, generator_spec, half
     from actors.deepspeed_engine import RankSpec
     from actors.generation import Generator
-    from actors.placement import actor_options, generator_spec, half
     from actors.training import CONTROL, TrainerRank
 
     rank_spec = RankSpec(

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.cluster.placement import GroupLease, lease
 from actors.generation import Ended, WriteRequest, Written
 from actors.outbox import Outbox
 from actors.parcel import pack, unpack
-from actors.placement import GroupLease, lease
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import ScoreRequest, TopK, Version
 

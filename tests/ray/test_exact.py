@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from actors import launch
+from actors.cluster.placement import actor_options
 from actors.deepspeed_engine import RankSpec, build
-from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
 from renio_pipeline.config.schema import Jsd, Objective, TopKForwardKL

@@ -17,9 +17,9 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
+from actors.cluster.placement import actor_options, generator_spec
 from actors.generation import Generator, WriteRequest, Written
 from actors.generator_pool import sample_seed
-from actors.placement import actor_options, generator_spec
 from actors.wire import pack_chunks, put
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.models import info

@@ -11,9 +11,9 @@ import pytest
 import ray
 import torch
 
+from actors.cluster.placement import actor_options
 from actors.deepspeed_engine import RankSpec
 from actors.host_state import _bytes, _movable, _optimizer_storages
-from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import CONTROL, TrainerRank
 from renio_pipeline.models import info

@@ -26,11 +26,11 @@ from transformers import AutoModelForCausalLM
 
 from actors import verbs
 from actors.background import on_thread
+from actors.cluster.placement import actor_options, generator_spec
 from actors.deepspeed_engine import RankSpec, build
 from actors.engine import EngineFailed
 from actors.generation import Generator
 from actors.native_sender import NativeSender
-from actors.placement import actor_options, generator_spec
 from actors.sync_client import SyncClient
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank

@@ -11,7 +11,7 @@ PROGRAM = """
 import ray
 from ray.cluster_utils import Cluster
 from actors.launch import check
-from actors.placement import actor_options, ask_for, half, in_bundle, lease, shared_group
+from actors.cluster.placement import actor_options, ask_for, half, in_bundle, lease, shared_group
 from renio_pipeline.config import ConfigError, load
 
 def config(*overrides):

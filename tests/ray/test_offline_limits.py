@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from actors.cluster.placement import generator_spec
 from actors.generation import Generator
 from actors.generator_pool import GeneratorPool
-from actors.placement import generator_spec
 from actors.pool import Service
 from actors.worker import Kind
 from renio_pipeline.planning.devices import DEVICES

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ray
 
+from actors.cluster.placement import actor_options
 from actors.deepspeed_engine import RankSpec, build
-from actors.placement import actor_options
 from renio_pipeline.config.schema import Trainer
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.sizes import sizes_of

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import ray
 
+from actors.cluster.placement import actor_options
 from actors.deepspeed_engine import RankSpec
-from actors.placement import actor_options
 from actors.pool import Service
 from actors.rank_checkpoint import Restore
 from actors.trainer_group import TrainerGroup

@@ -13,9 +13,9 @@ import pytest
 import ray
 import torch
 
+from actors.cluster.placement import actor_options, generator_spec
 from actors.deepspeed_engine import RankSpec
 from actors.generation import Generator, WriteRequest
-from actors.placement import actor_options, generator_spec
 from actors.trainer_group import TrainerGroup
 from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt

@@ -12,8 +12,8 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
+from actors.cluster.placement import actor_options
 from actors.deepspeed_engine import RankSpec, build
-from actors.placement import actor_options
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
 from renio_pipeline.config import RunConfig

@@ -8,11 +8,11 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
+from actors.cluster.placement import actor_options, generator_spec
+from actors.cluster.visible_gpus import NOSET, WrongGpusError, judge
 from actors.generation import Generator
-from actors.placement import actor_options, generator_spec
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
-from actors.visible_gpus import NOSET, WrongGpusError, judge
 from tests.ray.conftest import demo, kill
 
 ON_GPUS = ("pools.generator.gpus=1", "pools.trainer.gpus=1", "sync.backend=host")

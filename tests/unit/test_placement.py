@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.placement import actor_options, check_cluster, demands, half
+from actors.cluster.placement import actor_options, check_cluster, demands, half
 from renio_pipeline.config import ConfigError, RunConfig
 from tests.unit.conftest import make_config
 

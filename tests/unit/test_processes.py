@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from actors.processes import _kill
+from actors.cluster.processes import _kill
 
 SLEEP = "import time; time.sleep(60)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from actors.placement import GroupLease
+from actors.cluster.placement import GroupLease
 from tests.benchmarks.schedule.engines import Sleeper
 from tests.benchmarks.schedule.load import Load
 

@@ -13,10 +13,10 @@ from typing import Any, Self
 import numpy as np
 import ray
 
+from actors.cluster.placement import GroupLease, lease
 from actors.generation import WriteRequest
 from actors.generator_pool import GeneratorPool
 from actors.parcel import Parcel, pack, unpack
-from actors.placement import GroupLease, lease
 from actors.pool import Service
 from actors.teacher_pool import TeacherPool
 from actors.trainer_group import TrainerGroup
