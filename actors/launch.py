@@ -16,7 +16,6 @@ from typing import Any
 
 import ray
 
-from actors import control
 from actors.cluster import reaper
 from actors.cluster.node_labels import check_nodes
 from actors.cluster.placement import (
@@ -34,7 +33,8 @@ from actors.cluster.placement import (
     shared_group,
     teacher_spec,
 )
-from actors.control import NAMESPACE
+from actors.control import mailbox
+from actors.control.mailbox import NAMESPACE
 from actors.deepspeed_engine import RankSpec
 from actors.doctor.same_versions import check_versions
 from actors.engine_options import check_engine_options
@@ -151,7 +151,7 @@ def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo
 def claim(config: RunConfig) -> Any:
     """The run's named actor. Raises ConfigError if a driver of this name is live."""
     try:
-        return control.start(config.name, str(config.directory.absolute()))
+        return mailbox.start(config.name, str(config.directory.absolute()))
     except ValueError:
         raise ConfigError(f"name: a run {config.name!r} is live on this cluster; stop it, or choose another name") from None
 

@@ -59,14 +59,14 @@ def _main(args: argparse.Namespace) -> int:
     watch = getattr(args, "watch", None)
     if watch and args.json:
         raise ConfigError("--watch shows many answers, and --json prints one; give one of the two")
-    from actors import clusters, live
+    from actors.control import clusters, live_runs
 
     deadline = time.monotonic() + args.timeout
     try:
-        with live.joined(args.name, clusters.addresses(args.address), deadline) as run:
+        with live_runs.joined(args.name, clusters.addresses(args.address), deadline) as run:
             if watch:
                 return _watch(run, watch, args.timeout)
-            _show(run, args.verb, live.ask(run, args.verb, arguments, deadline - time.monotonic()), as_json=args.json)
+            _show(run, args.verb, live_runs.ask(run, args.verb, arguments, deadline - time.monotonic()), as_json=args.json)
     except Refused as error:
         raise ConfigError(str(error)) from None
     except Unanswered as error:
@@ -77,12 +77,12 @@ def _main(args: argparse.Namespace) -> int:
 
 def _watch(run: str, every: float, timeout: float) -> int:
     """Show the status ``every`` so many seconds, until the run has ended or does not answer in time."""
-    from actors import live
+    from actors.control import live_runs
 
     console = Console(highlight=False)
     while True:
         try:
-            status = live.ask(run, "status", {}, timeout)
+            status = live_runs.ask(run, "status", {}, timeout)
         except Ended as error:
             console.print(str(error), markup=False)
             return 0

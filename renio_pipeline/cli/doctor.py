@@ -64,7 +64,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _here() -> str:
     """The newest cluster that has a node on this machine. Raises ConfigError if there is none."""
-    from actors import clusters
+    from actors.control import clusters
 
     found = clusters.local_clusters()
     if not found:
@@ -74,7 +74,8 @@ def _here() -> str:
 
 def _joined(address: str | None, timeout: float) -> AbstractContextManager[object]:
     """The cluster at ``address``, or a Ray of one's own, as a run would start it."""
-    from actors import attach, launch
+    from actors import launch
+    from actors.control import attach
 
     if address is None:
         return launch.cluster(None)

@@ -89,7 +89,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, Any]:
-    from actors import control, launch
+    from actors import launch
+    from actors.control import mailbox
     from renio_pipeline.cli.garbage import spare_all_so_far
     from renio_pipeline.control.autoscaler import follow_load
     from renio_pipeline.control.commands import Commands, Events, WithEvents, beside
@@ -147,7 +148,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                     )
                     watched = (sink.serve(run) for sink in endpoint)
                     spare_all_so_far()
-                    async with beside(control.serve(mailbox, Commands(run, events)), *scalers, *watched):
+                    async with beside(mailbox.serve(mailbox, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
             outcome = asyncio.run(go())

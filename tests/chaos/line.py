@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from actors import attach, clusters, live
+from actors.control import attach, clusters, live_runs
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control.protocol import Refused, Unanswered
 
@@ -18,7 +18,7 @@ def main(run: str, address: str) -> None:
         with attach.guest(address, time.monotonic() + 60):
             for line in sys.stdin:
                 verb, arguments, seconds = json.loads(line)
-                print(json.dumps(live.ask(run, verb, arguments, seconds)), flush=True)
+                print(json.dumps(live_runs.ask(run, verb, arguments, seconds)), flush=True)
     except (ConfigError, Refused, Unanswered) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

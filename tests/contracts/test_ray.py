@@ -83,7 +83,7 @@ def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
 @relied_on(
     "ray",
     "actors.cluster.placement.actor_options",
-    "actors.control.start",
+    "actors.control.mailbox.start",
     "actors.worker.Kind.beside",
     breaks="an actor could not be started with these options",
 )
@@ -114,8 +114,8 @@ def test_actors_take_the_options_that_we_give() -> None:
 
 @relied_on(
     "ray",
-    "actors.clusters._use_token_of_this_machine",
-    "actors.attach.TOKEN_HINT",
+    "actors.control.clusters._use_token_of_this_machine",
+    "actors.control.attach.TOKEN_HINT",
     breaks="a cluster that asks for a token could not be joined as we say",
 )
 def test_tokens_are_found_by_these_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,7 +129,9 @@ def test_tokens_are_found_by_these_names(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @relied_on(
-    "ray", "actors.attach._connect", breaks="joining a cluster that refuses us would take twenty seconds instead of three"
+    "ray",
+    "actors.control.attach._connect",
+    breaks="joining a cluster that refuses us would take twenty seconds instead of three",
 )
 def test_tries_to_connect_are_counted_by_this_variable() -> None:
     """Read: it counts when Ray is imported."""
@@ -138,7 +140,7 @@ def test_tries_to_connect_are_counted_by_this_variable() -> None:
     assert 'os.environ.get("RAY_NUM_REDIS_GET_RETRIES", "20")' in inspect.getsource(ray_constants)
 
 
-@relied_on("ray", "actors.clusters.local_clusters", breaks="clusters on this machine would not be found")
+@relied_on("ray", "actors.control.clusters.local_clusters", breaks="clusters on this machine would not be found")
 def test_a_raylet_is_started_with_the_address_of_its_cluster() -> None:
     """Read."""
     from ray._private import services

@@ -165,11 +165,11 @@ def test_what_a_worker_writes_is_in_files_of_its_process_s_number(cluster: Any) 
     "ray",
     "actors.cluster.node_labels.check_nodes",
     "actors.cluster.placement.check_object_store",
-    "actors.clusters.local_clusters",
+    "actors.control.clusters.local_clusters",
     breaks="a cluster that is too small would not be found out, or one of this machine not be found",
 )
 def test_nodes_and_clusters_say_what_they_have(cluster: Any) -> None:
-    from actors.clusters import local_clusters
+    from actors.control.clusters import local_clusters
 
     (node,) = cluster.nodes()
     assert node["Alive"] is True
@@ -180,7 +180,10 @@ def test_nodes_and_clusters_say_what_they_have(cluster: Any) -> None:
 
 
 @relied_on(
-    "ray", "actors.live.live_runs", "actors.control.start", breaks="live runs would not be found, or their names be free"
+    "ray",
+    "actors.control.live_runs.live_runs",
+    "actors.control.mailbox.start",
+    breaks="live runs would not be found, or their names be free",
 )
 def test_named_actors_are_listed_with_their_namespace_and_hold_their_name(cluster: Any) -> None:
     options = {"name": "a run", "namespace": "renio", "num_cpus": 0}

@@ -63,12 +63,12 @@ class FakeRun:
 
 
 async def drive(control: Any, address: str) -> None:
-    from actors.control import serve
+    from actors.control.mailbox import serve
 
-    await control.ready.remote()
+    await mailbox.ready.remote()
     run = FakeRun()
     print(address, flush=True)
-    serving = asyncio.create_task(serve(control, run.handle))
+    serving = asyncio.create_task(serve(mailbox, run.handle))
     await run.over.wait()
     serving.cancel()
     await asyncio.wait([serving])
@@ -77,11 +77,11 @@ async def drive(control: Any, address: str) -> None:
 def main(name: str, address: str, mode: str) -> None:
     import ray
 
-    from actors import control
+    from actors.control import mailbox
 
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": 4} if address == "local" else {}
     ray.init(address=address, namespace="renio", log_to_driver=False, **own)
-    mailbox = control.start(name, f"/runs/{name}")
+    mailbox = mailbox.start(name, f"/runs/{name}")
     found = ray.get_runtime_context().gcs_address
     if mode == "serve":
         asyncio.run(drive(mailbox, found))

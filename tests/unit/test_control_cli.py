@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from actors import attach, clusters, live
-from actors import control as mailbox
-from actors.control import Control, serve
+from actors.control import attach, clusters, live_runs, mailbox
+from actors.control.mailbox import Control, serve
 from renio_pipeline import cli
 from renio_pipeline.cli.control import plain
 from renio_pipeline.config import ConfigError
@@ -195,12 +194,12 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
     monkeypatch.setattr(attach, "_probe", lambda address, seconds: None)
     monkeypatch.setattr(attach, "_connect", connect)
-    monkeypatch.setattr(live, "live_runs", lambda: runs[here[0]])
+    monkeypatch.setattr(live_runs, "live_runs", lambda: runs[here[0]])
     return runs
 
 
 def found(name: str | None, *addresses: str) -> str:
-    with live.joined(name, addresses, time.monotonic() + 60) as run:
+    with live_runs.joined(name, addresses, time.monotonic() + 60) as run:
         return run
 
 
@@ -228,7 +227,7 @@ def test_a_cluster_that_lets_nobody_in_is_given_up_in_time(
     started = time.monotonic()
     with (
         pytest.raises(Unanswered, match="did not let this process in within 1 s; is it Ray"),
-        live.joined("c", ["h:1"], started),
+        live_runs.joined("c", ["h:1"], started),
     ):
         pass
     assert time.monotonic() - started < 10

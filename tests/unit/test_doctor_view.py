@@ -98,7 +98,7 @@ def test_bad_input_is_exit_code_2_before_any_cluster(
 def test_auto_without_a_cluster_on_this_machine_is_bad_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from actors import clusters
+    from actors.control import clusters
     from renio_pipeline import cli
 
     monkeypatch.setattr(clusters, "local_clusters", lambda: [])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from actors import attach
+from actors.control import attach
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control.protocol import NAMESPACE, Ended, Refused, Unanswered
 
