@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.generation import Ended, Failed, WriteRequest, Written
+from actors.engines.generator import Ended, Failed, WriteRequest, Written
+from actors.engines.outbox import SLACK
 from actors.inbox import Inbox
-from actors.outbox import SLACK
 from actors.parcel import pack, unpack
 from actors.pool import Job, Pool, Rejected, Service, is_loss, take_for
 from actors.worker import Kind, Worker, WorkerLost

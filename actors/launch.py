@@ -37,16 +37,16 @@ from actors.control import mailbox
 from actors.control.mailbox import NAMESPACE
 from actors.deepspeed_engine import RankSpec
 from actors.doctor.same_versions import check_versions
-from actors.engine_options import check_engine_options
-from actors.generation import Generator
+from actors.engines.generator import Generator
+from actors.engines.options import check_engine_options
+from actors.engines.torch_teacher import TorchTeacher
+from actors.engines.vllm_hidden_teacher import HiddenTeacher
+from actors.engines.vllm_teacher import Teacher
 from actors.generator_pool import GeneratorPool
-from actors.hidden_teacher import HiddenTeacher
 from actors.pool import Service
 from actors.probe import Probe
 from actors.rank_checkpoint import Restore
-from actors.teacher import Teacher
 from actors.teacher_pool import TeacherPool
-from actors.torch_teacher import TorchTeacher
 from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.exceptions import GetTimeoutError, RayTaskError
 
-from actors.engine import EngineFailed
+from actors.engines.engine import EngineFailed
 from actors.inbox import Inbox
 from actors.lost import GONE
 from actors.worker import Kind, Worker, WorkerLost, answer

@@ -127,7 +127,7 @@ class SyncClient:
 
 def why_lost(error: BaseException) -> str | None:
     """Why a receiver that raised this is lost; None if it is well and refuses."""
-    from actors.engine import EngineFailed
+    from actors.engines.engine import EngineFailed
     from actors.lost import GONE
 
     if isinstance(error, GONE):

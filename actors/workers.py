@@ -18,7 +18,7 @@ from typing import TypeVar
 from ray.exceptions import ActorDiedError
 
 from actors.cluster.processes import last_lines
-from actors.engine import EngineFailed
+from actors.engines.engine import EngineFailed
 from actors.lost import GONE
 from actors.worker import Kind, State, Worker, WorkerLost, answer, drop, futures
 from renio_pipeline.config.schema import Faults

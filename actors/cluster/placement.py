@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.cluster.processes import end_actor
-from actors.engine import EngineSpec
+from actors.engines.engine import EngineSpec
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Generator
 from renio_pipeline.models import info

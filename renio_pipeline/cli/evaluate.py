@@ -87,7 +87,7 @@ def _evaluate(
 ) -> Results:
     """Load one model after the other into the generator pool, and print the table."""
     from actors import launch
-    from actors.engine_options import check_engine_options
+    from actors.engines.options import check_engine_options
     from renio_pipeline.evaluation.answers import answer_all
     from renio_pipeline.evaluation.asking import alone, ask
     from renio_pipeline.evaluation.results import Results

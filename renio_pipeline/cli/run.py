@@ -52,7 +52,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _check_offline(config: RunConfig) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from actors.engine_options import check_engine_options
+    from actors.engines.options import check_engine_options
     from renio_pipeline.preflight import check_offline
 
     check_engine_options(config)

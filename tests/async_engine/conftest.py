@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors.engine import EngineSpec
-from actors.generation import Generator
+from actors.engines.engine import EngineSpec
+from actors.engines.generator import Generator
 from tests.async_engine.building import SPEC, build
 from tests.async_engine.driving import Rig
 
@@ -25,7 +25,7 @@ def make_rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRig]:
     rigs: list[Rig] = []
 
     def make(*, options: dict[str, Any] | None = None, **spec: Any) -> Rig:
-        monkeypatch.setattr("actors.replica.build_engine", partial(build, **(options or {})))
+        monkeypatch.setattr("actors.engines.vllm_replica.build_engine", partial(build, **(options or {})))
         rigs.append(Rig(Generator(EngineSpec(**vars(SPEC) | spec))))
         return rigs[-1]
 

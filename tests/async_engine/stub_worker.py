@@ -10,7 +10,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.kv_cache_layout import KVCacheLayout
 from vllm.v1.worker.worker_base import CompilationTimes
 
-from actors.vllm_extension import RenioWorker
+from actors.engines.vllm_extension import RenioWorker
 from tests.async_engine.device import Device
 
 BLOCK = 8  # tokens of a block of the KV cache

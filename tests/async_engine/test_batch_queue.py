@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from actors.engine import EngineFailed, reset_cache
+from actors.engines.engine import EngineFailed, reset_cache
 from renio_pipeline.types import Version
 from tests.async_engine.device import DEADLINE
 from tests.async_engine.driving import Rig, ended_by_itself, lengths, results

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from actors.generation import Written
+from actors.engines.generator import Written
 from actors.parcel import pack, unpack
 from tests.async_engine.conftest import MakeRig
 from tests.async_engine.driving import PROMPT, Rig, ended_by_itself, lengths, results, write_request

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.generation import Written
+from actors.engines.generator import Written
 from renio_pipeline.types import Version
 from tests.async_engine.device import MIXED
 

@@ -17,7 +17,7 @@ import ray
 import torch
 
 from actors.cluster.placement import actor_options, generator_spec
-from actors.generation import Generator
+from actors.engines.generator import Generator
 from actors.host_sender import HostSender
 from actors.sync_client import SyncClient, ask_actor
 from actors.weight_source import DeepSpeedSource

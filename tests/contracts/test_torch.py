@@ -85,7 +85,10 @@ def test_only_classes_that_are_named_safe_are_unpickled(tmp_path: Path) -> None:
 
 
 @relied_on(
-    "torch", "actors.vllm_extension._join", "actors.native_sender.NativeSender.send", breaks="a device could not be waited for"
+    "torch",
+    "actors.engines.vllm_extension._join",
+    "actors.native_sender.NativeSender.send",
+    breaks="a device could not be waited for",
 )
 def test_the_accelerator_has_these_functions() -> None:
     for name in ("is_available", "synchronize", "set_device_index", "current_device_index"):

@@ -1,4 +1,4 @@
-"""vLLM's engine as ``actors.engine`` drives it: holding, sleeping, aborting, versions and outputs."""
+"""vLLM's engine as ``actors.engines.engine`` drives it: holding, sleeping, aborting, versions and outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def core(*, asleep: bool = False) -> Any:
     return engine
 
 
-@relied_on("vllm", "actors.engine.EngineLoop.hold", breaks="an engine would step while half of its weights are new")
+@relied_on("vllm", "actors.engines.engine.EngineLoop.hold", breaks="an engine would step while half of its weights are new")
 def test_level_zero_pauses_the_scheduler_waits_for_the_device_and_frees_nothing() -> None:
     from vllm.v1.core.sched.interface import PauseState
 
@@ -34,7 +34,10 @@ def test_level_zero_pauses_the_scheduler_waits_for_the_device_and_frees_nothing(
 
 
 @relied_on(
-    "vllm", "actors.engine.EngineLoop.release", "actors.engine.EngineLoop.spoil", breaks="an engine that was held would stay so"
+    "vllm",
+    "actors.engines.engine.EngineLoop.release",
+    "actors.engines.engine.EngineLoop.spoil",
+    breaks="an engine that was held would stay so",
 )
 def test_waking_the_scheduling_alone_resumes_and_touches_no_memory() -> None:
     from vllm.v1.core.sched.interface import PauseState
@@ -45,7 +48,12 @@ def test_waking_the_scheduling_alone_resumes_and_touches_no_memory() -> None:
     engine.scheduler.set_pause_state.assert_called_once_with(PauseState.UNPAUSED)
 
 
-@relied_on("vllm", "actors.engine.EngineLoop.sleep", "actors.engine.EngineLoop.wake_up", breaks="GPU memory would not be freed")
+@relied_on(
+    "vllm",
+    "actors.engines.engine.EngineLoop.sleep",
+    "actors.engines.engine.EngineLoop.wake_up",
+    breaks="GPU memory would not be freed",
+)
 def test_level_one_frees_memory_and_a_plain_waking_takes_all_of_it() -> None:
     engine = core()
     engine._reset_caches = MagicMock()
@@ -55,7 +63,9 @@ def test_level_one_frees_memory_and_a_plain_waking_takes_all_of_it() -> None:
     engine.model_executor.wake_up.assert_called_once_with(None)
 
 
-@relied_on("vllm", "actors.engine.EngineLoop", "actors.engine.reset_cache", breaks="a call would raise TypeError")
+@relied_on(
+    "vllm", "actors.engines.engine.EngineLoop", "actors.engines.engine.reset_cache", breaks="a call would raise TypeError"
+)
 def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
     from vllm import LLMEngine
     from vllm.v1.engine import PauseMode
@@ -73,7 +83,10 @@ def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
 
 
 @relied_on(
-    "vllm", "actors.engine.reset_cache", "actors.replica.VllmReplica._adopt", breaks="old weights' cache would be reused"
+    "vllm",
+    "actors.engines.engine.reset_cache",
+    "actors.engines.vllm_replica.VllmReplica._adopt",
+    breaks="old weights' cache would be reused",
 )
 def test_the_prefix_cache_of_running_requests_is_dropped_by_preempting_them() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -92,8 +105,8 @@ def test_the_prefix_cache_of_running_requests_is_dropped_by_preempting_them() ->
 
 @relied_on(
     "vllm",
-    "actors.engine.EngineLoop._step",
-    "actors.engine.EngineLoop.abandon",
+    "actors.engines.engine.EngineLoop._step",
+    "actors.engines.engine.EngineLoop.abandon",
     breaks="answers would come under names that nobody waits for, and aborts would reach nobody",
 )
 def test_a_request_keeps_the_name_that_it_was_given_though_the_engine_calls_it_something_else() -> None:
@@ -109,7 +122,9 @@ def test_a_request_keeps_the_name_that_it_was_given_though_the_engine_calls_it_s
 
 
 @relied_on(
-    "vllm", "actors.generation.Generator._written", breaks="a sample would carry another version than the weights that wrote it"
+    "vllm",
+    "actors.engines.generator.Generator._written",
+    breaks="a sample would carry another version than the weights that wrote it",
 )
 def test_spans_of_weight_versions_come_in_the_order_of_the_tokens() -> None:
     from vllm.outputs import CompletionOutput
@@ -127,7 +142,9 @@ def test_spans_of_weight_versions_come_in_the_order_of_the_tokens() -> None:
 
 
 @relied_on(
-    "vllm", "actors.generation.Generator._written", breaks="whole responses would be taken for aborted ones, or the reverse"
+    "vllm",
+    "actors.engines.generator.Generator._written",
+    breaks="whole responses would be taken for aborted ones, or the reverse",
 )
 def test_reasons_to_finish_have_these_names() -> None:
     from vllm.v1.engine import FinishReason
@@ -138,7 +155,9 @@ def test_reasons_to_finish_have_these_names() -> None:
     assert set(get_args(StopReason)) == {str(FinishReason.STOP), str(FinishReason.LENGTH)}
 
 
-@relied_on("vllm", "actors.engine._raise_if_dead", breaks="a dead engine process would be taken for one request's own error")
+@relied_on(
+    "vllm", "actors.engines.engine._raise_if_dead", breaks="a dead engine process would be taken for one request's own error"
+)
 def test_the_error_of_a_dead_engine_process_has_this_name() -> None:
     """Read: the client raises it, and no subclass of it."""
     from vllm.v1.engine.core_client import MPClient
@@ -153,8 +172,8 @@ def test_the_error_of_a_dead_engine_process_has_this_name() -> None:
 
 @relied_on(
     "vllm",
-    "actors.hidden_teacher.HiddenTeacher.score",
-    "actors.hidden_teacher._own",
+    "actors.engines.vllm_hidden_teacher.HiddenTeacher.score",
+    "actors.engines.vllm_hidden_teacher._own",
     breaks="hidden states would be pooled, normalised, missing for cached prefixes or in another order",
 )
 def test_states_of_every_token_are_a_pooling_task_that_both_runners_know() -> None:
@@ -187,7 +206,7 @@ def test_states_of_every_token_are_a_pooling_task_that_both_runners_know() -> No
 )
 @relied_on(
     "vllm",
-    "actors.replica.VllmReplica.engine_text",
+    "actors.engines.vllm_replica.VllmReplica.engine_text",
     "deploy.grafana.rows.cluster",
     breaks="the endpoint and the dashboard would show nothing for this metric",
 )

@@ -14,7 +14,7 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 
 @relied_on(
     "vllm",
-    "actors.vllm_extension.RenioWorker.renio_configure",
+    "actors.engines.vllm_extension.RenioWorker.renio_configure",
     breaks="log-probabilities would not be those of softmax(logits[:vocab_size] / temperature)",
 )
 def test_scale_and_vocabulary_of_the_logits_count_when_they_are_set_late(vllm_config: Any) -> None:
@@ -34,7 +34,7 @@ def test_scale_and_vocabulary_of_the_logits_count_when_they_are_set_late(vllm_co
 
 @relied_on(
     "vllm",
-    "actors.vllm_extension.RenioWorker.renio_configure",
+    "actors.engines.vllm_extension.RenioWorker.renio_configure",
     breaks="a compiled graph would keep the scale and the vocabulary that it was traced with",
 )
 def test_logits_are_made_outside_of_what_is_compiled() -> None:
@@ -58,7 +58,7 @@ def test_logits_are_made_outside_of_what_is_compiled() -> None:
 
 @relied_on(
     "vllm",
-    "actors.vllm_extension.RenioWorker.renio_configure",
+    "actors.engines.vllm_extension.RenioWorker.renio_configure",
     breaks="sampling sharded by batch would no longer be what ignores our trim of the vocabulary",
 )
 def test_sampling_sharded_by_batch_cuts_logits_at_the_model_s_own_vocabulary() -> None:
@@ -88,13 +88,15 @@ def test_logits_of_a_prompt_are_made_a_thousand_tokens_at_a_time() -> None:
     assert made == [1024]
 
 
-@relied_on("vllm", "actors.teacher.top_k_of", breaks="a teacher's log-probabilities would be read from the wrong places")
+@relied_on(
+    "vllm", "actors.engines.vllm_teacher.top_k_of", breaks="a teacher's log-probabilities would be read from the wrong places"
+)
 def test_flat_prompt_log_probabilities_have_the_prompt_s_own_token_first() -> None:
     from vllm import SamplingParams
     from vllm.v1.engine.logprobs import LogprobsProcessor
     from vllm.v1.outputs import LogprobsTensors
 
-    from actors.teacher import top_k_of
+    from actors.engines.vllm_teacher import top_k_of
 
     k, prompt = 2, torch.tensor([4, 1, 3])
     asked: Any = SimpleNamespace(sampling_params=SamplingParams(prompt_logprobs=k, flat_logprobs=True, detokenize=False))
@@ -118,8 +120,8 @@ def test_flat_prompt_log_probabilities_have_the_prompt_s_own_token_first() -> No
 
 @relied_on(
     "vllm",
-    "actors.teacher.top_k_of",
-    "actors.generation.Generator._written",
+    "actors.engines.vllm_teacher.top_k_of",
+    "actors.engines.generator.Generator._written",
     breaks="the first of each position's values would not be the token's own",
 )
 def test_both_runners_put_a_token_s_own_log_probability_before_the_likeliest() -> None:
@@ -138,8 +140,8 @@ def test_both_runners_put_a_token_s_own_log_probability_before_the_likeliest() -
 
 @relied_on(
     "vllm",
-    "actors.generation.Generator._written",
-    "actors.generation.Generator._params",
+    "actors.engines.generator.Generator._written",
+    "actors.engines.generator.Generator._params",
     breaks="a response would not have exactly one log-probability for each of its tokens",
 )
 def test_flat_log_probabilities_of_a_response_are_one_a_token() -> None:

@@ -1,4 +1,4 @@
-"""vLLM's LoRA manager as ``actors.vllm_lora`` loads adapters into it from memory."""
+"""vLLM's LoRA manager as ``actors.engines.vllm_lora`` loads adapters into it from memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import torch
 from tests.contracts.reliance import assigned, parameters, relied_on
 
 
-@relied_on("vllm", "actors.engine.LORA_RANKS", breaks="an engine would be asked for a rank that vLLM has no buffers for")
+@relied_on(
+    "vllm", "actors.engines.engine.LORA_RANKS", breaks="an engine would be asked for a rank that vLLM has no buffers for"
+)
 def test_these_are_the_ranks_that_have_buffers() -> None:
     from vllm.config.lora import MaxLoRARanks
 
-    from actors.engine import LORA_RANKS
+    from actors.engines.engine import LORA_RANKS
 
     assert get_args(MaxLoRARanks) == LORA_RANKS
 
 
 @relied_on(
     "vllm",
-    "actors.vllm_lora.load_adapter",
+    "actors.engines.vllm_lora.load_adapter",
     "actors.lora.peft_name",
     breaks="factors would have other names or scales",
 )
@@ -60,8 +62,8 @@ def test_factors_under_peft_s_names_become_those_of_the_engine_s_modules() -> No
 
 @relied_on(
     "vllm",
-    "actors.vllm_lora.load_adapter",
-    "actors.vllm_lora._check",
+    "actors.engines.vllm_lora.load_adapter",
+    "actors.engines.vllm_lora._check",
     breaks="an adapter could not be put in the place of the one before, or its modules not be checked",
 )
 def test_the_manager_behind_the_runner_s_manager_has_what_we_call() -> None:
@@ -77,7 +79,9 @@ def test_the_manager_behind_the_runner_s_manager_has_what_we_call() -> None:
         assert len(parameters(getattr(LRUCacheLoRAModelManager, method))) == 1
 
 
-@relied_on("vllm", "actors.generation.Generator._request", breaks="vLLM would look for an adapter's files, and there are none")
+@relied_on(
+    "vllm", "actors.engines.generator.Generator._request", breaks="vLLM would look for an adapter's files, and there are none"
+)
 def test_an_adapter_that_is_there_under_its_number_is_not_read_from_its_path() -> None:
     from vllm.lora.request import LoRARequest
     from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
@@ -90,7 +94,9 @@ def test_an_adapter_that_is_there_under_its_number_is_not_read_from_its_path() -
     manager._adapter_manager.activate_adapter.assert_called_once_with(1)
 
 
-@relied_on("vllm", "actors.generation.Generator._request", breaks="a prefix that older weights cached would be found again")
+@relied_on(
+    "vllm", "actors.engines.generator.Generator._request", breaks="a prefix that older weights cached would be found again"
+)
 def test_cached_prefixes_go_by_the_adapter_s_name() -> None:
     from vllm.lora.request import LoRARequest
     from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
@@ -102,7 +108,9 @@ def test_cached_prefixes_go_by_the_adapter_s_name() -> None:
     assert keys("student-0.1") == keys("student-0.1") != keys("student-0.2")
 
 
-@relied_on("vllm", "actors.engine.build_engine", breaks="LoRA engines on a CPU would be compiled, or would refuse to start")
+@relied_on(
+    "vllm", "actors.engines.engine.build_engine", breaks="LoRA engines on a CPU would be compiled, or would refuse to start"
+)
 def test_a_lora_engine_s_options_make_its_lora_configuration() -> None:
     from vllm import EngineArgs
 

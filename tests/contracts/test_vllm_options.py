@@ -38,7 +38,9 @@ class Device:
         self.is_tpu = self.is_cpu = lambda: False
 
 
-@relied_on("vllm", "actors.engine.build_engine", breaks="building an engine would raise TypeError for an option it lacks")
+@relied_on(
+    "vllm", "actors.engines.engine.build_engine", breaks="building an engine would raise TypeError for an option it lacks"
+)
 def test_the_engine_has_every_option_that_we_pass() -> None:
     from vllm import EngineArgs
 
@@ -59,11 +61,11 @@ def test_the_options_that_we_refuse_have_these_names() -> None:
     assert (DANGEROUS | OWNED_ENGINE_KEYS.keys()) - {field.name for field in dataclasses.fields(EngineArgs)} == set()
 
 
-@relied_on("vllm", "actors.engine_options.accepted", breaks="valid engine options would be refused, or wrong ones accepted")
+@relied_on("vllm", "actors.engines.options.accepted", breaks="valid engine options would be refused, or wrong ones accepted")
 def test_reading_the_options_off_the_source_finds_what_the_class_has() -> None:
     from vllm import EngineArgs
 
-    from actors.engine_options import accepted
+    from actors.engines.options import accepted
 
     assert accepted() == {field.name for field in dataclasses.fields(EngineArgs)}
 
@@ -80,7 +82,9 @@ def test_reading_the_options_off_the_source_finds_what_the_class_has() -> None:
     ],
 )
 @relied_on(
-    "vllm", "actors.engine.build_engine", breaks="engines batch other numbers of tokens and sequences than suit their device"
+    "vllm",
+    "actors.engines.engine.build_engine",
+    breaks="engines batch other numbers of tokens and sequences than suit their device",
 )
 def test_batch_sizes_depend_on_the_usage_context_and_the_device(
     monkeypatch: pytest.MonkeyPatch, device: str, gib: float, context: str, tokens: int, sequences: int
@@ -133,7 +137,7 @@ def test_a_plan_foresees_the_limits_of_an_engine_on_each_device(
 
 @relied_on(
     "vllm",
-    "actors.engine.build_engine",
+    "actors.engines.engine.build_engine",
     breaks="an engine that is built without a usage context would have the batch sizes of another one",
 )
 def test_an_engine_from_arguments_is_an_engine_context_unless_told_otherwise() -> None:
@@ -165,7 +169,7 @@ def test_an_engine_is_in_this_process_only_where_the_environment_says_so(monkeyp
 
 @relied_on(
     "vllm",
-    "actors.engine.EngineLoop.hold",
+    "actors.engines.engine.EngineLoop.hold",
     breaks="CPU engines would schedule asynchronously as GPU engines do, which no test of the engine loop takes account of",
 )
 def test_a_cpu_forces_asynchronous_scheduling_off(vllm_config: Any) -> None:
@@ -185,7 +189,7 @@ def test_an_engine_takes_this_share_of_a_gpu(vllm_config: Any) -> None:
 
 @relied_on(
     "vllm",
-    "actors.vllm_extension.RenioWorker.renio_configure",
+    "actors.engines.vllm_extension.RenioWorker.renio_configure",
     breaks="sampling sharded by batch ignores our trim, and tokens that the teacher lacks would be drawn",
 )
 def test_sampling_is_not_sharded_by_batch_by_default(vllm_config: Any) -> None:
@@ -194,8 +198,8 @@ def test_sampling_is_not_sharded_by_batch_by_default(vllm_config: Any) -> None:
 
 @relied_on(
     "vllm",
-    "actors.generation.Generator._params",
-    "actors.teacher.Teacher.score",
+    "actors.engines.generator.Generator._params",
+    "actors.engines.vllm_teacher.Teacher.score",
     breaks="log-probabilities would be those after top-k, top-p and penalties, not those of the model",
 )
 def test_log_probabilities_are_raw_by_default(vllm_config: Any) -> None:
@@ -211,7 +215,7 @@ def test_log_probabilities_are_raw_by_default(vllm_config: Any) -> None:
 )
 @relied_on(
     "vllm",
-    "actors.engine.build_engine",
+    "actors.engines.engine.build_engine",
     breaks="logits of a bf16 model would be rounded to bf16, or hidden states cast to fp32",
 )
 def test_the_head_has_the_dtype_that_overrides_say(options: dict[str, Any], expected: str) -> None:

@@ -162,7 +162,7 @@ def test_a_worker_s_rank_is_its_own_after_the_offset_that_we_give(monkeypatch: p
     "vllm",
     "tests.ray.gloo_communicator.install",
     f"{SENDER}.close",
-    "actors.vllm_extension.RenioWorker.renio_receive",
+    "actors.engines.vllm_extension.RenioWorker.renio_receive",
     breaks="tests would not reach the communicator any more, or a transfer under way could not be aborted",
 )
 def test_the_communicator_is_looked_up_when_a_group_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

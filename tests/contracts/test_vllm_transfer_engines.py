@@ -10,15 +10,15 @@ import torch
 
 from tests.contracts.reliance import expressions, parameters, relied_on
 
-JOIN = "actors.vllm_extension.RenioWorker.renio_join"
-HOST = "actors.vllm_extension.HostWeightTransferEngine"
+JOIN = "actors.engines.vllm_extension.RenioWorker.renio_join"
+HOST = "actors.engines.vllm_extension.HostWeightTransferEngine"
 
 
 def engine(vllm_config: Any, backend: str) -> Any:
     from vllm.config.weight_transfer import WeightTransferConfig
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    import actors.vllm_extension  # noqa: F401  registers the host backend
+    import actors.engines.vllm_extension  # noqa: F401  registers the host backend
 
     model = torch.nn.Linear(1, 1)
     return WeightTransferEngineFactory.create_engine(
@@ -69,7 +69,7 @@ def test_the_runner_that_a_cpu_uses_takes_the_wait_for_a_device_away(vllm_config
 def test_our_backend_has_every_method_that_must_be_written() -> None:
     from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
-    from actors.vllm_extension import HostWeightTransferEngine
+    from actors.engines.vllm_extension import HostWeightTransferEngine
 
     asked = {"init_transfer_engine", "start_weight_update", "receive_weights", "finish_weight_update", "shutdown"}
     assert WeightTransferEngine.__abstractmethods__ == asked
@@ -77,7 +77,10 @@ def test_our_backend_has_every_method_that_must_be_written() -> None:
 
 
 @relied_on(
-    "vllm", JOIN, "actors.vllm_extension._join", breaks="the worker would not take part in the transfer as the trainer says"
+    "vllm",
+    JOIN,
+    "actors.engines.vllm_extension._join",
+    breaks="the worker would not take part in the transfer as the trainer says",
 )
 def test_a_worker_takes_the_transfer_s_settings_from_the_trainer(vllm_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed.weight_transfer import nccl_engine
@@ -91,7 +94,9 @@ def test_a_worker_takes_the_transfer_s_settings_from_the_trainer(vllm_config: An
     assert found.model_update_group == "a group"
 
 
-@relied_on("vllm", JOIN, "actors.engine.build_engine", breaks="another backend would be made than the one that is asked for")
+@relied_on(
+    "vllm", JOIN, "actors.engines.engine.build_engine", breaks="another backend would be made than the one that is asked for"
+)
 def test_the_backend_is_named_in_the_configuration() -> None:
     from vllm.config.weight_transfer import WeightTransferConfig
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
@@ -102,7 +107,9 @@ def test_the_backend_is_named_in_the_configuration() -> None:
     assert list(parameters(WeightTransferTrainerFactory.trainer_init)) == ["init_info", "client", "source"]
 
 
-@relied_on("vllm", "actors.vllm_extension._join", breaks="a rendezvous on another thread would be made for the first GPU")
+@relied_on(
+    "vllm", "actors.engines.vllm_extension._join", breaks="a rendezvous on another thread would be made for the first GPU"
+)
 def test_a_worker_s_group_is_made_on_the_thread_s_current_device() -> None:
     """Read."""
     from vllm.distributed.weight_transfer.nccl_common import worker_init_process_group

@@ -1,4 +1,4 @@
-"""vLLM's workers and model runners, on CPU and GPU, as ``actors.vllm_extension`` reaches into them; and sleep mode."""
+"""vLLM's workers and model runners, on CPU and GPU, as ``actors.engines.vllm_extension`` reaches into them; and sleep mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from tests.contracts.reliance import assigned, expressions, parameters, relied_on
 
-EXTENSION = "actors.vllm_extension.RenioWorker"
+EXTENSION = "actors.engines.vllm_extension.RenioWorker"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_no_worker_has_a_name_of_the_extension() -> None:
     from vllm.v1.worker.cpu_worker import CPUWorker
     from vllm.v1.worker.gpu_worker import Worker
 
-    from actors.vllm_extension import RenioWorker
+    from actors.engines.vllm_extension import RenioWorker
 
     names = {name for name in dir(RenioWorker) if not name.startswith("__")}
     assert {name for name in names if hasattr(Worker, name) or hasattr(CPUWorker, name)} == set()
@@ -98,8 +98,8 @@ def test_an_update_that_fails_is_closed_and_one_that_is_open_refuses_another(wor
     "vllm",
     f"{EXTENSION}.renio_start_update",
     f"{EXTENSION}.renio_verify_loaded",
-    "actors.vllm_extension._forget_update",
-    "actors.vllm_extension._lacks_weights",
+    "actors.engines.vllm_extension._forget_update",
+    "actors.engines.vllm_extension._lacks_weights",
     breaks="an unfinished update would mix into the next one, or a layer without its new weights would go unnoticed",
 )
 def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config: Any) -> None:
@@ -136,8 +136,8 @@ def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config
 
 @relied_on(
     "vllm",
-    "actors.vllm_extension._lacks_weights",
-    "actors.vllm_extension._is_tied",
+    "actors.engines.vllm_extension._lacks_weights",
+    "actors.engines.vllm_extension._is_tied",
     f"{EXTENSION}.renio_repack_tied_head",
     breaks="whole updates would be refused, or a tied head would keep the packing of old weights",
 )
@@ -162,8 +162,8 @@ def test_embeddings_heads_and_attention_can_be_told_apart() -> None:
 
 @relied_on(
     "vllm",
-    "actors.engine.EngineLoop.sleep",
-    "actors.replica.VllmReplica.sleep",
+    "actors.engines.engine.EngineLoop.sleep",
+    "actors.engines.vllm_replica.VllmReplica.sleep",
     breaks="level 1 would drop the weights, or keep them on the GPU",
 )
 def test_sleeping_at_level_one_offloads_the_weights_and_waking_restores_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,11 @@ def test_sleeping_at_level_one_offloads_the_weights_and_waking_restores_all(monk
     allocator.wake_up.assert_called_once_with(None)
 
 
-@relied_on("vllm", "actors.replica.VllmReplica._frees_memory", breaks="on a CPU sleeping would fail, or begin to free memory")
+@relied_on(
+    "vllm",
+    "actors.engines.vllm_replica.VllmReplica._frees_memory",
+    breaks="on a CPU sleeping would fail, or begin to free memory",
+)
 def test_a_cpu_worker_sleeps_without_doing_anything() -> None:
     from vllm.v1.worker.cpu_worker import CPUWorker
 

@@ -116,7 +116,7 @@ def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
 
     from actors.cluster.placement import actor_options, generator_spec, half
     from actors.deepspeed_engine import RankSpec
-    from actors.generation import Generator
+    from actors.engines.generator import Generator
     from actors.training import CONTROL, TrainerRank
 
     rank_spec = RankSpec(

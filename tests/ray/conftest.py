@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.generation import Ended, Failed, WriteRequest, Written
+from actors.engines.generator import Ended, Failed, WriteRequest, Written
 from actors.parcel import pack, unpack
 from actors.worker import Kind
 from renio_pipeline.config import RunConfig, load

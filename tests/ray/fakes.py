@@ -15,8 +15,8 @@ import numpy as np
 import ray
 
 from actors.cluster.placement import GroupLease, lease
-from actors.generation import Ended, WriteRequest, Written
-from actors.outbox import Outbox
+from actors.engines.generator import Ended, WriteRequest, Written
+from actors.engines.outbox import Outbox
 from actors.parcel import pack, unpack
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import ScoreRequest, TopK, Version

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.cluster.placement import actor_options, generator_spec
-from actors.generation import Generator, WriteRequest, Written
+from actors.engines.generator import Generator, WriteRequest, Written
 from actors.generator_pool import sample_seed
 from actors.wire import pack_chunks, put
 from renio_pipeline.data.prompts import Cursor

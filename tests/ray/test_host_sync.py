@@ -21,9 +21,9 @@ from ray._private.internal_api import get_memory_info_reply, get_state_from_addr
 from transformers import AutoModelForCausalLM
 
 from actors.background import on_thread
+from actors.engines.torch_teacher import TorchTeacher
 from actors.host_sender import AdapterSender, HostSender
 from actors.sync_client import SyncClient
-from actors.torch_teacher import TorchTeacher
 from actors.weight_receiver import HostReceiver
 from actors.weight_sync import TransferFailed
 from renio_pipeline.models import info

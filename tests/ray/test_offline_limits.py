@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actors.cluster.placement import generator_spec
-from actors.generation import Generator
+from actors.engines.generator import Generator
 from actors.generator_pool import GeneratorPool
 from actors.pool import Service
 from actors.worker import Kind

@@ -20,14 +20,14 @@ import ray
 from ray.exceptions import ActorDiedError
 
 from actors import workers
-from actors.generation import Generator
+from actors.engines.generator import Generator
+from actors.engines.torch_teacher import TorchTeacher
+from actors.engines.vllm_hidden_teacher import HiddenTeacher
+from actors.engines.vllm_teacher import Teacher
 from actors.generator_pool import GeneratorPool, sample_seed
-from actors.hidden_teacher import HiddenTeacher
 from actors.pool import Service
 from actors.probe import Probe
-from actors.teacher import Teacher
 from actors.teacher_pool import TeacherPool
-from actors.torch_teacher import TorchTeacher
 from actors.worker import Kind
 from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.faults import CrashLoopError

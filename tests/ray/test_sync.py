@@ -15,7 +15,7 @@ import torch
 
 from actors.cluster.placement import actor_options, generator_spec
 from actors.deepspeed_engine import RankSpec
-from actors.generation import Generator, WriteRequest
+from actors.engines.generator import Generator, WriteRequest
 from actors.trainer_group import TrainerGroup
 from actors.training import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt

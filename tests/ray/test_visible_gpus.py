@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError
 
 from actors.cluster.placement import actor_options, generator_spec
 from actors.cluster.visible_gpus import NOSET, WrongGpusError, judge
-from actors.generation import Generator
+from actors.engines.generator import Generator
 from actors.trainer_group import TrainerGroup
 from actors.training import TrainerRank
 from tests.ray.conftest import demo, kill

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.engine import EngineFailed, EngineLoop, EngineSpec, Request
-from actors.engine_options import accepted, check_engine_options
-from actors.generation import Failed, Generator, WriteRequest, Written
+from actors.engines.engine import EngineFailed, EngineLoop, EngineSpec, Request
+from actors.engines.generator import Failed, Generator, WriteRequest, Written
+from actors.engines.options import accepted, check_engine_options
 from actors.parcel import pack, unpack
 from renio_pipeline.config import ConfigError, parse
 from renio_pipeline.types import Version
@@ -250,7 +250,7 @@ SPEC = EngineSpec(model="m", dtype="float32", context=8, temperature=1.0, vocab_
 
 
 def generator(monkeypatch: pytest.MonkeyPatch, engine: Any, **spec: Any) -> Generator:
-    monkeypatch.setattr("actors.replica.build_engine", lambda spec: engine)
+    monkeypatch.setattr("actors.engines.vllm_replica.build_engine", lambda spec: engine)
     return Generator(EngineSpec(**{**vars(SPEC), **spec}))
 
 

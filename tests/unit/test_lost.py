@@ -13,7 +13,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from actors.engine import EngineFailed
+from actors.engines.engine import EngineFailed
 from actors.pool import is_loss
 from actors.sync_client import why_lost
 from actors.worker import WorkerLost

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from actors.outbox import LINGER_SECONDS, MOST_SLACK, Outbox, moment
+from actors.engines.outbox import LINGER_SECONDS, MOST_SLACK, Outbox, moment
 
 
 def test_what_ended_together_comes_together_and_once() -> None:

@@ -18,9 +18,9 @@ from ray.exceptions import RayActorError
 
 from actors import trainers as trainers_module
 from actors import workers as workers_module
-from actors.generation import Ended, WriteRequest, Written
+from actors.engines.generator import Ended, WriteRequest, Written
+from actors.engines.outbox import Outbox
 from actors.generator_pool import GeneratorPool
-from actors.outbox import Outbox
 from actors.parcel import pack, unpack
 from actors.pool import Service
 from actors.trainers import Trainers

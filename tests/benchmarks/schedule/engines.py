@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.generation import Ended, WriteRequest, Written
-from actors.outbox import Outbox
+from actors.engines.generator import Ended, WriteRequest, Written
+from actors.engines.outbox import Outbox
 from actors.parcel import Parcel, pack, unpack
 from actors.rank_checkpoint import WriteState
 from actors.training import RankReport

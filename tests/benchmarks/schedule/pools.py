@@ -14,7 +14,7 @@ import numpy as np
 import ray
 
 from actors.cluster.placement import GroupLease, lease
-from actors.generation import WriteRequest
+from actors.engines.generator import WriteRequest
 from actors.generator_pool import GeneratorPool
 from actors.parcel import Parcel, pack, unpack
 from actors.pool import Service

@@ -21,7 +21,7 @@ SEQUENCES = 4  # to score
 def generation(settings: Settings) -> Figures:
     """Responses sampled with top-k and top-p; their log-probabilities are of the whole trimmed vocabulary at τ."""
     models.environment(settings)
-    from actors.generation import Generator
+    from actors.engines.generator import Generator
 
     with models.saved(settings, settings.main) as folder:
         started = time.perf_counter()
@@ -47,7 +47,7 @@ def generation(settings: Settings) -> Figures:
 def scoring(settings: Settings) -> Figures:
     """A teacher's log-probabilities of given tokens, and its top tokens, in sequences longer than a chunk of logits."""
     models.environment(settings)
-    from actors.teacher import Teacher
+    from actors.engines.vllm_teacher import Teacher
 
     with models.saved(settings, settings.main) as folder:
         teacher = Teacher(_spec(settings, folder, max_logprobs=TOP_K))
@@ -74,7 +74,7 @@ def hidden_states(settings: Settings) -> Figures:
     models.environment(settings)
     import torch
 
-    from actors.hidden_teacher import HiddenTeacher
+    from actors.engines.vllm_hidden_teacher import HiddenTeacher
     from renio_pipeline.models.teacher import from_numpy
 
     with models.saved(settings, settings.main) as folder:
@@ -95,7 +95,7 @@ def hidden_states(settings: Settings) -> Figures:
 
 
 def _spec(settings: Settings, folder: str, **more: Any) -> Any:
-    from actors.engine import EngineSpec
+    from actors.engines.engine import EngineSpec
 
     return EngineSpec(
         model=folder,
@@ -110,7 +110,7 @@ def _spec(settings: Settings, folder: str, **more: Any) -> Any:
 
 
 async def _write(settings: Settings, generator: Any) -> dict[int, Any]:
-    from actors.generation import Failed, WriteRequest
+    from actors.engines.generator import Failed, WriteRequest
     from actors.parcel import pack, unpack
 
     requests = [

@@ -6,9 +6,9 @@ import asyncio
 
 import numpy as np
 
-from actors.engine import EngineSpec, Request
+from actors.engines.engine import EngineSpec, Request
+from actors.engines.vllm_replica import VllmReplica
 from actors.parcel import Parcel
-from actors.replica import VllmReplica
 from renio_pipeline.types import ScoreRequest, TopK
 
 

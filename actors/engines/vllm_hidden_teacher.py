@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engine import EngineSpec, Request
-from actors.replica import VllmReplica
+from actors.engines.engine import EngineSpec, Request
+from actors.engines.vllm_replica import VllmReplica
 from renio_pipeline.types import Hidden, ScoreRequest
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class HiddenTeacher(VllmReplica):
         self._head = head.to("cuda" if torch.cuda.is_available() else "cpu")
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Hidden]]:
-        """Two results, so that the payload stays in the object store: see ``actors.teacher.Teacher.score``."""
+        """Two results, so that the payload stays in the object store: see ``actors.engines.vllm_teacher.Teacher.score``."""
         import torch
         from vllm import PoolingParams
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.cluster.visible_gpus import check_visible_gpus
-from actors.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
+from actors.engines.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
 from actors.weight_receiver import HostReceiver, Waiting
 from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.stages.engine_text import EngineText, engine_text

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engine import EngineSpec, Request
-from actors.outbox import SLACK, Outbox
+from actors.engines.engine import EngineSpec, Request
+from actors.engines.outbox import SLACK, Outbox
+from actors.engines.vllm_replica import VllmReplica
 from actors.parcel import pack, unpack
-from actors.replica import VllmReplica
 from renio_pipeline.types import Message, StopReason, Version
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Generator(VllmReplica):
             return Request(prompt_ids, params)
         from vllm.lora.request import LoRARequest
 
-        from actors.vllm_lora import ADAPTER_ID
+        from actors.engines.vllm_lora import ADAPTER_ID
 
         # The path is never read: the adapter comes before the first request, and each later one takes its place under the
         # same id. So requests under way, which go on by that id, go on with the new adapter, as with whole weights.

@@ -82,13 +82,13 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         tensor_parallel_size=spec.tensor_parallel,
         # Inside a placement group vLLM would choose Ray and compete for the resources that this actor holds already.
         distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
-        worker_extension_cls="actors.vllm_extension.RenioWorker",
+        worker_extension_cls="actors.engines.vllm_extension.RenioWorker",
         weight_transfer_config=WeightTransferConfig(backend=spec.sync_backend) if spec.sync_backend else None,
         max_logprobs=spec.max_logprobs + 1,
         disable_log_stats=not spec.counts,
         **({"max_model_len": spec.context} | options),
     )
-    import actors.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
+    import actors.engines.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
 
     # Defaults of a bare engine are for testing (128 sequences, 2048 tokens a step); those of the offline class suit the device.
     engine = LLMEngine.from_engine_args(

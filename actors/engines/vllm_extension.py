@@ -65,7 +65,7 @@ class RenioWorker:
 
     def renio_load_adapter(self, chunk: dict[str, Any], lora: dict[str, Any]) -> None:
         """Make a chunk of LoRA factors, laid out as ``HostUpdateInfo``, the adapter of every later request."""
-        from actors.vllm_lora import load_adapter
+        from actors.engines.vllm_lora import load_adapter
 
         arrays, block = _open(chunk.get("arrays"), chunk.get("shared_memory"), chunk.get("spans"))
         load_adapter(self.model_runner.lora_manager, tensors(chunk, arrays), Lora(**lora), self.device)  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TorchTeacher:
-    """Answers as ``actors.teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
+    """Answers as ``actors.engines.vllm_teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         from renio_pipeline.models.teacher import Scorer
@@ -39,7 +39,7 @@ class TorchTeacher:
         return self._busy_seconds
 
     def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Payload]]:
-        """Two results, so that the payload stays in the object store: see ``actors.teacher.Teacher.score``."""
+        """Two results, so that the payload stays in the object store: see ``actors.engines.vllm_teacher.Teacher.score``."""
         started = time.perf_counter()
         try:
             return self._scorer.score(requests)
@@ -77,7 +77,7 @@ class TorchTeacher:
         self._scorer.version = Version(*version)
 
     def load_copy(self, copy: HostCopy) -> None:
-        """Bring a newcomer to what the others were sent last: see ``actors.replica.VllmReplica.load_copy``."""
+        """Bring a newcomer to what the others were sent last: see ``actors.engines.vllm_replica.VllmReplica.load_copy``."""
         if copy.kind != "weights":
             raise ValueError("an adapter alone does not make this teacher's weights")
         self.start_weight_update()
