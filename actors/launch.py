@@ -42,16 +42,16 @@ from actors.engines.options import check_engine_options
 from actors.engines.torch_teacher import TorchTeacher
 from actors.engines.vllm_hidden_teacher import HiddenTeacher
 from actors.engines.vllm_teacher import Teacher
-from actors.generator_pool import GeneratorPool
-from actors.pool import Service
-from actors.probe import Probe
+from actors.pools.base import Service
+from actors.pools.generators import GeneratorPool
+from actors.pools.probe import Probe
+from actors.pools.teachers import TeacherPool
+from actors.pools.weighting import WeightingStage
+from actors.pools.worker import Kind
 from actors.rank_checkpoint import Restore
-from actors.teacher_pool import TeacherPool
 from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
-from actors.weighting import WeightingStage
-from actors.worker import Kind
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.loop.shutdown import leave
 from renio_pipeline.models import info

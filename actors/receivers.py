@@ -9,9 +9,9 @@ from typing import Any
 from ray.exceptions import ObjectLostError, RayTaskError
 
 from actors.lost import GONE
-from actors.pool import Pool, Service
+from actors.pools.base import Pool, Service
+from actors.pools.worker import Worker, WorkerLost, answer
 from actors.weight_sync import HostCopy, SyncReceipt, TransferFailed
-from actors.worker import Worker, WorkerLost, answer
 from renio_pipeline.types import Version
 
 

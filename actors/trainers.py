@@ -20,12 +20,12 @@ from ray.exceptions import RayTaskError
 
 from actors.cluster.processes import last_lines
 from actors.lost import GONE
-from actors.pool import Pool, Service
+from actors.pools.base import Pool, Service
+from actors.pools.sleepers import Sleepers
+from actors.pools.supervisor import PING_SECONDS
+from actors.pools.worker import WorkerLost, answer, drop
 from actors.receivers import Receivers
 from actors.trainer_group import TrainerGroup
-from actors.turns import Sleepers
-from actors.worker import WorkerLost, answer, drop
-from actors.workers import PING_SECONDS
 from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import Publication, TrainerLost, TrainReport

@@ -1,6 +1,6 @@
 """The step loop's schedule, replayed in virtual time: when each response is written, scored and trained on.
 
-The pools hand out work as ``actors.generator_pool`` and ``actors.teacher_pool`` do, and steps are collected ahead of the
+The pools hand out work as ``actors.pools.generators`` and ``actors.pools.teachers`` do, and steps are collected ahead of the
 trainer as ``renio_pipeline.loop.lookahead`` does; engines take what their rates say, and everything else takes no time.
 """
 

@@ -43,7 +43,7 @@ def _generation(config: Any, prepared: Any, samples: Sequence[dict[str, Any]]) -
     from vllm import EngineArgs, LLMEngine, SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    from actors.generator_pool import sample_seed
+    from actors.pools.generators import sample_seed
     from renio_pipeline.models.info import resolve
 
     engine = LLMEngine.from_engine_args(

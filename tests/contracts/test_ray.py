@@ -14,7 +14,11 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 
 
 @relied_on(
-    "ray", "actors.lost.GONE", "actors.pool.is_loss", "actors.sync_client.why_lost", breaks="a lost worker would end the run"
+    "ray",
+    "actors.lost.GONE",
+    "actors.pools.base.is_loss",
+    "actors.sync_client.why_lost",
+    breaks="a lost worker would end the run",
 )
 def test_these_errors_say_that_an_actor_is_gone() -> None:
     from ray import exceptions
@@ -33,7 +37,7 @@ def test_these_errors_say_that_an_actor_is_gone() -> None:
 
 @relied_on(
     "ray",
-    "actors.workers.Workers._life",
+    "actors.pools.supervisor.Workers._life",
     "actors.trainers.Trainers._start_ranks",
     breaks="a model that does not load would be tried for ever instead of ending the run",
 )
@@ -44,7 +48,9 @@ def test_an_actor_that_died_says_whether_it_was_in_its_constructor() -> None:
     assert isinstance(ActorDiedError.actor_init_failed, property)
 
 
-@relied_on("ray", "actors.pool.is_loss", "actors.receivers.Receivers.publish", breaks="the reason of an error would be lost")
+@relied_on(
+    "ray", "actors.pools.base.is_loss", "actors.receivers.Receivers.publish", breaks="the reason of an error would be lost"
+)
 def test_an_error_of_a_call_carries_its_cause_and_is_of_its_type_too() -> None:
     from ray.exceptions import RayTaskError
 
@@ -84,7 +90,7 @@ def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
     "ray",
     "actors.cluster.placement.actor_options",
     "actors.control.mailbox.start",
-    "actors.worker.Kind.beside",
+    "actors.pools.worker.Kind.beside",
     breaks="an actor could not be started with these options",
 )
 def test_actors_take_the_options_that_we_give() -> None:

@@ -15,7 +15,7 @@ import ray
 
 from actors.engines.generator import Ended, Failed, WriteRequest, Written
 from actors.parcel import pack, unpack
-from actors.worker import Kind
+from actors.pools.worker import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.types import TrainSample

@@ -13,9 +13,9 @@ import pytest
 
 from actors.cluster.placement import generator_spec
 from actors.engines.generator import Generator
-from actors.generator_pool import GeneratorPool
-from actors.pool import Service
-from actors.worker import Kind
+from actors.pools.base import Service
+from actors.pools.generators import GeneratorPool
+from actors.pools.worker import Kind
 from renio_pipeline.planning.devices import DEVICES
 from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.run_dir.rejected import RejectedLog

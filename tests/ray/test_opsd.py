@@ -16,7 +16,7 @@ import torch
 
 from actors import launch
 from actors.deepspeed_engine import RankSpec
-from actors.pool import Service
+from actors.pools.base import Service
 from actors.trainers import Trainers
 from actors.training import CONTROL, TrainerRank
 from renio_pipeline.models import info

@@ -19,16 +19,16 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from actors import workers
 from actors.engines.generator import Generator
 from actors.engines.torch_teacher import TorchTeacher
 from actors.engines.vllm_hidden_teacher import HiddenTeacher
 from actors.engines.vllm_teacher import Teacher
-from actors.generator_pool import GeneratorPool, sample_seed
-from actors.pool import Service
-from actors.probe import Probe
-from actors.teacher_pool import TeacherPool
-from actors.worker import Kind
+from actors.pools import supervisor
+from actors.pools.base import Service
+from actors.pools.generators import GeneratorPool, sample_seed
+from actors.pools.probe import Probe
+from actors.pools.teachers import TeacherPool
+from actors.pools.worker import Kind
 from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.payload_budget import PayloadBudget
@@ -496,7 +496,7 @@ def test_one_becomes_three_becomes_one_in_the_middle_of_work_and_nothing_is_lost
 def test_a_pool_that_asks_for_more_than_the_cluster_has_says_so_and_works_with_what_there_is(
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor, "PATIENCE_SECONDS", 0.5)
     most_of_it = ray.available_resources()["CPU"] // 2 + 2
     bench = generators(2, Fakes(FakeGenerator, cpus=most_of_it))
 

@@ -17,7 +17,7 @@ import ray
 
 from actors.cluster.placement import actor_options
 from actors.deepspeed_engine import RankSpec
-from actors.pool import Service
+from actors.pools.base import Service
 from actors.rank_checkpoint import Restore
 from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers

@@ -14,9 +14,9 @@ from ray.exceptions import (
 )
 
 from actors.engines.engine import EngineFailed
-from actors.pool import is_loss
+from actors.pools.base import is_loss
+from actors.pools.worker import WorkerLost
 from actors.sync_client import why_lost
-from actors.worker import WorkerLost
 
 GONE = [
     ActorDiedError(),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError
 
-from actors.pool import Service
+from actors.pools.base import Service
+from actors.pools.weighting import WeightingStage
 from actors.trainers import Trainers
-from actors.weighting import WeightingStage
 from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError

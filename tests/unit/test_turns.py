@@ -17,15 +17,15 @@ import pytest
 from ray.exceptions import RayActorError
 
 from actors import trainers as trainers_module
-from actors import workers as workers_module
 from actors.engines.generator import Ended, WriteRequest, Written
 from actors.engines.outbox import Outbox
-from actors.generator_pool import GeneratorPool
 from actors.parcel import pack, unpack
-from actors.pool import Service
+from actors.pools import supervisor as workers_module
+from actors.pools.base import Service
+from actors.pools.generators import GeneratorPool
+from actors.pools.worker import Kind
 from actors.trainers import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
-from actors.worker import Kind
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import read_jsonl
 from renio_pipeline.preflight import Prepared

@@ -15,15 +15,15 @@ import ray
 
 from actors.cluster.placement import GroupLease, lease
 from actors.engines.generator import WriteRequest
-from actors.generator_pool import GeneratorPool
 from actors.parcel import Parcel, pack, unpack
-from actors.pool import Service
-from actors.teacher_pool import TeacherPool
+from actors.pools.base import Service
+from actors.pools.generators import GeneratorPool
+from actors.pools.teachers import TeacherPool
+from actors.pools.weighting import WeightingStage
+from actors.pools.worker import Kind, Lease
 from actors.trainer_group import TrainerGroup
 from actors.trainers import Trainers
 from actors.training import CONTROL
-from actors.weighting import WeightingStage
-from actors.worker import Kind, Lease
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import JsonlSink, Sink

@@ -11,8 +11,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Literal
 
-from actors.pool import Pool
-from actors.worker import Worker, answer
+from actors.pools.base import Pool
+from actors.pools.worker import Worker, answer
 
 
 class Sleepers:

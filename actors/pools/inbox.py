@@ -13,7 +13,7 @@ class Inbox:
     """Usage: ``put`` results; ``await take()``; ``close()`` at the end."""
 
     def __init__(self, failure: asyncio.Future[None]) -> None:
-        """``failure``: fails with what must end the run, see ``actors.workers.Workers``."""
+        """``failure``: fails with what must end the run, see ``actors.pools.supervisor.Workers``."""
         self._items: list[Any] = []
         self._failure = failure
         self._waiting: asyncio.Future[None] | None = None

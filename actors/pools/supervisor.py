@@ -20,7 +20,7 @@ from ray.exceptions import ActorDiedError
 from actors.cluster.processes import last_lines
 from actors.engines.engine import EngineFailed
 from actors.lost import GONE
-from actors.worker import Kind, State, Worker, WorkerLost, answer, drop, futures
+from actors.pools.worker import Kind, State, Worker, WorkerLost, answer, drop, futures
 from renio_pipeline.config.schema import Faults
 from renio_pipeline.stages.faults import Slots
 

@@ -12,10 +12,10 @@ from typing import Any
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.engines.engine import EngineFailed
-from actors.inbox import Inbox
 from actors.lost import GONE
-from actors.worker import Kind, Worker, WorkerLost, answer
-from actors.workers import Workers
+from actors.pools.inbox import Inbox
+from actors.pools.supervisor import Workers
+from actors.pools.worker import Kind, Worker, WorkerLost, answer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.engine_limits import EngineLimits

@@ -12,10 +12,10 @@ from typing import Any
 
 from actors.engines.generator import Ended, Failed, WriteRequest, Written
 from actors.engines.outbox import SLACK
-from actors.inbox import Inbox
 from actors.parcel import pack, unpack
-from actors.pool import Job, Pool, Rejected, Service, is_loss, take_for
-from actors.worker import Kind, Worker, WorkerLost
+from actors.pools.base import Job, Pool, Rejected, Service, is_loss, take_for
+from actors.pools.inbox import Inbox
+from actors.pools.worker import Kind, Worker, WorkerLost
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3

@@ -7,10 +7,10 @@ import ray
 
 from actors.cluster.placement import actor_options, lease
 from actors.parcel import Parcel
-from actors.pool import Service, is_loss
+from actors.pools.base import Service, is_loss
+from actors.pools.supervisor import Workers
+from actors.pools.worker import Kind, Lease, Worker, answer
 from actors.training import CONTROL
-from actors.worker import Kind, Lease, Worker, answer
-from actors.workers import Workers
 from renio_pipeline.config import RunConfig
 from renio_pipeline.weightings.weigher import Weighed, Weigher
 

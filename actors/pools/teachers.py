@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.inbox import Inbox
 from actors.parcel import Parcel
-from actors.pool import Job, Pool, Rejected, Service, take_for
-from actors.worker import Kind, Worker, answer
+from actors.pools.base import Job, Pool, Rejected, Service, take_for
+from actors.pools.inbox import Inbox
+from actors.pools.worker import Kind, Worker, answer
 from renio_pipeline.stages.engine_limits import batch_tokens
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores
