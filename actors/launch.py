@@ -35,7 +35,6 @@ from actors.cluster.placement import (
 )
 from actors.control import mailbox
 from actors.control.mailbox import NAMESPACE
-from actors.deepspeed_engine import RankSpec
 from actors.doctor.same_versions import check_versions
 from actors.engines.generator import Generator
 from actors.engines.options import check_engine_options
@@ -48,10 +47,11 @@ from actors.pools.probe import Probe
 from actors.pools.teachers import TeacherPool
 from actors.pools.weighting import WeightingStage
 from actors.pools.worker import Kind
-from actors.rank_checkpoint import Restore
-from actors.trainer_group import TrainerGroup
-from actors.trainers import Trainers
-from actors.training import CONTROL, TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import CONTROL, TrainerRank
+from actors.trainer.rank_checkpoint import Restore
+from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.loop.shutdown import leave
 from renio_pipeline.models import info

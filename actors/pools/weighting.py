@@ -10,7 +10,7 @@ from actors.parcel import Parcel
 from actors.pools.base import Service, is_loss
 from actors.pools.supervisor import Workers
 from actors.pools.worker import Kind, Lease, Worker, answer
-from actors.training import CONTROL
+from actors.trainer.rank import CONTROL
 from renio_pipeline.config import RunConfig
 from renio_pipeline.weightings.weigher import Weighed, Weigher
 

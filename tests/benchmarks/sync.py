@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from actors.host_sender import CHUNK_BYTES, HostSender
 from actors.sync_client import SyncClient
-from actors.weight_source import DeepSpeedSource
+from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_sync import SyncReceipt
 from renio_pipeline.models import info
 from renio_pipeline.types import Version

@@ -13,7 +13,7 @@ import pytest
 
 from tests.contracts.reliance import assigned, expressions, parameters, relied_on
 
-BUILD = "actors.deepspeed_engine.build"
+BUILD = "actors.trainer.deepspeed_engine.build"
 
 
 @relied_on(
@@ -44,11 +44,13 @@ def test_no_operator_is_compiled_where_none_is_compatible(monkeypatch: pytest.Mo
     assert build_shm_op() is None
 
 
-@relied_on("deepspeed", "actors.deepspeed_engine.engine_config", breaks="an option of ours would have no effect, or be refused")
+@relied_on(
+    "deepspeed", "actors.trainer.deepspeed_engine.engine_config", breaks="an option of ours would have no effect, or be refused"
+)
 def test_our_options_mean_what_we_take_them_for() -> None:
     from deepspeed.runtime.config import DeepSpeedConfig
 
-    from actors.deepspeed_engine import engine_config
+    from actors.trainer.deepspeed_engine import engine_config
     from renio_pipeline.config.schema import Trainer
 
     trainer = Trainer(dtype="bfloat16", zero_stage=2, max_grad_norm=0.5, deepspeed={"wall_clock_breakdown": True})
@@ -104,9 +106,9 @@ def test_the_step_makes_an_fp32_copy_of_the_gradients_of_its_partition() -> None
 
 @relied_on(
     "deepspeed",
-    "actors.training.TrainerRank",
-    "actors.deepspeed_engine.optimizer_step",
-    "actors.rank_checkpoint.load",
+    "actors.trainer.rank.TrainerRank",
+    "actors.trainer.deepspeed_engine.optimizer_step",
+    "actors.trainer.rank_checkpoint.load",
     breaks="a call would raise TypeError, or scale the loss otherwise",
 )
 def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
@@ -124,8 +126,8 @@ def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
 
 @relied_on(
     "deepspeed",
-    "actors.rank_checkpoint.use_writer",
-    "actors.checkpoint_writer.WriterEngine",
+    "actors.trainer.rank_checkpoint.use_writer",
+    "actors.trainer.checkpoint_writer.WriterEngine",
     breaks="DeepSpeed would write a checkpoint past the writer, on the training thread",
 )
 def test_all_files_of_a_checkpoint_go_through_its_engine() -> None:
@@ -133,7 +135,7 @@ def test_all_files_of_a_checkpoint_go_through_its_engine() -> None:
     from deepspeed import DeepSpeedEngine
     from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 
-    from actors.checkpoint_writer import WriterEngine
+    from actors.trainer.checkpoint_writer import WriterEngine
 
     assert CheckpointEngine.__abstractmethods__ == {"create", "save", "load", "commit"}
     assert WriterEngine.__abstractmethods__ == frozenset()
@@ -148,10 +150,12 @@ def test_all_files_of_a_checkpoint_go_through_its_engine() -> None:
 
 
 @relied_on(
-    "deepspeed", "actors.checkpoint_writer._deepspeed_classes", breaks="a checkpoint of ours could not be read without pickle"
+    "deepspeed",
+    "actors.trainer.checkpoint_writer._deepspeed_classes",
+    breaks="a checkpoint of ours could not be read without pickle",
 )
 def test_the_classes_in_checkpoints_are_where_we_look_for_them() -> None:
-    from actors.checkpoint_writer import _deepspeed_classes
+    from actors.trainer.checkpoint_writer import _deepspeed_classes
 
     names = {f"{c.__module__}.{c.__name__}" for c in _deepspeed_classes()}
     assert names == {
@@ -164,14 +168,14 @@ def test_the_classes_in_checkpoints_are_where_we_look_for_them() -> None:
 
 @relied_on(
     "deepspeed",
-    "actors.rank_checkpoint.make_universal",
+    "actors.trainer.rank_checkpoint.make_universal",
     breaks="a checkpoint could not be made readable by another number of ranks",
 )
 def test_the_conversion_to_universal_checkpoints_asks_for_no_more_than_we_give(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read: every ``args.NAME`` of the module."""
     from deepspeed.checkpoint import ds_to_universal
 
-    from actors.rank_checkpoint import Restore, make_universal
+    from actors.trainer.rank_checkpoint import Restore, make_universal
 
     given: list[SimpleNamespace] = []
     monkeypatch.setattr(ds_to_universal, "main", given.append)

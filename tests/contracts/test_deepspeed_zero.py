@@ -48,7 +48,7 @@ def engines(group: None) -> Engines:
     import deepspeed
     from transformers import get_scheduler
 
-    from actors.deepspeed_engine import engine_config
+    from actors.trainer.deepspeed_engine import engine_config
     from renio_pipeline.config.schema import Trainer
 
     made: dict[tuple[str, int], Any] = {}
@@ -83,8 +83,8 @@ def deadline(group: Any) -> timedelta:
 
 @relied_on(
     "deepspeed",
-    "actors.deepspeed_engine.build",
-    "actors.weight_source.DeepSpeedSource.__iter__",
+    "actors.trainer.deepspeed_engine.build",
+    "actors.trainer.weight_source.DeepSpeedSource.__iter__",
     breaks="the rendezvous's deadline would not be that of the gathers in which ranks wait during a weight sync",
 )
 def test_the_deadline_of_the_rendezvous_is_that_of_gathers_and_not_of_reductions(engines: Engines) -> None:
@@ -99,14 +99,14 @@ def test_the_deadline_of_the_rendezvous_is_that_of_gathers_and_not_of_reductions
 
 @relied_on(
     "torch",
-    "actors.deepspeed_engine.wait_for_others",
+    "actors.trainer.deepspeed_engine.wait_for_others",
     breaks="ranks that reduce gradients would abort before a receiver that hangs is given up",
 )
 def test_every_group_can_be_given_one_deadline(engines: Engines) -> None:
     from deepspeed.utils import groups
     from torch.distributed import distributed_c10d
 
-    from actors.deepspeed_engine import wait_for_others
+    from actors.trainer.deepspeed_engine import wait_for_others
 
     engines("bfloat16", 3)
     before = {group: deadline(group) for group in distributed_c10d._world.pg_map}
@@ -123,7 +123,7 @@ def test_every_group_can_be_given_one_deadline(engines: Engines) -> None:
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
     "deepspeed",
-    "actors.deepspeed_engine.optimizer_step",
+    "actors.trainer.deepspeed_engine.optimizer_step",
     breaks="gradients that are not finite would be trained on, or the norm be taken from where it is not",
 )
 def test_the_gradient_s_norm_is_the_optimizer_s_and_is_not_finite_for_nan(engines: Engines, dtype: str, stage: int) -> None:
@@ -140,9 +140,9 @@ def test_the_gradient_s_norm_is_the_optimizer_s_and_is_not_finite_for_nan(engine
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
     "deepspeed",
-    "actors.weight_source.DeepSpeedSource",
-    "actors.moving_teacher._master",
-    "actors.host_state._model_tensors",
+    "actors.trainer.weight_source.DeepSpeedSource",
+    "actors.trainer.following_teacher._master",
+    "actors.trainer.offload._model_tensors",
     breaks="parts of parameters would be sent or averaged in the place of whole ones",
 )
 def test_parameters_say_how_they_are_held(engines: Engines, dtype: str, stage: int) -> None:
@@ -161,7 +161,9 @@ def test_parameters_say_how_they_are_held(engines: Engines, dtype: str, stage: i
 
 
 @relied_on(
-    "deepspeed", "actors.weight_source.DeepSpeedSource.__iter__", breaks="parameters of a layer would not be gathered whole"
+    "deepspeed",
+    "actors.trainer.weight_source.DeepSpeedSource.__iter__",
+    breaks="parameters of a layer would not be gathered whole",
 )
 def test_gathered_parameters_are_whole_inside_and_parts_outside(engines: Engines) -> None:
     import deepspeed
@@ -175,12 +177,12 @@ def test_gathered_parameters_are_whole_inside_and_parts_outside(engines: Engines
 @pytest.mark.parametrize(("dtype", "stage"), STAGES)
 @relied_on(
     "deepspeed",
-    "actors.host_state._optimizer_tensors",
-    "actors.host_state._movable",
+    "actors.trainer.offload._optimizer_tensors",
+    "actors.trainer.offload._movable",
     breaks="moments or master weights would stay on the GPU while a generator has it",
 )
 def test_moments_and_master_weights_are_found_in_the_optimizer(engines: Engines, dtype: str, stage: int) -> None:
-    from actors.host_state import _optimizer_tensors
+    from actors.trainer.offload import _optimizer_tensors
 
     optimizer = engines(dtype, stage).optimizer
     inner = getattr(optimizer, "optimizer", optimizer)
@@ -198,8 +200,8 @@ def test_moments_and_master_weights_are_found_in_the_optimizer(engines: Engines,
 @pytest.mark.parametrize(("dtype", "stage"), [("float32", 0), ("bfloat16", 2)])
 @relied_on(
     "deepspeed",
-    "actors.rank_checkpoint.load",
-    "actors.training.TrainerRank.optimizer_step",
+    "actors.trainer.rank_checkpoint.load",
+    "actors.trainer.rank.TrainerRank.optimizer_step",
     breaks="a run that goes on would have another learning rate",
 )
 def test_the_schedule_is_the_one_that_we_gave(engines: Engines, dtype: str, stage: int) -> None:

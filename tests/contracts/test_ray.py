@@ -38,7 +38,7 @@ def test_these_errors_say_that_an_actor_is_gone() -> None:
 @relied_on(
     "ray",
     "actors.pools.supervisor.Workers._life",
-    "actors.trainers.Trainers._start_ranks",
+    "actors.trainer.supervisor.Trainers._start_ranks",
     breaks="a model that does not load would be tried for ever instead of ending the run",
 )
 def test_an_actor_that_died_says_whether_it_was_in_its_constructor() -> None:
@@ -49,7 +49,10 @@ def test_an_actor_that_died_says_whether_it_was_in_its_constructor() -> None:
 
 
 @relied_on(
-    "ray", "actors.pools.base.is_loss", "actors.receivers.Receivers.publish", breaks="the reason of an error would be lost"
+    "ray",
+    "actors.pools.base.is_loss",
+    "actors.trainer.publisher.Receivers.publish",
+    breaks="the reason of an error would be lost",
 )
 def test_an_error_of_a_call_carries_its_cause_and_is_of_its_type_too() -> None:
     from ray.exceptions import RayTaskError

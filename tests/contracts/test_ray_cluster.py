@@ -71,7 +71,7 @@ def sights(cluster: Any) -> dict[str, dict[str, Any]]:
 
 @relied_on(
     "ray",
-    "actors.training.TrainerRank.setup",
+    "actors.trainer.rank.TrainerRank.setup",
     "actors.launch.start_generators",
     breaks="several engines and ranks would share the first GPU: each takes its only one for number 0",
 )
@@ -84,7 +84,7 @@ def test_an_actor_with_a_gpu_sees_that_one_alone(sights: dict[str, Any]) -> None
 
 @relied_on(
     "ray",
-    "actors.training.TrainerRank.setup",
+    "actors.trainer.rank.TrainerRank.setup",
     breaks="an actor could no longer find out that it was given other GPUs than it sees",
 )
 def test_where_ray_must_not_choose_an_actor_still_knows_what_it_was_given(sights: dict[str, Any]) -> None:

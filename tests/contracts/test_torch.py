@@ -13,7 +13,9 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 
 @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
 @relied_on(
-    "torch", "actors.deepspeed_engine.build", breaks="the optimizer could not be made with this option, or make other steps"
+    "torch",
+    "actors.trainer.deepspeed_engine.build",
+    breaks="the optimizer could not be made with this option, or make other steps",
 )
 def test_every_implementation_of_adamw_runs_on_a_cpu_and_makes_the_same_step(options: dict[str, bool]) -> None:
     parameter = torch.nn.Parameter(torch.ones(5))
@@ -27,7 +29,7 @@ def test_every_implementation_of_adamw_runs_on_a_cpu_and_makes_the_same_step(opt
 @relied_on(
     "torch",
     "renio_pipeline.planning.memory.model_states",
-    "actors.deepspeed_engine.build",
+    "actors.trainer.deepspeed_engine.build",
     breaks="the optimizer's step takes other memory on a GPU than is planned for",
 )
 def test_on_a_gpu_adamw_is_foreach_unless_it_is_told_to_be_fused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +51,9 @@ def test_on_a_gpu_adamw_is_foreach_unless_it_is_told_to_be_fused(monkeypatch: py
 
 
 @relied_on(
-    "torch", "actors.host_state.HostState", breaks="emptying a storage would not free it, or views of it would not come back"
+    "torch",
+    "actors.trainer.offload.HostState",
+    breaks="emptying a storage would not free it, or views of it would not come back",
 )
 def test_a_storage_can_be_emptied_and_filled_again_under_its_views() -> None:
     tensor = torch.arange(6.0)
@@ -65,7 +69,9 @@ def test_a_storage_can_be_emptied_and_filled_again_under_its_views() -> None:
     assert view.tolist() == [2, 3]
 
 
-@relied_on("torch", "actors.host_state.HostState.leave", breaks="what came out of a checkpoint's file could not leave the GPU")
+@relied_on(
+    "torch", "actors.trainer.offload.HostState.leave", breaks="what came out of a checkpoint's file could not leave the GPU"
+)
 def test_storages_that_are_files_cannot_be_emptied(tmp_path: Path) -> None:
     torch.save(torch.ones(4), tmp_path / "file.pt")
     mapped = torch.load(tmp_path / "file.pt", mmap=True, weights_only=True)
@@ -74,7 +80,9 @@ def test_storages_that_are_files_cannot_be_emptied(tmp_path: Path) -> None:
 
 
 @relied_on(
-    "torch", "actors.checkpoint_writer.WriterEngine.load", breaks="checkpoints could not be read without unpickling anything"
+    "torch",
+    "actors.trainer.checkpoint_writer.WriterEngine.load",
+    breaks="checkpoints could not be read without unpickling anything",
 )
 def test_only_classes_that_are_named_safe_are_unpickled(tmp_path: Path) -> None:
     torch.save({"path": MARK}, tmp_path / "file.pt")
@@ -109,7 +117,7 @@ def test_the_variable_length_kernel_takes_what_we_give_it() -> None:
     assert (found["scale"], found["window_size"], found["enable_gqa"]) == (None, (-1, -1), False)
 
 
-@relied_on("torch", "actors.deepspeed_engine.optimizer_step", breaks="the norm of ZeRO 0 in fp32 would be another")
+@relied_on("torch", "actors.trainer.deepspeed_engine.optimizer_step", breaks="the norm of ZeRO 0 in fp32 would be another")
 def test_the_total_norm_of_gradients_is_euclidean_and_shows_nan() -> None:
     assert float(torch.nn.utils.get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])) == 5.0
     assert torch.isnan(torch.nn.utils.get_total_norm([torch.tensor([float("nan")])]))

@@ -145,9 +145,9 @@ def test_a_file_that_a_model_has_not_is_none() -> None:
 
 @relied_on(
     "peft",
-    "actors.lora.merged",
-    "actors.lora.peft_name",
-    "actors.lora.scale_of",
+    "actors.trainer.lora.merged",
+    "actors.trainer.lora.peft_name",
+    "actors.trainer.lora.scale_of",
     breaks="merged weights would lack their factors or have them at another scale, or the adapter's files other names",
 )
 def test_a_module_s_weights_come_before_its_factors_under_these_names(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_module_s_weights_come_before_its_factors_under_these_names(tmp_path: 
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    from actors.lora import _peft_config, peft_name, save_adapter, scale_of
+    from actors.trainer.lora import _peft_config, peft_name, save_adapter, scale_of
     from renio_pipeline.config.schema import Lora
 
     lora = Lora(r=4, alpha=6, targets=("up_proj",))

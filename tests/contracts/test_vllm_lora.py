@@ -26,7 +26,7 @@ def test_these_are_the_ranks_that_have_buffers() -> None:
 @relied_on(
     "vllm",
     "actors.engines.vllm_lora.load_adapter",
-    "actors.lora.peft_name",
+    "actors.trainer.lora.peft_name",
     breaks="factors would have other names or scales",
 )
 def test_factors_under_peft_s_names_become_those_of_the_engine_s_modules() -> None:
@@ -34,7 +34,7 @@ def test_factors_under_peft_s_names_become_those_of_the_engine_s_modules() -> No
     from vllm.lora.lora_model import LoRAModel
     from vllm.lora.peft_helper import PEFTHelper
 
-    from actors.lora import peft_name
+    from actors.trainer.lora import peft_name
 
     helper = PEFTHelper.from_dict({"r": 2, "lora_alpha": 8, "target_modules": ["up_proj"]})
     helper.validate_legal(LoRAConfig(max_lora_rank=8))

@@ -39,7 +39,7 @@ class OnePass:
     """A source whose passes are counted, as ``NativeSender`` wraps one: each pass is the same iterator until the next round."""
 
     def __init__(self) -> None:
-        from actors.weight_source import DeepSpeedSource
+        from actors.trainer.weight_source import DeepSpeedSource
 
         self._source = DeepSpeedSource(torch.nn.Linear(2, 3), dtype=torch.bfloat16)
         self.metadata, self.passes = self._source.metadata, 0
@@ -100,7 +100,7 @@ def test_a_packed_buffer_overshoots_its_size_by_its_last_tensor() -> None:
     "vllm",
     f"{SENDER}.send",
     "actors.native_sender._Round",
-    "actors.weight_source.DeepSpeedSource",
+    "actors.trainer.weight_source.DeepSpeedSource",
     breaks="the ranks would get out of step: one would gather parameters that the others do not",
 )
 @pytest.mark.parametrize("is_sender", [True, False])

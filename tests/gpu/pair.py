@@ -115,9 +115,9 @@ def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
     import ray
 
     from actors.cluster.placement import actor_options, generator_spec, half
-    from actors.deepspeed_engine import RankSpec
     from actors.engines.generator import Generator
-    from actors.training import CONTROL, TrainerRank
+    from actors.trainer.deepspeed_engine import RankSpec
+    from actors.trainer.rank import CONTROL, TrainerRank
 
     rank_spec = RankSpec(
         model=folder,

@@ -20,7 +20,7 @@ import pytest
 import ray
 
 from actors import launch
-from actors.trainers import Trainers
+from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import load
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.run import Run
@@ -156,7 +156,7 @@ def test_a_generator_and_a_rank_that_are_killed_in_the_ranks_turns_are_replaced_
 
 @pytest.mark.timeout(1200)
 def test_what_was_in_host_memory_is_in_the_checkpoint(colocated: Any, whole_run: Path) -> None:
-    from actors.checkpoint_writer import WriterEngine
+    from actors.trainer.checkpoint_writer import WriterEngine
 
     read = WriterEngine(None).load  # type: ignore[arg-type]
     for name in [p.name for p in (whole_run / "checkpoints/step_000006/deepspeed/state").iterdir()]:

@@ -12,10 +12,10 @@ import ray
 import torch
 
 from actors.cluster.placement import actor_options
-from actors.deepspeed_engine import RankSpec
-from actors.host_state import _bytes, _movable, _optimizer_storages
-from actors.trainer_group import TrainerGroup
-from actors.training import CONTROL, TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec
+from actors.trainer.group import TrainerGroup
+from actors.trainer.offload import _bytes, _movable, _optimizer_storages
+from actors.trainer.rank import CONTROL, TrainerRank
 from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch
 from tests.ray.conftest import demo, run, samples_of

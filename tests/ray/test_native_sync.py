@@ -27,16 +27,16 @@ from transformers import AutoModelForCausalLM
 from actors import verbs
 from actors.background import on_thread
 from actors.cluster.placement import actor_options, generator_spec
-from actors.deepspeed_engine import RankSpec, build
 from actors.engines.engine import EngineFailed
 from actors.engines.generator import Generator
 from actors.engines.vllm_extension import RenioWorker
 from actors.native_sender import NativeSender
 from actors.sync_client import SyncClient
-from actors.trainer_group import TrainerGroup
-from actors.training import TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec, build
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import TrainerRank
+from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_receiver import TransferAborted, Waiting
-from actors.weight_source import DeepSpeedSource
 from actors.weight_sync import PACKED_BYTES, SyncReceipt, TransferFailed, largest_tensor, make_sender
 from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch, Version

@@ -15,10 +15,10 @@ import ray
 import torch
 
 from actors import launch
-from actors.deepspeed_engine import RankSpec
 from actors.pools.base import Service
-from actors.trainers import Trainers
-from actors.training import CONTROL, TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec
+from actors.trainer.rank import CONTROL, TrainerRank
+from actors.trainer.supervisor import Trainers
 from renio_pipeline.models import info
 from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.run_dir.rejected import RejectedLog

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actors.sync_client import SyncClient
-from actors.weight_source import DeepSpeedSource
+from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_sync import PACKED_BYTES, largest_tensor, make_sender
 from tests.ray.stream_checker import Communicator, Stream, Streams, UnorderedReadError
 

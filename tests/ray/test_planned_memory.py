@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from actors.cluster.placement import actor_options
-from actors.deepspeed_engine import RankSpec, build
+from actors.trainer.deepspeed_engine import RankSpec, build
 from renio_pipeline.config.schema import Trainer
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.sizes import sizes_of

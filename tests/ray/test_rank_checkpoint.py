@@ -16,12 +16,12 @@ import pytest
 import ray
 
 from actors.cluster.placement import actor_options
-from actors.deepspeed_engine import RankSpec
 from actors.pools.base import Service
-from actors.rank_checkpoint import Restore
-from actors.trainer_group import TrainerGroup
-from actors.trainers import Trainers
-from actors.training import CONTROL, TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import CONTROL, TrainerRank
+from actors.trainer.rank_checkpoint import Restore
+from actors.trainer.supervisor import Trainers
 from actors.weight_sync import SyncReceipt
 from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.models import info
@@ -258,7 +258,7 @@ def _writes_till_it_fails(rank: Any, by_limit: bool) -> None:
     import resource
     import signal
 
-    from actors import checkpoint_writer
+    from actors.trainer import checkpoint_writer
 
     rank._reserve, checkpoint_writer.RESERVE_BYTES = checkpoint_writer.RESERVE_BYTES, -(2**40)
     if by_limit:
@@ -269,7 +269,7 @@ def _writes_till_it_fails(rank: Any, by_limit: bool) -> None:
 def _as_before(rank: Any) -> None:
     import resource
 
-    from actors import checkpoint_writer
+    from actors.trainer import checkpoint_writer
 
     checkpoint_writer.RESERVE_BYTES = getattr(rank, "_reserve", checkpoint_writer.RESERVE_BYTES)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -279,7 +279,7 @@ def _as_before(rank: Any) -> None:
 def test_nothing_is_copied_twice_where_it_is_one_tensor_and_nothing_changes_with_the_original() -> None:
     import torch
 
-    from actors.checkpoint_writer import host_copy
+    from actors.trainer.checkpoint_writer import host_copy
 
     tied = torch.arange(6.0).reshape(2, 3)
     copied, size = host_copy({"a": tied, "b": [tied, tied[:1]], "shape": tied.shape, "n": 3})
@@ -291,7 +291,7 @@ def test_nothing_is_copied_twice_where_it_is_one_tensor_and_nothing_changes_with
 
 
 def test_gathering_waits_for_every_rank_before_it_says_what_failed() -> None:
-    from actors.rank_checkpoint import WriteState
+    from actors.trainer.rank_checkpoint import WriteState
 
     states = {
         0: [WriteState(done=True, failure="OSError: full")] * 3,

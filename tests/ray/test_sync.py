@@ -14,10 +14,10 @@ import ray
 import torch
 
 from actors.cluster.placement import actor_options, generator_spec
-from actors.deepspeed_engine import RankSpec
 from actors.engines.generator import Generator, WriteRequest
-from actors.trainer_group import TrainerGroup
-from actors.training import CONTROL, TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import CONTROL, TrainerRank
 from actors.weight_sync import SyncReceipt
 from actors.wire import pack_chunks, put
 from renio_pipeline.config import RunConfig

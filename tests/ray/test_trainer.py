@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.cluster.placement import actor_options
-from actors.deepspeed_engine import RankSpec, build
-from actors.trainer_group import TrainerGroup
-from actors.training import TrainerRank
+from actors.trainer.deepspeed_engine import RankSpec, build
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import TrainerRank
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared

@@ -11,8 +11,8 @@ from ray.exceptions import ActorDiedError
 from actors.cluster.placement import actor_options, generator_spec
 from actors.cluster.visible_gpus import NOSET, WrongGpusError, judge
 from actors.engines.generator import Generator
-from actors.trainer_group import TrainerGroup
-from actors.training import TrainerRank
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import TrainerRank
 from tests.ray.conftest import demo, kill
 
 ON_GPUS = ("pools.generator.gpus=1", "pools.trainer.gpus=1", "sync.backend=host")
@@ -43,7 +43,7 @@ def test_a_generator_that_sees_fewer_than_ray_assigned_does_not_load() -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trainer_rank_that_sees_fewer_than_ray_assigned_does_not_load(monkeypatch: Any) -> None:
-    from actors.deepspeed_engine import RankSpec
+    from actors.trainer.deepspeed_engine import RankSpec
     from renio_pipeline.models import info
 
     config, prepared = demo(*ON_GPUS)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from actors.lora import AdapterSource, MergedSource, add_factors, is_factor, merged, save_adapter
+from actors.trainer.lora import AdapterSource, MergedSource, add_factors, is_factor, merged, save_adapter
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Lora
 from renio_pipeline.models import info

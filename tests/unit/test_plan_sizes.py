@@ -101,7 +101,7 @@ def test_a_cached_token_has_keys_and_values_of_every_layer_and_no_more_than_a_he
 
 
 def test_factors_are_those_that_lora_puts_beside_the_model() -> None:
-    from actors.lora import add_factors
+    from actors.trainer.lora import add_factors
 
     config = {**SMALL, "model_type": "qwen3"}
     lm, lora = on_meta(config), Lora(r=8, targets=("q_proj", "v_proj", "o_proj", "down_proj"))

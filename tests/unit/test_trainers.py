@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError
 
 from actors.pools.base import Service
 from actors.pools.weighting import WeightingStage
-from actors.trainers import Trainers
+from actors.trainer.supervisor import Trainers
 from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from ray.exceptions import RayActorError
 
-from actors import trainers as trainers_module
 from actors.engines.generator import Ended, WriteRequest, Written
 from actors.engines.outbox import Outbox
 from actors.parcel import pack, unpack
@@ -24,7 +23,8 @@ from actors.pools import supervisor as workers_module
 from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
 from actors.pools.worker import Kind
-from actors.trainers import Trainers
+from actors.trainer import supervisor as trainers_module
+from actors.trainer.supervisor import Trainers
 from actors.weight_sync import HostCopy, SyncReceipt
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import read_jsonl

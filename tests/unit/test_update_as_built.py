@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from actors.rank_checkpoint import update_as_built
+from actors.trainer.rank_checkpoint import update_as_built
 
 
 def gone_on(saved_fused: bool | None) -> torch.optim.AdamW:

@@ -21,9 +21,9 @@ from actors.pools.generators import GeneratorPool
 from actors.pools.teachers import TeacherPool
 from actors.pools.weighting import WeightingStage
 from actors.pools.worker import Kind, Lease
-from actors.trainer_group import TrainerGroup
-from actors.trainers import Trainers
-from actors.training import CONTROL
+from actors.trainer.group import TrainerGroup
+from actors.trainer.rank import CONTROL
+from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import JsonlSink, Sink

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from actors.rank_checkpoint import Restore
+from actors.trainer.rank_checkpoint import Restore
 from renio_pipeline.config.schema import Lora, Opsd, Trainer
 
 if TYPE_CHECKING:
     import torch
     from deepspeed import DeepSpeedEngine
 
-    from actors.lora import MergedSource
-    from actors.weight_source import DeepSpeedSource
+    from actors.trainer.lora import MergedSource
+    from actors.trainer.weight_source import DeepSpeedSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
     from transformers import AutoModelForCausalLM, get_scheduler
     from transformers.integrations import HfDeepSpeedConfig
 
-    from actors.lora import add_factors
+    from actors.trainer.lora import add_factors
     from renio_pipeline.models import packed_attention
     from renio_pipeline.models.self_checks import check_head, check_packing
     from renio_pipeline.models.student import TokenLogits
@@ -156,8 +156,8 @@ def weight_source(module: torch.nn.Module, lora: Lora | None, dtype: torch.dtype
     """
     import torch
 
-    from actors.lora import MergedSource
-    from actors.weight_source import DeepSpeedSource
+    from actors.trainer.lora import MergedSource
+    from actors.trainer.weight_source import DeepSpeedSource
 
     if lora is None:
         return DeepSpeedSource(module, dtype=dtype)

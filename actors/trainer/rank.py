@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors import rank_checkpoint
 from actors.cluster.visible_gpus import check_visible_gpus
-from actors.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
-from actors.host_state import HostState, free_cached
 from actors.sync_client import SyncClient
+from actors.trainer import rank_checkpoint
+from actors.trainer.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
+from actors.trainer.offload import HostState, free_cached
 from renio_pipeline.config.schema import Objective
 from renio_pipeline.stages.protocols import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
 
 if TYPE_CHECKING:  # torch comes with what follows, and the driver, which imports this module, has no use for it
-    from actors.checkpoint_writer import Writer
-    from actors.moving_teacher import Ema, WithHead
-    from actors.rank_checkpoint import WriteState
+    from actors.trainer.checkpoint_writer import Writer
+    from actors.trainer.following_teacher import Ema, WithHead
+    from actors.trainer.rank_checkpoint import WriteState
     from actors.weight_sync import Sender, SyncReceipt
     from renio_pipeline.objectives.projection import Head
     from renio_pipeline.types import Payload
@@ -121,7 +121,7 @@ class TrainerRank:
         import torch
 
         from actors.host_sender import AdapterSender
-        from actors.lora import AdapterSource
+        from actors.trainer.lora import AdapterSource
         from actors.weight_sync import make_sender
 
         if self._sender is not None:
@@ -145,7 +145,7 @@ class TrainerRank:
 
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
         """Make the sender of a teacher that follows the student. Called again whenever the teachers change."""
-        from actors.moving_teacher import WithHead
+        from actors.trainer.following_teacher import WithHead
         from actors.weight_sync import make_sender
 
         if self._teacher_source is None:  # once: an average must not begin anew
@@ -157,7 +157,7 @@ class TrainerRank:
         """The source of that teacher's weights: the student's, or their average."""
         import torch
 
-        from actors.moving_teacher import Ema
+        from actors.trainer.following_teacher import Ema
 
         follow, dtype = self._spec.follow, getattr(torch, self._spec.teacher_dtype)
         assert follow is not None
@@ -275,8 +275,8 @@ class TrainerRank:
     def save(self, folder: str) -> None:
         """Copy what ``folder`` is to hold to the host's memory, and start to write it. Collective; ``written`` says when it is
         on the disk."""
-        from actors.checkpoint_writer import Writer
-        from actors.lora import AdapterSource, save_adapter
+        from actors.trainer.checkpoint_writer import Writer
+        from actors.trainer.lora import AdapterSource, save_adapter
 
         self._writer = writer = self._writer or Writer()
         writer.begin()

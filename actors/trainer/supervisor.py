@@ -24,8 +24,8 @@ from actors.pools.base import Pool, Service
 from actors.pools.sleepers import Sleepers
 from actors.pools.supervisor import PING_SECONDS
 from actors.pools.worker import WorkerLost, answer, drop
-from actors.receivers import Receivers
-from actors.trainer_group import TrainerGroup
+from actors.trainer.group import TrainerGroup
+from actors.trainer.publisher import Receivers
 from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import Publication, TrainerLost, TrainReport

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from deepspeed import DeepSpeedEngine
 
-    from actors.checkpoint_writer import Writer
+    from actors.trainer.checkpoint_writer import Writer
 
 TAG = "state"
 
@@ -51,7 +51,7 @@ class WriteState:
 
 def use_writer(engine: DeepSpeedEngine, writer: Writer) -> None:
     """Let DeepSpeed write its checkpoints through ``writer``, and nothing past it."""
-    from actors.checkpoint_writer import WriterEngine
+    from actors.trainer.checkpoint_writer import WriterEngine
 
     engine.checkpoint_engine = WriterEngine(writer)
     engine._copy_recovery_script = lambda path: None  # it writes scripts, on the training thread
@@ -117,7 +117,7 @@ def update_as_built(optimizer: Any, fused: bool | None) -> None:
 def save_random_state(folder: str, rank: int, writer: Writer) -> None:
     import torch
 
-    from actors.checkpoint_writer import host_copy, save_file
+    from actors.trainer.checkpoint_writer import host_copy, save_file
 
     kind, keys, *rest = np.random.get_state()
     numpy_state = [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest]

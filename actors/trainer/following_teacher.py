@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actors.deepspeed_engine import weight_source
-from actors.lora import merged, scale_of
-from actors.rank_checkpoint import size_of
-from actors.weight_source import ParameterMeta
+from actors.trainer.deepspeed_engine import weight_source
+from actors.trainer.lora import merged, scale_of
+from actors.trainer.rank_checkpoint import size_of
+from actors.trainer.weight_source import ParameterMeta
 from renio_pipeline.config.schema import Lora
 from renio_pipeline.models.heads import logit_settings
 from renio_pipeline.objectives.projection import Head
 
 if TYPE_CHECKING:
-    from actors.checkpoint_writer import Writer
+    from actors.trainer.checkpoint_writer import Writer
 
 
 class Ema:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from actors.weight_source import DeepSpeedSource, ParameterMeta
+from actors.trainer.weight_source import DeepSpeedSource, ParameterMeta
 from renio_pipeline.config.schema import Lora
 
 _PART = re.compile(r"(?P<module>.+)\.(?P<part>base_layer|lora_A\.default|lora_B\.default)\.(?P<name>weight|bias)")
