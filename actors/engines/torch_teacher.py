@@ -13,7 +13,7 @@ from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
 
 if TYPE_CHECKING:
-    from actors.weight_sync import HostCopy
+    from actors.weight_sync.sender import HostCopy
 
 
 class TorchTeacher:
@@ -60,8 +60,8 @@ class TorchTeacher:
         """Load one chunk. Returns the seconds of fetching it. Raises TimeoutError if it did not come in time."""
         import ray
 
-        from actors.pieces import joined
-        from actors.wire import tensors
+        from actors.weight_sync.pieces import joined
+        from actors.weight_sync.wire import tensors
 
         started = time.perf_counter()
         pieces = ray.get(update_info["ref"], timeout=update_info["seconds"])

@@ -25,9 +25,9 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
-from actors.background import on_thread
-from actors.weight_receiver import TransferAborted
-from actors.wire import tensors
+from actors.weight_sync.background import on_thread
+from actors.weight_sync.receiver import TransferAborted
+from actors.weight_sync.wire import tensors
 from renio_pipeline.config.schema import Lora
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.cluster.visible_gpus import check_visible_gpus
 from actors.engines.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
-from actors.weight_receiver import HostReceiver, Waiting
+from actors.weight_sync.receiver import HostReceiver, Waiting
 from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.stages.engine_text import EngineText, engine_text
 from renio_pipeline.types import FIRST_VERSION, Version
@@ -20,7 +20,7 @@ from renio_pipeline.types import FIRST_VERSION, Version
 if TYPE_CHECKING:
     from vllm import LLMEngine
 
-    from actors.weight_sync import HostCopy
+    from actors.weight_sync.sender import HostCopy
 
 
 class VllmReplica:

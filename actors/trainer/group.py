@@ -14,7 +14,7 @@ from actors.cluster.processes import end_actor
 from actors.parcel import Parcel
 from actors.trainer.rank import CONTROL, RankReport
 from actors.trainer.rank_checkpoint import Restore, WriteState
-from actors.weight_sync import SyncReceipt
+from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan
 from renio_pipeline.run_dir.checkpointing import CheckpointError

@@ -11,7 +11,7 @@ from ray.exceptions import ObjectLostError, RayTaskError
 from actors.lost import GONE
 from actors.pools.base import Pool, Service
 from actors.pools.worker import Worker, WorkerLost, answer
-from actors.weight_sync import HostCopy, SyncReceipt, TransferFailed
+from actors.weight_sync.sender import HostCopy, SyncReceipt, TransferFailed
 from renio_pipeline.types import Version
 
 

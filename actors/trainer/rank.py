@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.cluster.visible_gpus import check_visible_gpus
-from actors.sync_client import SyncClient
 from actors.trainer import rank_checkpoint
 from actors.trainer.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
 from actors.trainer.offload import HostState, free_cached
+from actors.weight_sync.client import SyncClient
 from renio_pipeline.config.schema import Objective
 from renio_pipeline.stages.protocols import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch comes with what follows, and the driver, which import
     from actors.trainer.checkpoint_writer import Writer
     from actors.trainer.following_teacher import Ema, WithHead
     from actors.trainer.rank_checkpoint import WriteState
-    from actors.weight_sync import Sender, SyncReceipt
+    from actors.weight_sync.sender import Sender, SyncReceipt
     from renio_pipeline.objectives.projection import Head
     from renio_pipeline.types import Payload
 
@@ -120,9 +120,9 @@ class TrainerRank:
         """
         import torch
 
-        from actors.host_sender import AdapterSender
         from actors.trainer.lora import AdapterSource
-        from actors.weight_sync import make_sender
+        from actors.weight_sync.host_sender import AdapterSender
+        from actors.weight_sync.sender import make_sender
 
         if self._sender is not None:
             self._sender.close()
@@ -146,7 +146,7 @@ class TrainerRank:
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
         """Make the sender of a teacher that follows the student. Called again whenever the teachers change."""
         from actors.trainer.following_teacher import WithHead
-        from actors.weight_sync import make_sender
+        from actors.weight_sync.sender import make_sender
 
         if self._teacher_source is None:  # once: an average must not begin anew
             self._teacher_source = WithHead(self._followed(), self._lm)

@@ -18,9 +18,9 @@ import torch
 
 from actors.cluster.placement import actor_options, generator_spec
 from actors.engines.generator import Generator
-from actors.host_sender import HostSender
-from actors.sync_client import SyncClient, ask_actor
 from actors.trainer.weight_source import DeepSpeedSource
+from actors.weight_sync.client import SyncClient, ask_actor
+from actors.weight_sync.host_sender import HostSender
 from renio_pipeline.config import load
 from renio_pipeline.models import info
 from renio_pipeline.preflight import prepare

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.host_sender import CHUNK_BYTES, HostSender
-from actors.sync_client import SyncClient
 from actors.trainer.weight_source import DeepSpeedSource
-from actors.weight_sync import SyncReceipt
+from actors.weight_sync.client import SyncClient
+from actors.weight_sync.host_sender import CHUNK_BYTES, HostSender
+from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.models import info
 from renio_pipeline.types import Version
 from tests.benchmarks.engine_load import measure_load

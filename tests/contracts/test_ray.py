@@ -17,7 +17,7 @@ from tests.contracts.reliance import expressions, parameters, relied_on
     "ray",
     "actors.lost.GONE",
     "actors.pools.base.is_loss",
-    "actors.sync_client.why_lost",
+    "actors.weight_sync.client.why_lost",
     breaks="a lost worker would end the run",
 )
 def test_these_errors_say_that_an_actor_is_gone() -> None:
@@ -86,7 +86,7 @@ def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
     pickler.dispatch_table = copyreg.dispatch_table | {ray.ObjectRef: lambda ref: (found.append(ref), (str, ()))[1]}
     pickler.dump({"payload": [first, second]})
     assert found == [first, second]
-    assert callable(first.future)  # actors.sync_client.ask_actor
+    assert callable(first.future)  # actors.weight_sync.client.ask_actor
 
 
 @relied_on(

@@ -95,7 +95,7 @@ def test_only_classes_that_are_named_safe_are_unpickled(tmp_path: Path) -> None:
 @relied_on(
     "torch",
     "actors.engines.vllm_extension._join",
-    "actors.native_sender.NativeSender.send",
+    "actors.weight_sync.native_sender.NativeSender.send",
     breaks="a device could not be waited for",
 )
 def test_the_accelerator_has_these_functions() -> None:

@@ -62,7 +62,7 @@ def test_a_prompt_is_a_dictionary_of_token_ids() -> None:
 @relied_on(
     "vllm",
     "actors.engines.vllm_replica._rpc",
-    "actors.weight_receiver.HostReceiver.fetch",
+    "actors.weight_sync.receiver.HostReceiver.fetch",
     breaks="a call of a worker's method would not reach an engine in a process of its own",
 )
 def test_what_we_send_to_the_workers_passes_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:

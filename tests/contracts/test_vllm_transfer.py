@@ -12,7 +12,7 @@ import torch
 
 from tests.contracts.reliance import REQUIRED, expressions, parameters, relied_on
 
-SENDER = "actors.native_sender.NativeSender"
+SENDER = "actors.weight_sync.native_sender.NativeSender"
 
 
 class Client:
@@ -59,7 +59,7 @@ def trainer(is_sender: bool, source: OnePass, client: Client) -> Any:
 
 @relied_on(
     "vllm",
-    "actors.weight_sync.make_sender",
+    "actors.weight_sync.sender.make_sender",
     breaks="a transfer takes other buffers on the GPU than are planned for, or their size cannot be set by these names",
 )
 def test_buffers_of_a_packed_transfer_and_how_they_are_set() -> None:
@@ -84,7 +84,9 @@ def test_buffers_of_a_packed_transfer_and_how_they_are_set() -> None:
     assert (NCCLTrainerInitInfo.backend, IPCTrainerInitInfo.backend) == ("nccl", "ipc")
 
 
-@relied_on("vllm", "actors.weight_sync.make_sender", breaks="a buffer would no longer grow by its last tensor, or ipc's would")
+@relied_on(
+    "vllm", "actors.weight_sync.sender.make_sender", breaks="a buffer would no longer grow by its last tensor, or ipc's would"
+)
 def test_a_packed_buffer_overshoots_its_size_by_its_last_tensor() -> None:
     from vllm.distributed.weight_transfer.packed_tensor import pack_tensors, packed_ipc_producer
 
@@ -99,7 +101,7 @@ def test_a_packed_buffer_overshoots_its_size_by_its_last_tensor() -> None:
 @relied_on(
     "vllm",
     f"{SENDER}.send",
-    "actors.native_sender._Round",
+    "actors.weight_sync.native_sender._Round",
     "actors.trainer.weight_source.DeepSpeedSource",
     breaks="the ranks would get out of step: one would gather parameters that the others do not",
 )
@@ -123,11 +125,15 @@ def test_a_round_is_one_pass_over_the_source_on_every_rank(monkeypatch: pytest.M
     assert client.verbs[-1:] == ["destroy"]
 
 
-@relied_on("vllm", "actors.verbs.Verbs", breaks="vLLM's trainer engines would not take our client, or call it otherwise")
+@relied_on(
+    "vllm",
+    "actors.weight_sync.vllm_client.Verbs",
+    breaks="vLLM's trainer engines would not take our client, or call it otherwise",
+)
 def test_our_verbs_are_vllm_s_client() -> None:
     from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
 
-    from actors.verbs import Verbs
+    from actors.weight_sync.vllm_client import Verbs
 
     assert issubclass(Verbs, VLLMWeightSyncClient)
     for verb in ("init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update"):
@@ -136,7 +142,7 @@ def test_our_verbs_are_vllm_s_client() -> None:
 
 @relied_on(
     "vllm",
-    "actors.verbs.Verbs.init_weight_transfer_engine",
+    "actors.weight_sync.vllm_client.Verbs.init_weight_transfer_engine",
     f"{SENDER}.open",
     breaks="workers of several engines would have the same rank, and the rendezvous never end",
 )

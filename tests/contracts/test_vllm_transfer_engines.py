@@ -118,7 +118,9 @@ def test_a_worker_s_group_is_made_on_the_thread_s_current_device() -> None:
     assert callable(torch.accelerator.set_device_index)
 
 
-@relied_on("vllm", "actors.native_sender.NativeSender.send", breaks="a sync would wait for the wrong stream, or not at all")
+@relied_on(
+    "vllm", "actors.weight_sync.native_sender.NativeSender.send", breaks="a sync would wait for the wrong stream, or not at all"
+)
 def test_transfers_read_on_streams_of_their_own() -> None:
     """Read: hence the wait for the optimizer's stream before each round."""
     from vllm.distributed.weight_transfer import packed_tensor

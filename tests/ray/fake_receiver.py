@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.pieces import joined
-from actors.sync_client import SyncClient
+from actors.weight_sync.client import SyncClient
+from actors.weight_sync.pieces import joined
 from renio_pipeline.types import Version
 
 
@@ -68,7 +68,7 @@ class Publisher:
     """A process that owns a copy, and can die."""
 
     def publish(self, pairs: list[tuple[str, Any]]) -> Any:
-        from actors.host_sender import HostSender  # loads torch, which receivers can do without
+        from actors.weight_sync.host_sender import HostSender  # loads torch, which receivers can do without
 
         copy = HostSender(pairs, SyncClient([], [], seconds=3.0), rank=0).send(Version(0, 1)).copy
         assert copy is not None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.pieces import joined
+from actors.weight_sync.pieces import joined
 from renio_pipeline.types import Version
 
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from actors.cluster.placement import actor_options, generator_spec
 from actors.engines.generator import Generator, WriteRequest, Written
 from actors.pools.generators import sample_seed
-from actors.wire import pack_chunks, put
+from actors.weight_sync.wire import pack_chunks, put
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.models import info
 from renio_pipeline.types import Prompt, Version

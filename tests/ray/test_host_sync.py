@@ -20,12 +20,12 @@ import torch
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from transformers import AutoModelForCausalLM
 
-from actors.background import on_thread
 from actors.engines.torch_teacher import TorchTeacher
-from actors.host_sender import AdapterSender, HostSender
-from actors.sync_client import SyncClient
-from actors.weight_receiver import HostReceiver
-from actors.weight_sync import TransferFailed
+from actors.weight_sync.background import on_thread
+from actors.weight_sync.client import SyncClient
+from actors.weight_sync.host_sender import AdapterSender, HostSender
+from actors.weight_sync.receiver import HostReceiver
+from actors.weight_sync.sender import TransferFailed
 from renio_pipeline.models import info
 from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
 from tests.ray.conftest import kill

@@ -24,20 +24,20 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
-from actors import verbs
-from actors.background import on_thread
 from actors.cluster.placement import actor_options, generator_spec
 from actors.engines.engine import EngineFailed
 from actors.engines.generator import Generator
 from actors.engines.vllm_extension import RenioWorker
-from actors.native_sender import NativeSender
-from actors.sync_client import SyncClient
 from actors.trainer.deepspeed_engine import RankSpec, build
 from actors.trainer.group import TrainerGroup
 from actors.trainer.rank import TrainerRank
 from actors.trainer.weight_source import DeepSpeedSource
-from actors.weight_receiver import TransferAborted, Waiting
-from actors.weight_sync import PACKED_BYTES, SyncReceipt, TransferFailed, largest_tensor, make_sender
+from actors.weight_sync import vllm_client
+from actors.weight_sync.background import on_thread
+from actors.weight_sync.client import SyncClient
+from actors.weight_sync.native_sender import NativeSender
+from actors.weight_sync.receiver import TransferAborted, Waiting
+from actors.weight_sync.sender import PACKED_BYTES, SyncReceipt, TransferFailed, largest_tensor, make_sender
 from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch, Version
 from tests.ray import gloo_communicator
@@ -766,7 +766,7 @@ def test_ipc_raises_a_receivers_error_after_the_collectives_that_its_ranks_have(
 def test_a_failed_receiver_raises_even_if_the_engine_cannot_be_stopped(
     source: DeepSpeedSource, trainer_engine: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(verbs, "ABORT_SECONDS", 0.1)
+    monkeypatch.setattr(vllm_client, "ABORT_SECONDS", 0.1)
     engine = Engine(0, "ipc")
     sender = opened("ipc", source, [engine], [1], rank=0)
     engine.fail_at("update")
@@ -779,7 +779,7 @@ def test_a_failed_receiver_raises_even_if_the_engine_cannot_be_stopped(
 def test_a_transfer_that_never_ends_raises_at_the_deadline(
     source: DeepSpeedSource, trainer_engine: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(verbs, "ABORT_SECONDS", 0.1)
+    monkeypatch.setattr(vllm_client, "ABORT_SECONDS", 0.1)
     engine = Engine(0, "ipc")
     sender = opened("ipc", source, [engine], [1], rank=0, seconds=0.3)
     with pytest.raises(TimeoutError, match=r"version 0\.1 was not sent within 0\.3 s"):

@@ -22,7 +22,7 @@ from actors.trainer.group import TrainerGroup
 from actors.trainer.rank import CONTROL, TrainerRank
 from actors.trainer.rank_checkpoint import Restore
 from actors.trainer.supervisor import Trainers
-from actors.weight_sync import SyncReceipt
+from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.models import info
 from renio_pipeline.run_dir.checkpointing import CheckpointError

@@ -18,8 +18,8 @@ from actors.engines.generator import Generator, WriteRequest
 from actors.trainer.deepspeed_engine import RankSpec
 from actors.trainer.group import TrainerGroup
 from actors.trainer.rank import CONTROL, TrainerRank
-from actors.weight_sync import SyncReceipt
-from actors.wire import pack_chunks, put
+from actors.weight_sync.sender import SyncReceipt
+from actors.weight_sync.wire import pack_chunks, put
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared

@@ -15,10 +15,10 @@ import pytest
 import ray
 import torch
 
-from actors.host_sender import HostSender
-from actors.pieces import joined
-from actors.sync_client import SyncClient
-from actors.wire import put
+from actors.weight_sync.client import SyncClient
+from actors.weight_sync.host_sender import HostSender
+from actors.weight_sync.pieces import joined
+from actors.weight_sync.wire import put
 from renio_pipeline.types import Version
 from tests.ray.conftest import kill
 from tests.ray.reading_receiver import ReadingReceiver, checksum

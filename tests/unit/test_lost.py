@@ -16,7 +16,7 @@ from ray.exceptions import (
 from actors.engines.engine import EngineFailed
 from actors.pools.base import is_loss
 from actors.pools.worker import WorkerLost
-from actors.sync_client import why_lost
+from actors.weight_sync.client import why_lost
 
 GONE = [
     ActorDiedError(),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import pieces
-from actors.pieces import joined, split
+from actors.weight_sync import pieces
+from actors.weight_sync.pieces import joined, split
 
 ALIGNED = 64  # what Ray aligns a buffer to
 PIECE, WHOLE = 128, 1024

@@ -25,7 +25,7 @@ from actors.pools.generators import GeneratorPool
 from actors.pools.worker import Kind
 from actors.trainer import supervisor as trainers_module
 from actors.trainer.supervisor import Trainers
-from actors.weight_sync import HostCopy, SyncReceipt
+from actors.weight_sync.sender import HostCopy, SyncReceipt
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import read_jsonl
 from renio_pipeline.preflight import Prepared

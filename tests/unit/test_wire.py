@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors import wire
-from actors.wire import pack_chunks, tensors
+from actors.weight_sync import wire
+from actors.weight_sync.wire import pack_chunks, tensors
 
 PAIRS = [
     ("matrix", torch.randn(7, 5)),

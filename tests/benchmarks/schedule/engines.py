@@ -16,7 +16,7 @@ from actors.engines.outbox import Outbox
 from actors.parcel import Parcel, pack, unpack
 from actors.trainer.rank import RankReport
 from actors.trainer.rank_checkpoint import WriteState
-from actors.weight_sync import SyncReceipt
+from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import FIRST_VERSION, ScoreRequest, TrainSample, Version
 from tests.benchmarks.schedule.load import BATCH_SAMPLES, TOKENS, Load, Span, length_factor

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.pieces import joined
+from actors.weight_sync.pieces import joined
 
 
 class TransferAborted(RuntimeError):

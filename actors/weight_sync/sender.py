@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from actors.sync_client import SyncClient
+from actors.weight_sync.client import SyncClient
 from renio_pipeline.types import Version
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def make_sender(
         packed_bytes: for ``nccl`` and ``ipc``: see ``sync.packed_bytes``.
     """
     if backend == "host":
-        from actors.host_sender import HostSender
+        from actors.weight_sync.host_sender import HostSender
 
         return HostSender(source, client, rank=rank, dtype=dtype)
     if backend == "nccl":
@@ -158,6 +158,6 @@ def make_sender(
         )
     else:
         raise ValueError(f"sync.backend {backend!r}: expected host, nccl or ipc")
-    from actors.native_sender import NativeSender
+    from actors.weight_sync.native_sender import NativeSender
 
     return NativeSender(info, source, client, rank=rank)

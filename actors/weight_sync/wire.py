@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.pieces import split
+from actors.weight_sync.pieces import split
 
 FETCH_SECONDS = 1800.0  # for a receiver to have a chunk, where nobody says otherwise
 SCRATCH_BYTES = 64 * 2**20  # at least, of a block for tensors that are cast
 
 
 def put(chunk: Mapping[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
-    """Publish a chunk: its arrays are copied to the object store, and a reference takes their place: see ``actors.pieces``.
+    """Publish a chunk: its arrays are copied to the object store, and a reference takes their place: see ``actors.weight_sync.pieces``.
 
     A receiver that does not have them within ``seconds`` gives up: their owner may hang.
     """

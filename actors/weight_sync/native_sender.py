@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from actors.background import on_thread
-from actors.sync_client import SyncClient
-from actors.verbs import Apart, Together, grace
-from actors.weight_receiver import TransferAborted
-from actors.weight_sync import Sender, SyncReceipt, exhaust, no_part
+from actors.weight_sync.background import on_thread
+from actors.weight_sync.client import SyncClient
+from actors.weight_sync.receiver import TransferAborted
+from actors.weight_sync.sender import Sender, SyncReceipt, exhaust, no_part
+from actors.weight_sync.vllm_client import Apart, Together, grace
 from renio_pipeline.types import Version
 
 

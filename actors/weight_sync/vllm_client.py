@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
-from actors.sync_client import Call, SyncClient
-from actors.weight_receiver import TransferAborted
-from actors.weight_sync import TransferFailed
+from actors.weight_sync.client import Call, SyncClient
+from actors.weight_sync.receiver import TransferAborted
+from actors.weight_sync.sender import TransferFailed
 from renio_pipeline.types import Version
 
 ABORT_SECONDS = 30.0  # for what a failed transfer has under way, at most

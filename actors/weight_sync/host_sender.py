@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors.sync_client import Call, SyncClient
-from actors.weight_sync import HostCopy, Sender, SyncReceipt, exhaust, no_part
-from actors.wire import Scratch, pack_chunks, put, size_of
+from actors.weight_sync.client import Call, SyncClient
+from actors.weight_sync.sender import HostCopy, Sender, SyncReceipt, exhaust, no_part
+from actors.weight_sync.wire import Scratch, pack_chunks, put, size_of
 from renio_pipeline.types import Version
 
 if TYPE_CHECKING:
