@@ -12,7 +12,7 @@ from typing import Any
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.engines.engine import EngineFailed
-from actors.lost import GONE
+from actors.errors import GONE
 from actors.pools.inbox import Inbox
 from actors.pools.supervisor import Workers
 from actors.pools.worker import Kind, Worker, WorkerLost, answer

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.exceptions import ObjectLostError, RayTaskError
 
-from actors.lost import GONE
+from actors.errors import GONE
 from actors.pools.base import Pool, Service
 from actors.pools.worker import Worker, WorkerLost, answer
 from actors.weight_sync.sender import HostCopy, SyncReceipt, TransferFailed

@@ -19,7 +19,7 @@ import numpy as np
 from ray.exceptions import RayTaskError
 
 from actors.cluster.processes import last_lines
-from actors.lost import GONE
+from actors.errors import GONE
 from actors.pools.base import Pool, Service
 from actors.pools.sleepers import Sleepers
 from actors.pools.supervisor import PING_SECONDS

@@ -128,7 +128,7 @@ class SyncClient:
 def why_lost(error: BaseException) -> str | None:
     """Why a receiver that raised this is lost; None if it is well and refuses."""
     from actors.engines.engine import EngineFailed
-    from actors.lost import GONE
+    from actors.errors import GONE
 
     if isinstance(error, GONE):
         return f"died: {_first_line(error)}"

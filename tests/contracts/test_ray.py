@@ -15,7 +15,7 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 
 @relied_on(
     "ray",
-    "actors.lost.GONE",
+    "actors.errors.GONE",
     "actors.pools.base.is_loss",
     "actors.weight_sync.client.why_lost",
     breaks="a lost worker would end the run",
@@ -23,7 +23,7 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 def test_these_errors_say_that_an_actor_is_gone() -> None:
     from ray import exceptions
 
-    from actors.lost import GONE
+    from actors.errors import GONE
 
     assert issubclass(exceptions.ActorDiedError, exceptions.RayActorError)
     assert issubclass(exceptions.ActorUnavailableError, exceptions.RayActorError)
