@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TorchTeacher:
-    """Answers as ``actors.engines.vllm_teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
+    """Answers as ``vllm_teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         from renio_pipeline.models.teacher import Scorer

@@ -20,7 +20,7 @@ SCRATCH_BYTES = 64 * 2**20  # at least, of a block for tensors that are cast
 
 
 def put(chunk: Mapping[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
-    """Publish a chunk: its arrays are copied to the object store, and a reference takes their place: see ``actors.weight_sync.pieces``.
+    """Publish a chunk: its arrays are copied to the object store, and references take their places (``pieces.py``).
 
     A receiver that does not have them within ``seconds`` gives up: their owner may hang.
     """

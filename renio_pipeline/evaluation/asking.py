@@ -14,10 +14,11 @@ from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.prompt_lengths import Bounds, check_length
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.evaluation.sets import DataSet
-from renio_pipeline.models import info
+from renio_pipeline.models.info import ModelInfo, resolve
+from renio_pipeline.models.info import inspect as inspect_model
 from renio_pipeline.types import Prompt
 
-Inspect = Callable[[str, str], info.ModelInfo]
+Inspect = Callable[[str, str], ModelInfo]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def ask(
-    config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = info.inspect, key: str = "--model"
+    config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = inspect_model, key: str = "--model"
 ) -> Asked:
     """Check a model against the data sets. Every model's sample of a problem has the same id, and so the same seed.
 
@@ -71,7 +72,7 @@ def ask(
     info = inspect(model, key)
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(info.resolve(model))
+    tokenizer = AutoTokenizer.from_pretrained(resolve(model))
     if tokenizer.chat_template is None:
         raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
     bounds = Bounds(

@@ -1,4 +1,4 @@
-"""The process behind ``renio_pipeline.grading.workers``: makes a task, and grades what it is given until its owner hangs up or dies."""
+"""The process behind ``workers.py``: makes a task, and grades what it is given until its owner hangs up or dies."""
 
 from __future__ import annotations
 

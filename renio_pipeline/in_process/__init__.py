@@ -1,7 +1,7 @@
 """The stages of a step in this process, without engines: for experiments on small models.
 
-The step, the selection, the weights and the loss are the pipeline's own; only who writes, scores and trains differs. In float32
-a run gives what the pipeline gives from the same responses (``tests/ray/test_in_process.py``).
+The step, the selection, the weights and the loss are the pipeline's own; only who writes, scores and trains differs. In
+float32 a run gives what the pipeline gives from the same responses (``tests/ray/test_in_process.py``).
 """
 
 from __future__ import annotations

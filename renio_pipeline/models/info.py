@@ -23,7 +23,7 @@ def resolve(name: str) -> str:
     """A model's folder or hub name. ``embedded:student`` is the folder inside the installed package, on every node."""
     if not name.startswith(EMBEDDED):
         return str(Path(name).expanduser()) if name.startswith("~") else name
-    return str(Path(__file__).parent / "demo" / name.removeprefix(EMBEDDED))
+    return str(Path(__file__).parents[1] / "demo" / name.removeprefix(EMBEDDED))
 
 
 def is_local(name: str) -> bool:

@@ -51,7 +51,7 @@ class _Given:
     vocab_size: int
 
     def kernels(self) -> Any:
-        """Module `fused` if it can do this: on a GPU, with float32 logits of the products alone; or None."""
+        """Module `fused_kernel` if it can do this: on a GPU, with float32 logits of the products alone; or None."""
         heads = (self.student, self.teacher)
         wide = {factor(head.weight[:0]).dtype for head in heads} <= {torch.bfloat16, torch.float32}
         plain = all(head.weight.is_cuda and head.bias is None and head.soft_cap is None for head in heads)
@@ -107,12 +107,12 @@ def full_vocabulary_loss(
 
 @cache
 def _kernels() -> Any:
-    """Module `fused`, or None where there is no Triton."""
+    """Module `fused_kernel`, or None where there is no Triton."""
     try:
         from renio_pipeline.objectives import fused_kernel
     except ImportError:
         return None
-    return fused
+    return fused_kernel
 
 
 def _chunk(

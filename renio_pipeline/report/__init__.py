@@ -1,7 +1,7 @@
 """One page that shows what runs did: ``report.html``, which needs no network and no server.
 
-    run directories ──> recorded ──> page data (JSON) ──> page.html + its style, its scripts and plotly.js, in one file
-                            └──────> plots as PNG
+run directories ──> recorded ──> page data (JSON) ──> page.html + its style, its scripts and plotly.js, in one file └──────>
+plots as PNG
 
 The page's data is numbers and text; its scripts make text of it, never markup, so a response may hold anything.
 """

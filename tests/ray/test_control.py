@@ -65,10 +65,10 @@ class FakeRun:
 async def drive(control: Any, address: str) -> None:
     from actors.control.mailbox import serve
 
-    await mailbox.ready.remote()
+    await control.ready.remote()
     run = FakeRun()
     print(address, flush=True)
-    serving = asyncio.create_task(serve(mailbox, run.handle))
+    serving = asyncio.create_task(serve(control, run.handle))
     await run.over.wait()
     serving.cancel()
     await asyncio.wait([serving])
@@ -81,16 +81,16 @@ def main(name: str, address: str, mode: str) -> None:
 
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": 4} if address == "local" else {}
     ray.init(address=address, namespace="renio", log_to_driver=False, **own)
-    mailbox = mailbox.start(name, f"/runs/{name}")
+    box = mailbox.start(name, f"/runs/{name}")
     found = ray.get_runtime_context().gcs_address
     if mode == "serve":
-        asyncio.run(drive(mailbox, found))
+        asyncio.run(drive(box, found))
         ray.shutdown()
     else:
-        ray.get(mailbox.ready.remote())
+        ray.get(box.ready.remote())
         print(found, flush=True)
         for _ in sys.stdin:
-            print(ray.get(mailbox.next.remote())[1], flush=True)
+            print(ray.get(box.next.remote())[1], flush=True)
 
 
 class Driver:

@@ -14,7 +14,8 @@ from tests.benchmarks.gpu.student import head_floor, layers_floor, long_tailed, 
 
 
 def teacher(bench: Bench) -> None:
-    from renio_pipeline.models import packed_attention, teacher
+    from renio_pipeline.models import packed_attention
+    from renio_pipeline.models import teacher as torch_teacher
     from renio_pipeline.models.batching import micro_batches
     from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
 
@@ -29,7 +30,7 @@ def teacher(bench: Bench) -> None:
     ]
     tokens, responses = sum(r.tokens for r in requests), sum(len(r.response_ids) for r in requests)
     lm = model(bench).eval().requires_grad_(False)
-    held = teacher.Scorer.__new__(teacher.Scorer)
+    held = torch_teacher.Scorer.__new__(torch_teacher.Scorer)
     held._spec = ScorerSpec(model="", dtype="bfloat16", temperature=1.0, vocab_size=s.vocabulary, kind="hidden")
     held._device, held.model, held.version = bench.device, lm, Version(0, 0)
     few = 3
@@ -45,18 +46,18 @@ def teacher(bench: Bench) -> None:
         name = f"rows of {row}, {lm.config._attn_implementation}"
         held._row_tokens = row
         with bench.section(f"teacher {name}"), torch.no_grad():
-            rows = teacher.pack(requests, row)
+            rows = torch_teacher.pack(requests, row)
 
             def states() -> None:
                 for packed in rows:  # noqa: B023
                     held._hidden(packed)
 
             bench.record("teacher", f"{name}, states", bench.cost(states, few), floor)
-            if row == teacher.UNMASKED_TOKENS["cuda"] or not unmasked:
+            if row == torch_teacher.UNMASKED_TOKENS["cuda"] or not unmasked:
                 bench.record("teacher", f"{name}, score()", bench.cost(lambda: held.score(requests), few), floor + head)
     with bench.section("teacher profile"):
         packed_attention.use(lm)
-        held._row_tokens = teacher.UNMASKED_TOKENS["cuda"]
+        held._row_tokens = torch_teacher.UNMASKED_TOKENS["cuda"]
         profile(bench, "teacher", lambda: held.score(requests))
     lm.set_attn_implementation("sdpa")
     with bench.section("teacher padded"), torch.no_grad():
