@@ -24,11 +24,15 @@ $(VENV)/.packages: requirements-cpu.lock
 demo: $(STAMP)
 	$(BIN)/renio demo --config configs/demo.yaml run_dir=runs/demo-$$(date +%Y%m%d-%H%M%S)
 
+# Each run of pytest leaves here what it skipped, so that the last line can say it of all of them.
+test: export RENIO_SKIPPED := .pytest_cache/skipped
 test: $(STAMP)
-	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	rm -rf $(RENIO_SKIPPED)
+	$(BIN)/python -m pytest tests/unit tests/actors -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest tests/contracts & other=$$!; \
 	    $(BIN)/python -m pytest tests/async_engine; found=$$?; wait $$other && exit $$found
 	$(BIN)/python -m pytest tests/ray -n 2 --no-loadscope-reorder --durations=10
+	$(BIN)/python -m tests.skipped $(RENIO_SKIPPED)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
