@@ -114,7 +114,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         check_run_dir(config, resume=resume)
         point = resume_point(config) if resume else ResumePoint()
         prepared = launch.check(config, prepared)
-        mailbox = launch.claim(config)
+        control = launch.claim(config)
         endpoint = [PrometheusSink(config, found.host, point.state.step)] if config.metrics_port is not None else []
         directory, stop, events = RunDirectory(config, point.state), Stop(), Events()
         sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
@@ -148,7 +148,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                     )
                     watched = (sink.serve(run) for sink in endpoint)
                     spare_all_so_far()
-                    async with beside(mailbox.serve(mailbox, Commands(run, events)), *scalers, *watched):
+                    async with beside(mailbox.serve(control, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
             outcome = asyncio.run(go())
