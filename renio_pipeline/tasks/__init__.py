@@ -1,96 +1,12 @@
-"""Tasks: what a problem is, how it is asked, and how an answer is judged. One file each, one registry.
+"""Tasks: what a problem is, how it is asked, and how an answer is judged. One file per task, one registry.
 
-A task is known by its name and its options alone, so that any process can make its own: ``make_task(name, options)``.
+Begin with ``protocol.py`` (what a task provides) and ``registry.py`` (``make_task``: a task is known by its name and its
+options alone, so that any process can make its own); ``plain.py`` is the smallest task. ``own.py`` wraps a task from the
+user's own file. Where rows come from is in ``renio_pipeline.data``; the worker processes that run slow verifiers are in
+``renio_pipeline.grading``; the sandbox for programs is ``renio_pipeline.sandbox``.
 """
 
-from __future__ import annotations
+from renio_pipeline.tasks.protocol import Split, Task, shown_solution
+from renio_pipeline.tasks.registry import REGISTRY, make_task
 
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any, Literal, Protocol
-
-from renio_pipeline.config import ConfigError
-from renio_pipeline.tasks.options import constructed
-from renio_pipeline.types import Row, Verdict
-
-Split = Literal["train", "held_out"]
-
-REGISTRY = {
-    "arithmetic": "renio_pipeline.tasks.arithmetic:Arithmetic",
-    "plain": "renio_pipeline.tasks.plain:Plain",
-    "maths": "renio_pipeline.tasks.maths:Maths",
-    "code": "renio_pipeline.tasks.code:Code",
-    "reasoning-gym": "renio_pipeline.tasks.gym:ReasoningGym",
-}
-
-
-class Task(Protocol):
-    """What a task provides. Rows of the two splits never share a problem."""
-
-    name: str
-    recipe: tuple[str, dict[str, Any]]  # name and options that ``make_task`` made it of, and another process can make it of
-    slow: bool  # grading takes more than a millisecond, or may hang: it is done in worker processes, with a deadline
-
-    def rows(self, split: Split, count: int) -> list[Row]:
-        """The first ``count`` problems of a split, the same at every call.
-
-        Raises:
-            ConfigError: the task makes no problems of its own; they come from ``data.path``.
-        """
-        ...
-
-    def messages(self, row: Row) -> list[dict[str, str]]:
-        """The chat messages that ask the problem."""
-        ...
-
-    def privileged_messages(self, row: Row) -> list[dict[str, str]]:
-        """The same for a teacher that is shown the row's reference solution. Only called for rows that have one."""
-        ...
-
-    def verify(self, row: Row, text: str) -> Verdict | None:
-        """The verdict on a response's text, or None where the task (or the row) has no known answer."""
-        ...
-
-    def final_answer(self, text: str) -> str | None:
-        """What a response says last, for majority votes: equal answers are equal text where the task can tell.
-
-        None: the response is not finished.
-        """
-        ...
-
-    def fault(self, row: Row) -> str | None:
-        """Why the row's own answer cannot be used to grade, or None. A row without an answer has no fault."""
-        ...
-
-
-def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
-    """The task ``task`` names, a registered one or ``path.py:Class``, made with ``task_options``.
-
-    Raises:
-        ConfigError: the name is not known, its file is not usable, or an option is not the task's.
-    """
-    task = _made(name, options or {})
-    task.recipe = name, dict(options or {})
-    return task
-
-
-def _made(name: str, options: Mapping[str, Any]) -> Task:
-    if ".py:" in name or name.endswith(".py"):
-        from renio_pipeline.tasks.own import own_task
-
-        return own_task(name, options)
-    if name not in REGISTRY:
-        raise ConfigError(f"task: {name!r} is not known; allowed: {', '.join(REGISTRY)}, or a file of yours, path.py:Class")
-    module, _, cls = REGISTRY[name].partition(":")
-    task: Task = constructed(getattr(import_module(module), cls), options, name)
-    return task
-
-
-def shown_solution(messages: list[dict[str, str]], row: Row) -> list[dict[str, str]]:
-    """The messages with the row's reference solution at the end of the last one."""
-    *before, last = messages
-    content = f"{last['content']}\n\nA reference solution:\n{row.solution}\n\n{TRANSITION}"
-    return [*before, {**last, "content": content}]
-
-
-TRANSITION = "Now that you have understood the reference solution, solve the problem yourself, step by step."
+__all__ = ["REGISTRY", "Split", "Task", "make_task", "shown_solution"]

@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.tasks import Split
+from renio_pipeline.tasks.protocol import Split
 from renio_pipeline.types import Row, Verdict
 
 Flaw = Literal["none", "early", "slip"]

@@ -8,8 +8,8 @@ import textwrap
 from renio_pipeline.sandbox.box import Limits, Mode, check
 from renio_pipeline.sandbox.reading import Tests, read_tests
 from renio_pipeline.sandbox.trial import ALL_SECONDS, passes
-from renio_pipeline.tasks import shown_solution
 from renio_pipeline.tasks.plain import Plain
+from renio_pipeline.tasks.protocol import shown_solution
 from renio_pipeline.types import Row, Verdict
 
 INSTRUCTION = "Write your solution in Python, and put the whole program in one ```python code block at the end."

@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.tasks import Split
+from renio_pipeline.tasks.protocol import Split
 from renio_pipeline.types import Row, Verdict
 
 INSTRUCTION = "Think step by step. Give your final answer, and nothing else, between <answer> and </answer>."

@@ -7,8 +7,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from renio_pipeline.tasks import shown_solution
 from renio_pipeline.tasks.plain import Plain
+from renio_pipeline.tasks.protocol import shown_solution
 from renio_pipeline.types import Row, Verdict
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."

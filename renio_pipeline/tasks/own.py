@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.tasks import Split, shown_solution
 from renio_pipeline.tasks.options import checked
 from renio_pipeline.tasks.plain import Plain
+from renio_pipeline.tasks.protocol import Split, shown_solution
 from renio_pipeline.types import Row, Verdict
 
 REQUIRED = ("messages", "verify")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.tasks import Split, shown_solution
+from renio_pipeline.tasks.protocol import Split, shown_solution
 from renio_pipeline.types import Row, Verdict
 
 

@@ -1,0 +1,41 @@
+"""The registry: a task's name, or the user's file, to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.tasks.options import constructed
+from renio_pipeline.tasks.own import own_task
+from renio_pipeline.tasks.protocol import Task
+
+REGISTRY = {
+    "arithmetic": "renio_pipeline.tasks.arithmetic:Arithmetic",
+    "plain": "renio_pipeline.tasks.plain:Plain",
+    "maths": "renio_pipeline.tasks.maths:Maths",
+    "code": "renio_pipeline.tasks.code:Code",
+    "reasoning-gym": "renio_pipeline.tasks.gym:ReasoningGym",
+}
+
+
+def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
+    """The task ``task`` names, a registered one or ``path.py:Class``, made with ``task_options``.
+
+    Raises:
+        ConfigError: the name is not known, its file is not usable, or an option is not the task's.
+    """
+    task = _made(name, options or {})
+    task.recipe = name, dict(options or {})
+    return task
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Task:
+    if ".py:" in name or name.endswith(".py"):
+        return own_task(name, options)
+    if name not in REGISTRY:
+        raise ConfigError(f"task: {name!r} is not known; allowed: {', '.join(REGISTRY)}, or a file of yours, path.py:Class")
+    module, _, cls = REGISTRY[name].partition(":")
+    task: Task = constructed(getattr(import_module(module), cls), options, name)
+    return task
