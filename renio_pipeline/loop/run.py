@@ -21,7 +21,7 @@ from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.shutdown import Stop, end
 from renio_pipeline.loop.step import collect, learn
 from renio_pipeline.loop.utilisation import Mark
-from renio_pipeline.metrics.registry import Sink
+from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.metrics.step_metrics import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState

@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.metrics.registry import METRICS, TOTALS, Sink
+from renio_pipeline.metrics.registry import METRICS, TOTALS
+from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.monitoring.distributions import Distributions
 from renio_pipeline.monitoring.names import COUNTED, idle_pool, is_gauge, prometheus_name
 from renio_pipeline.monitoring.replicas import Replicas

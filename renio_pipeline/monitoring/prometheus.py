@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.metrics.registry import Sink
+from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.monitoring.audience import Audience
 from renio_pipeline.monitoring.discovery import check_discovery, discoverable
 from renio_pipeline.monitoring.endpoint import Endpoint, text_page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.metrics.registry import JsonlSink, Sink
+from renio_pipeline.metrics.sink import JsonlSink, Sink
 from renio_pipeline.monitoring.trace import Trace
 from renio_pipeline.run_dir.directory import RunDirectory
 

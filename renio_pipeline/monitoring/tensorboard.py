@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline.metrics.registry import Sink
+from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 FLUSH_SECONDS = 10

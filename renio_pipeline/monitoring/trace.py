@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from renio_pipeline.metrics.registry import Sink
+from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.monitoring.replicas import Place
 from renio_pipeline.monitoring.spans import Rows, Span, Way, ways
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Wandb
-from renio_pipeline.metrics.registry import Sink
+from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 

@@ -27,7 +27,7 @@ from actors.trainer import supervisor as trainers_module
 from actors.trainer.supervisor import Trainers
 from actors.weight_sync.sender import HostCopy, SyncReceipt
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.registry import read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.rejected import RejectedLog

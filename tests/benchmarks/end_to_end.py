@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.metrics.registry import read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from tests.benchmarks.processes import snapshot
 from tests.benchmarks.shapes import ROOT, config_of
 

@@ -24,7 +24,7 @@ from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import load
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.registry import JsonlSink
+from renio_pipeline.metrics.sink import JsonlSink
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.protocols import Stages, TrainReport
 from renio_pipeline.types import TrainBatch

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from renio_pipeline.ledger import prove_exactly_once
-from renio_pipeline.metrics.registry import read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from tests.ray.watched import STEPS, Watched
 
 

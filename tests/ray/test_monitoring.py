@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from renio_pipeline.ledger import history
-from renio_pipeline.metrics.registry import METRICS, read_jsonl
+from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.monitoring.names import COUNTED, is_gauge, prometheus_name
 from tests.ray import dashboard, runs
 from tests.ray.dashboard import Query

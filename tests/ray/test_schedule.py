@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.metrics.registry import read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from tests.benchmarks.schedule.load import Load, Span
 from tests.benchmarks.schedule.pools import Fakes, Spans, config_of
 from tests.ray.conftest import run

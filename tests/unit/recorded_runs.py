@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.metrics.registry import JsonlSink
+from renio_pipeline.metrics.sink import JsonlSink
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.engine_limits import EngineLimits, record_limits
 from tests.unit.conftest import make_config

@@ -20,7 +20,7 @@ from renio_pipeline.control.protocol import Refused
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.lookahead import Ahead
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.registry import read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.outcomes import Collected

@@ -31,7 +31,8 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.control.commands import beside
 from renio_pipeline.ledger import history
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.registry import METRICS, TOTALS, read_jsonl
+from renio_pipeline.metrics.registry import METRICS, TOTALS
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.metrics.step_metrics import step_metrics
 from renio_pipeline.monitoring.discovery import discoverable
 from renio_pipeline.monitoring.endpoint import MOST_OPEN, _Silent

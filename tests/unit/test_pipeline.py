@@ -27,7 +27,8 @@ from renio_pipeline.loop.run import Run
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import train_step
 from renio_pipeline.loop.utilisation import idle_shares, teachers_idle
-from renio_pipeline.metrics.registry import METRICS, JsonlSink, Sink, read_jsonl
+from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.metrics.sink import JsonlSink, Sink, read_jsonl
 from renio_pipeline.metrics.step_metrics import accuracy, step_metrics, verdict_metrics
 from renio_pipeline.monitoring.console import LiveProgress, PlainProgress
 from renio_pipeline.preflight import Prepared, prepare

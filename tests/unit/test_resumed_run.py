@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.registry import JsonlSink, read_jsonl
+from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, newest
 from renio_pipeline.run_dir.directory import RunDirectory

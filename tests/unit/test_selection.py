@@ -18,7 +18,8 @@ from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.loop.run import Run
 from renio_pipeline.loop.selection import MOST_DRAWN, Selection
 from renio_pipeline.loop.step import train_step
-from renio_pipeline.metrics.registry import METRICS, read_jsonl
+from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.metrics.registry import JsonlSink, read_jsonl
+from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
 from renio_pipeline.monitoring import sinks
 from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
 from renio_pipeline.monitoring.trace import Trace

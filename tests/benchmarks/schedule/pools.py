@@ -26,7 +26,7 @@ from actors.trainer.rank import CONTROL
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.registry import JsonlSink, Sink
+from renio_pipeline.metrics.sink import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.rejected import RejectedLog

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from renio_pipeline.cli.garbage import spare_all_so_far
 from renio_pipeline.config import RunConfig
-from renio_pipeline.metrics.registry import read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from tests.benchmarks.schedule.load import Load
 from tests.benchmarks.schedule.mixes import BOUND, WIDE, Mix
 from tests.benchmarks.schedule.pools import Fakes, config_of

@@ -1,0 +1,56 @@
+"""Where a run's metrics go: the interface of a sink, and ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from renio_pipeline.metrics.registry import METRICS
+
+if TYPE_CHECKING:
+    from renio_pipeline.stages.outcomes import SkippedStep, StepResult
+
+
+class Sink:
+    """Where a step's figures go. Each sink overrides what it takes."""
+
+    def observe(self, result: StepResult | SkippedStep) -> None:
+        """A step, before its metrics."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def count(self, totals: Mapping[str, int]) -> None:
+        """Take over the current TOTALS."""
+
+    async def farewell(self, error: Exception | None) -> None:
+        """The run has done its last step, or fails of ``error``: whoever fetches its figures may fetch these."""
+
+    def close(self) -> None:
+        pass
+
+
+class JsonlSink(Sink):
+    """``metrics.jsonl``: one line a step, flushed, so that a reader sees the run as it goes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path  # opened for each line: a run that goes back replaces the file
+        path.touch()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Raises ValueError for a name that is not in the registry or a value that is not finite."""
+        unknown = metrics.keys() - METRICS.keys()
+        if unknown:
+            raise ValueError(f"metrics without an entry in the registry: {sorted(unknown)}")
+        bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+        if bad:
+            raise ValueError(f"step {step}: metrics that are not finite: {bad}")
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
