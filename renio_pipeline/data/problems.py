@@ -10,7 +10,8 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Opsd
-from renio_pipeline.data.rows import HELD_OUT, TRAINING, Chosen, Made, Rows, load_rows
+from renio_pipeline.data.rows import Chosen, Made, Rows
+from renio_pipeline.data.sources import HELD_OUT, TRAINING, load_rows
 from renio_pipeline.grading.screening import Gold
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Row

@@ -9,7 +9,8 @@ from pathlib import Path
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Source
 from renio_pipeline.data.problems import SHOWN, left_out
-from renio_pipeline.data.rows import HELD_OUT, Rows, load_rows
+from renio_pipeline.data.rows import Rows
+from renio_pipeline.data.sources import HELD_OUT, load_rows
 from renio_pipeline.evaluation.models import named
 from renio_pipeline.evaluation.suites import suite, suites
 from renio_pipeline.grading.screening import Gold

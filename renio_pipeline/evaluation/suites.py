@@ -13,7 +13,8 @@ from pydantic import Field, PositiveInt
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import FieldName, Section, Source
-from renio_pipeline.data.rows import HELD_OUT, Made, Rows, load_rows
+from renio_pipeline.data.rows import Made, Rows
+from renio_pipeline.data.sources import HELD_OUT, load_rows
 from renio_pipeline.types import Row
 
 FILE = Path(__file__).parent / "suites.yaml"

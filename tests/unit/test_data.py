@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data.rows import load_rows
+from renio_pipeline.data.sources import load_rows
 from renio_pipeline.types import Row
 
 

@@ -14,7 +14,8 @@ import pytest
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
 from renio_pipeline.data.problems import problems_of
-from renio_pipeline.data.rows import HELD_OUT, Rows, load_rows
+from renio_pipeline.data.rows import Rows
+from renio_pipeline.data.sources import HELD_OUT, load_rows
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 from tests.unit.conftest import make_config
