@@ -1,4 +1,4 @@
-"""The README's pictures, from a run under ``ray job submit`` that Prometheus watches, which this starts and ends.
+"""The documents' pictures, from a run under ``ray job submit`` that Prometheus watches, which this starts and ends.
 
 python -m tests.pictures
 """
@@ -24,7 +24,7 @@ def main() -> None:
     client = ROOT / f".pytest_cache/d/ray-client-{version('ray')}"  # which the tests use too
     with watch(FOLDER, client, STEPS) as found:
         assert found.server is not None, "no prometheus here (Debian: apt-get install prometheus)"
-        (ROOT / "deploy/status.svg").write_text(picture(found.status))
+        (ROOT / "docs/pictures/status.svg").write_text(picture(found.status))
         subprocess.run(
             [
                 sys.executable,
@@ -32,7 +32,7 @@ def main() -> None:
                 "--prometheus",
                 found.server.url,
                 "--out",
-                ROOT / "deploy/grafana/dashboard.png",
+                ROOT / "docs/pictures/dashboard.png",
             ],
             check=True,
         )

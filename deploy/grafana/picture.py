@@ -1,6 +1,6 @@
 """A picture of the dashboard: each panel in its place, with what its queries give.
 
-python deploy/grafana/picture.py --prometheus http://127.0.0.1:9090 --out deploy/grafana/dashboard.png
+python deploy/grafana/picture.py --prometheus http://127.0.0.1:9090 --out docs/pictures/dashboard.png
 """
 
 from __future__ import annotations

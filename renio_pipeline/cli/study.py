@@ -14,12 +14,14 @@ def register(commands: Any) -> None:
     """Add the command to ``commands``, what ``ArgumentParser.add_subparsers`` returned."""
     text = "the paper's controlled experiments on small models, in this process; what is done already is not done again"
     study = commands.add_parser("study", help=text, description=text[0].upper() + text[1:] + ".")
-    study.add_argument("--out", type=Path, default=Path("study"), help="raw results and plots; STUDY.md is written beside it")
+    study.add_argument(
+        "--out", type=Path, default=Path("docs/study"), help="folder of the raw results, the plots and the page (index.md)"
+    )
     study.add_argument("--config", type=Path, nargs="+", metavar="FILE", help="experiments; default: those of configs/study")
     study.add_argument("--only", metavar="a,c", help="these experiments alone")
     study.add_argument("--seeds", type=int, metavar="N", help="this many, instead of each experiment's own number")
     study.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each on one core")
-    study.add_argument("--report-only", action="store_true", help="compute nothing: write STUDY.md from what there is")
+    study.add_argument("--report-only", action="store_true", help="compute nothing: write the page from the results there are")
     study.set_defaults(run=_study)
 
 

@@ -1,4 +1,4 @@
-"""STUDY.md: made of the experiments' files and the raw results, and of nothing else."""
+"""The study's page: made from the experiments' files and the raw results alone."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from renio_pipeline.study.tables import comparisons_table, models_table, trainin
 from renio_pipeline.tasks.arithmetic import Arithmetic
 
 PAPER = "2606.23104"
+PAGE = "index.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Part:
 
 
 def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | None = None) -> Path:
-    """Write the page beside ``out``, and its plots into it. Returns the page.
+    """Write the page (``index.md``) and its plots into ``out``. Returns the page.
 
     Raises:
         ConfigError: there are no results.
@@ -47,7 +48,7 @@ def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | Non
             plot(part.experiment, part.groups, part.compared, out / f"{part.experiment.experiment}.png")
         if part.experiment.curves:
             curves(part.experiment, part.groups, out / f"{part.experiment.experiment}-steps.png")
-    page = out.parent / "STUDY.md"
+    page = out / PAGE
     write_durably(page, text_of(parts, results))
     return page
 
@@ -60,7 +61,7 @@ def parts_of(experiments: dict[Path, Experiment], results: Results, seeds: int |
 
 def text_of(parts: Sequence[Part], results: Results) -> str:
     """The page. The same results give the same text."""
-    sections = [_section(part, results.folder.name) for part in parts if part.experiment.kind != "models"]
+    sections = [_section(part) for part in parts if part.experiment.kind != "models"]
     return "\n\n".join([_top(parts, results), *sections, f"## What this does not say\n\n{prose.LIMITS}"]) + "\n"
 
 
@@ -69,7 +70,6 @@ def _top(parts: Sequence[Part], results: Results) -> str:
     introduction = prose.INTRODUCTION.format(
         paper=PAPER,
         command="renio study",
-        folder=results.folder.name,
         level=LEVEL,
         pairs=CLAIM_PAIRS,
         compared=len(named),
@@ -107,7 +107,7 @@ def _settings(config: RunConfig) -> str:
     )
 
 
-def _section(part: Part, folder: str) -> str:
+def _section(part: Part) -> str:
     e, found, compared = part.experiment, part.groups, part.compared
     if e.kind == "weights":
         areas = {group.where: mean(by, area(WEIGHT)) for group in found for by in group.arms.values()}
@@ -121,7 +121,7 @@ def _section(part: Part, folder: str) -> str:
             f"**{e.question}**",
             e.chosen,
             f"*Reading.* {text}",
-            *(f"![{e.title}]({folder}/{name}.png)" for name in pictures),
+            *(f"![{e.title}]({name}.png)" for name in pictures),
             comparisons_table(compared),
             table,
         ]

@@ -1,4 +1,4 @@
-"""The plots of STUDY.md."""
+"""The plots of the study's page."""
 
 from __future__ import annotations
 

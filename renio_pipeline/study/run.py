@@ -1,4 +1,4 @@
-"""A study from its files to STUDY.md: what is missing is computed, the rest is read."""
+"""Runs a study: computes the results that are missing and keeps the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of STUDY.md: Markdown, every number with its n."""
+"""The tables of the study's page: Markdown, every number with its n."""
 
 from __future__ import annotations
 

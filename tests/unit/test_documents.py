@@ -14,7 +14,7 @@ from renio_pipeline.config import RunConfig
 from tests.gpu.checks import CHECKS
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "BENCHMARKS.md", "STUDY.md", "deploy/README.md")]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "deploy/README.md")]
 DOCUMENTS += sorted((ROOT / "docs").glob("**/*.md"))
 FIRST_RUN = (ROOT / "docs/first-gpu-run.md").read_text()
 PAGES = pytest.mark.parametrize("page", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""STUDY.md: every number from the raw results, and every reading by rule."""
+"""The study's page: every number from the raw results, and every reading by rule."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_the_same_results_give_the_same_bytes_and_a_changed_one_another_page(
     fill(experiments, out, {"clean": 0.1, "slow": 0.0}, seeds=3)
     page = write_study(experiments, out)
     first, picture = page.read_text(), (out / "b.png").read_bytes()
-    assert page == out.parent / "STUDY.md"
+    assert page == out / "index.md"
     assert first == page_of(experiments, out)
     (out / "b.png").unlink()
     write_study(experiments, out)
@@ -199,9 +199,9 @@ def test_the_page_that_is_shipped_is_the_one_that_its_raw_results_give(tmp_path:
     root = STUDY.parents[1]
     out = tmp_path / "study"
     out.mkdir()
-    for path in (root / "study").glob("*.jsonl"):
+    for path in (root / "docs/study").glob("*.jsonl"):
         (out / path.name).write_bytes(path.read_bytes())
-    assert page_of(in_order(sorted(STUDY.glob("?.yaml"))), out) == (root / "STUDY.md").read_text()
+    assert page_of(in_order(sorted(STUDY.glob("?.yaml"))), out) == (root / "docs/study/index.md").read_text()
 
 
 def test_an_unknown_arm_in_a_claim_is_refused(tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ def test_a_study_by_two_processes_is_what_one_finds(
     assert found.keys() == trained.keys()
     for arm, alone in trained.items():
         assert {key: found[arm][key] for key in without_times(alone)} == without_times(alone)
-    page = (tmp_path / "STUDY.md").read_text()
+    page = (out / "index.md").read_text()
     assert "a-steps.png" in page
     assert all((out / name).stat().st_size > 10_000 for name in ("a.png", "a-steps.png"))
     before = page, (out / "a.jsonl").read_bytes()
     assert main([*command, str(out)]) == 0  # nothing is left to do
-    assert ((tmp_path / "STUDY.md").read_text(), (out / "a.jsonl").read_bytes()) == before
+    assert ((out / "index.md").read_text(), (out / "a.jsonl").read_bytes()) == before
 
 
 def test_every_arm_begins_with_the_same_student_and_ends_with_its_own(trained: dict[str, dict[str, Any]]) -> None:
