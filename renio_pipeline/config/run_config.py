@@ -14,29 +14,55 @@ from renio_pipeline.config.schema import Section
 class RunConfig(Section):
     """One run. Each section's keys are in ``renio_pipeline.config.schema``."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    run_dir: str | None = Field(None, description="default: runs/NAME")
-    seed: int = Field(0, ge=0, lt=2**31)
-    steps: PositiveInt
-    batch_size: PositiveInt = Field(32, description="samples in a step")
-    samples_per_prompt: PositiveInt = 1
-    max_response_tokens: PositiveInt = 1024
-    temperature: PositiveFloat = Field(1.0, description="the distillation temperature, of student and teacher alike")
-    deterministic: bool = Field(False, description="repeat digit for digit (CPU, float32): fixed replicas and batches")
-    max_staleness: NonNegativeInt = Field(0, description="weight versions that generation may lag behind; 0: on-policy")
+    name: str = Field(
+        "run",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the run: of its directory, of its live actor, and of its metrics.",
+    )
+    run_dir: str | None = Field(
+        None, description="Directory of the run; null: runs/NAME, and on a running cluster ~/renio-runs/NAME."
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="Seed of everything drawn at random: the order of prompts, sampling, initial LoRA factors.",
+    )
+    steps: PositiveInt = Field(description="Optimizer steps of the run.")
+    batch_size: PositiveInt = Field(32, description="Samples per optimizer step.")
+    samples_per_prompt: PositiveInt = Field(1, description="Responses drawn per problem.")
+    max_response_tokens: PositiveInt = Field(
+        1024, description="Longest response, in tokens; longer ones are cut and still trained on."
+    )
+    temperature: PositiveFloat = Field(
+        1.0, description="Distillation temperature τ: divides the logits of student and teacher alike."
+    )
+    deterministic: bool = Field(
+        False, description="Repeat a run digit for digit (CPU, float32): fixed batches and replicas, no autoscaling."
+    )
+    max_staleness: NonNegativeInt = Field(
+        0, description="Weight versions that generation may lag behind the trainer; 0: strictly on-policy."
+    )
     in_flight: Literal["drain", "keep"] = Field(
-        "drain", description="a sync waits for the responses under way, or changes the weights beneath them"
+        "drain",
+        description="Responses in flight at a weight sync: drain waits for them, keep changes the weights beneath them.",
     )
     placement: Literal["separate", "colocated"] = Field(
-        "separate", description="colocated: a generator and a trainer rank share each GPU, and take turns"
+        "separate", description="colocated: a generator and a trainer rank share each GPU and take turns."
     )
-    student_logprobs: Literal["generator", "trainer"] = "generator"
-    filter: Literal["all", "correct", "incorrect"] = Field("all", description="train on samples of this verdict alone")
-    filter_batch: Literal["refill", "shrink"] = Field("refill", description="draw until batch_size are kept, or train on fewer")
-    unfinished: bool = Field(False, description="filter incorrect takes responses without a final answer too")
-    student: str = Field(description="a model folder, a hub name, or embedded:student")
-    task: str = Field("arithmetic", description="one of the tasks' registry, or a file of yours: path.py:Class")
-    task_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the task's constructor")
+    student_logprobs: Literal["generator", "trainer"] = Field(
+        "generator", description="Whose log p_S the weights use: the generator's own, or one more forward pass by the trainer."
+    )
+    filter: Literal["all", "correct", "incorrect"] = Field("all", description="Train only on samples with this verdict.")
+    filter_batch: Literal["refill", "shrink"] = Field(
+        "refill", description="refill: draw more prompts until batch_size samples are kept; shrink: train on fewer."
+    )
+    unfinished: bool = Field(False, description="Let filter: incorrect also take responses without a final answer.")
+    student: str = Field(description="The student: a model folder, a hub name, or embedded:student.")
+    task: str = Field(
+        "arithmetic", description="How problems are asked and answers judged: a registered task, or your own as path.py:Class."
+    )
+    task_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the task's constructor.")
     data: schema.Data = schema.Data()
     sampling: schema.Sampling = schema.Sampling()
     method: schema.Method = schema.Opd()
@@ -45,7 +71,7 @@ class RunConfig(Section):
     generator: schema.Generator = schema.Generator()
     teacher: schema.Teacher = schema.Teacher()
     teachers: dict[str, schema.Teacher] | None = Field(
-        None, description="several, each for the rows that name it; no `teacher`"
+        None, description="Several teachers by name instead of `teacher`; each row names the one that scores it."
     )
     trainer: schema.Trainer = schema.Trainer()
     sync: schema.Sync = schema.Sync()
@@ -54,9 +80,13 @@ class RunConfig(Section):
     evaluate: schema.Evaluate = schema.Evaluate()
     checkpoint: schema.Checkpoint = schema.Checkpoint()
     faults: schema.Faults = schema.Faults()
-    metrics_port: int | None = Field(None, ge=0, lt=2**16, description="Prometheus endpoint on the driver's node; 0: any free")
-    metrics_discovery: str | None = Field(None, description="a folder that Prometheus' file_sd_configs watches")
-    sinks: schema.Sinks = Field((), description="of the metrics, beside metrics.jsonl and Prometheus")
+    metrics_port: int | None = Field(
+        None, ge=0, lt=2**16, description="Port of the Prometheus endpoint on the driver's node; 0: any free port; null: none."
+    )
+    metrics_discovery: str | None = Field(
+        None, description="Folder in which the run announces its endpoint, for Prometheus' file_sd_configs."
+    )
+    sinks: schema.Sinks = Field((), description="Where metrics go besides metrics.jsonl and Prometheus.")
     wandb: schema.Wandb = schema.Wandb()
     trace: schema.Trace = schema.Trace()
 

@@ -65,8 +65,12 @@ class Section(BaseModel):
 
 
 class Pivotal(Section):
-    threshold: float = Field(0.8, description="a token is pivotal from this log-ratio on")
-    clip: float = Field(2.5, description="log-ratios are clipped from above here")
+    """Which tokens are pivotal."""
+
+    threshold: float = Field(
+        0.8, description="A token is pivotal when its clipped log-ratio log p_S − log p_T is at least this (nats)."
+    )
+    clip: float = Field(2.5, description="Upper bound on log-ratios (nats); must exceed threshold.")
 
     @model_validator(mode="after")
     def _clip_above_threshold(self) -> Pivotal:
@@ -83,9 +87,16 @@ class Renio(Pivotal):
     """ReNIO sample weights (arXiv 2606.23104)."""
 
     type: Literal["renio"] = "renio"
-    temperature: PositiveFloat = Field(1.0, description="weight temperature: raw weight = exp(mean pivotal ratio / this)")
-    normalization: Literal["batch_mean", "clamp", "ema", "none"] = "batch_mean"
-    group_size: PositiveInt | None = Field(None, description="normalise in groups, to reproduce the reference; null: batch")
+    temperature: PositiveFloat = Field(
+        1.0, description="Weight temperature: the raw weight is exp(mean pivotal log-ratio / temperature)."
+    )
+    normalization: Literal["batch_mean", "clamp", "ema", "none"] = Field(
+        "batch_mean",
+        description="Divide raw weights by the batch mean and cap at 10; clamp them first; divide by a running mean; or not.",
+    )
+    group_size: PositiveInt | None = Field(
+        None, description="Normalise in groups of this size, as the reference implementation does; null: the whole batch."
+    )
 
     @model_validator(mode="after")
     def _no_overflow(self) -> Renio:
@@ -107,20 +118,34 @@ class TopKForwardKL(Section):
     """Forward KL on the teacher's top K and the sampled token, plus one tail entry for the remaining mass."""
 
     type: Literal["top_k_forward_kl"] = "top_k_forward_kl"
-    k: PositiveInt = 32
-    tail: bool = Field(True, description="false: renormalise over the top K, as the reference implementation does")
-    entry_clip: PositiveFloat | None = None
-    token_clip: PositiveFloat | None = None
+    k: PositiveInt = Field(32, description="How many of the teacher's likeliest tokens the divergence covers.")
+    tail: bool = Field(
+        True, description="Add one entry for the probability mass outside the top k; false renormalises over the top k."
+    )
+    entry_clip: PositiveFloat | None = Field(
+        None, description="Clamp every vocabulary entry to [0, entry_clip] before the sum; null: no bound."
+    )
+    token_clip: PositiveFloat | None = Field(
+        None, description="Upper bound on each token's divergence, after the sum; null: no bound."
+    )
 
 
 class Jsd(Section):
     """The exact divergence over the whole vocabulary; the teacher sends hidden states and the trainer projects them."""
 
     type: Literal["jsd"] = "jsd"
-    beta: float = Field(0.0, ge=0, le=1, description="0: forward KL, 1: reverse KL, between: generalised Jensen-Shannon")
-    entry_clip: PositiveFloat | None = None
-    token_clip: PositiveFloat | None = None
-    chunk_tokens: PositiveInt | None = Field(None, description="tokens whose logits are held at a time; null: by the device")
+    beta: float = Field(
+        0.0, ge=0, le=1, description="0: forward KL; 1: reverse KL; between: generalised Jensen-Shannon divergence."
+    )
+    entry_clip: PositiveFloat | None = Field(
+        None, description="Clamp every vocabulary entry to [0, entry_clip] before the sum; null: no bound."
+    )
+    token_clip: PositiveFloat | None = Field(
+        None, description="Upper bound on each token's divergence, after the sum; null: no bound."
+    )
+    chunk_tokens: PositiveInt | None = Field(
+        None, description="Tokens whose logits are held at a time; null: chosen for the device."
+    )
 
 
 class Sampled(Section):
@@ -128,24 +153,34 @@ class Sampled(Section):
 
     type: Literal["sampled"] = "sampled"
     importance_clip: PositiveFloat | None = Field(
-        2.0, description="with max_staleness: bound of the ratio that corrects for the older policy; null: no correction"
+        2.0, description="With max_staleness: bound of the importance ratio towards the older policy; null: no correction."
     )
 
 
 class Sampling(Section):
-    temperature: PositiveFloat = Field(1.0, description="T of sampling; the distillation temperature is `temperature`")
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: NonNegativeInt = Field(0, description="0: all tokens")
+    """How training rollouts are sampled."""
+
+    temperature: PositiveFloat = Field(
+        1.0, description="Sampling temperature of training rollouts; the distillation temperature is `temperature`."
+    )
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Nucleus sampling: sample from the smallest set of tokens with this probability mass."
+    )
+    top_k: NonNegativeInt = Field(0, description="Sample from the k likeliest tokens; 0: all tokens.")
 
 
 class Source(Section):
     """Where rows come from."""
 
-    path: str | None = Field(None, description="JSONL, JSON, Parquet, a folder, or a hub name; null: the task makes its own")
-    subset: str | None = Field(None, description="of a hub name or a folder, its configuration")
-    split: str = Field("train", description="of a hub name or a folder")
-    fields: dict[FieldName, str] = Field(default_factory=dict, description="the source's name for a field, where it differs")
-    preset: Preset | None = Field(None, description="the fields of a published layout; `fields` counts before it")
+    path: str | None = Field(
+        None, description="JSON Lines, JSON, Parquet, a folder of them, or a hub name; null: the task makes its own problems."
+    )
+    subset: str | None = Field(None, description="Configuration of the data set, for a hub name or a folder laid out like one.")
+    split: str = Field("train", description="Split of the data set, for a hub name or a folder.")
+    fields: dict[FieldName, str] = Field(
+        default_factory=dict, description="The source's names for our fields, where they differ."
+    )
+    preset: Preset | None = Field(None, description="Field names of a published data set; `fields` takes precedence.")
 
     @property
     def names(self) -> dict[FieldName, str]:
@@ -154,98 +189,144 @@ class Source(Section):
 
 
 class Data(Source):
-    problems: PositiveInt = Field(4096, description="how many training problems a generating task makes")
-    held_out_path: str | None = Field(None, description="problems for evaluation, when `path` is given; fields as in `path`")
-    held_out_split: str | None = Field(None, description="of held_out_path; null: as `split`")
-    max_prompt_tokens: PositiveInt | None = Field(
-        None, description="leave out, and count, rows whose prompt is longer; null: a prompt that doesn't fit is an error"
+    """Where training and held-out problems come from."""
+
+    problems: PositiveInt = Field(4096, description="Training problems that a generating task makes.")
+    held_out_path: str | None = Field(
+        None, description="Held-out problems for evaluation, when `path` is given; the same fields as `path`."
     )
-    student_prompt: Literal["chat", "plain"] = Field("chat", description="plain: the template without special tokens")
+    held_out_split: str | None = Field(None, description="Split of held_out_path; null: the value of `split`.")
+    max_prompt_tokens: PositiveInt | None = Field(
+        None, description="Leave out, and count, rows with a longer prompt; null: a prompt that does not fit is an error."
+    )
+    student_prompt: Literal["chat", "plain"] = Field(
+        "chat", description="chat: the student's chat template; plain: the template without its special tokens."
+    )
 
 
 class Generator(Section):
-    dtype: Dtype = "bfloat16"
-    tensor_parallel: PositiveInt = 1
-    separate_process: bool = Field(False, description="vLLM's engine in a process of its own; always so if tensor_parallel > 1")
-    engine: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
+    """The student's vLLM engines."""
+
+    dtype: Dtype = Field("bfloat16", description="Data type of the weights and the computation.")
+    tensor_parallel: PositiveInt = Field(1, description="GPUs that one replica's model is split over.")
+    separate_process: bool = Field(
+        False, description="Run vLLM's engine in its own process; always the case with tensor_parallel above 1."
+    )
+    engine: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further vLLM engine arguments, passed on; those that the pipeline sets itself are refused.",
+    )
 
 
 class Teacher(Generator):
-    model: str | None = Field(None, description="a folder or a hub name; null for opsd, whose teacher is the student")
-    type: Literal["vllm", "torch"] = Field("vllm", description="torch: a transformers forward, which can send hidden states")
-    attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="of a torch teacher")
+    """The model that scores responses, and its engine."""
+
+    model: str | None = Field(
+        None, description="The teacher: a model folder or a hub name; null with method opsd, whose teacher is the student."
+    )
+    type: Literal["vllm", "torch"] = Field(
+        "vllm", description="vllm: scored by a vLLM engine; torch: by a transformers forward pass."
+    )
+    attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="Attention implementation of a torch teacher.")
     max_batch_tokens: PositiveInt | None = Field(
-        None, description="tokens scored in one call; null: what a vLLM engine computes in one step, 16384 of a torch teacher"
+        None, description="Tokens scored in one call; null: what a vLLM engine computes in one step, 16384 for a torch teacher."
     )
 
 
 class Lora(Section):
-    """Train low-rank factors beside the weights, which never change: W + alpha / r * B A."""
+    """Train low-rank factors besides the frozen weights: W + alpha / r · B A."""
 
-    r: int = Field(64, ge=1, le=512)
-    alpha: PositiveInt = 128
+    r: int = Field(64, ge=1, le=512, description="Rank of the factors.")
+    alpha: PositiveInt = Field(128, description="Scale: the update is alpha / r · B A.")
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
-        description="names of the linear modules that get factors",
+        description="Names of the linear modules that get factors.",
     )
 
 
 class Trainer(Section):
-    dtype: Dtype = "bfloat16"
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    lr: PositiveFloat = 5e-6
-    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: NonNegativeInt = 0
-    weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    max_grad_norm: NonNegativeFloat = Field(1.0, description="0: no clipping")
-    micro_batch_tokens: PositiveInt = Field(16384, description="padded tokens in one forward and backward")
-    packing: bool = Field(True, description="lay samples end to end in rows; false: a row, and its padding, for each")
-    gradient_checkpointing: bool = False
-    lora: Lora | None = Field(None, description="null: full fine-tuning")
-    offload: Literal["none", "optimizer"] = Field(
-        "none", description="colocated: keep the optimizer's state and fp32 weights in host memory while the generators work"
+    """DeepSpeed training: optimizer, micro-batches, LoRA."""
+
+    dtype: Dtype = Field(
+        "bfloat16", description="Data type of the forward and backward pass; the optimizer keeps fp32 weights."
     )
-    deepspeed: dict[str, Any] = Field(default_factory=dict, description="further DeepSpeed options")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage: what is sharded over the ranks.")
+    lr: PositiveFloat = Field(5e-6, description="Peak learning rate of AdamW.")
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "linear", description="Learning-rate schedule over `steps`."
+    )
+    warmup_steps: NonNegativeInt = Field(0, description="Steps of linear warm-up.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Weight decay of AdamW.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW's β₁ and β₂.")
+    max_grad_norm: NonNegativeFloat = Field(1.0, description="Clip the gradient to this norm; 0: no clipping.")
+    micro_batch_tokens: PositiveInt = Field(16384, description="Padded tokens in one forward and backward pass.")
+    packing: bool = Field(
+        True, description="Lay samples end to end in rows, each attending to itself only; false: one padded row per sample."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    lora: Lora | None = Field(None, description="Train low-rank factors; null: full fine-tuning.")
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="colocated: keep the optimizer's state and fp32 weights in host memory while the generators work."
+    )
+    deepspeed: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further DeepSpeed options, passed on; those that the pipeline sets itself are refused.",
+    )
 
 
 class Opd(Section):
     """On-policy distillation from another, stronger model."""
 
     type: Literal["opd"] = "opd"
-    privileged: bool = Field(False, description="show the teacher the reference solution, as the reference code does")
+    privileged: bool = Field(
+        False, description="Show the teacher the row's reference solution, as the reference implementation does."
+    )
 
 
 class Opsd(Section):
     """On-policy self-distillation: the teacher is the student, shown the reference solution."""
 
     type: Literal["opsd"] = "opsd"
-    teacher: Literal["fixed", "ema", "latest"] = Field("fixed", description="which of the student's weights teach")
-    decay: float = Field(0.999, ge=0, lt=1, description="of the ema teacher, per step")
-    refresh_every: PositiveInt = Field(1, description="steps between the teacher's weight updates (ema, latest)")
+    teacher: Literal["fixed", "ema", "latest"] = Field(
+        "fixed",
+        description="Which of the student's weights teach: the first ones, an exponential moving average, or the latest.",
+    )
+    decay: float = Field(0.999, ge=0, lt=1, description="Decay of the ema teacher, per step.")
+    refresh_every: PositiveInt = Field(1, description="Steps between weight updates of the teacher (ema, latest).")
 
 
 class Sync(Section):
-    backend: Literal["host", "nccl", "ipc"] = "host"
-    packed_bytes: PositiveInt | None = Field(
-        None,
-        description="GPU memory in which nccl and ipc pack tensors; null: 256 MiB, of ipc the largest tensor's if more",
+    """How weights travel from the trainer to generators, and to teachers that follow the student."""
+
+    backend: Literal["host", "nccl", "ipc"] = Field(
+        "host", description="How weights reach the engines: through host memory, NCCL, or CUDA IPC (colocated)."
     )
-    lora: Literal["merged", "adapter"] = Field("merged", description="with trainer.lora: send whole weights, or factors alone")
+    packed_bytes: PositiveInt | None = Field(
+        None, description="GPU memory in which nccl and ipc pack tensors; null: 256 MiB, for ipc at least the largest tensor."
+    )
+    lora: Literal["merged", "adapter"] = Field(
+        "merged", description="With trainer.lora: send generators the merged weights, or the factors only."
+    )
 
 
 class Payload(Section):
-    max_bytes: PositiveInt = Field(4 * 2**30, description="bound on what is scored but not yet trained on")
+    """What teachers send beyond log-probabilities: bounds on it."""
+
+    max_bytes: PositiveInt = Field(
+        4 * 2**30, description="Bound on teacher payloads that are scored but not yet trained on; scoring waits at it."
+    )
 
 
 class Autoscale(Section):
     """Let a pool grow while it is the slower stage, and shrink while it waits, between two sizes."""
 
-    min: PositiveInt = 1
-    max: PositiveInt
-    interval_seconds: PositiveFloat = Field(30.0, description="between two looks at the queue and the idle share")
-    patience: PositiveInt = Field(3, description="looks in a row that must agree before the pool changes by one replica")
+    min: PositiveInt = Field(1, description="Smallest number of replicas.")
+    max: PositiveInt = Field(description="Largest number of replicas.")
+    interval_seconds: PositiveFloat = Field(30.0, description="Seconds between two looks at the queue and the idle share.")
+    patience: PositiveInt = Field(3, description="Consecutive looks that must agree before the pool changes by one replica.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Autoscale:
@@ -259,37 +340,48 @@ class Placed(Section):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # of env: NCCL's values are mostly numbers
     resources: dict[ResourceName, PositiveFloat] = Field(
-        default_factory=dict, description="Ray custom resources that one replica holds, as in `ray start --resources`"
+        default_factory=dict, description="Ray custom resources that one replica holds, as in `ray start --resources`."
     )
     labels: dict[LabelKey, LabelSelector] = Field(
-        default_factory=dict, description="labels of its node, as in `ray start --labels`: a, !a, in(a, b) or !in(a, b)"
+        default_factory=dict,
+        description="Labels that its node must have, as in `ray start --labels`: a, !a, in(a, b) or !in(a, b).",
     )
 
 
 class Pool(Placed):
-    replicas: PositiveInt = 1
-    autoscale: Autoscale | None = Field(None, description="of generators and teachers; null: `replicas`, and `renio scale`")
-    cpus: NonNegativeFloat = Field(1.0, description="logical CPUs of one replica")
-    gpus: NonNegativeFloat = Field(0.0, description="GPUs of one replica: tensor_parallel, or a share of one")
-    env: dict[str, str] = Field(default_factory=dict, description="environment of its processes (NCCL_*, GLOO_*, ...)")
+    """Replicas of one stage: how many, what each holds, and where."""
+
+    replicas: PositiveInt = Field(1, description="Replicas at the start; of the trainer: DeepSpeed ranks, for the whole run.")
+    autoscale: Autoscale | None = Field(
+        None, description="Resize generators or teachers by load; null: only `renio scale` changes the size."
+    )
+    cpus: NonNegativeFloat = Field(1.0, description="Logical CPUs of one replica.")
+    gpus: NonNegativeFloat = Field(0.0, description="GPUs of one replica: tensor_parallel, or a share of one.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of its processes (NCCL_*, GLOO_*, ...)."
+    )
 
 
 class WeightingActor(Placed):
-    """There is one: its normaliser is over the whole batch."""
+    """The weighting actor. There is one: its normaliser is over the whole batch."""
 
     replicas: ClassVar[int] = 1
     gpus: ClassVar[float] = 0.0
-    cpus: NonNegativeFloat = 0.1
-    env: dict[str, str] = Field(default_factory=dict, description="environment of its process")
+    cpus: NonNegativeFloat = Field(0.1, description="Logical CPUs of the actor.")
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables of its process.")
 
 
 AnyPool = Pool | WeightingActor
 
 
 class Pools(Section):
+    """The stages' replicas and their resources."""
+
     generator: Pool = Pool()
     teacher: Pool = Pool()
-    teachers: dict[str, Pool] = Field(default_factory=dict, description="of single `teachers`; the rest as in `teacher`")
+    teachers: dict[str, Pool] = Field(
+        default_factory=dict, description="Pools of single `teachers`; what one leaves out is as in pools.teacher."
+    )
     trainer: Pool = Pool()
     weighting: WeightingActor = WeightingActor()
 
@@ -298,14 +390,16 @@ COLLECTIVE_MARGIN = 120.0  # seconds: the graces in which a failed transfer is e
 
 
 class Faults(Section):
-    """When a worker that says nothing counts as dead. Every deadline is for one replica."""
+    """When a silent worker counts as dead. Every deadline is for one replica."""
 
-    heartbeat_seconds: PositiveFloat = Field(30.0, description="without an answer to a ping")
-    deadline_seconds: PositiveFloat = Field(300.0, description="for any request, beside what its tokens may take")
-    generator_seconds_per_token: PositiveFloat = Field(0.5, description="of the longest response that may come")
-    teacher_seconds_per_token: PositiveFloat = Field(0.05, description="of a batch to score")
-    start_seconds: PositiveFloat = Field(1800.0, description="from its resources to a loaded model")
-    transfer_seconds: PositiveFloat = Field(1800.0, description="for a weight sync")
+    heartbeat_seconds: PositiveFloat = Field(30.0, description="A replica that does not answer a ping for this long is dead.")
+    deadline_seconds: PositiveFloat = Field(300.0, description="Time for any request, on top of what its tokens may take.")
+    generator_seconds_per_token: PositiveFloat = Field(
+        0.5, description="Additional time per token of the longest response that may come."
+    )
+    teacher_seconds_per_token: PositiveFloat = Field(0.05, description="Additional time per token of a batch to score.")
+    start_seconds: PositiveFloat = Field(1800.0, description="Time from a replica's resources to its loaded model.")
+    transfer_seconds: PositiveFloat = Field(1800.0, description="Time for one weight sync.")
 
     @property
     def collective_seconds(self) -> float:
@@ -317,35 +411,45 @@ class Faults(Section):
 
 
 class Evaluate(Section):
-    problems: NonNegativeInt = Field(512, description="held-out problems; 0: no evaluation")
-    every: NonNegativeInt = Field(0, description="steps between evaluations; 0: before the first and after the last only")
-    temperature: PositiveFloat = Field(1.0, description="sampling temperature of evaluation")
-    top_p: float | None = Field(None, gt=0, le=1, description="of `renio eval`; null: as in sampling")
-    top_k: NonNegativeInt | None = Field(None, description="of `renio eval`; 0: all tokens; null: as in sampling")
-    max_response_tokens: PositiveInt | None = Field(None, description="of `renio eval`; null: as in training")
-    markers: str | None = Field(None, description="a file of reflection markers, one a line; null: the package's own")
+    """Held-out evaluation during a run, and the sampling of `renio eval`."""
+
+    problems: NonNegativeInt = Field(512, description="Held-out problems; 0: no evaluation.")
+    every: NonNegativeInt = Field(0, description="Steps between evaluations; 0: only before the first step and after the last.")
+    temperature: PositiveFloat = Field(1.0, description="Sampling temperature of evaluation.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling of `renio eval`; null: as in sampling.")
+    top_k: NonNegativeInt | None = Field(
+        None, description="Top-k sampling of `renio eval`; 0: all tokens; null: as in sampling."
+    )
+    max_response_tokens: PositiveInt | None = Field(None, description="Longest response of `renio eval`; null: as in training.")
+    markers: str | None = Field(None, description="File of reflection markers, one per line; null: the package's own list.")
 
 
 class Checkpoint(Section):
-    every: NonNegativeInt = Field(0, description="steps between checkpoints; 0: after the last step only")
-    keep: PositiveInt = Field(3, description="how many of the newest ones to keep")
-    grace_seconds: NonNegativeFloat = Field(60.0, description="at SIGTERM: for the step under way and a last checkpoint")
-    merged: bool = Field(False, description="with trainer.lora: write the merged model (hf/) beside the adapter")
+    """When checkpoints are written and kept."""
+
+    every: NonNegativeInt = Field(0, description="Steps between checkpoints; 0: only after the last step.")
+    keep: PositiveInt = Field(3, description="How many of the newest checkpoints stay.")
+    grace_seconds: NonNegativeFloat = Field(
+        60.0, description="Time after SIGTERM for the step under way and a last checkpoint."
+    )
+    merged: bool = Field(False, description="With trainer.lora: write the merged model (hf/) besides the adapter.")
 
 
 class Trace(Section):
-    """``trace.json`` in the run's directory."""
+    """``trace.json`` in the run's directory, for Perfetto."""
 
-    steps: NonNegativeInt = Field(20, description="how many of the last ones it shows; 0: no trace")
+    steps: NonNegativeInt = Field(20, description="How many of the last steps trace.json shows; 0: no trace.")
 
 
 class Wandb(Section):
     """The sink ``wandb``."""
 
-    mode: Literal["online", "offline"] = Field("online", description="offline: below run_dir, for `wandb sync` later")
-    project: str = "renio"
-    entity: str | None = None
-    group: str | None = None
+    mode: Literal["online", "offline"] = Field(
+        "online", description="offline: keep the records below run_dir, for `wandb sync` later."
+    )
+    project: str = Field("renio", description="Project on Weights & Biases.")
+    entity: str | None = Field(None, description="User or team on Weights & Biases; null: the account's default.")
+    group: str | None = Field(None, description="Group of runs on Weights & Biases; null: none.")
 
 
 Sinks = tuple[Literal["tensorboard", "wandb"], ...]
