@@ -78,7 +78,7 @@ def _lines(section: BaseModel, names: tuple[str, ...], depth: int) -> Iterator[s
     if names and names[0] not in fields:
         raise KeyError(names[0], list(fields))
     for name in names[:1] or fields:
-        field, value = fields[name], getattr(section, name, REQUIRED)
+        field, value = fields[name], getattr(section, name, REQUIRED)  # of a section that was made unchecked
         comment = _comment(field, value)
         if value is None and names[1:] and (below := sections_of(field.annotation)):
             value = below[0].model_construct()  # not configured: show what it would be

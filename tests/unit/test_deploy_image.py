@@ -18,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from renio_pipeline import __version__
 from tests.deploy.manifests import KUBERNETES, ROOT
 
 IMAGE = ROOT / "deploy" / "image"
@@ -107,7 +108,7 @@ def test_the_lists_have_what_the_project_asks_for_in_a_version_that_it_takes(ver
 def test_manifests_name_the_targets_of_this_version() -> None:
     files = [yaml.safe_load(path.read_text()) for path in KUBERNETES.glob("*/kustomization.yaml")]
     tags = {image["newTag"] for file in files for image in file.get("images", [])}
-    assert tags == {f"{PROJECT['version']}-cpu", f"{PROJECT['version']}-gpu"}
+    assert tags == {f"{__version__}-cpu", f"{__version__}-gpu"}
 
 
 @contextmanager
