@@ -1,11 +1,12 @@
-# Entry points: setup demo test lint bench chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
+# Entry points: setup demo test lint docs bench chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint bench chaos gpu-check
+DOCS := .venv-docs
+.PHONY: setup demo test lint docs bench chaos gpu-check
 
 setup: $(STAMP)
 
@@ -39,6 +40,15 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A small environment of its own: no torch, no engines. The site goes to site/; `make docs SERVE=1` shows it while you write.
+docs: $(DOCS)/.complete
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs $(if $(SERVE),serve,build)
+
+$(DOCS)/.complete: docs/requirements.txt
+	$(shell command -v $(PYTHON) || echo python3) -m venv --clear $(DOCS)
+	$(DOCS)/bin/pip install --quiet $(PIP_ARGS) --no-deps --requirement docs/requirements.txt
+	touch $@
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
