@@ -110,8 +110,8 @@ def test_an_alert_says_how_bad_it_is_what_it_is_and_what_to_do(rule: dict[str, A
 
 
 @pytest.mark.parametrize("alert", NAMES)
-def test_the_readme_says_what_to_do_about_it(alert: str) -> None:
-    table = [line for line in (ROOT / "deploy" / "README.md").read_text().splitlines() if line.startswith("|")]
+def test_the_page_on_monitoring_says_what_to_do_about_it(alert: str) -> None:
+    table = [line for line in (ROOT / "docs" / "monitoring.md").read_text().splitlines() if line.startswith("|")]
     assert [line for line in table if f"`{alert}`" in line and line.count(" | ") == 2]
 
 
