@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from renio_pipeline.config import RunConfig  # noqa: E402
-from renio_pipeline.config.describe import Key, SectionKeys, describe  # noqa: E402
+from renio_pipeline.config import RunConfig
+from renio_pipeline.config.describe import Key, SectionKeys, describe
 
 
 def page() -> str:
