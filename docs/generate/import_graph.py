@@ -144,7 +144,7 @@ def picture(graph: Graph) -> str:
             f'height="{box}" rx="6"/>'
             for kind in ("paper", name.split(".")[0])  # the first one hides the lines that pass behind
         )
-        +        f'<text x="{middle[name]:.0f}" y="{top[name] + 20}">{_label(name)}</text></g>'
+        + f'<text x="{middle[name]:.0f}" y="{top[name] + 20}">{_label(name)}</text></g>'
         for name in sorted(graph)
     ]
     style = (
@@ -163,7 +163,9 @@ def rooms_table(root: Path = ROOT) -> str:
     """A Markdown table of rooms: files, and the first sentence of each one's sign."""
     modules = sources(root)
     lines = ["| room | files | what is in it |", "| --- | ---: | --- |"]
-    for room in sorted({room_of(name) for name in modules if name not in PACKAGES}, key=lambda r: (r.split(".")[0] != PACKAGES[0], r)):
+    for room in sorted(
+        {room_of(name) for name in modules if name not in PACKAGES}, key=lambda r: (r.split(".")[0] != PACKAGES[0], r)
+    ):
         path = modules[room]
         files = len(list(path.parent.glob("*.py"))) if path.name == "__init__.py" else 1
         place = path.parent if path.name == "__init__.py" else path
