@@ -46,11 +46,10 @@ from actors.pools.generators import GeneratorPool
 from actors.pools.probe import Probe
 from actors.pools.teachers import TeacherPool
 from actors.pools.weighting import WeightingStage
-from actors.pools.worker import Kind
-from actors.trainer.deepspeed_engine import RankSpec
+from actors.pools.worker import CONTROL, Kind
 from actors.trainer.group import TrainerGroup
-from actors.trainer.rank import CONTROL, TrainerRank
-from actors.trainer.rank_checkpoint import Restore
+from actors.trainer.messages import RankSpec, Restore
+from actors.trainer.rank import TrainerRank
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.loop.shutdown import leave

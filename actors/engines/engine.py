@@ -16,6 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from actors.errors import EngineFailed
 from renio_pipeline.config.schema import Lora
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.types import FIRST_VERSION
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 CPU_CACHE_BYTES = 2**30  # of an engine's KV cache where nobody says otherwise: vLLM would take most of the machine's memory
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for; a lower rank fits into the next
-
-
-class EngineFailed(RuntimeError):
-    """The engine is of no use any more, or has no whole weights: not this request's own fault. Its text names the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)

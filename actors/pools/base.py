@@ -11,8 +11,7 @@ from typing import Any
 
 from ray.exceptions import GetTimeoutError, RayTaskError
 
-from actors.engines.engine import EngineFailed
-from actors.errors import GONE
+from actors.errors import GONE, EngineFailed
 from actors.pools.inbox import Inbox
 from actors.pools.supervisor import Workers
 from actors.pools.worker import Kind, Worker, WorkerLost, answer

@@ -18,8 +18,7 @@ from typing import TypeVar
 from ray.exceptions import ActorDiedError
 
 from actors.cluster.processes import last_lines
-from actors.engines.engine import EngineFailed
-from actors.errors import GONE
+from actors.errors import GONE, EngineFailed
 from actors.pools.worker import Kind, State, Worker, WorkerLost, answer, drop, futures
 from renio_pipeline.config.schema import Faults
 from renio_pipeline.stages.faults import Slots

@@ -9,8 +9,7 @@ from actors.cluster.placement import actor_options, lease
 from actors.parcel import Parcel
 from actors.pools.base import Service, is_loss
 from actors.pools.supervisor import Workers
-from actors.pools.worker import Kind, Lease, Worker, answer
-from actors.trainer.rank import CONTROL
+from actors.pools.worker import CONTROL, Kind, Lease, Worker, answer
 from renio_pipeline.config import RunConfig
 from renio_pipeline.weightings.weigher import Weighed, Weigher
 

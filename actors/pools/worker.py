@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol, TypeVar
 from renio_pipeline.stages.engine_limits import Ready
 
 T = TypeVar("T")
+# Ray concurrency group for calls that never block, on actors that otherwise do one thing at a time. Collectives run in the
+# default single-threaded group, so they cannot interleave.
+CONTROL = "control"
 State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 
-from actors.trainer.rank_checkpoint import WriteState
+from actors.trainer.messages import WriteState
 
 # Left free, so that a checkpoint which does not fit fails alone: metrics, samples and ledgers lie on the same disk.
 RESERVE_BYTES = 16 * 2**20

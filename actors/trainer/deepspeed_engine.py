@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from actors.trainer.rank_checkpoint import Restore
-from renio_pipeline.config.schema import Lora, Opsd, Trainer
+from actors.trainer.messages import RankSpec
+from renio_pipeline.config.schema import Lora, Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -16,28 +15,6 @@ if TYPE_CHECKING:
 
     from actors.trainer.lora import MergedSource
     from actors.trainer.weight_source import DeepSpeedSource
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankSpec:
-    """What a trainer rank is built from."""
-
-    model: str
-    trainer: Trainer
-    steps: int  # of the whole run, for the learning-rate schedule
-    seed: int
-    on_gpu: bool = False
-    heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # teacher -> model, dtype: for the full-vocabulary loss
-    follow: Opsd | None = None  # a teacher whose weights follow the student's
-    teacher_dtype: str = "float32"  # of that teacher
-    adapter_sync: bool = False  # send the factors alone
-    merged_checkpoint: bool = True  # write hf/, the whole model
-    restore: Restore | None = None  # go on from a checkpoint
-    incarnation: int = 0  # of the run: for the ledger
-    transfer_seconds: float = 1800.0  # that each receiver of a weight sync has
-    collective_seconds: float = 1920.0  # that a rank waits for the others
-    packed_bytes: int | None = None  # of a packed transfer's buffer: see ``sync.packed_bytes``
-    kept_heads: int = 2  # versions of a following teacher's head, for payloads that are trained on later
 
 
 def engine_config(trainer: Trainer, world_size: int, *, universal: bool = False) -> dict[str, Any]:

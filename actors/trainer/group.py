@@ -12,8 +12,8 @@ import numpy as np
 
 from actors.cluster.processes import end_actor
 from actors.parcel import Parcel
-from actors.trainer.rank import CONTROL, RankReport
-from actors.trainer.rank_checkpoint import Restore, WriteState
+from actors.pools.worker import CONTROL
+from actors.trainer.messages import RankReport, Restore, WriteState
 from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,38 +15,20 @@ import numpy as np
 
 from actors.cluster.visible_gpus import check_visible_gpus
 from actors.trainer import rank_checkpoint
-from actors.trainer.deepspeed_engine import RankSpec, build, on_host, optimizer_step, weight_source
+from actors.trainer.deepspeed_engine import build, on_host, optimizer_step, weight_source
+from actors.trainer.messages import RankReport, RankSpec, WriteState
 from actors.trainer.offload import HostState, free_cached
 from actors.weight_sync.client import SyncClient
 from renio_pipeline.config.schema import Objective
 from renio_pipeline.stages.protocols import NonFiniteError
 from renio_pipeline.types import TrainSample, Version
 
-if TYPE_CHECKING:  # torch comes with what follows, and the driver, which imports this module, has no use for it
+if TYPE_CHECKING:  # Imported lazily where needed: the driver imports this module and must not import torch.
     from actors.trainer.checkpoint_writer import Writer
     from actors.trainer.following_teacher import Ema, WithHead
-    from actors.trainer.rank_checkpoint import WriteState
     from actors.weight_sync.sender import Sender, SyncReceipt
     from renio_pipeline.objectives.projection import Head
     from renio_pipeline.types import Payload
-
-
-# The concurrency group of verbs that never wait: one thread beside the one thread of all else. Collectives stay on that one.
-CONTROL = "control"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankReport:
-    """Sums over a rank's share of a step; the loop adds the ranks up."""
-
-    loss: float
-    divergence: float  # sum over samples of the mean over tokens
-    tokens: int  # prompt and response
-    padded_tokens: int  # as computed
-    mismatch_sum: float  # of |generator - trainer| log-probability
-    mismatch_max: float
-    response_tokens: int
-    busy_seconds: float
 
 
 class TrainerRank:

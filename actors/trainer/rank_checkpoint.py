@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from actors.trainer.messages import Restore
 
 if TYPE_CHECKING:
     import torch
@@ -24,29 +24,6 @@ if TYPE_CHECKING:
     from actors.trainer.checkpoint_writer import Writer
 
 TAG = "state"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restore:
-    """A checkpoint to go on from."""
-
-    folder: str
-    same_shape: bool  # as many ranks as wrote it
-    universal: bool = False  # on another number of ranks, and with sharded states: loaded through ``universal_folder``
-
-    @property
-    def universal_folder(self) -> str:
-        """A scratch folder beside the checkpoint, which every rank sees."""
-        folder = Path(self.folder)
-        return str(folder.with_name(f".{folder.name}.universal"))
-
-
-@dataclass(frozen=True, slots=True)
-class WriteState:
-    """How far a rank's checkpoint is."""
-
-    done: bool
-    failure: str | None = None
 
 
 def use_writer(engine: DeepSpeedEngine, writer: Writer) -> None:

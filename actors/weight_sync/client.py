@@ -8,6 +8,8 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
+from actors.errors import GONE, EngineFailed
+
 LOOK_SECONDS = 0.2  # between two looks whether the caller has given up
 Ask = Callable[..., "Future[Any]"]  # ask(receiver, verb, *arguments) -> the answer to come
 
@@ -127,9 +129,6 @@ class SyncClient:
 
 def why_lost(error: BaseException) -> str | None:
     """Why a receiver that raised this is lost; None if it is well and refuses."""
-    from actors.engines.engine import EngineFailed
-    from actors.errors import GONE
-
     if isinstance(error, GONE):
         return f"died: {_first_line(error)}"
     if isinstance(error, EngineFailed):

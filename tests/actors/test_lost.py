@@ -13,7 +13,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from actors.engines.engine import EngineFailed
+from actors.errors import EngineFailed
 from actors.pools.base import is_loss
 from actors.pools.worker import WorkerLost
 from actors.weight_sync.client import why_lost

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.engines.engine import EngineFailed
+from actors.errors import EngineFailed
 from tests.async_engine.device import DEADLINE
 from tests.async_engine.driving import Rig
 from tests.async_engine.stub_worker import HALVES

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from actors.engines.engine import EngineFailed, reset_cache
+from actors.engines.engine import reset_cache
+from actors.errors import EngineFailed
 from renio_pipeline.types import Version
 from tests.async_engine.device import DEADLINE
 from tests.async_engine.driving import Rig, ended_by_itself, lengths, results

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from actors.engines.engine import EngineFailed
+from actors.errors import EngineFailed
 from tests.async_engine.conftest import MakeRig
 from tests.async_engine.driving import Rig, results
 from tests.async_engine.tokens import check_output

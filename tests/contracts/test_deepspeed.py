@@ -175,7 +175,8 @@ def test_the_conversion_to_universal_checkpoints_asks_for_no_more_than_we_give(m
     """Read: every ``args.NAME`` of the module."""
     from deepspeed.checkpoint import ds_to_universal
 
-    from actors.trainer.rank_checkpoint import Restore, make_universal
+    from actors.trainer.messages import Restore
+    from actors.trainer.rank_checkpoint import make_universal
 
     given: list[SimpleNamespace] = []
     monkeypatch.setattr(ds_to_universal, "main", given.append)

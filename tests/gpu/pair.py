@@ -116,8 +116,9 @@ def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
 
     from actors.cluster.placement import actor_options, generator_spec, half
     from actors.engines.generator import Generator
-    from actors.trainer.deepspeed_engine import RankSpec
-    from actors.trainer.rank import CONTROL, TrainerRank
+    from actors.pools.worker import CONTROL
+    from actors.trainer.messages import RankSpec
+    from actors.trainer.rank import TrainerRank
 
     rank_spec = RankSpec(
         model=folder,

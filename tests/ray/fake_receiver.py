@@ -56,7 +56,7 @@ class FakeReceiver:
             return
         fault = self._fails_at[1]
         if fault == "engine":
-            from actors.engines.engine import EngineFailed
+            from actors.errors import EngineFailed
 
             raise EngineFailed("its worker is gone")
         if fault == "refuse":

@@ -22,8 +22,9 @@ from transformers import (
 
 from actors import launch
 from actors.cluster.placement import actor_options
-from actors.trainer.deepspeed_engine import RankSpec, build
+from actors.trainer.deepspeed_engine import build
 from actors.trainer.group import TrainerGroup
+from actors.trainer.messages import RankSpec
 from actors.trainer.rank import TrainerRank
 from renio_pipeline.config.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.divergence import generalized_jsd

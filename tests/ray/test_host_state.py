@@ -12,10 +12,11 @@ import ray
 import torch
 
 from actors.cluster.placement import actor_options
-from actors.trainer.deepspeed_engine import RankSpec
+from actors.pools.worker import CONTROL
 from actors.trainer.group import TrainerGroup
+from actors.trainer.messages import RankSpec
 from actors.trainer.offload import _bytes, _movable, _optimizer_storages
-from actors.trainer.rank import CONTROL, TrainerRank
+from actors.trainer.rank import TrainerRank
 from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch
 from tests.ray.conftest import demo, run, samples_of

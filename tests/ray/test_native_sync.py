@@ -25,11 +25,12 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from actors.cluster.placement import actor_options, generator_spec
-from actors.engines.engine import EngineFailed
 from actors.engines.generator import Generator
 from actors.engines.vllm_extension import RenioWorker
-from actors.trainer.deepspeed_engine import RankSpec, build
+from actors.errors import EngineFailed
+from actors.trainer.deepspeed_engine import build
 from actors.trainer.group import TrainerGroup
+from actors.trainer.messages import RankSpec
 from actors.trainer.rank import TrainerRank
 from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_sync import vllm_client

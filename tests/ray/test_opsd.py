@@ -16,8 +16,9 @@ import torch
 
 from actors import launch
 from actors.pools.base import Service
-from actors.trainer.deepspeed_engine import RankSpec
-from actors.trainer.rank import CONTROL, TrainerRank
+from actors.pools.worker import CONTROL
+from actors.trainer.messages import RankSpec
+from actors.trainer.rank import TrainerRank
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.models import info
 from renio_pipeline.models.teacher import Scorer

@@ -11,7 +11,8 @@ import pytest
 import ray
 
 from actors.cluster.placement import actor_options
-from actors.trainer.deepspeed_engine import RankSpec, build
+from actors.trainer.deepspeed_engine import build
+from actors.trainer.messages import RankSpec
 from renio_pipeline.config.schema import Trainer
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.sizes import sizes_of

@@ -17,10 +17,10 @@ import ray
 
 from actors.cluster.placement import actor_options
 from actors.pools.base import Service
-from actors.trainer.deepspeed_engine import RankSpec
+from actors.pools.worker import CONTROL
 from actors.trainer.group import TrainerGroup
-from actors.trainer.rank import CONTROL, TrainerRank
-from actors.trainer.rank_checkpoint import Restore
+from actors.trainer.messages import RankSpec, Restore
+from actors.trainer.rank import TrainerRank
 from actors.trainer.supervisor import Trainers
 from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config.schema import Lora, Opsd
@@ -291,7 +291,7 @@ def test_nothing_is_copied_twice_where_it_is_one_tensor_and_nothing_changes_with
 
 
 def test_gathering_waits_for_every_rank_before_it_says_what_failed() -> None:
-    from actors.trainer.rank_checkpoint import WriteState
+    from actors.trainer.messages import WriteState
 
     states = {
         0: [WriteState(done=True, failure="OSError: full")] * 3,

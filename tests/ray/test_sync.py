@@ -15,9 +15,10 @@ import torch
 
 from actors.cluster.placement import actor_options, generator_spec
 from actors.engines.generator import Generator, WriteRequest
-from actors.trainer.deepspeed_engine import RankSpec
+from actors.pools.worker import CONTROL
 from actors.trainer.group import TrainerGroup
-from actors.trainer.rank import CONTROL, TrainerRank
+from actors.trainer.messages import RankSpec
+from actors.trainer.rank import TrainerRank
 from actors.weight_sync.sender import SyncReceipt
 from actors.weight_sync.wire import pack_chunks, put
 from renio_pipeline.config import RunConfig

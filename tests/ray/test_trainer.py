@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.cluster.placement import actor_options
-from actors.trainer.deepspeed_engine import RankSpec, build
+from actors.trainer.deepspeed_engine import build
 from actors.trainer.group import TrainerGroup
+from actors.trainer.messages import RankSpec
 from actors.trainer.rank import TrainerRank
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info

@@ -43,7 +43,7 @@ def test_a_generator_that_sees_fewer_than_ray_assigned_does_not_load() -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trainer_rank_that_sees_fewer_than_ray_assigned_does_not_load(monkeypatch: Any) -> None:
-    from actors.trainer.deepspeed_engine import RankSpec
+    from actors.trainer.messages import RankSpec
     from renio_pipeline.models import info
 
     config, prepared = demo(*ON_GPUS)

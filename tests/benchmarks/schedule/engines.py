@@ -14,8 +14,7 @@ import ray
 from actors.engines.generator import Ended, WriteRequest, Written
 from actors.engines.outbox import Outbox
 from actors.parcel import Parcel, pack, unpack
-from actors.trainer.rank import RankReport
-from actors.trainer.rank_checkpoint import WriteState
+from actors.trainer.messages import RankReport, WriteState
 from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import FIRST_VERSION, ScoreRequest, TrainSample, Version

@@ -20,9 +20,8 @@ from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
 from actors.pools.teachers import TeacherPool
 from actors.pools.weighting import WeightingStage
-from actors.pools.worker import Kind, Lease
+from actors.pools.worker import CONTROL, Kind, Lease
 from actors.trainer.group import TrainerGroup
-from actors.trainer.rank import CONTROL
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.loop.run import Run

@@ -26,7 +26,8 @@ def stage_3(settings: Settings) -> Figures:
 
 def _check(settings: Settings, stage: int) -> Figures:
     models.environment(settings)
-    from actors.trainer.deepspeed_engine import RankSpec, build, optimizer_step
+    from actors.trainer.deepspeed_engine import build, optimizer_step
+    from actors.trainer.messages import RankSpec
     from renio_pipeline.config import load
 
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
