@@ -17,27 +17,15 @@ from typing import Any
 import ray
 
 from actors.cluster import reaper
+from actors.cluster.checks import check_cluster, check_object_store
 from actors.cluster.node_labels import check_nodes
-from actors.cluster.placement import (
-    GroupLease,
-    Sizes,
-    actor_options,
-    ask_for,
-    check_cluster,
-    check_object_store,
-    generator_spec,
-    half,
-    in_bundle,
-    lease,
-    scorer_spec,
-    shared_group,
-    teacher_spec,
-)
+from actors.cluster.placement import GroupLease, actor_options, ask_for, half, in_bundle, lease, shared_group
 from actors.control import mailbox
 from actors.control.mailbox import NAMESPACE
 from actors.doctor.same_versions import check_versions
 from actors.engines.generator import Generator
 from actors.engines.options import check_engine_options
+from actors.engines.specs import Sizes, generator_spec, scorer_spec, teacher_spec
 from actors.engines.torch_teacher import TorchTeacher
 from actors.engines.vllm_hidden_teacher import HiddenTeacher
 from actors.engines.vllm_teacher import Teacher

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.cluster.placement import demands
+from actors.cluster.checks import demands
 from renio_pipeline.config import ConfigError, RunConfig
 
 
@@ -24,7 +24,7 @@ def _allows(selector: str, value: str | None) -> bool:
 def check_nodes(config: RunConfig, nodes: Sequence[Mapping[str, Any]], pools: Sequence[str] | None = None) -> None:
     """Raises ConfigError if the nodes that a pool (None: any) may be on have less than it cannot work without.
 
-    ``nodes``: as ``ray.nodes()`` gives them. What the cluster must have in all: ``actors.cluster.placement.check_cluster``.
+    ``nodes``: as ``ray.nodes()`` gives them. What the cluster must have in all: ``actors.cluster.checks.check_cluster``.
     """
     live = [node for node in nodes if node["Alive"]]
     for name, demand in demands(config).items():

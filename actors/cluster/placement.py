@@ -1,18 +1,13 @@
-"""From the configuration to Ray: resources, environments, and whether the cluster is large enough."""
+"""From the configuration to Ray: the resources and environment of each actor, and placement groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from actors.cluster.processes import end_actor
-from actors.engines.engine import EngineSpec
-from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import Generator
-from renio_pipeline.models import info
-from renio_pipeline.preflight import Prepared
-from renio_pipeline.types import ScorerSpec
+from renio_pipeline.config import RunConfig
 
 NEXT_TO_NOTHING = 0.001  # CPUs: a placement group cannot ask for nothing
 # An engine on a CPU makes and frees the same large tensors again and again. glibc gives each back to the kernel, which fills it
@@ -20,57 +15,6 @@ NEXT_TO_NOTHING = 0.001  # CPUs: a placement group cannot ask for nothing
 # would keep its own.
 KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
-
-
-class Sizes(Protocol):
-    """What an engine must hold: of a run, or of a model that is only evaluated."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def context(self) -> int: ...
-
-
-def demands(config: RunConfig) -> dict[str, dict[str, float]]:
-    """Logical resources without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
-
-    By name: CPU, GPU, and those of ``pools.*.resources``. Generators on the ranks' GPUs are as many as these. More of the
-    others join as soon as there is room. A deterministic run needs all of them, because its batches depend on them.
-    """
-    colocated = config.placement == "colocated"
-    pools = {name: config.pool(name) for name in config.pool_names}
-    fixed = set(pools) if config.deterministic else {"trainer", *(["generator"] if colocated else [])}
-    needed = {n: p.replicas if n in fixed else 1 for n, p in pools.items()}
-    replica = {name: {"CPU": p.cpus, "GPU": p.gpus, **p.resources} for name, p in pools.items()}
-    asked = {name: {unit: amount * needed[name] for unit, amount in units.items()} for name, units in replica.items()}
-    if colocated:
-        asked["generator"]["GPU"] = 0.0  # they are the ranks'
-    return asked
-
-
-def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
-    """Raises ConfigError if the pools (None: all) need more than ``resources`` (ray.cluster_resources()): see ``demands``."""
-    asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
-    for unit in dict.fromkeys(unit for pool in asked.values() for unit in pool):
-        total, has = sum(pool.get(unit, 0.0) for pool in asked.values()), resources.get(unit, 0.0)
-        if total > has + 1e-6:
-            key, units = {"CPU": ("cpus", "CPUs"), "GPU": ("gpus", "GPUs")}.get(unit, (f"resources.{unit}", unit))
-            parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool.get(unit))
-            raise ConfigError(
-                f"pools.*.{key}: the pools need at least {total:g} {units} ({parts}), and the cluster has {has:g}; lower "
-                f"pools.trainer.replicas or pools.*.{key}, or add nodes"
-            )
-
-
-def check_object_store(config: RunConfig, prepared: Prepared, resources: dict[str, float]) -> None:
-    """Raises ConfigError if a step's payload may not fit into the cluster's object store."""
-    store = resources.get("object_store_memory", 0.0)
-    if prepared.payload_bytes > store:
-        raise ConfigError(
-            f"payload: a step's {config.payload_kind} may take {prepared.payload_bytes} bytes, and the cluster's object store "
-            f"has {store:.0f}; lower batch_size or objective.k, or start Ray with a larger --object-store-memory"
-        )
 
 
 def actor_options(
@@ -160,67 +104,3 @@ def shared_group(config: RunConfig) -> Any:
 def half(options: dict[str, Any]) -> dict[str, Any]:
     """Actor options with half of the GPU: Ray counts a GPU as full when both have theirs, and shows the same one to both."""
     return options | {"num_gpus": options["num_gpus"] / 2}
-
-
-def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:
-    """What a teacher on the torch engine is built from."""
-    section = config.all_teachers[teacher]
-    return ScorerSpec(
-        model=info.resolve(config.teacher_model(teacher)),
-        dtype=section.dtype,
-        temperature=config.temperature,
-        vocab_size=prepared.vocab_size,
-        kind=config.payload_kind,
-        top_k=config.teacher_top_k,
-        attention=section.attention,
-        name=teacher,
-        on_gpu=bool(config.pool(config.teacher_pools[teacher]).gpus),
-    )
-
-
-def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
-    """What a generator's engine is built from."""
-    model = info.resolve(config.student)
-    lora = config.trainer.lora if config.sync.lora == "adapter" else None
-    return _engine_spec(
-        config,
-        prepared,
-        config.generator,
-        model,
-        "generator",
-        lora=lora,
-        sync_backend=config.sync.backend,
-        keep_in_flight=config.in_flight == "keep",
-        sleeps=config.placement == "colocated",
-    )
-
-
-def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> EngineSpec:
-    """What the engine of a teacher on vLLM is built from."""
-    return _engine_spec(
-        config,
-        prepared,
-        config.all_teachers[teacher],
-        info.resolve(config.teacher_model(teacher)),
-        config.teacher_pools[teacher],
-        max_logprobs=config.teacher_top_k,
-        sync_backend=config.sync.backend if config.follow else None,
-        hidden_states=config.payload_kind == "hidden",
-    )
-
-
-def _engine_spec(config: RunConfig, prepared: Sizes, section: Generator, model: str, pool_name: str, **more: Any) -> EngineSpec:
-    return EngineSpec(
-        model=model,
-        dtype=section.dtype,
-        tensor_parallel=section.tensor_parallel,
-        separate_process=section.separate_process or section.tensor_parallel > 1,
-        context=prepared.context,
-        temperature=config.temperature,
-        vocab_size=prepared.vocab_size,
-        seed=config.seed,
-        on_gpu=bool(config.pool(pool_name).gpus),
-        counts=config.metrics_port is not None,
-        options=section.engine,
-        **more,
-    )

@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
+from actors.cluster.checks import check_cluster
 from actors.cluster.node_labels import check_nodes
-from actors.cluster.placement import check_cluster
 from actors.doctor import collectives, shared_folder
 from actors.doctor.examiner import Examiner
 from actors.doctor.nodes import describe

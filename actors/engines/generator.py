@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engines.engine import EngineSpec, Request
+from actors.engines.loop import Request
 from actors.engines.outbox import SLACK, Outbox
+from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.parcel import pack, unpack
 from renio_pipeline.types import Message, StopReason, Version

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engines.engine import EngineSpec, Request
+from actors.engines.loop import Request
+from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from renio_pipeline.types import Hidden, ScoreRequest
 

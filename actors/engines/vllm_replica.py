@@ -11,7 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.cluster.visible_gpus import check_visible_gpus
-from actors.engines.engine import EngineLoop, EngineSpec, build_engine, read_limits, reset_cache
+from actors.engines.build import build_engine, read_limits
+from actors.engines.loop import EngineLoop, reset_cache
+from actors.engines.specs import EngineSpec
 from actors.weight_sync.receiver import HostReceiver, Waiting
 from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.stages.engine_text import EngineText, engine_text

@@ -6,7 +6,8 @@ import asyncio
 
 import numpy as np
 
-from actors.engines.engine import EngineSpec, Request
+from actors.engines.loop import Request
+from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.parcel import Parcel
 from renio_pipeline.types import ScoreRequest, TopK

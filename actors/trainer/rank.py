@@ -103,8 +103,8 @@ class TrainerRank:
         import torch
 
         from actors.trainer.lora import AdapterSource
+        from actors.weight_sync.factory import make_sender
         from actors.weight_sync.host_sender import AdapterSender
-        from actors.weight_sync.sender import make_sender
 
         if self._sender is not None:
             self._sender.close()
@@ -128,7 +128,7 @@ class TrainerRank:
     def connect_teacher(self, teachers: list[Any], workers: list[int]) -> None:
         """Make the sender of a teacher that follows the student. Called again whenever the teachers change."""
         from actors.trainer.following_teacher import WithHead
-        from actors.weight_sync.sender import make_sender
+        from actors.weight_sync.factory import make_sender
 
         if self._teacher_source is None:  # once: an average must not begin anew
             self._teacher_source = WithHead(self._followed(), self._lm)

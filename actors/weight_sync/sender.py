@@ -16,19 +16,11 @@ receipt names it. The members of an ``nccl`` group wait for each other, so there
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from actors.weight_sync.client import SyncClient
 from renio_pipeline.types import Version
-
-if TYPE_CHECKING:
-    import torch
-
-
-PACKED_BYTES = 256 * 2**20  # of a packed transfer's buffer, where the configuration says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,58 +98,3 @@ def exhaust(pairs: Iterator[Any]) -> None:
     """Gathering is a collective of all ranks: a rank that is done, or has failed, still takes part in what is left."""
     for _ in pairs:
         pass
-
-
-def largest_tensor(source: Any) -> int:
-    """Bytes of the largest tensor that a weight source sends."""
-    return max(math.prod(meta.shape) * meta.dtype.itemsize for meta in source.metadata())
-
-
-def make_sender(
-    backend: str,
-    source: Any,
-    client: SyncClient,
-    *,
-    rank: int,
-    dtype: torch.dtype | None = None,
-    address: str = "",
-    port: int = 0,
-    packed_bytes: int | None = None,
-) -> Sender:
-    """The sender of a backend.
-
-    Args:
-        dtype: for ``host``, which casts while it writes. The others send what the source gives them.
-        address, port: the first rank's, for ``nccl``'s rendezvous.
-        packed_bytes: for ``nccl`` and ``ipc``: see ``sync.packed_bytes``.
-    """
-    if backend == "host":
-        from actors.weight_sync.host_sender import HostSender
-
-        return HostSender(source, client, rank=rank, dtype=dtype)
-    if backend == "nccl":
-        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-
-        # One buffer, so one CUDA stream: with two, a layer that was gathered on one stream would be packed on the other, which
-        # nothing makes wait for it; and every receiver would hold two buffers outside of its engine's share of the GPU.
-        info: Any = NCCLTrainerInitInfo(
-            master_address=address,
-            master_port=port,
-            world_size=client.world_size,
-            rank=rank,
-            packed=True,
-            packed_buffer_size_bytes=packed_bytes or PACKED_BYTES,
-            packed_num_buffers=1,
-        )
-    elif backend == "ipc":
-        from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-
-        # Packed into one reused buffer: unpacked, every rank would hold a second whole model. Each tensor must fit into it.
-        info = IPCTrainerInitInfo(
-            rank=rank, packed=True, packed_buffer_size_bytes=packed_bytes or max(PACKED_BYTES, largest_tensor(source))
-        )
-    else:
-        raise ValueError(f"sync.backend {backend!r}: expected host, nccl or ipc")
-    from actors.weight_sync.native_sender import NativeSender
-
-    return NativeSender(info, source, client, rank=rank)

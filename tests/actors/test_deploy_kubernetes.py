@@ -12,8 +12,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
+from actors.cluster.checks import check_cluster
 from actors.cluster.node_labels import check_nodes
-from actors.cluster.placement import check_cluster
 from renio_pipeline.cli import main
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.schema import Pool

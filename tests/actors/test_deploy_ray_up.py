@@ -10,8 +10,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from actors.cluster.checks import check_cluster
 from actors.cluster.node_labels import check_nodes
-from actors.cluster.placement import check_cluster
 from renio_pipeline.config import load
 from tests.deploy.manifests import ROOT
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.cluster.checks import check_cluster
 from actors.cluster.node_labels import check_nodes
-from actors.cluster.placement import check_cluster
 from renio_pipeline.config import load
 from tests.deploy.manifests import ROOT
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.engines.engine import EngineLoop, EngineSpec, Request
 from actors.engines.generator import Failed, Generator, WriteRequest, Written
+from actors.engines.loop import EngineLoop, Request
 from actors.engines.options import accepted, check_engine_options
+from actors.engines.specs import EngineSpec
 from actors.errors import EngineFailed
 from actors.parcel import pack, unpack
 from renio_pipeline.config import ConfigError, parse

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.cluster.checks import check_cluster, demands
 from actors.cluster.node_labels import check_nodes, matches
-from actors.cluster.placement import actor_options, check_cluster, demands
+from actors.cluster.placement import actor_options
 from renio_pipeline.config import ConfigError, RunConfig
 from tests.unit.conftest import make_config
 

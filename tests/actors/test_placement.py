@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from actors.cluster.placement import actor_options, check_cluster, demands, half
+from actors.cluster.checks import check_cluster, demands
+from actors.cluster.placement import actor_options, half
 from renio_pipeline.config import ConfigError, RunConfig
 from tests.unit.conftest import make_config
 

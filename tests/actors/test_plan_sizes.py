@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from actors.weight_sync import sender
+from actors.weight_sync import factory
 from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.config.schema import Lora, Trainer
 from renio_pipeline.models import teacher
@@ -248,7 +248,7 @@ def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -
     assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
     assert token_loss.CHUNK_ELEMENTS["cuda"] == memory.TOKEN_LOSS_CHUNK
     assert teacher.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
-    assert sender.PACKED_BYTES == memory.PACKED_BYTES
+    assert factory.PACKED_BYTES == memory.PACKED_BYTES
 
 
 def test_full_fine_tuning_of_eight_billion_parameters_does_not_fit_on_two_ranks_of_80_gb() -> None:

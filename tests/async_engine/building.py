@@ -13,7 +13,7 @@ from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
 import renio_pipeline
-from actors.engines.engine import EngineSpec
+from actors.engines.specs import EngineSpec
 from renio_pipeline.types import FIRST_VERSION
 from tests.async_engine.stub_executor import StubExecutor
 from tests.async_engine.stub_worker import BLOCKS
@@ -30,7 +30,7 @@ SPEC = EngineSpec(
 
 
 def build(spec: EngineSpec, *, blocks: int = BLOCKS, **options: Any) -> LLMEngine:
-    """As ``actors.engines.engine.build_engine``, but for the executor.
+    """As ``actors.engines.build.build_engine``, but for the executor.
 
     Args:
         blocks: of the KV cache.

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors.engines.engine import EngineSpec
 from actors.engines.generator import Generator
+from actors.engines.specs import EngineSpec
 from tests.async_engine.building import SPEC, build
 from tests.async_engine.driving import Rig
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from vllm import LLMEngine
 
-from actors.engines.engine import EngineLoop, Request
 from actors.engines.generator import Generator, WriteRequest
+from actors.engines.loop import EngineLoop, Request
 from renio_pipeline.types import Version
 from tests.async_engine.device import DEADLINE, Device
 from tests.async_engine.stub_worker import HALVES, StubWorker

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from actors.engines.engine import reset_cache
+from actors.engines.loop import reset_cache
 from actors.errors import EngineFailed
 from renio_pipeline.types import Version
 from tests.async_engine.device import DEADLINE

@@ -16,8 +16,9 @@ from typing import Any
 import ray
 import torch
 
-from actors.cluster.placement import actor_options, generator_spec
+from actors.cluster.placement import actor_options
 from actors.engines.generator import Generator
+from actors.engines.specs import generator_spec
 from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_sync.client import SyncClient, ask_actor
 from actors.weight_sync.host_sender import HostSender

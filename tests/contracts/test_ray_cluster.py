@@ -164,7 +164,7 @@ def test_what_a_worker_writes_is_in_files_of_its_process_s_number(cluster: Any) 
 @relied_on(
     "ray",
     "actors.cluster.node_labels.check_nodes",
-    "actors.cluster.placement.check_object_store",
+    "actors.cluster.checks.check_object_store",
     "actors.control.clusters.local_clusters",
     breaks="a cluster that is too small would not be found out, or one of this machine not be found",
 )

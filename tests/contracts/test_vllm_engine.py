@@ -1,4 +1,4 @@
-"""vLLM's engine as ``actors.engines.engine`` drives it: holding, sleeping, aborting, versions and outputs."""
+"""vLLM's engine as ``actors.engines.loop`` drives it: holding, sleeping, aborting, versions and outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def core(*, asleep: bool = False) -> Any:
     return engine
 
 
-@relied_on("vllm", "actors.engines.engine.EngineLoop.hold", breaks="an engine would step while half of its weights are new")
+@relied_on("vllm", "actors.engines.loop.EngineLoop.hold", breaks="an engine would step while half of its weights are new")
 def test_level_zero_pauses_the_scheduler_waits_for_the_device_and_frees_nothing() -> None:
     from vllm.v1.core.sched.interface import PauseState
 
@@ -35,8 +35,8 @@ def test_level_zero_pauses_the_scheduler_waits_for_the_device_and_frees_nothing(
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.EngineLoop.release",
-    "actors.engines.engine.EngineLoop.spoil",
+    "actors.engines.loop.EngineLoop.release",
+    "actors.engines.loop.EngineLoop.spoil",
     breaks="an engine that was held would stay so",
 )
 def test_waking_the_scheduling_alone_resumes_and_touches_no_memory() -> None:
@@ -50,8 +50,8 @@ def test_waking_the_scheduling_alone_resumes_and_touches_no_memory() -> None:
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.EngineLoop.sleep",
-    "actors.engines.engine.EngineLoop.wake_up",
+    "actors.engines.loop.EngineLoop.sleep",
+    "actors.engines.loop.EngineLoop.wake_up",
     breaks="GPU memory would not be freed",
 )
 def test_level_one_frees_memory_and_a_plain_waking_takes_all_of_it() -> None:
@@ -63,9 +63,7 @@ def test_level_one_frees_memory_and_a_plain_waking_takes_all_of_it() -> None:
     engine.model_executor.wake_up.assert_called_once_with(None)
 
 
-@relied_on(
-    "vllm", "actors.engines.engine.EngineLoop", "actors.engines.engine.reset_cache", breaks="a call would raise TypeError"
-)
+@relied_on("vllm", "actors.engines.loop.EngineLoop", "actors.engines.loop.reset_cache", breaks="a call would raise TypeError")
 def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
     from vllm import LLMEngine
     from vllm.v1.engine import PauseMode
@@ -84,7 +82,7 @@ def test_the_methods_of_the_engine_take_what_we_give_them() -> None:
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.reset_cache",
+    "actors.engines.loop.reset_cache",
     "actors.engines.vllm_replica.VllmReplica._adopt",
     breaks="old weights' cache would be reused",
 )
@@ -105,8 +103,8 @@ def test_the_prefix_cache_of_running_requests_is_dropped_by_preempting_them() ->
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.EngineLoop._step",
-    "actors.engines.engine.EngineLoop.abandon",
+    "actors.engines.loop.EngineLoop._step",
+    "actors.engines.loop.EngineLoop.abandon",
     breaks="answers would come under names that nobody waits for, and aborts would reach nobody",
 )
 def test_a_request_keeps_the_name_that_it_was_given_though_the_engine_calls_it_something_else() -> None:
@@ -156,7 +154,7 @@ def test_reasons_to_finish_have_these_names() -> None:
 
 
 @relied_on(
-    "vllm", "actors.engines.engine._raise_if_dead", breaks="a dead engine process would be taken for one request's own error"
+    "vllm", "actors.engines.loop._raise_if_dead", breaks="a dead engine process would be taken for one request's own error"
 )
 def test_the_error_of_a_dead_engine_process_has_this_name() -> None:
     """Read: the client raises it, and no subclass of it."""

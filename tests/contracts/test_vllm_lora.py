@@ -12,13 +12,11 @@ import torch
 from tests.contracts.reliance import assigned, parameters, relied_on
 
 
-@relied_on(
-    "vllm", "actors.engines.engine.LORA_RANKS", breaks="an engine would be asked for a rank that vLLM has no buffers for"
-)
+@relied_on("vllm", "actors.engines.build.LORA_RANKS", breaks="an engine would be asked for a rank that vLLM has no buffers for")
 def test_these_are_the_ranks_that_have_buffers() -> None:
     from vllm.config.lora import MaxLoRARanks
 
-    from actors.engines.engine import LORA_RANKS
+    from actors.engines.build import LORA_RANKS
 
     assert get_args(MaxLoRARanks) == LORA_RANKS
 
@@ -109,7 +107,7 @@ def test_cached_prefixes_go_by_the_adapter_s_name() -> None:
 
 
 @relied_on(
-    "vllm", "actors.engines.engine.build_engine", breaks="LoRA engines on a CPU would be compiled, or would refuse to start"
+    "vllm", "actors.engines.build.build_engine", breaks="LoRA engines on a CPU would be compiled, or would refuse to start"
 )
 def test_a_lora_engine_s_options_make_its_lora_configuration() -> None:
     from vllm import EngineArgs

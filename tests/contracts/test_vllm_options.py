@@ -39,7 +39,7 @@ class Device:
 
 
 @relied_on(
-    "vllm", "actors.engines.engine.build_engine", breaks="building an engine would raise TypeError for an option it lacks"
+    "vllm", "actors.engines.build.build_engine", breaks="building an engine would raise TypeError for an option it lacks"
 )
 def test_the_engine_has_every_option_that_we_pass() -> None:
     from vllm import EngineArgs
@@ -83,7 +83,7 @@ def test_reading_the_options_off_the_source_finds_what_the_class_has() -> None:
 )
 @relied_on(
     "vllm",
-    "actors.engines.engine.build_engine",
+    "actors.engines.build.build_engine",
     breaks="engines batch other numbers of tokens and sequences than suit their device",
 )
 def test_batch_sizes_depend_on_the_usage_context_and_the_device(
@@ -137,7 +137,7 @@ def test_a_plan_foresees_the_limits_of_an_engine_on_each_device(
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.build_engine",
+    "actors.engines.build.build_engine",
     breaks="an engine that is built without a usage context would have the batch sizes of another one",
 )
 def test_an_engine_from_arguments_is_an_engine_context_unless_told_otherwise() -> None:
@@ -169,7 +169,7 @@ def test_an_engine_is_in_this_process_only_where_the_environment_says_so(monkeyp
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.EngineLoop.hold",
+    "actors.engines.loop.EngineLoop.hold",
     breaks="CPU engines would schedule asynchronously as GPU engines do, which no test of the engine loop takes account of",
 )
 def test_a_cpu_forces_asynchronous_scheduling_off(vllm_config: Any) -> None:
@@ -215,7 +215,7 @@ def test_log_probabilities_are_raw_by_default(vllm_config: Any) -> None:
 )
 @relied_on(
     "vllm",
-    "actors.engines.engine.build_engine",
+    "actors.engines.build.build_engine",
     breaks="logits of a bf16 model would be rounded to bf16, or hidden states cast to fp32",
 )
 def test_the_head_has_the_dtype_that_overrides_say(options: dict[str, Any], expected: str) -> None:

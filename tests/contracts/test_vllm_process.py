@@ -42,7 +42,7 @@ def test_the_smallest_attention_heads_of_a_cpu_have_this_size() -> None:
     assert min(CPUAttentionBackend.get_supported_head_sizes()) == 32
 
 
-@relied_on("vllm", "actors.engines.engine.build_engine", breaks="chunked prefill need not be off on a CPU any more")
+@relied_on("vllm", "actors.engines.build.build_engine", breaks="chunked prefill need not be off on a CPU any more")
 def test_a_seeded_request_s_random_numbers_are_rewound_which_a_cpu_cannot() -> None:
     """Read, but for torch: vLLM does so where a prompt is cut in chunks."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -52,7 +52,7 @@ def test_a_seeded_request_s_random_numbers_are_rewound_which_a_cpu_cannot() -> N
         torch.Generator().get_offset()
 
 
-@relied_on("vllm", "actors.engines.engine.EngineLoop._admit", breaks="prompts of token ids would be refused, or read as text")
+@relied_on("vllm", "actors.engines.loop.EngineLoop._admit", breaks="prompts of token ids would be refused, or read as text")
 def test_a_prompt_is_a_dictionary_of_token_ids() -> None:
     from vllm.inputs import TokensPrompt
 

@@ -59,7 +59,7 @@ def trainer(is_sender: bool, source: OnePass, client: Client) -> Any:
 
 @relied_on(
     "vllm",
-    "actors.weight_sync.sender.make_sender",
+    "actors.weight_sync.factory.make_sender",
     breaks="a transfer takes other buffers on the GPU than are planned for, or their size cannot be set by these names",
 )
 def test_buffers_of_a_packed_transfer_and_how_they_are_set() -> None:
@@ -85,7 +85,7 @@ def test_buffers_of_a_packed_transfer_and_how_they_are_set() -> None:
 
 
 @relied_on(
-    "vllm", "actors.weight_sync.sender.make_sender", breaks="a buffer would no longer grow by its last tensor, or ipc's would"
+    "vllm", "actors.weight_sync.factory.make_sender", breaks="a buffer would no longer grow by its last tensor, or ipc's would"
 )
 def test_a_packed_buffer_overshoots_its_size_by_its_last_tensor() -> None:
     from vllm.distributed.weight_transfer.packed_tensor import pack_tensors, packed_ipc_producer

@@ -95,7 +95,7 @@ def test_a_worker_takes_the_transfer_s_settings_from_the_trainer(vllm_config: An
 
 
 @relied_on(
-    "vllm", JOIN, "actors.engines.engine.build_engine", breaks="another backend would be made than the one that is asked for"
+    "vllm", JOIN, "actors.engines.build.build_engine", breaks="another backend would be made than the one that is asked for"
 )
 def test_the_backend_is_named_in_the_configuration() -> None:
     from vllm.config.weight_transfer import WeightTransferConfig

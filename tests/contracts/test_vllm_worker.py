@@ -162,7 +162,7 @@ def test_embeddings_heads_and_attention_can_be_told_apart() -> None:
 
 @relied_on(
     "vllm",
-    "actors.engines.engine.EngineLoop.sleep",
+    "actors.engines.loop.EngineLoop.sleep",
     "actors.engines.vllm_replica.VllmReplica.sleep",
     breaks="level 1 would drop the weights, or keep them on the GPU",
 )

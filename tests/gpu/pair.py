@@ -114,8 +114,9 @@ def _keys(settings: Settings, folder: str, backend: str) -> list[str]:
 def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
     import ray
 
-    from actors.cluster.placement import actor_options, generator_spec, half
+    from actors.cluster.placement import actor_options, half
     from actors.engines.generator import Generator
+    from actors.engines.specs import generator_spec
     from actors.pools.worker import CONTROL
     from actors.trainer.messages import RankSpec
     from actors.trainer.rank import TrainerRank

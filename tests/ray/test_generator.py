@@ -17,8 +17,9 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.cluster.placement import actor_options, generator_spec
+from actors.cluster.placement import actor_options
 from actors.engines.generator import Generator, WriteRequest, Written
+from actors.engines.specs import generator_spec
 from actors.pools.generators import sample_seed
 from actors.weight_sync.wire import pack_chunks, put
 from renio_pipeline.data.prompts import Cursor

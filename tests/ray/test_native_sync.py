@@ -24,8 +24,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
-from actors.cluster.placement import actor_options, generator_spec
+from actors.cluster.placement import actor_options
 from actors.engines.generator import Generator
+from actors.engines.specs import generator_spec
 from actors.engines.vllm_extension import RenioWorker
 from actors.errors import EngineFailed
 from actors.trainer.deepspeed_engine import build
@@ -36,9 +37,10 @@ from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_sync import vllm_client
 from actors.weight_sync.background import on_thread
 from actors.weight_sync.client import SyncClient
+from actors.weight_sync.factory import PACKED_BYTES, largest_tensor, make_sender
 from actors.weight_sync.native_sender import NativeSender
 from actors.weight_sync.receiver import TransferAborted, Waiting
-from actors.weight_sync.sender import PACKED_BYTES, SyncReceipt, TransferFailed, largest_tensor, make_sender
+from actors.weight_sync.sender import SyncReceipt, TransferFailed
 from renio_pipeline.models import info
 from renio_pipeline.types import TrainBatch, Version
 from tests.ray import gloo_communicator

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from actors.cluster.placement import generator_spec
 from actors.engines.generator import Generator
+from actors.engines.specs import generator_spec
 from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
 from actors.pools.worker import Kind

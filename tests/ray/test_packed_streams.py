@@ -9,7 +9,7 @@ import torch
 
 from actors.trainer.weight_source import DeepSpeedSource
 from actors.weight_sync.client import SyncClient
-from actors.weight_sync.sender import PACKED_BYTES, largest_tensor, make_sender
+from actors.weight_sync.factory import PACKED_BYTES, largest_tensor, make_sender
 from tests.ray.stream_checker import Communicator, Stream, Streams, UnorderedReadError
 
 BYTES = 300  # of a buffer: a layer below has 544 in bfloat16, so that buffers end in the middle of layers
@@ -87,9 +87,9 @@ def test_a_transfers_memory_is_bounded(backend: str) -> None:
 
 
 def test_a_tensor_larger_than_the_buffer_widens_that_of_ipc(monkeypatch: pytest.MonkeyPatch) -> None:
-    from actors.weight_sync import sender
+    from actors.weight_sync import factory
 
-    monkeypatch.setattr(sender, "PACKED_BYTES", 100)
+    monkeypatch.setattr(factory, "PACKED_BYTES", 100)
     source = DeepSpeedSource(model(), dtype=torch.bfloat16)
     assert info_of(source, backend="ipc").packed_buffer_size_bytes == 8 * 16 * 2
     assert info_of(source, backend="nccl").packed_buffer_size_bytes == 100

@@ -13,8 +13,9 @@ import pytest
 import ray
 import torch
 
-from actors.cluster.placement import actor_options, generator_spec
+from actors.cluster.placement import actor_options
 from actors.engines.generator import Generator, WriteRequest
+from actors.engines.specs import generator_spec
 from actors.pools.worker import CONTROL
 from actors.trainer.group import TrainerGroup
 from actors.trainer.messages import RankSpec

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors import launch
-from actors.cluster.placement import teacher_spec
+from actors.engines.specs import teacher_spec
 from renio_pipeline.models import info
 from renio_pipeline.types import ScoreRequest, TopK
 from tests.ray.conftest import bare, demo

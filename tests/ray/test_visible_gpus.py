@@ -8,9 +8,10 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from actors.cluster.placement import actor_options, generator_spec
+from actors.cluster.placement import actor_options
 from actors.cluster.visible_gpus import NOSET, WrongGpusError, judge
 from actors.engines.generator import Generator
+from actors.engines.specs import generator_spec
 from actors.trainer.group import TrainerGroup
 from actors.trainer.rank import TrainerRank
 from tests.ray.conftest import demo, kill

@@ -95,7 +95,7 @@ def hidden_states(settings: Settings) -> Figures:
 
 
 def _spec(settings: Settings, folder: str, **more: Any) -> Any:
-    from actors.engines.engine import EngineSpec
+    from actors.engines.specs import EngineSpec
 
     return EngineSpec(
         model=folder,

@@ -44,7 +44,7 @@ def packed(settings: Settings) -> Figures:
 def _pipelines_wire(settings: Settings) -> Wire:
     """The geometry in what the pipeline gives vLLM's trainer engine; vLLM's own where it says nothing."""
     from actors.weight_sync.client import SyncClient
-    from actors.weight_sync.sender import make_sender
+    from actors.weight_sync.factory import make_sender
 
     sender: Any = make_sender("nccl", _NoSource(), SyncClient([], [], seconds=1), rank=0, address="127.0.0.1", port=1)
     info = sender._info

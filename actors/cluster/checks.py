@@ -1,0 +1,49 @@
+"""Whether the cluster is large enough for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.preflight import Prepared
+
+
+def demands(config: RunConfig) -> dict[str, dict[str, float]]:
+    """Logical resources without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
+
+    By name: CPU, GPU, and those of ``pools.*.resources``. Generators on the ranks' GPUs are as many as these. More of the
+    others join as soon as there is room. A deterministic run needs all of them, because its batches depend on them.
+    """
+    colocated = config.placement == "colocated"
+    pools = {name: config.pool(name) for name in config.pool_names}
+    fixed = set(pools) if config.deterministic else {"trainer", *(["generator"] if colocated else [])}
+    needed = {n: p.replicas if n in fixed else 1 for n, p in pools.items()}
+    replica = {name: {"CPU": p.cpus, "GPU": p.gpus, **p.resources} for name, p in pools.items()}
+    asked = {name: {unit: amount * needed[name] for unit, amount in units.items()} for name, units in replica.items()}
+    if colocated:
+        asked["generator"]["GPU"] = 0.0  # they are the ranks'
+    return asked
+
+
+def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
+    """Raises ConfigError if the pools (None: all) need more than ``resources`` (ray.cluster_resources()): see ``demands``."""
+    asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
+    for unit in dict.fromkeys(unit for pool in asked.values() for unit in pool):
+        total, has = sum(pool.get(unit, 0.0) for pool in asked.values()), resources.get(unit, 0.0)
+        if total > has + 1e-6:
+            key, units = {"CPU": ("cpus", "CPUs"), "GPU": ("gpus", "GPUs")}.get(unit, (f"resources.{unit}", unit))
+            parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool.get(unit))
+            raise ConfigError(
+                f"pools.*.{key}: the pools need at least {total:g} {units} ({parts}), and the cluster has {has:g}; lower "
+                f"pools.trainer.replicas or pools.*.{key}, or add nodes"
+            )
+
+
+def check_object_store(config: RunConfig, prepared: Prepared, resources: dict[str, float]) -> None:
+    """Raises ConfigError if a step's payload may not fit into the cluster's object store."""
+    store = resources.get("object_store_memory", 0.0)
+    if prepared.payload_bytes > store:
+        raise ConfigError(
+            f"payload: a step's {config.payload_kind} may take {prepared.payload_bytes} bytes, and the cluster's object store "
+            f"has {store:.0f}; lower batch_size or objective.k, or start Ray with a larger --object-store-memory"
+        )

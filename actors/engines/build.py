@@ -1,0 +1,69 @@
+"""Build a vLLM engine from its specification."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.engines.specs import EngineSpec
+from renio_pipeline.stages.engine_limits import EngineLimits
+from renio_pipeline.types import FIRST_VERSION
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine
+
+CPU_CACHE_BYTES = 2**30  # of an engine's KV cache where nobody says otherwise: vLLM would take most of the machine's memory
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for; a lower rank fits into the next
+
+
+def build_engine(spec: EngineSpec) -> LLMEngine:
+    """Load the model. Raises whatever vLLM raises; its text is passed on."""
+    from vllm import EngineArgs, LLMEngine
+    from vllm.config.weight_transfer import WeightTransferConfig
+    from vllm.usage.usage_lib import UsageContext
+
+    options = dict(spec.options)
+    if spec.dtype == "bfloat16":  # logits near 20 are 0.125 apart in bf16: the head and the softmax need fp32
+        head_dtype = "model" if spec.hidden_states else "float32"  # of states: they must stay what the model makes
+        options["hf_overrides"] = {"head_dtype": head_dtype, **options.get("hf_overrides", {})}
+    if not spec.on_gpu:
+        # Of a seeded request whose prompt is cut in chunks vLLM rewinds the random numbers, which torch cannot do on a CPU.
+        options = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": CPU_CACHE_BYTES} | options
+    if spec.sleeps and spec.on_gpu:
+        options["enable_sleep_mode"] = True
+    if spec.hidden_states:
+        options |= {"runner": "pooling", "convert": "embed"}
+    if spec.lora is not None:
+        rank = min(r for r in LORA_RANKS if r >= spec.lora.r)
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "lora_target_modules": list(spec.lora.targets)}
+    args = EngineArgs(
+        model=spec.model,
+        dtype=spec.dtype,
+        seed=spec.seed,
+        tensor_parallel_size=spec.tensor_parallel,
+        # Inside a placement group vLLM would choose Ray and compete for the resources that this actor holds already.
+        distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
+        worker_extension_cls="actors.engines.vllm_extension.RenioWorker",
+        weight_transfer_config=WeightTransferConfig(backend=spec.sync_backend) if spec.sync_backend else None,
+        max_logprobs=spec.max_logprobs + 1,
+        disable_log_stats=not spec.counts,
+        **({"max_model_len": spec.context} | options),
+    )
+    import actors.engines.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
+
+    # Defaults of a bare engine are for testing (128 sequences, 2048 tokens a step); those of the offline class suit the device.
+    engine = LLMEngine.from_engine_args(
+        args, UsageContext.LLM_CLASS, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1
+    )
+    engine.collective_rpc("renio_configure", args=(spec.temperature, spec.vocab_size))
+    engine.set_weight_version(str(FIRST_VERSION))  # its label of every token from here on
+    return engine
+
+
+def read_limits(engine: LLMEngine) -> EngineLimits:
+    """The limits that an engine was built with, whether it shares this process or not."""
+    scheduler, cache = engine.vllm_config.scheduler_config, engine.vllm_config.cache_config
+    return EngineLimits(
+        sequences=scheduler.max_num_seqs,
+        batched_tokens=scheduler.max_num_batched_tokens,
+        cache_tokens=cache.num_gpu_blocks * cache.block_size if cache.num_gpu_blocks else None,
+    )

@@ -1,0 +1,109 @@
+"""What the engines of generators and teachers are built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.config.schema import Generator, Lora
+from renio_pipeline.models import info
+from renio_pipeline.preflight import Prepared
+from renio_pipeline.types import ScorerSpec
+
+
+class Sizes(Protocol):
+    """What an engine must hold: of a run, or of a model that is only evaluated."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What a replica's vLLM engine is built from."""
+
+    model: str
+    dtype: str
+    tensor_parallel: int = 1
+    separate_process: bool = False
+    context: int  # tokens of prompt and response together
+    temperature: float  # the distillation temperature
+    vocab_size: int  # V: rows that both student and teacher have
+    seed: int = 0
+    max_logprobs: int = 0
+    sync_backend: str | None = None  # None: the weights never change
+    on_gpu: bool = False
+    hidden_states: bool = False  # give hidden states, not text
+    lora: Lora | None = None  # serve the model with an adapter, which comes by ``renio_load_adapter``
+    keep_in_flight: bool = False  # new weights may come while requests are under way, which go on with them
+    sleeps: bool = False  # on a GPU: can free its memory and take it again
+    counts: bool = False  # keep vLLM's own metrics
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:
+    """What a teacher on the torch engine is built from."""
+    section = config.all_teachers[teacher]
+    return ScorerSpec(
+        model=info.resolve(config.teacher_model(teacher)),
+        dtype=section.dtype,
+        temperature=config.temperature,
+        vocab_size=prepared.vocab_size,
+        kind=config.payload_kind,
+        top_k=config.teacher_top_k,
+        attention=section.attention,
+        name=teacher,
+        on_gpu=bool(config.pool(config.teacher_pools[teacher]).gpus),
+    )
+
+
+def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
+    """What a generator's engine is built from."""
+    model = info.resolve(config.student)
+    lora = config.trainer.lora if config.sync.lora == "adapter" else None
+    return _engine_spec(
+        config,
+        prepared,
+        config.generator,
+        model,
+        "generator",
+        lora=lora,
+        sync_backend=config.sync.backend,
+        keep_in_flight=config.in_flight == "keep",
+        sleeps=config.placement == "colocated",
+    )
+
+
+def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> EngineSpec:
+    """What the engine of a teacher on vLLM is built from."""
+    return _engine_spec(
+        config,
+        prepared,
+        config.all_teachers[teacher],
+        info.resolve(config.teacher_model(teacher)),
+        config.teacher_pools[teacher],
+        max_logprobs=config.teacher_top_k,
+        sync_backend=config.sync.backend if config.follow else None,
+        hidden_states=config.payload_kind == "hidden",
+    )
+
+
+def _engine_spec(config: RunConfig, prepared: Sizes, section: Generator, model: str, pool_name: str, **more: Any) -> EngineSpec:
+    return EngineSpec(
+        model=model,
+        dtype=section.dtype,
+        tensor_parallel=section.tensor_parallel,
+        separate_process=section.separate_process or section.tensor_parallel > 1,
+        context=prepared.context,
+        temperature=config.temperature,
+        vocab_size=prepared.vocab_size,
+        seed=config.seed,
+        on_gpu=bool(config.pool(pool_name).gpus),
+        counts=config.metrics_port is not None,
+        options=section.engine,
+        **more,
+    )
