@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
-from renio_pipeline.control.protocol import NAMESPACE as NAMESPACE
-from renio_pipeline.control.protocol import Ended, Refused, Unanswered
+from renio_pipeline.config import ConfigError
+from renio_pipeline.control.protocol import NAMESPACE, Ended, Refused, Unanswered
 
 SETTLE_SECONDS = 0.2  # from an answer's arrival here until it is surely on its way to the asker
 PARTING_SECONDS = 1.0  # what is under way when the run ends may still be answered for this long
@@ -103,6 +103,14 @@ def start(run: str, run_dir: str) -> Any:
     # Restarted should its process die: the name must stay taken for as long as the driver lives.
     options = {"name": run, "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
     return ray.remote(Control).options(**options).remote(about)
+
+
+def claim(run: str, run_dir: str) -> Any:
+    """The mailbox of ``run``, which reserves the run's name. Raises ConfigError if a driver of this name is live."""
+    try:
+        return start(run, run_dir)
+    except ValueError:
+        raise ConfigError(f"name: a run {run!r} is live on this cluster; stop it, or choose another name") from None
 
 
 async def serve(control: Any, handle: Handle) -> None:

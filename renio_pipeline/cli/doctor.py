@@ -38,7 +38,7 @@ def _doctor(args: argparse.Namespace) -> int:
     address = _here() if address == "auto" else None if address == "local" else address
     if address and address.startswith("ray://"):
         raise ConfigError(f"--address: {address}: run this on a node of the cluster, and give HOST:PORT")
-    from actors.doctor import Question, examine
+    from actors.doctor.survey import Question, examine
     from renio_pipeline.doctor.examination import findings
     from renio_pipeline.doctor.requirements import requirements
     from renio_pipeline.doctor.view import as_json, healthy, show
@@ -74,17 +74,17 @@ def _here() -> str:
 
 def _joined(address: str | None, timeout: float) -> AbstractContextManager[object]:
     """The cluster at ``address``, or a Ray of one's own, as a run would start it."""
-    from actors import launch
+    from actors.cluster import connection
     from actors.control import attach
 
     if address is None:
-        return launch.cluster(None)
+        return connection.connect(None)
     return attach.guest(address, time.monotonic() + timeout)
 
 
 def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> str | None:
     """The absolute path of the run directory, as a run would settle it; None: not known."""
-    from actors import launch
+    from actors.cluster.connection import Cluster, run_directory
 
     if config is None and given is None:
         return None
@@ -94,4 +94,4 @@ def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> st
             raise ConfigError(f"--run-dir: {given!r} must be an absolute path that every node sees, on a running cluster")
         return str(path.absolute())
     config = config if given is None else config.model_copy(update={"run_dir": given})
-    return str(launch.run_directory(config, launch.Cluster(own=not running, host="")).directory.absolute())
+    return str(run_directory(config, Cluster(own=not running, host="")).directory.absolute())

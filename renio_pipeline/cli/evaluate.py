@@ -86,7 +86,8 @@ def _evaluate(
     args: argparse.Namespace, config: RunConfig, models: dict[str, str], sets: Sequence[DataSet], markers: Markers
 ) -> Results:
     """Load one model after the other into the generator pool, and print the table."""
-    from actors import launch
+    from actors import launch, run_checks
+    from actors.cluster import connection
     from actors.engines.options import check_engine_options
     from renio_pipeline.evaluation.answers import answer_all
     from renio_pipeline.evaluation.asking import alone, ask
@@ -114,11 +115,11 @@ def _evaluate(
             with _progress(found) as came:
                 await answer_all(generators, found, markers, partial(finished, found.name), came)
 
-    with launch.cluster(args.address):
-        launch.check_generators(config)
+    with connection.connect(args.address):
+        run_checks.check_generators(config)
         for name, model in models.items():
             if name not in asked:
-                asked[name] = ask(config, name, model, sets, partial(launch.inspect_on_cluster, config), key)
+                asked[name] = ask(config, name, model, sets, partial(run_checks.inspect_on_cluster, config), key)
         for name in models:
             asyncio.run(one(asked[name]))
     show(results_table(results))

@@ -29,7 +29,8 @@ def register(commands: Any) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from actors import launch
+    from actors import run_checks
+    from actors.cluster import connection
     from renio_pipeline.monitoring.sinks import check_sinks
     from renio_pipeline.preflight import check_run_dir
 
@@ -37,10 +38,10 @@ def _check(args: argparse.Namespace) -> int:
     check_sinks(config)
     if args.offline:
         return _check_offline(config)
-    prepared = launch.prepare_locally(config)
-    with launch.cluster(args.address) as found:
-        check_run_dir(launch.run_directory(config, found))
-        prepared = launch.check(config, prepared)
+    prepared = run_checks.prepare_locally(config)
+    with connection.connect(args.address) as cluster:
+        check_run_dir(connection.run_directory(config, cluster))
+        prepared = run_checks.check(config, prepared)
     print(
         f"{' + '.join(args.config)}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
         f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
@@ -89,7 +90,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, Any]:
-    from actors import launch
+    from actors import launch, run_checks
+    from actors.cluster import connection
     from actors.control import mailbox
     from renio_pipeline.cli.garbage import spare_all_so_far
     from renio_pipeline.control.autoscaler import follow_load
@@ -108,14 +110,14 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         check_run_dir(config, resume=resume)
         if resume:
             resume_point(config)  # so that what cannot go on is refused before Ray starts
-    prepared = launch.prepare_locally(config)
-    with launch.cluster(address) as found:
-        config = launch.run_directory(config, found)
+    prepared = run_checks.prepare_locally(config)
+    with connection.connect(address) as cluster:
+        config = connection.run_directory(config, cluster)
         check_run_dir(config, resume=resume)
         point = resume_point(config) if resume else ResumePoint()
-        prepared = launch.check(config, prepared)
-        control = launch.claim(config)
-        endpoint = [PrometheusSink(config, found.host, point.state.step)] if config.metrics_port is not None else []
+        prepared = run_checks.check(config, prepared)
+        control = mailbox.claim(config.name, str(config.directory.absolute()))
+        endpoint = [PrometheusSink(config, cluster.host, point.state.step)] if config.metrics_port is not None else []
         directory, stop, events = RunDirectory(config, point.state), Stop(), Events()
         sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
         with make_progress(config.steps) as shown:

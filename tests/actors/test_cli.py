@@ -31,12 +31,12 @@ def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting or joining a cluster is a failure of the test: exit code 1, not 2."""
-    from actors import launch
+    from actors.cluster import connection
 
     def refuse(address: str | None) -> Any:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(launch, "cluster", refuse)
+    monkeypatch.setattr(connection, "connect", refuse)
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ SMALL = {"max_response_tokens": 48, "data": {"problems": 8}, "evaluate": {"probl
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from actors import launch
+    from actors.cluster import connection
 
     def refuse(address: str | None) -> Any:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(launch, "cluster", refuse)
+    monkeypatch.setattr(connection, "connect", refuse)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     for name in ("RENIO_TRACEBACK", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

@@ -65,7 +65,9 @@ def test_an_error_of_a_call_carries_its_cause_and_is_of_its_type_too() -> None:
     assert isinstance(both.cause, ValueError)
 
 
-@relied_on("ray", "actors.launch.claim", breaks="a second driver of a live run would not be told that its name is taken")
+@relied_on(
+    "ray", "actors.control.mailbox.claim", breaks="a second driver of a live run would not be told that its name is taken"
+)
 def test_a_name_that_is_taken_is_a_value_error() -> None:
     from ray.exceptions import ActorAlreadyExistsError
 
@@ -169,7 +171,9 @@ def test_ray_s_own_lines_in_logs_begin_with_these_words() -> None:
 
 
 @relied_on(
-    "ray", "actors.launch.cluster", breaks="a driver that is ended would abort instead of unwinding, or Ray would overrule us"
+    "ray",
+    "actors.cluster.connection.connect",
+    breaks="a driver that is ended would abort instead of unwinding, or Ray would overrule us",
 )
 def test_ray_takes_sigterm_when_it_is_started() -> None:
     """Read: hence our handler is set after ``ray.init``."""
@@ -178,7 +182,9 @@ def test_ray_takes_sigterm_when_it_is_started() -> None:
     assert "ray._private.utils.set_sigterm_handler(sigterm_handler)" in expressions(ray.init)
 
 
-@relied_on("ray", "actors.launch.start_generators", breaks="an actor that is asked for a GPU would find none, or all of them")
+@relied_on(
+    "ray", "actors.pools.kinds.generator_kind", breaks="an actor that is asked for a GPU would find none, or all of them"
+)
 def test_this_variable_keeps_ray_from_choosing_an_actor_s_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 

@@ -72,7 +72,7 @@ def sights(cluster: Any) -> dict[str, dict[str, Any]]:
 @relied_on(
     "ray",
     "actors.trainer.rank.TrainerRank.setup",
-    "actors.launch.start_generators",
+    "actors.pools.kinds.generator_kind",
     breaks="several engines and ranks would share the first GPU: each takes its only one for number 0",
 )
 def test_an_actor_with_a_gpu_sees_that_one_alone(sights: dict[str, Any]) -> None:

@@ -85,11 +85,11 @@ class Pair:
 def pair(settings: Settings, folder: str, backend: str, *overrides: str) -> Iterator[Pair]:
     """Both loaded and connected; `overrides` are of the run's configuration."""
     models.environment(settings)
-    from actors import launch
+    from actors.cluster import connection
     from renio_pipeline.config import load
 
     config = load(ROOT / "configs/demo.yaml", [*_keys(settings, folder, backend), *overrides])
-    with launch.cluster(None):
+    with connection.connect(None):
         rank, generator = _start(settings, config, folder)
         both = Pair(settings, config, rank, generator, _samples(settings))
         workers = both.ask(generator, "ready")  # loads first: an engine measures the memory that is free

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors import launch
+from actors import launch, run_checks
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import load
 from renio_pipeline.ledger import prove_exactly_once
@@ -107,7 +107,7 @@ async def run_in(
 ) -> tuple[Watch, list[str], list[dict[str, Any]]]:
     """A run in this process. Returns what was seen, its notes, and the placement groups that it had."""
     config = load(ROOT / "configs/demo.yaml", [f"run_dir={folder}", *overrides, *COLOCATED])
-    prepared = launch.check(config, launch.prepare_locally(config))
+    prepared = run_checks.check(config, run_checks.prepare_locally(config))
     directory, notes = RunDirectory(config), list[str]()
     shown = SimpleNamespace(note=notes.append, step=lambda step, values: None, evaluation=lambda step, result: None)
     async with launch.stages(config, prepared, note=notes.append) as stages:

@@ -20,8 +20,8 @@ from transformers import (
     PhiForCausalLM,
 )
 
-from actors import launch
 from actors.cluster.placement import actor_options
+from actors.pools.kinds import teacher_kind
 from actors.trainer.deepspeed_engine import build
 from actors.trainer.group import TrainerGroup
 from actors.trainer.messages import RankSpec
@@ -196,7 +196,7 @@ def test_through_a_teacher_of_another_process_loss_and_gradient_are_those_of_ful
 ) -> None:
     objective = Jsd(beta=beta, entry_clip=entry_clip)
     if not hasattr(bench, "payload"):
-        with bare(launch.teacher_kind(bench.config, bench.prepared)) as teacher:
+        with bare(teacher_kind(bench.config, bench.prepared)) as teacher:
             _, payload = teacher.score.options(num_returns=2).remote(requests(bench.samples))
             bench.payload = ray.put(ray.get(payload))
     found = bench.loss_and_gradients(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors import launch
+from actors.pools.kinds import teacher_kind
 from renio_pipeline.types import Hidden, ScoreRequest
 from tests.ray.conftest import bare, demo
 
@@ -32,7 +32,7 @@ def asked() -> list[ScoreRequest]:
 
 def scores(*overrides: str) -> tuple[list[np.ndarray], dict[int, Hidden]]:
     config, prepared = demo("objective={type: jsd}", "temperature=1.3", *overrides)
-    with bare(launch.teacher_kind(config, prepared)) as teacher:
+    with bare(teacher_kind(config, prepared)) as teacher:
         first, states = teacher.score.options(num_returns=2).remote(asked())
         second, _ = teacher.score.options(num_returns=2).remote(asked())  # prefixes are cached by now
         logprobs, payload, again = ray.get([first, states, second])

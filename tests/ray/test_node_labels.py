@@ -10,7 +10,7 @@ from tests.ray.runs import ROOT
 PROGRAM = """
 import ray
 from ray.cluster_utils import Cluster
-from actors.launch import check
+from actors.run_checks import check
 from actors.cluster.placement import actor_options, ask_for, half, in_bundle, lease, shared_group
 from renio_pipeline.config import ConfigError, load
 

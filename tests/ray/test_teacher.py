@@ -14,8 +14,9 @@ import ray
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors import launch
+from actors import run_checks
 from actors.engines.specs import teacher_spec
+from actors.pools.kinds import teacher_kind
 from renio_pipeline.models import info
 from renio_pipeline.types import ScoreRequest, TopK
 from tests.ray.conftest import bare, demo
@@ -57,7 +58,7 @@ def scored(
 ) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
     config, prepared = demo(f"teacher.model={padded_teacher}", f"temperature={TEMPERATURE}", f"objective.k={K}")
     assert teacher_spec(config, prepared).vocab_size == len(prepared.tokenizer)
-    with bare(launch.teacher_kind(config, prepared)) as teacher:
+    with bare(teacher_kind(config, prepared)) as teacher:
         logprobs, payload = teacher.score.options(num_returns=2).remote(requests)
         yield ray.get(logprobs), ray.get(payload)
 
@@ -118,10 +119,10 @@ def test_a_hub_name_is_read_on_a_node_of_its_pool(ray_cluster: None, tmp_path: P
     config, _ = demo()
     pool = config.pools.generator.model_copy(update={"env": {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}})
     config = config.model_copy(update={"pools": config.pools.model_copy(update={"generator": pool, "teacher": pool})})
-    found = launch.inspect_on_cluster(config, "someone/student", "student")
+    found = run_checks.inspect_on_cluster(config, "someone/student", "student")
     assert replace(found, name="embedded:student") == info.inspect("embedded:student", "student")
     with pytest.raises(
         info.ConfigError, match=r"teacher.model: 'someone/teacher' cannot be read as a model .there is no such folder"
     ):
-        launch.inspect_on_cluster(config, "someone/teacher", "teacher.model")
+        run_checks.inspect_on_cluster(config, "someone/teacher", "teacher.model")
     assert ray.is_initialized()

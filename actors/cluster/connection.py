@@ -1,0 +1,66 @@
+"""Connect a driver to Ray: to a running cluster, or to a Ray of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.cluster import reaper
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.control.protocol import NAMESPACE
+from renio_pipeline.loop.shutdown import leave
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray cluster that a run uses."""
+
+    own: bool  # started by this run, and ends with it
+    host: str  # this node's address, by which others reach it
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[Cluster]:
+    """Connect to ``address`` (or RAY_ADDRESS), or start a Ray of this run's own; nothing of it remains afterwards."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = not address
+    options: dict[str, Any] = {"include_dashboard": False} if own else {}
+    watch = reaper.start() if own else None
+    ray.init(
+        address="local" if own else address,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **options,
+    )
+    # Ray has just put a handler of its own in place, which aborts: unwind instead, so that Ray is shut down.
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield Cluster(own=own, host=ray.util.get_node_ip_address())
+    finally:
+        ray.shutdown()
+        if watch is not None:
+            watch.communicate()  # closes its input: it ends what Ray has left, and itself
+
+
+def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
+    """Settle where the run is written.
+
+    On a cluster that was running already, processes run in copies of the working directory that may be evicted, so a
+    relative folder would be lost there.
+    """
+    if found.own:
+        return config
+    if config.run_dir is None:
+        return config.model_copy(update={"run_dir": str(Path.home() / "renio-runs" / config.name)})
+    if not Path(config.run_dir).is_absolute():
+        raise ConfigError(f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster")
+    return config

@@ -1,0 +1,45 @@
+"""What the workers of each pool are: the actor class, its options and what it is built from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from actors.cluster.placement import GroupLease, actor_options, half, in_bundle, lease
+from actors.engines.generator import Generator
+from actors.engines.specs import Sizes, generator_spec, scorer_spec, teacher_spec
+from actors.engines.torch_teacher import TorchTeacher
+from actors.engines.vllm_hidden_teacher import HiddenTeacher
+from actors.engines.vllm_teacher import Teacher
+from actors.pools.worker import CONTROL, Kind
+from renio_pipeline.config import RunConfig
+from renio_pipeline.preflight import Prepared
+
+
+def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Kind:
+    """What the workers of the generator pool are. ``shared``: see ``shared_group``."""
+    spec = generator_spec(config, prepared)
+    options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
+    actor = ray.remote(Generator)
+
+    def beside_rank(slot: int) -> GroupLease:
+        return GroupLease(in_bundle(actor, shared, slot, half(options)).remote(spec), shared, slot, owns_group=False)
+
+    start = (lambda slot: lease(actor, (spec,), options)) if shared is None else beside_rank
+    return Kind(name="generator", start=start, engine=True)
+
+
+def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
+    """What the workers of a teacher's pool are."""
+    pool = config.teacher_pools[name]
+    if config.all_teachers[name].type == "torch":
+        options = actor_options(config, pool)
+        torch_teacher = ray.remote(concurrency_groups={CONTROL: 1})(TorchTeacher)
+        spec: Any = scorer_spec(config, prepared, name)
+        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), group=CONTROL)
+    spec = teacher_spec(config, prepared, name)
+    options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
+    kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
+    actor = ray.remote(kind)
+    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), engine=True)

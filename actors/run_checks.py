@@ -1,0 +1,54 @@
+"""What is checked before any engine of a run starts: engine options, models, versions, and the size of the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import ray
+
+from actors.cluster.checks import check_cluster, check_object_store
+from actors.cluster.node_labels import check_nodes
+from actors.cluster.placement import actor_options
+from actors.doctor.same_versions import check_versions
+from actors.engines.options import check_engine_options
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.models import info
+from renio_pipeline.preflight import Prepared, prepare
+
+
+def prepare_locally(config: RunConfig) -> Prepared | None:
+    """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
+    check_engine_options(config)
+    names = [config.student, *map(config.teacher_model, config.all_teachers)]
+    return prepare(config) if all(map(info.is_local, names)) else None
+
+
+def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
+    """What needs the cluster to check, before any engine starts. Raises ConfigError."""
+    check_cluster(config, ray.cluster_resources())
+    check_nodes(config, ray.nodes())
+    notes = check_versions(config, ray.nodes())
+    prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
+    check_object_store(config, prepared, ray.cluster_resources())
+    return replace(prepared, notes=(*prepared.notes, *notes))
+
+
+def check_generators(config: RunConfig) -> None:
+    """Raises ConfigError if the cluster has no room for a generator, where nothing else is wanted."""
+    check_cluster(config, ray.cluster_resources(), ("generator",))
+    check_nodes(config, ray.nodes(), ("generator",))
+
+
+def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo:
+    """Read a folder here; a hub name on a node that has what the model's pool needs, where it will be loaded."""
+    if info.is_local(name):
+        return info.inspect(name, key)
+    owners = {config.teacher_key(teacher, "model"): pool for teacher, pool in config.teacher_pools.items()}
+    options = actor_options(config, owners.get(key, "generator"))
+    task = ray.remote(info.inspect).options(**options)
+    try:
+        found: info.ModelInfo = ray.get(task.remote(name, key))
+    except ray.exceptions.RayTaskError as error:
+        raise ConfigError(str(error.cause)) from None
+    return found
