@@ -12,7 +12,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Opsd
 from renio_pipeline.data.rows import Chosen, Made, Rows
 from renio_pipeline.data.sources import HELD_OUT, TRAINING, load_rows
-from renio_pipeline.grading.screening import Gold
+from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Row
 
@@ -34,10 +34,10 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
     Raises:
         ConfigError: they cannot be read, none can be graded, or one lacks what the configuration needs of it.
     """
-    with Gold(task) as gold:
-        training = _training(config, task, gold)
-        _check(config, task, gold, training.rows)
-        held_out = _held_out(config, task, gold)
+    with RowScreening(task) as screening:
+        training = _training(config, task, screening)
+        _check(config, task, screening, training.rows)
+        held_out = _held_out(config, task, screening)
     asked, count = {_fingerprint(row) for row in held_out.rows}, 0
     shared: list[Row] = []
     for row in training.rows if asked else ():
@@ -53,29 +53,29 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
     return Problems(rows=training.rows, notes=(*training.notes, warning)), held_out
 
 
-def _training(config: RunConfig, task: Task, gold: Gold) -> Problems:
+def _training(config: RunConfig, task: Task, screening: RowScreening) -> Problems:
     data = config.data
     if data.path is not None:
         optional = (*TRAINING, "teacher") if config.teachers else TRAINING
-        return _usable(task, gold, load_rows(data, optional=optional), "data.path")
+        return _usable(task, screening, load_rows(data, optional=optional), "data.path")
     made = task.rows("train", data.problems)
     if not made:
         raise ConfigError(f"task: {config.task} made no problems to train on")
     return Problems(rows=Made(made))
 
 
-def _held_out(config: RunConfig, task: Task, gold: Gold) -> Problems:
+def _held_out(config: RunConfig, task: Task, screening: RowScreening) -> Problems:
     wanted, data = config.evaluate.problems, config.data
     if not wanted:
         return Problems(rows=Made([]))
     if data.held_out_path:
         changed = {"path": data.held_out_path, "split": data.held_out_split or data.split}
         found = load_rows(data.model_copy(update=changed), key="data.held_out_path", optional=HELD_OUT)
-        problems = _usable(task, gold, found, "data.held_out_path", wanted)
+        problems = _usable(task, screening, found, "data.held_out_path", wanted)
     else:
         problems = Problems(rows=Made(task.rows("held_out", wanted)[:wanted]))
     first, others = problems.rows[:1], problems.rows[1:]  # mostly the first one has a verdict, and one process is enough
-    if all(verdict is None for rows in (first, others) for verdict in gold.verdicts(rows)):
+    if all(verdict is None for rows in (first, others) for verdict in screening.verdicts(rows)):
         raise ConfigError(
             f"data.held_out_path: no row of {data.held_out_path} has an answer that task {task.name} can verify; "
             "give them answers, or set evaluate.problems=0"
@@ -88,12 +88,12 @@ def left_out(count: int, total: int, why: str, examples: Sequence[str]) -> str:
     return f"{count} of {total} problems left out: {why}; first: {'; '.join(examples)}"
 
 
-def _usable(task: Task, gold: Gold, rows: Rows, key: str, wanted: int | None = None) -> Problems:
+def _usable(task: Task, screening: RowScreening, rows: Rows, key: str, wanted: int | None = None) -> Problems:
     """Those without a fault, at most ``wanted``. Raises ConfigError if there are none."""
     kept: list[int] = []
     found: list[str] = []
     count = 0
-    for index, fault in enumerate(gold.faults(rows)):
+    for index, fault in enumerate(screening.faults(rows)):
         if fault is None:
             kept.append(index)
         else:
@@ -117,11 +117,11 @@ def _fingerprint(row: Row) -> bytes:
     return hashlib.blake2b(" ".join(row.problem.split()).casefold().encode(), digest_size=16).digest()
 
 
-def _check(config: RunConfig, task: Task, gold: Gold, rows: Rows) -> None:
+def _check(config: RunConfig, task: Task, screening: RowScreening, rows: Rows) -> None:
     """Raises ConfigError for a row that cannot be judged, routed, or shown to its teacher as the configuration says."""
     # The first one in any case: a task of the user's that raises, or hangs, does it now, and not hours later.
     judged = rows if config.filter != "all" else rows[:1]
-    for row, verdict in zip(judged, gold.verdicts(judged), strict=True):
+    for row, verdict in zip(judged, screening.verdicts(judged), strict=True):
         if config.filter != "all" and verdict is None:
             raise ConfigError(
                 f"filter: {config.filter} needs verdicts, and {rows.where(row)} has no answer that task {task.name} can "

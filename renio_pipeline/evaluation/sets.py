@@ -13,7 +13,7 @@ from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.sources import HELD_OUT, load_rows
 from renio_pipeline.evaluation.models import named
 from renio_pipeline.evaluation.suites import suite, suites
-from renio_pipeline.grading.screening import Gold
+from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
@@ -91,8 +91,8 @@ def _usable(name: str, source: str, task: Task, rows: Rows, samples: int, limit:
     """The rows whose answers the task can use. Raises ConfigError if there are none."""
     kept: list[Row] = []
     reasons: list[str] = []
-    with Gold(task) as gold:
-        for row, fault in zip(rows, gold.faults(rows, graded=True), strict=True):
+    with RowScreening(task) as screening:
+        for row, fault in zip(rows, screening.faults(rows, graded=True), strict=True):
             if fault is None:
                 kept.append(row)
             else:

@@ -1,188 +1,119 @@
-"""Which rows a task can grade responses to. Slow tasks are asked in processes of their own, which may hang."""
+"""Row screening: which rows a task can grade responses to. Slow tasks are asked in worker processes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.tasks import Task, make_task
+from renio_pipeline.grading.deadline import Deadline
+from renio_pipeline.grading.questions import MOST_CHARACTERS, QUESTIONS
+from renio_pipeline.grading.workers import Answer, Question, WorkerPool
+from renio_pipeline.tasks import Task
 from renio_pipeline.types import Row, Verdict
 
-SECONDS = 10  # that a task may take over one row
-BLOCK = 64  # rows that one process gets in a row: few rows then start few processes
-LONGEST = 300  # characters of a fault that are kept
-
-Question = Callable[[Task, Row], str | None]
+T = TypeVar("T")
+DEADLINE = Deadline.of(10.0)  # for one row
+BLOCK = 64  # rows that one worker gets at a time, so that few rows start few workers
 
 
-class Lost(str):
-    """Why a row has no answer."""
+class RowScreening:
+    """Usage: ``with RowScreening(task) as screening: screening.faults(rows)``. Workers start with a slow task's first row."""
 
-
-class Gold:
-    """Usage: ``with Gold(task) as gold: gold.faults(rows)``. Processes start when a slow task's first row comes."""
-
-    def __init__(self, task: Task, seconds: int = SECONDS) -> None:
+    def __init__(self, task: Task, deadline: Deadline = DEADLINE) -> None:
+        """``deadline``: for a slow task's answer about one row."""
         self._task = task
-        count = min(4, os.cpu_count() or 1) if task.slow else 0
-        self._workers = [_Worker(*task.recipe, seconds) for _ in range(count)]
+        self._pool = _BlockingPool(task, deadline) if task.slow else None
 
     def faults(self, rows: Iterable[Row], *, graded: bool = False) -> Iterator[str | None]:
-        """``task.fault`` of each row, in order; one that a slow task takes too long over is a fault too, and with ``graded``
-        one on which it has no verdict.
+        """Why each row cannot be used, in order: ``task.fault``, or that a slow task gives no answer about it. With ``graded``
+        a row on which the task has no verdict cannot be used either.
 
         Raises:
             ConfigError: as the task does.
         """
-        for _, found in self._ask(_ungraded if graded else _fault, rows):
-            yield found if found is None else found[:LONGEST]
+        for row, answer in self._ask("ungraded" if graded else "fault", rows):
+            yield self._trouble(row, answer) or answer.value
 
     def verdicts(self, rows: Iterable[Row]) -> Iterator[Verdict | None]:
-        """Of each row, in order, the task's verdict on an empty response; None: it has none on any.
+        """The task's verdict on an empty response to each row, in order; None: it has none on any response.
 
         Raises:
-            ConfigError: as the task does, and if a slow one takes too long.
+            ConfigError: as the task does, and where a slow one gives no answer.
         """
-        for row, found in self._ask(_verdict, rows):
-            if isinstance(found, Lost):
-                raise ConfigError(f"task: verify, of an empty response to row {row.id!r}: {found}")
-            yield found
+        for row, answer in self._ask("verdict", rows):
+            if trouble := self._trouble(row, answer):
+                raise ConfigError(f"task: verify, of an empty response to row {row.id!r}: {trouble}")
+            yield answer.value
 
-    def __enter__(self) -> Gold:
+    def __enter__(self) -> RowScreening:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for worker in self._workers:
-            worker.close()
+        if self._pool is not None:
+            self._pool.close()
 
-    def _ask(self, question: Question, rows: Iterable[Row]) -> Iterator[tuple[Row, Any]]:
-        if not self._workers:
-            yield from ((row, question(self._task, row)) for row in rows)
-            return
-        waiting: deque[tuple[Row, _Worker]] = deque()  # rows that are asked about, and who will answer
-        try:
-            for index, row in enumerate(rows):
-                worker = self._workers[index // BLOCK % len(self._workers)]
-                worker.ask(question, row)
-                waiting.append((row, worker))
-                if len(waiting) > BLOCK * len(self._workers):
-                    row, worker = waiting.popleft()
-                    yield row, worker.answer()
-            while waiting:
-                row, worker = waiting.popleft()
-                yield row, worker.answer()
-        finally:
-            for _, worker in waiting:  # nobody wants to know any more
-                worker.close()
+    def _ask(self, verb: str, rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
+        if self._pool is None:
+            yield from ((row, Answer(value=QUESTIONS[verb](self._task, row, ""))) for row in rows)
+        else:
+            yield from self._pool.ask(verb, rows)
 
-
-def _fault(task: Task, row: Row) -> str | None:
-    return task.fault(row)
-
-
-def _verdict(task: Task, row: Row) -> str | None:
-    return task.verify(row, "")
-
-
-def _ungraded(task: Task, row: Row) -> str | None:
-    found = task.fault(row)
-    if found is None and task.verify(row, "") is None:
-        return f"no answer that task {task.name} can verify"
-    return found
-
-
-class _Worker:
-    """The task in another process, started when the first row comes, and again after a row that ended it."""
-
-    def __init__(self, task: str, options: Mapping[str, Any], seconds: int) -> None:
-        self._task, self._options, self._seconds = task, options, seconds
-        self._asked: deque[tuple[Question, Row]] = deque()
-        self._connection: Connection | None = None
-
-    def ask(self, question: Question, row: Row) -> None:
-        if self._connection is None:
-            self._start()
-        self._asked.append((question, row))
-        self._send(question, row)
-
-    def answer(self) -> str | None:
-        """To the oldest question that has none yet."""
-        assert self._connection is not None
-        _, row = self._asked.popleft()
-        try:
-            found: str | ConfigError | None = self._connection.recv()
-        except (EOFError, ConnectionError):
-            left = list(self._asked)
-            self.close()
-            for question, each in left:
-                self.ask(question, each)
+    def _trouble(self, row: Row, answer: Answer) -> str | None:
+        """Why there is no answer about a row."""
+        if answer.given_up is not None:
             shown = repr(row.answer)[:100]
-            return Lost(f"answer {shown} takes the task {self._task} more than {self._seconds} s, or ends its process")
-        if isinstance(found, ConfigError):
-            raise found
-        return found
+            return f"answer {shown} gets no answer of task {self._task.name} in two tries: its worker {answer.given_up}"
+        if answer.error is None:
+            return None
+        if answer.error.config:
+            raise ConfigError(answer.error.text)
+        return f"task {self._task.name} cannot look at it: {answer.error.kind}: {answer.error.text}"[:MOST_CHARACTERS]
+
+
+class _BlockingPool:
+    """A worker pool for callers without an event loop, or inside of another one: its loop has a thread of its own."""
+
+    def __init__(self, task: Task, deadline: Deadline) -> None:
+        self._pool = WorkerPool(task.recipe, deadline)
+        self._loop = asyncio.new_event_loop()
+        # Workers end when the thread that started them does, so this one must live until ``close``.
+        self._thread = Thread(target=self._loop.run_forever, name="row screening", daemon=True)
+        self._thread.start()
+
+    def ask(self, verb: str, rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
+        """An answer for each row, in order. Blocks of rows are asked concurrently."""
+        waiting: deque[tuple[list[Row], Future[list[Answer]]]] = deque()
+        left = iter(rows)
+        try:
+            while True:
+                while len(waiting) <= self._pool.count and (block := list(islice(left, BLOCK))):
+                    waiting.append((block, self._submit(self._pool.ask([Question(verb=verb, row=row) for row in block]))))
+                if not waiting:
+                    return
+                block, answers = waiting.popleft()
+                yield from zip(block, answers.result(), strict=True)
+        finally:
+            for _, answers in waiting:  # nobody wants to know any more
+                answers.cancel()
 
     def close(self) -> None:
-        """End it, and what it started."""
-        self._asked.clear()
-        if self._connection is None:
-            return
-        assert self._process.pid is not None
-        with suppress(ProcessLookupError):  # it leads no group yet, or nothing of that is left
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
-        self._connection = None
+        self._submit(self._end()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._task, self._options, self._seconds, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
+    async def _end(self) -> None:
+        asked = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await self._pool.close()
 
-    def _send(self, question: Question, row: Row) -> None:
-        assert self._connection is not None
-        with suppress(ConnectionError):  # it has ended: whoever waits for its answer finds out
-            self._connection.send((question, row))
-
-
-def _serve(name: str, options: Mapping[str, Any], seconds: int, connection: Connection) -> None:
-    os.setsid()  # what the task starts is ended with it; Ctrl-C is the parent's
-    asked: SimpleQueue[tuple[Question, Row] | None] = SimpleQueue()
-    # Always reading: a parent that is sending rows reads no answers meanwhile, and neither may wait for the other.
-    Thread(target=_receive, args=(connection, asked), daemon=True).start()
-    task: Task | None = None
-    while (message := asked.get()) is not None:
-        question, row = message
-        found: str | ConfigError | None
-        try:
-            task = task or make_task(name, options)
-            signal.alarm(seconds)  # unhandled, so that it ends the process, also in C code that never looks at signals
-            found = question(task, row)
-        except ConfigError as error:
-            found = error
-        except Exception as error:
-            found = Lost(f"task {name} cannot look at it: {type(error).__name__}: {error}"[:LONGEST])
-        signal.alarm(0)
-        try:
-            connection.send(found)
-        except ConnectionError:
-            return
-
-
-def _receive(connection: Connection, asked: SimpleQueue[tuple[Question, Row] | None]) -> None:
-    with suppress(EOFError, ConnectionError):
-        while True:
-            asked.put(connection.recv())
-    asked.put(None)
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)

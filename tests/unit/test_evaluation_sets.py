@@ -14,7 +14,8 @@ from renio_pipeline.evaluation.markers import OURS, Markers
 from renio_pipeline.evaluation.models import locate, named
 from renio_pipeline.evaluation.sets import DataSet, data_sets
 from renio_pipeline.evaluation.suites import suite, suites
-from renio_pipeline.grading.screening import Gold
+from renio_pipeline.grading.deadline import Deadline
+from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit
 from tests.unit.conftest import DEMO, make_config
 
@@ -126,7 +127,8 @@ def test_problems_that_cannot_be_graded_are_left_out_and_said(tmp_path: Path) ->
 
 
 def test_a_problem_whose_verifier_hangs_is_left_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("renio_pipeline.evaluation.sets.Gold", partial(Gold, seconds=1))
+    quick = partial(RowScreening, deadline=Deadline(cpu_seconds=1, idle_seconds=1))
+    monkeypatch.setattr("renio_pipeline.evaluation.sets.RowScreening", quick)
     (tmp_path / "own.py").write_text(
         "import time\nclass Own:\n    def messages(self, row): return []\n"
         "    def verify(self, row, text): return time.sleep(15 * (row.answer == 'late')) or 'incorrect'\n"

@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from renio_pipeline.grading.grader import Grader, Judged
+from renio_pipeline.grading.deadline import Deadline
+from renio_pipeline.grading.grader import DEADLINE, Grader, Judged
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Row
 from tests.unit.test_sandbox import gone, running
@@ -91,9 +92,12 @@ def own(tmp_path: Path) -> Any:
     return make_task(f"{path}:Own", {"folder": str(tmp_path)})
 
 
-def judge(task: Any, *rollouts: Rollout, seconds: float = 30, workers: int = 2) -> list[Judged]:
+QUICK = Deadline(cpu_seconds=1, idle_seconds=1)
+
+
+def judge(task: Any, *rollouts: Rollout, deadline: Deadline = DEADLINE, workers: int = 2) -> list[Judged]:
     async def all_of_them() -> list[Judged]:
-        async with Grader(task, Letters(), seconds=seconds, workers=workers) as grader:
+        async with Grader(task, Letters(), deadline=deadline, workers=workers) as grader:
             return await asyncio.gather(*map(grader.judge, rollouts))
 
     return asyncio.run(all_of_them())
@@ -128,7 +132,7 @@ def test_a_verifier_that_hangs_costs_its_response_alone_and_never_the_event_loop
                 ticks += 1
 
         clock = asyncio.create_task(tick())
-        async with Grader(own, Letters(), seconds=1, workers=2) as grader:
+        async with Grader(own, Letters(), deadline=QUICK, workers=2) as grader:
             others = [grader.judge(rollout("yes", sample_id=i)) for i in range(1, 8)]
             found = await asyncio.gather(grader.judge(rollout("hang")), *others)
             again = await grader.judge(rollout("yes", sample_id=9))
@@ -168,7 +172,7 @@ def test_an_answer_that_cannot_be_sent_ends_the_run_instead_of_being_wrong(own: 
 
 def test_what_a_verifier_started_ends_with_its_deadline(own: Any) -> None:
     nap = f"59.{os.getpid()}"
-    (found,) = judge(own, rollout(f"sleep {nap}"), seconds=1)
+    (found,) = judge(own, rollout(f"sleep {nap}"), deadline=QUICK)
     assert found.given_up
     assert gone(nap, 5)
 
@@ -178,7 +182,7 @@ def test_what_a_verifier_prints_and_reads_is_not_taken_for_a_verdict(own: Any) -
 
 
 def test_a_response_that_was_cut_is_unfinished_without_being_graded(own: Any) -> None:
-    (found,) = judge(own, rollout("hang", cut=True), seconds=20)
+    (found,) = judge(own, rollout("hang", cut=True))
     assert (found.text, found.verdict, found.answer, found.given_up) == ("hang", "unfinished", None, False)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,14 @@ from hypothesis import strategies as st
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompts import Cursor, Encoded
-from renio_pipeline.grading.screening import LONGEST, Gold, _fault, _serve
+from renio_pipeline.grading.deadline import Deadline
+from renio_pipeline.grading.questions import MOST_CHARACTERS
+from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 from tests.unit.conftest import make_config
+from tests.unit.test_grading import workers
 from tests.unit.test_sandbox import gone
 
 STUBBORN = """
@@ -30,7 +35,7 @@ import os, subprocess, time
 class Stubborn:
     def messages(self, row): return [{"role": "user", "content": row.problem}]
     def verify(self, row, text):
-        if row.answer == "late": time.sleep(15)
+        if row.answer == "late": time.sleep(60)
         return None if row.answer is None else "incorrect"
     def fault(self, row):
         if row.answer.startswith("runs"): subprocess.run(["sleep", row.answer[4:]])
@@ -56,9 +61,12 @@ def found(config: RunConfig) -> tuple[Problems, Problems]:
     return problems_of(config, make_task(config.task, config.task_options))
 
 
-def faults(task: str, rows: list[Row], seconds: int = 10) -> list[str | None]:
-    with Gold(make_task(task), seconds) as gold:
-        return list(gold.faults(rows))
+QUICK = Deadline(cpu_seconds=0.5, idle_seconds=1)
+
+
+def faults(task: str, rows: list[Row], deadline: Deadline = QUICK) -> list[str | None]:
+    with RowScreening(make_task(task), deadline) as screening:
+        return list(screening.faults(rows))
 
 
 def ids(problems: Problems) -> list[str]:
@@ -103,27 +111,30 @@ def test_held_out_rows_are_skipped_and_counted_too(tmp_path: Path) -> None:
 def test_a_row_that_hangs_or_ends_the_grader_is_a_fault_and_the_others_are_none(stubborn: str) -> None:
     answers = ["1", "hangs", "2", "bad", "exits", "3", "exits", "hangs"]
     rows = [Row(id=a, problem="p", answer=a) for a in answers]
-    said = faults(stubborn, rows, seconds=1)
-    lost = "answer {!r} takes the task " + stubborn + " more than 1 s, or ends its process"
+    said = faults(stubborn, rows)
+    lost = "answer {!r} gets no answer of task Stubborn in two tries: its worker {}"
+    spun, ended = "used more than 0.5 s of CPU time", "ended"
     assert said == [
         None,
-        lost.format("hangs"),
+        lost.format("hangs", spun),
         None,
         "is bad",
-        lost.format("exits"),
+        lost.format("exits", ended),
         None,
-        lost.format("exits"),
-        lost.format("hangs"),
+        lost.format("exits", ended),
+        lost.format("hangs", spun),
     ]
 
 
 def test_no_process_is_left_also_where_the_rest_is_not_asked_for(stubborn: str) -> None:
-    with Gold(make_task(stubborn)) as gold:
-        assert next(gold.faults([Row(id=str(i), problem="p", answer="1") for i in range(1000)])) is None
+    with RowScreening(make_task(stubborn)) as screening:
+        assert next(screening.faults([Row(id=str(i), problem="p", answer="1") for i in range(1000)])) is None
         bad = [Row(id="r", problem="p", answer="bad")]
-        assert list(gold.faults(bad)) == ["is bad"], "answers that nobody asks for are not taken for those to the next rows"
-        assert multiprocessing.active_children()
-    assert not multiprocessing.active_children()
+        assert list(screening.faults(bad)) == ["is bad"], (
+            "answers that nobody asks for are not taken for those to the next rows"
+        )
+        assert workers()
+    assert not workers()
 
 
 def test_many_rows_keep_their_order_over_several_processes(stubborn: str) -> None:
@@ -138,7 +149,7 @@ def test_rows_and_faults_that_are_longer_than_a_pipe_holds_stop_nobody(stubborn:
     asking = threading.Thread(target=lambda: said.extend(faults(stubborn, rows)), daemon=True)
     asking.start()
     asking.join(60)
-    assert said == ["x" * LONGEST] * 300
+    assert said == ["x" * MOST_CHARACTERS] * 300
 
 
 def test_a_row_that_a_task_trips_over_is_a_fault_that_says_how(capfd: pytest.CaptureFixture[str]) -> None:
@@ -149,34 +160,36 @@ def test_a_row_that_a_task_trips_over_is_a_fault_that_says_how(capfd: pytest.Cap
 
 def test_what_a_row_started_ends_with_its_process(stubborn: str) -> None:
     nap = f"61.{os.getpid()}"
-    (said,) = faults(stubborn, [Row(id="r", problem="p", answer=f"runs{nap}")], seconds=1)
-    assert "takes the task" in str(said)
+    (said,) = faults(stubborn, [Row(id="r", problem="p", answer=f"runs{nap}")])
+    assert str(said).endswith("its worker was idle for more than 1 s")
     assert gone(nap, 5)
 
 
-def test_a_process_whose_owner_is_gone_ends_without_a_word(stubborn: str, capfd: pytest.CaptureFixture[str]) -> None:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(stubborn, {}, 10, theirs))
-    process.start()
-    theirs.close()
-    for _ in range(3):
-        ours.send((_fault, Row(id="r", problem="p", answer="runs0.2")))
-    ours.recv()
-    ours.close()
-    process.join(20)
-    assert process.exitcode == 0
+def test_a_worker_whose_owner_hangs_up_ends_without_a_word(stubborn: str, capfd: pytest.CaptureFixture[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "renio_pipeline.grading.worker_main"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    slow = ("fault", Row(id="r", problem="p", answer="runs0.2"), "")
+    message = pickle.dumps([("make", stubborn, {}), *[slow] * 3])
+    process.stdin.write(len(message).to_bytes(8, "big") + message)
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline()) == {"value": None}
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait(20) == 0
     assert capfd.readouterr().err == ""
 
 
 def test_a_verifier_that_hangs_is_found_before_anything_starts(
     stubborn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("renio_pipeline.data.problems.Gold", partial(Gold, seconds=1))
+    monkeypatch.setattr("renio_pipeline.data.problems.RowScreening", partial(RowScreening, deadline=QUICK))
     good = write(tmp_path / "good.jsonl", {"problem": "a", "answer": "1"})
     late = write(tmp_path / "late.jsonl", {"problem": "b", "answer": "late"})
     for paths in ((late, None), (good, late)):
-        with pytest.raises(ConfigError, match=r"^task: verify, of an empty response to row '1': answer 'late' takes the task"):
+        with pytest.raises(ConfigError, match=r"^task: verify, of an empty response to row '1': answer 'late' gets no answer"):
             found(config_of(stubborn, *paths))
     both = write(tmp_path / "both.jsonl", {"problem": "a", "answer": "1"}, {"problem": "b", "answer": "late"})
     with pytest.raises(ConfigError, match=r"^task: verify, of an empty response to row '2'"):
