@@ -29,8 +29,8 @@ from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.rejected import RejectedLog
-from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages

@@ -18,6 +18,7 @@ Verdict = Literal["correct", "incorrect", "unfinished"]
 StopReason = Literal["stop", "length"]
 Times = tuple[float, float]  # when a sample was sent to a worker, and when its result came: the driver's time.perf_counter
 NEVER: Times = (0.0, 0.0)
+Busy = dict[str, float]  # seconds of work so far, by worker
 
 
 class Message:
@@ -196,3 +197,49 @@ class TrainBatch:
 
     step: int
     samples: tuple[TrainSample, ...]  # B
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, a gradient or a log-probability is not finite. The text names the step and the samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """A step's training, summed over ranks."""
+
+    loss: float
+    divergence: float  # per token, mean over each response and then over the batch
+    tokens: int  # prompt and response tokens of the batch
+    padding: float  # share of the computed tokens that were padding
+    mismatch_mean: float  # |trainer's - generator's log-probability|, mean over response tokens
+    mismatch_max: float
+    grad_norm: float
+    lr: float
+    busy_seconds: list[float]  # by rank
+    shares: list[list[int]] = field(default_factory=list)  # the sample ids of each rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What a weight sync did."""
+
+    version: Version
+    bytes: int
+    publish_seconds: float
+    receive_seconds: float
+    seconds: float  # of the sync itself
+    waited_seconds: float = 0.0  # before it, for the responses under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Held-out accuracy, with its 95 % interval."""
+
+    problems: int
+    accuracy: float
+    low: float  # lower end of the interval
+    high: float  # upper end
+    response_tokens: float  # mean length of a response
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.problems} held-out problems"

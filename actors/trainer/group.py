@@ -18,8 +18,7 @@ from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan
 from renio_pipeline.run_dir.checkpointing import CheckpointError
-from renio_pipeline.stages.protocols import TrainReport
-from renio_pipeline.types import TrainBatch, Version
+from renio_pipeline.types import TrainBatch, TrainReport, Version
 
 
 class TrainerGroup:
@@ -90,15 +89,14 @@ class TrainerGroup:
             vocab_size=self._vocab_size,
         )
         updates = await self._all("optimizer_step", batch.step, self._ledger)
-        padded = sum(r.padded_tokens for r in reports)
-        tokens = sum(r.tokens for r in reports)
+        total = sum(reports, RankReport())
         return TrainReport(
-            loss=sum(r.loss for r in reports),
-            divergence=sum(r.divergence for r in reports) / len(batch.samples),
-            tokens=tokens,
-            padding=1 - tokens / padded if padded else 0.0,
-            mismatch_mean=sum(r.mismatch_sum for r in reports) / max(1, sum(r.response_tokens for r in reports)),
-            mismatch_max=max(r.mismatch_max for r in reports),
+            loss=total.loss,
+            divergence=total.divergence / len(batch.samples),
+            tokens=total.tokens,
+            padding=total.padding,
+            mismatch_mean=total.mismatch_mean,
+            mismatch_max=total.mismatch_max,
             grad_norm=updates[0]["grad_norm"],
             lr=updates[0]["lr"],
             busy_seconds=[r.busy_seconds + u["busy_seconds"] for r, u in zip(reports, updates, strict=True)],

@@ -55,13 +55,26 @@ class RankSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankReport:
-    """Sums over a rank's share of a step; the loop adds the ranks up."""
+    """Sums over micro-batches: those of a rank, or with ``+`` those of all ranks."""
 
-    loss: float
-    divergence: float  # sum over samples of the mean over tokens
-    tokens: int  # prompt and response
-    padded_tokens: int  # as computed
-    mismatch_sum: float  # of |generator - trainer| log-probability
-    mismatch_max: float
-    response_tokens: int
-    busy_seconds: float
+    loss: float = 0.0
+    divergence: float = 0.0  # sum over samples of the mean over a response's tokens
+    tokens: int = 0  # prompt and response
+    padded_tokens: int = 0  # as computed
+    mismatch_sum: float = 0.0  # of |generator - trainer| log-probability, over response tokens
+    mismatch_max: float = 0.0
+    response_tokens: int = 0
+    busy_seconds: float = 0.0
+
+    def __add__(self, other: RankReport) -> RankReport:
+        summed = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
+        return RankReport(**summed | {"mismatch_max": max(self.mismatch_max, other.mismatch_max)})
+
+    @property
+    def padding(self) -> float:
+        """The share of the computed tokens that were padding."""
+        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+    @property
+    def mismatch_mean(self) -> float:
+        return self.mismatch_sum / max(1, self.response_tokens)

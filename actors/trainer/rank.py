@@ -20,8 +20,7 @@ from actors.trainer.messages import RankReport, RankSpec, WriteState
 from actors.trainer.offload import HostState, free_cached
 from actors.weight_sync.client import SyncClient
 from renio_pipeline.config.schema import Objective
-from renio_pipeline.stages.protocols import NonFiniteError
-from renio_pipeline.types import TrainSample, Version
+from renio_pipeline.types import NonFiniteError, TrainSample, Version
 
 if TYPE_CHECKING:  # Imported lazily where needed: the driver imports this module and must not import torch.
     from actors.trainer.checkpoint_writer import Writer
@@ -202,16 +201,7 @@ class TrainerRank:
         from renio_pipeline.models.student import micro_batch_loss, non_finite_samples
 
         started = time.perf_counter()
-        total = RankReport(
-            loss=0,
-            divergence=0,
-            tokens=0,
-            padded_tokens=0,
-            mismatch_sum=0,
-            mismatch_max=0,
-            response_tokens=0,
-            busy_seconds=0,
-        )
+        total = RankReport()
         for i, samples in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             micro = micro_batch_loss(
@@ -233,7 +223,7 @@ class TrainerRank:
             # DeepSpeed averages gradients over ranks; the loss has the global denominator already.
             self._engine.backward(micro.loss * self._world_size, scale_wrt_gas=False)
             if samples:
-                total = _add(total, samples, micro)
+                total += _report(samples, micro)
         self._last_ids = [s.sample_id for samples in micro_batches for s in samples]
         return replace(total, busy_seconds=time.perf_counter() - started)
 
@@ -315,7 +305,8 @@ def _load_head(model: str, dtype: str, device: Any) -> Head:
     return load_head(model, getattr(torch, dtype)).to(device)
 
 
-def _add(total: RankReport, samples: Sequence[TrainSample], micro: Any) -> RankReport:
+def _report(samples: Sequence[TrainSample], micro: Any) -> RankReport:
+    """What one micro-batch adds to the rank's report."""
     import torch
 
     lengths = [len(s.response_ids) for s in samples]
@@ -323,12 +314,11 @@ def _add(total: RankReport, samples: Sequence[TrainSample], micro: Any) -> RankR
     generator = torch.cat([torch.tensor(s.student_logprobs) for s in samples]).to(micro.student_logprobs.device)
     gap = (micro.student_logprobs - generator).abs()
     return RankReport(
-        loss=total.loss + float(micro.loss),
-        divergence=total.divergence + sum(means),
-        tokens=total.tokens + sum(s.tokens for s in samples),
-        padded_tokens=total.padded_tokens + micro.computed_tokens,
-        mismatch_sum=total.mismatch_sum + float(gap.sum()),
-        mismatch_max=max(total.mismatch_max, float(gap.max()) if len(gap) else 0.0),
-        response_tokens=total.response_tokens + sum(lengths),
-        busy_seconds=0,
+        loss=float(micro.loss),
+        divergence=sum(means),
+        tokens=sum(s.tokens for s in samples),
+        padded_tokens=micro.computed_tokens,
+        mismatch_sum=float(gap.sum()),
+        mismatch_max=float(gap.max()) if len(gap) else 0.0,
+        response_tokens=sum(lengths),
     )

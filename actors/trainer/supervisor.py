@@ -26,10 +26,10 @@ from actors.pools.supervisor import PING_SECONDS
 from actors.pools.worker import WorkerLost, answer, drop
 from actors.trainer.group import TrainerGroup
 from actors.trainer.publisher import Receivers
-from renio_pipeline.run_dir.resume import ResumePoint
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
-from renio_pipeline.stages.protocols import Publication, TrainerLost, TrainReport
-from renio_pipeline.types import TrainBatch, Version
+from renio_pipeline.stages.protocols import TrainerLost
+from renio_pipeline.types import Publication, TrainBatch, TrainReport, Version
 
 T = TypeVar("T")
 POOL = "trainer"

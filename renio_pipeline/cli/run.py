@@ -102,8 +102,9 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.monitoring.prometheus import PrometheusSink
     from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
     from renio_pipeline.preflight import check_run_dir
+    from renio_pipeline.run_dir.checkpoint_files import ResumePoint
     from renio_pipeline.run_dir.directory import RunDirectory
-    from renio_pipeline.run_dir.resume import ResumePoint, resume_point
+    from renio_pipeline.run_dir.resume import resume_point
 
     check_sinks(config)
     if config.run_dir is not None:
@@ -160,7 +161,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
 
 
 def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
-    from renio_pipeline.loop.held_out import Evaluation
+    from renio_pipeline.types import Evaluation
 
     found = {step: Evaluation(**values) for step, values in outcome["evaluations"].items()}
     if found:

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from renio_pipeline.control.protocol import Refused
-from renio_pipeline.loop.held_out import Evaluation
 from renio_pipeline.loop.run import Progress, Run
+from renio_pipeline.types import Evaluation
 
 EVENTS = 20  # that a status shows
 

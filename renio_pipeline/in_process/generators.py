@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.stages.protocols import Busy
-from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Version
+from renio_pipeline.types import FIRST_VERSION, Busy, Prompt, Rollout, Version
 
 ROWS = 512  # prompts written together
 

@@ -12,8 +12,7 @@ from renio_pipeline.models import info
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.teacher import Scorer, fill_rows
 from renio_pipeline.objectives.projection import Head
-from renio_pipeline.stages.protocols import Busy
-from renio_pipeline.types import Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
+from renio_pipeline.types import Busy, Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
 
 ROW_TOKENS = 384  # read together: attention in a row costs its square, and a small model has little else to do
 

@@ -25,9 +25,8 @@ from renio_pipeline.models.student import (
     sampled_logprobs,
 )
 from renio_pipeline.objectives.registry import TeacherHead
-from renio_pipeline.run_dir.resume import ResumePoint
-from renio_pipeline.stages.protocols import NonFiniteError, Publication, TrainReport
-from renio_pipeline.types import TrainBatch, TrainSample, Version
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+from renio_pipeline.types import NonFiniteError, Publication, TrainBatch, TrainReport, TrainSample, Version
 
 T = TypeVar("T")
 

@@ -5,27 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from renio_pipeline.grading.grader import Judge, Judged
 from renio_pipeline.stages.protocols import Generators
-from renio_pipeline.types import Prompt, Rollout
+from renio_pipeline.types import Evaluation, Prompt, Rollout
 
 Z_95 = 1.959964
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    problems: int
-    accuracy: float
-    low: float  # of the 95 % interval
-    high: float
-    response_tokens: float  # mean
-
-    def __str__(self) -> str:
-        return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.problems} held-out problems"
 
 
 async def evaluate(generators: Generators, prompts: Sequence[Prompt], judge: Judge, temperature: float) -> Evaluation:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from renio_pipeline.loop.selection import exactly_once
-from renio_pipeline.stages.protocols import NonFiniteError
-from renio_pipeline.types import ScoredRollout, Version
+from renio_pipeline.types import NonFiniteError, ScoredRollout, Version
 
 
 def in_order(scored: Sequence[ScoredRollout], kept: Sequence[int]) -> None:

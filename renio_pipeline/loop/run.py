@@ -14,7 +14,7 @@ import numpy as np
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.grading.grader import Grader
-from renio_pipeline.loop.held_out import Evaluation, evaluate
+from renio_pipeline.loop.held_out import evaluate
 from renio_pipeline.loop.lookahead import Ahead
 from renio_pipeline.loop.pause import Gate
 from renio_pipeline.loop.selection import Selection
@@ -30,7 +30,7 @@ from renio_pipeline.run_dir.directory import Past, RunDirectory
 from renio_pipeline.run_dir.resume import next_point
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages, TrainerLost
-from renio_pipeline.types import Prompt, Version
+from renio_pipeline.types import Evaluation, Prompt, Version
 
 
 class Progress(Protocol):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renio_pipeline.stages.protocols import Busy, Publication, Stages, TrainReport
+from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.types import Busy, Publication, TrainReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from renio_pipeline.loop.held_out import Evaluation
+from renio_pipeline.types import Evaluation
 
 FIGURES = {
     "loss": "loss",

@@ -16,7 +16,7 @@ from renio_pipeline.monitoring.distributions import Distributions
 from renio_pipeline.monitoring.names import COUNTED, idle_pool, is_gauge, prometheus_name
 from renio_pipeline.monitoring.replicas import Replicas
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
-from renio_pipeline.stages.protocols import NonFiniteError
+from renio_pipeline.types import NonFiniteError
 
 
 class Figures(Sink):

@@ -37,6 +37,14 @@ class RunState:
 THE_START = RunState()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """Where a run begins: at the start, or after a checkpoint, as an incarnation that no version was made by yet."""
+
+    state: RunState = THE_START
+    folder: Path | None = None  # the checkpoint; None: from the start
+
+
 def begin(folder: Path, state: RunState) -> Path:
     """An empty folder to write a checkpoint into; it does not count until ``commit``."""
     partial = folder / f".step_{state.step:06d}.{state.version.incarnation}.partial"

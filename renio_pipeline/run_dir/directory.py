@@ -13,10 +13,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.loop.held_out import Evaluation
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably
-from renio_pipeline.types import Verdict
+from renio_pipeline.types import Evaluation, Verdict
 
 
 @dataclass(kw_only=True)

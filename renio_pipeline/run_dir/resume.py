@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.run_dir import checkpoint_files
-from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
+from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint
 from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.types import Version
 
@@ -21,14 +21,6 @@ FREE = (
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing",
 )  # fmt: skip
 FREE_OF_TEACHERS = ("engine", "tensor_parallel", "separate_process", "attention", "max_batch_tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResumePoint:
-    """Where a run begins: at the start, or after a checkpoint, as an incarnation that no version was made by yet."""
-
-    state: RunState = THE_START
-    folder: Path | None = None  # the checkpoint; None: from the start
 
 
 def resume_point(config: RunConfig) -> ResumePoint:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renio_pipeline.grading.grader import Judged
-from renio_pipeline.stages.protocols import Busy, Publication, TrainReport
-from renio_pipeline.types import ScoredRollout
+from renio_pipeline.types import Busy, Publication, ScoredRollout, TrainReport
 from renio_pipeline.weightings.weigher import Weighed
 
 

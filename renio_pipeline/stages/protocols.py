@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.elastic_pool import ElasticPool
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.turns import Apart, Turns
-from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Version
+from renio_pipeline.types import Busy, Prompt, Publication, Rollout, ScoredRollout, TrainBatch, TrainReport, Version
 from renio_pipeline.weightings.weigher import Weighed
 
-if TYPE_CHECKING:
-    from renio_pipeline.run_dir.resume import ResumePoint
-
 T = TypeVar("T")
-Busy = dict[str, float]  # seconds of work so far, by worker
-
-
-class NonFiniteError(RuntimeError):
-    """A loss, a gradient or a log-probability is not finite. The text names the step and the samples."""
 
 
 class TrainerLost(RuntimeError):
@@ -67,34 +60,6 @@ class Weighting(Protocol):
     def status(self) -> dict[str, int]:
         """``target``, ``serving``, ``restarts``."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
-    """A step's training, summed over ranks."""
-
-    loss: float
-    divergence: float
-    tokens: int
-    padding: float
-    mismatch_mean: float
-    mismatch_max: float
-    grad_norm: float
-    lr: float
-    busy_seconds: list[float]  # of each rank
-    shares: list[list[int]] = field(default_factory=list)  # the sample ids of each rank
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
-    """What a weight sync did."""
-
-    version: Version
-    bytes: int
-    publish_seconds: float
-    receive_seconds: float
-    seconds: float  # of the sync itself
-    waited_seconds: float = 0.0  # before it, for the responses under way
 
 
 class Trainers(Protocol):

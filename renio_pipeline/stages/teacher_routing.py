@@ -6,8 +6,8 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping
 
-from renio_pipeline.stages.protocols import Busy, Teachers
-from renio_pipeline.types import Rollout, ScoredRollout
+from renio_pipeline.stages.protocols import Teachers
+from renio_pipeline.types import Busy, Rollout, ScoredRollout
 
 
 class RoutedTeachers:

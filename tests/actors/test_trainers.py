@@ -12,8 +12,8 @@ from ray.exceptions import ActorDiedError
 from actors.pools.base import Service
 from actors.pools.weighting import WeightingStage
 from actors.trainer.supervisor import Trainers
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.rejected import RejectedLog
-from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import TrainerLost
 from tests.unit.conftest import make_config

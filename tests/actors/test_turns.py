@@ -29,12 +29,12 @@ from actors.weight_sync.sender import HostCopy, SyncReceipt
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.rejected import RejectedLog
-from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
-from renio_pipeline.stages.protocols import Stages, TrainerLost, TrainReport
-from renio_pipeline.types import FIRST_VERSION, TrainBatch, Version
+from renio_pipeline.stages.protocols import Stages, TrainerLost
+from renio_pipeline.types import FIRST_VERSION, TrainBatch, TrainReport, Version
 from renio_pipeline.weightings.weigher import Weigher
 from tests.unit.test_pipeline import REPORT, FakeTeachers, InProcessWeighting, Notes, config_of, prepared, prompts_of
 

@@ -26,8 +26,8 @@ from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import JsonlSink
 from renio_pipeline.run_dir.directory import RunDirectory
-from renio_pipeline.stages.protocols import Stages, TrainReport
-from renio_pipeline.types import TrainBatch
+from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.types import TrainBatch, TrainReport
 from tests.ray.runs import ROOT, STEPS, WHOLE, lines_of, metrics, written
 
 # Of a line of metrics, what the two that are killed change.

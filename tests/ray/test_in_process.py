@@ -22,8 +22,8 @@ from renio_pipeline.loop.step import make_batch, train_step
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import StepResult
-from renio_pipeline.stages.protocols import Busy, Stages
-from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, ScoredRollout, TeacherScores, Version
+from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.types import FIRST_VERSION, Busy, Prompt, Rollout, ScoredRollout, TeacherScores, Version
 from tests.ray import runs
 
 Records = dict[int, dict[str, Any]]  # by sample id

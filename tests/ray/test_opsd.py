@@ -22,8 +22,8 @@ from actors.trainer.rank import TrainerRank
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.models import info
 from renio_pipeline.models.teacher import Scorer
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.rejected import RejectedLog
-from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
 from tests.ray.conftest import demo, kill, run, samples_of
 

@@ -25,9 +25,9 @@ from actors.trainer.supervisor import Trainers
 from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.models import info
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.checkpointing import CheckpointError
 from renio_pipeline.run_dir.rejected import RejectedLog
-from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, run, samples_of
 

@@ -20,8 +20,7 @@ from actors.trainer.rank import TrainerRank
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.stages.protocols import TrainReport
-from renio_pipeline.types import TopK, TrainBatch, TrainSample
+from renio_pipeline.types import TopK, TrainBatch, TrainReport, TrainSample
 from tests.ray.conftest import demo, run, samples_of
 
 STEPS = 2

@@ -22,10 +22,10 @@ from renio_pipeline.loop.lookahead import Ahead
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.run_dir.resume import ResumePoint
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.outcomes import Collected
-from renio_pipeline.stages.protocols import TrainerLost, TrainReport
-from renio_pipeline.types import Prompt, Rollout, TrainBatch, Version
+from renio_pipeline.stages.protocols import TrainerLost
+from renio_pipeline.types import Prompt, Rollout, TrainBatch, TrainReport, Version
 from tests.unit.test_pipeline import BATCH, FakeGenerators, FakeTrainers, config_of, kind, run_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

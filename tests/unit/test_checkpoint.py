@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
-from renio_pipeline.loop.held_out import Evaluation
 from renio_pipeline.loop.shutdown import Stop
-from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit, newest, prune, read
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint, RunState, begin, commit, newest, prune, read
 from renio_pipeline.run_dir.checkpointing import Checkpointer, CheckpointError
 from renio_pipeline.run_dir.directory import RunDirectory
-from renio_pipeline.run_dir.resume import ResumePoint, check_same_run, resume_point
-from renio_pipeline.types import Version
+from renio_pipeline.run_dir.resume import check_same_run, resume_point
+from renio_pipeline.types import Evaluation, Version
 from tests.unit.conftest import make_config
 
 EVALUATION = Evaluation(problems=4, accuracy=0.5, low=0.1, high=0.9, response_tokens=7.0)

@@ -34,9 +34,19 @@ from renio_pipeline.monitoring.console import LiveProgress, PlainProgress
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.outcomes import StepResult
-from renio_pipeline.stages.protocols import Publication, Stages, TrainReport
+from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.tasks import make_task
-from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, TrainBatch, Version
+from renio_pipeline.types import (
+    Prompt,
+    Publication,
+    Rollout,
+    Row,
+    ScoredRollout,
+    TeacherScores,
+    TrainBatch,
+    TrainReport,
+    Version,
+)
 from renio_pipeline.weightings.weigher import Weighed, Weigher
 from tests.unit.conftest import make_config
 
@@ -703,8 +713,7 @@ def test_progress_shows_a_step_with_and_without_verdicts(prepared: Prepared, liv
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_a_log_probability_that_is_no_number_names_the_step_and_the_sample(side: str) -> None:
     from renio_pipeline.loop.invariants import numbers
-    from renio_pipeline.stages.protocols import NonFiniteError
-    from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores
+    from renio_pipeline.types import NonFiniteError, Prompt, Rollout, Row, ScoredRollout, TeacherScores
 
     ids, fine, bad = np.zeros(2, np.int32), np.zeros(2, np.float32), np.array([0, np.nan], np.float32)
     scored = []

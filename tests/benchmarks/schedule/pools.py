@@ -27,9 +27,9 @@ from renio_pipeline.config import RunConfig, load
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.rejected import RejectedLog
-from renio_pipeline.run_dir.resume import ResumePoint
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import ScoreRequest

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from renio_pipeline.loop.held_out import Evaluation
 from renio_pipeline.metrics.sink import Sink
+from renio_pipeline.types import Evaluation
 
 WARM_UP = 3  # steps left out: the pipeline fills; at the end as many as are collected ahead, for it empties
 
