@@ -113,12 +113,12 @@ class TrainerGroup:
         receipts: list[SyncReceipt] = await self._all("publish_teacher", version)
         return receipts[0]
 
-    async def give_way(self) -> None:
-        """See ``TrainerRank.give_way``."""
-        await self._all("give_way")
+    async def offload(self) -> None:
+        """See ``TrainerRank.offload``."""
+        await self._all("offload")
 
-    async def take_over(self) -> None:
-        await self._all("take_over")
+    async def onload(self) -> None:
+        await self._all("onload")
 
     async def save(self, folder: str) -> None:
         """Copy every rank's state to its host's memory and start to write it below ``folder``."""

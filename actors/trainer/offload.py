@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class HostState:
-    """``leave()`` and ``come_back()`` move the moments and the fp32 master weights; the model's own weights stay.
+    """``offload()`` and ``onload()`` move the moments and the fp32 master weights; the model's own weights stay.
 
     The storages are emptied and filled again, not replaced: DeepSpeed keeps many views of them, and all stay valid. What
     is away must not be read: no step, and no checkpoint.
@@ -27,7 +27,7 @@ class HostState:
     _away: list[tuple[torch.UntypedStorage, torch.Tensor]] = field(default_factory=list)
     _buffers: dict[int, torch.Tensor] = field(default_factory=dict)  # by storage, kept: pinning memory is slow
 
-    def leave(self) -> None:
+    def offload(self) -> None:
         """Without effect on what is away already."""
         if self._away:
             return
@@ -41,7 +41,7 @@ class HostState:
             self._away.append((storage, host))
             storage.resize_(0)
 
-    def come_back(self) -> None:
+    def onload(self) -> None:
         """Bit for bit as it was."""
         away, self._away = self._away, []
         for storage, host in away:

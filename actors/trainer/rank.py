@@ -77,15 +77,15 @@ class TrainerRank:
         device = self._engine.device
         self._teacher_heads = {(n, Version(0, 0)): _load_head(*head, device) for n, head in self._spec.heads.items()}
 
-    def give_way(self) -> None:
+    def offload(self) -> None:
         """Let a generator have the GPU's memory: all that a weight sync does not need, as far as ``trainer.offload`` says."""
         if self._spec.trainer.offload == "optimizer":
-            self._host_state.leave()
+            self._host_state.offload()
         free_cached()
 
-    def take_over(self) -> None:
-        """Before training or a checkpoint: be as before ``give_way``. Without effect on a rank that has all it needs."""
-        self._host_state.come_back()
+    def onload(self) -> None:
+        """Before training or a checkpoint: be as before ``offload``. Without effect on a rank that has all it needs."""
+        self._host_state.onload()
 
     @property
     def _lm(self) -> Any:

@@ -130,7 +130,7 @@ class Trainers:
                 return
             try:
                 await self._call(self._sleepers.sleep())
-                await self._call(self._group.take_over())
+                await self._call(self._group.onload())
                 yield
                 await self._hand_back()
             except TrainerLost:
@@ -142,7 +142,7 @@ class Trainers:
     async def _hand_back(self) -> None:
         """The ranks' turn is over."""
         if self._sleepers is not None:
-            await self._call(self._group.give_way())
+            await self._call(self._group.offload())
             await self._sleepers.wake_up()
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:

@@ -184,12 +184,12 @@ class FakeGroup:
         self.scene.log("end")
         self.scene.ranks = "gone"
 
-    async def take_over(self) -> None:
-        self.scene.log("take_over")
+    async def onload(self) -> None:
+        self.scene.log("onload")
         self.scene.ranks = "work"
 
-    async def give_way(self) -> None:
-        self.scene.log("give_way")
+    async def offload(self) -> None:
+        self.scene.log("offload")
         self.scene.ranks = "away"
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
@@ -307,8 +307,8 @@ def run_of(scene: Scene, folder: Path) -> Run:
     )
 
 
-STEP = ["sleep", "take_over", "logprobs", "train", "give_way", "wake_up", "publish"]
-SAVE = ["sleep", "take_over", "save", "give_way", "wake_up"]
+STEP = ["sleep", "onload", "logprobs", "train", "offload", "wake_up", "publish"]
+SAVE = ["sleep", "onload", "save", "offload", "wake_up"]
 
 
 def test_a_run_with_evaluations_and_checkpoints_takes_turns(prepared: Prepared, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_run_with_evaluations_and_checkpoints_takes_turns(prepared: Prepared, 
     async def go() -> None:
         async with Scene(prepared, changes).opened() as scene:
             await run_of(scene, tmp_path).run()
-            start = ["load", "loaded", "sleep", "setup", "give_way", "wake_up", "publish", "write"]
+            start = ["load", "loaded", "sleep", "setup", "offload", "wake_up", "publish", "write"]
             assert scene.order() == [*start, *STEP, "write", *STEP, "write", *SAVE]
 
     asyncio.run(go())
@@ -339,7 +339,7 @@ def test_after_the_loss_of_a_rank_in_its_turn_they_go_on_taking_turns(prepared: 
                 "end",
                 "sleep",
                 "setup",
-                "give_way",
+                "offload",
                 "wake_up",
                 "publish",
                 "write",

@@ -70,7 +70,7 @@ def test_a_storage_can_be_emptied_and_filled_again_under_its_views() -> None:
 
 
 @relied_on(
-    "torch", "actors.trainer.offload.HostState.leave", breaks="what came out of a checkpoint's file could not leave the GPU"
+    "torch", "actors.trainer.offload.HostState.offload", breaks="what came out of a checkpoint's file could not leave the GPU"
 )
 def test_storages_that_are_files_cannot_be_emptied(tmp_path: Path) -> None:
     torch.save(torch.ones(4), tmp_path / "file.pt")

@@ -78,11 +78,11 @@ def weights(rank: Rank, **trainer: Any) -> dict[str, np.ndarray]:
     """After some steps, between which the state is away where ``trainer`` says so."""
     rank.become(**trainer)
     for step in range(1, STEPS + 1):
-        run(rank.group.take_over())
+        run(rank.group.onload())
         rank.train(step)
         if step == 2:
             rank.call("as_from_a_file")
-        run(rank.group.give_way())
+        run(rank.group.offload())
     found: dict[str, np.ndarray] = rank.call("state")
     return found
 
@@ -96,17 +96,17 @@ def test_training_goes_on_bit_for_bit(rank: Rank, zero_stage: int, dtype: str) -
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
     assert rank.call("holds_nothing"), "the state was not away, so the test tests nothing"
-    run(rank.group.give_way())  # again
-    run(rank.group.take_over())
+    run(rank.group.offload())  # again
+    run(rank.group.onload())
     held = rank.call("held")
     numbers = sum(value.size for value in expected.values())
     least = {("float32", 0): 8}.get(
         (dtype, zero_stage), 12
     )  # bytes a weight: two moments, and a master unless it is the weight
     assert sum(map(len, held)) >= least * numbers
-    run(rank.group.give_way())
-    run(rank.group.take_over())
-    run(rank.group.take_over())  # again
+    run(rank.group.offload())
+    run(rank.group.onload())
+    run(rank.group.onload())  # again
     assert rank.call("held") == held
 
 

@@ -50,9 +50,9 @@ def _generator_sleeps(settings: Settings, both: Pair) -> Figures:
 def _rank_gives_way(both: Pair) -> Figures:
     parameters = sum(int(np.prod(shape)) for shape in _shapes(both))
     before, free = both.rank_logprobs(), _free()
-    both.ask(both.rank, "give_way")
+    both.ask(both.rank, "offload")
     yield Figure("freed by the trainer", gib(_free() - free), "GiB", least=0.9 * gib(OPTIMIZER_BYTES * parameters))
-    both.ask(both.rank, "take_over")
+    both.ask(both.rank, "onload")
     moved = float(np.abs(both.rank_logprobs() - before).max())
     yield Figure("trainer's log-probabilities after that, largest gap", moved, "nats", most=1e-6)
 
