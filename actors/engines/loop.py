@@ -46,7 +46,7 @@ class EngineLoop:
     Every method may be called from any thread and returns a future. When a step fails, every future under way and every
     later one fails with EngineFailed. A request that the engine refuses fails alone, with its own error.
 
-    Weights change between ``hold`` and ``release``: half of them are new there, and no step may see that. ``spoil`` ends
+    Weights change between ``hold`` and ``release``: half of them are new there, and no step may see that. ``mark_weights_invalid`` ends
     it where they did not become whole.
     """
 
@@ -102,7 +102,7 @@ class EngineLoop:
         return future
 
     def hold(self) -> Future[None]:
-        """Make no step until ``release`` or ``spoil``: the weights change. Requests are admitted, and commands run.
+        """Make no step until ``release`` or ``mark_weights_invalid``: the weights change. Requests are admitted, and commands run.
 
         Waits for what the device still computes. Again while it holds: no effect, as when an update begins anew. Fails with
         RuntimeError if the engine sleeps, and with the device's own error if that has failed: nothing new is held then.
@@ -132,7 +132,7 @@ class EngineLoop:
 
         return self.call(end, held=True)
 
-    def spoil(self, error: BaseException) -> Future[None]:
+    def mark_weights_invalid(self, error: BaseException) -> Future[None]:
         """The weights did not become whole: fail what is under way, and what comes before a later ``release``.
 
         No effect if nothing is held.

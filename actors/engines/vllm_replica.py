@@ -82,7 +82,7 @@ class VllmReplica:
 
     async def start_weight_update(self) -> None:
         """From here on the engine makes no step. Called again, it begins anew."""
-        with self._whole_or_spoiled():
+        with self._invalid_on_failure():
             await asyncio.wrap_future(self._loop.hold())
             await self._call(_rpc("renio_start_update"), held=True)
 
@@ -93,7 +93,7 @@ class VllmReplica:
             TimeoutError: the chunk did not come in time.
             TransferAborted: the update was aborted while this receiver waited for the others.
         """
-        with self._whole_or_spoiled():
+        with self._invalid_on_failure():
             if self._spec.sync_backend != "host":
                 with self._waiting.for_others() as file:
                     await self._call(_rpc("renio_receive", update_info, file), held=True)
@@ -107,7 +107,7 @@ class VllmReplica:
 
     async def finish_weight_update(self, version: Version) -> None:
         """Make the new weights those of every later token. Raises RuntimeError if a layer did not get its own."""
-        with self._whole_or_spoiled():
+        with self._invalid_on_failure():
             await self._call(_rpc("renio_verify_loaded"), held=True)
             await self._call(_rpc("finish_weight_update"), held=True)
             await self._call(_rpc("renio_repack_tied_head"), held=True)
@@ -116,7 +116,7 @@ class VllmReplica:
     async def abort_weight_update(self) -> None:
         """Give up the update under way, if there is one, and waiting for others: whoever sent it is gone, or has failed."""
         self._waiting.abort()
-        await asyncio.wrap_future(self._loop.spoil(RuntimeError("it was aborted")))
+        await asyncio.wrap_future(self._loop.mark_weights_invalid(RuntimeError("it was aborted")))
 
     async def abandon(self) -> None:
         """End every request, and the weight update under way: the run goes back, and nobody waits for them."""
@@ -129,7 +129,7 @@ class VllmReplica:
         chunk = await self._receiver.fetch(update_info)
         fetched = time.perf_counter() - started
         assert self._spec.lora is not None, "the engine was not built for an adapter"
-        with self._whole_or_spoiled():
+        with self._invalid_on_failure():
             await asyncio.wrap_future(self._loop.hold())
             with self._receiver.released():
                 await self._call(_rpc("renio_load_adapter", chunk, self._spec.lora.model_dump(mode="json")), held=True)
@@ -169,7 +169,7 @@ class VllmReplica:
         await asyncio.wrap_future(self._loop.release())
 
     @contextmanager
-    def _whole_or_spoiled(self) -> Iterator[None]:
+    def _invalid_on_failure(self) -> Iterator[None]:
         """A part of an update. If it fails, the weights are a mixture that nothing may be sampled from.
 
         ``hold`` belongs inside: a caller that is cancelled while it waits for the device would leave the engine held.
@@ -177,7 +177,7 @@ class VllmReplica:
         try:
             yield
         except BaseException as error:
-            self._loop.spoil(error)
+            self._loop.mark_weights_invalid(error)
             raise
 
     def _frees_memory(self) -> bool:

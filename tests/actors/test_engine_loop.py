@@ -155,7 +155,7 @@ def test_what_belongs_to_an_update_is_refused_outside_of_one() -> None:
     for future in (loop.release(), loop.call(lambda e: None, held=True)):
         with pytest.raises(RuntimeError, match="no weight update is under way"):
             future.result(10)
-    loop.spoil(OSError()).result(10)
+    loop.mark_weights_invalid(OSError()).result(10)
     assert loop.submit([request()])[0].result(10).finished
 
 
@@ -164,7 +164,7 @@ def test_mixed_weights_serve_nobody_until_they_are_whole_again() -> None:
     loop = EngineLoop(lambda: engine)  # type: ignore[arg-type,return-value]
     loop.hold().result(10)
     under_way = loop.submit([request(), request()])
-    loop.spoil(OSError("no chunk")).result(10)
+    loop.mark_weights_invalid(OSError("no chunk")).result(10)
     for future in [*under_way, *loop.submit([request()])]:
         with pytest.raises(EngineFailed, match="a weight update failed half way: OSError: no chunk"):
             future.result(10)

@@ -27,8 +27,8 @@ class State:
     """What the driver has done so far, when a request is submitted or ends. None: it is doing it, so either is right."""
 
     abandons: int = 0
-    spoils: int = 0
-    spoiled: bool | None = False
+    invalidations: int = 0
+    invalid: bool | None = False
     asleep: bool | None = False
 
 
@@ -40,7 +40,7 @@ class Wish:
 
 
 class Chaos:
-    """``run`` submits requests and at the same time updates, spoils, abandons and sleeps; ``outcomes`` judges them.
+    """``run`` submits requests and at the same time updates, fails updates, cancels and sleeps; ``outcomes`` judges them.
 
     Args:
         keep: requests go on across an update; otherwise it waits for them, as the pool does.
@@ -51,15 +51,15 @@ class Chaos:
         self.wishes: list[Wish] = []
         self.number = 0  # of the last update that was begun
         self._acting, self._asking = random.Random(seed), random.Random(-1 - seed)
-        self._abandons = self._spoils = 0
-        self._spoiled: bool | None = False
+        self._abandons = self._invalidations = 0
+        self._invalid: bool | None = False
         self._asleep: bool | None = False
         self._may_ask = asyncio.Event()
         self._may_ask.set()
 
     async def run(self, actions: int) -> None:
         asking = asyncio.create_task(self._ask())
-        kinds = [self._update, self._update, self._update, self._spoil, self._cancel, self._abandon, self._sleep]
+        kinds = [self._update, self._update, self._update, self._invalidate, self._cancel_update, self._abandon, self._sleep]
         for _ in range(actions):
             await self._go_on()
             await self._acting.choice(kinds)()
@@ -80,8 +80,8 @@ class Chaos:
         text = str(error)
         if isinstance(error, EngineFailed):
             assert "a weight update failed half way" in text, text
-            assert wish.since.spoiled is not False or self._spoils > wish.since.spoils, "no update failed"
-            return "spoiled"
+            assert wish.since.invalid is not False or self._invalidations > wish.since.invalidations, "no update failed"
+            return "invalid"
         if "abandoned" in text:
             assert self._abandons > wish.since.abandons, "nobody abandoned it"
             return "abandoned"
@@ -90,7 +90,7 @@ class Chaos:
         return "refused"
 
     def _check_response(self, wish: Wish) -> None:
-        assert wish.since.spoiled is not True, "it was sampled from weights that were not whole"
+        assert wish.since.invalid is not True, "it was sampled from weights that were not whole"
         output = wish.future.result()
         versions = check_output(output)
         assert len(versions) == wish.length
@@ -100,7 +100,7 @@ class Chaos:
 
     async def _go_on(self) -> None:
         """Let some batches go by, however busy the machine is. While no request is served, there may be none."""
-        if self._spoiled is False:
+        if self._invalid is False:
             goal = self.rig.device.launched + self._acting.randint(0, 25)
             await self.rig.until(lambda: self.rig.device.launched >= goal)
         else:
@@ -117,7 +117,7 @@ class Chaos:
     def _want(self, most: int, ends_after: int) -> None:
         prompt = [*range(20, 20 + self._asking.randint(0, 30)), self._asking.randint(2, 19)]  # some have a beginning in common
         request = self.rig.request(most, ends_after=ends_after, prompt=prompt)
-        since = State(self._abandons, self._spoils, self._spoiled, self._asleep)
+        since = State(self._abandons, self._invalidations, self._invalid, self._asleep)
         (future,) = self.rig.submit(request)
         self.wishes.append(Wish(future, min(most, ends_after or most), since))
 
@@ -139,30 +139,30 @@ class Chaos:
             self.number += 1
             await self.rig.generator.start_weight_update()
             await self.rig.load(self.number, seconds=self._acting.uniform(0, 0.005))
-            if self._spoiled is not False:
-                self._spoiled = None
+            if self._invalid is not False:
+                self._invalid = None
             await self.rig.finish(self.number)
-            self._spoiled = False
+            self._invalid = False
 
-    async def _spoil(self) -> None:
+    async def _invalidate(self) -> None:
         """An update of which nothing, a half or all arrives, and which then fails or is aborted."""
         async with self._quiet():
             self.number += 1
             await self.rig.generator.start_weight_update()
             arrived = HALVES[: self._acting.randint(0, len(HALVES))]
             await self.rig.load(self.number, arrived, seconds=self._acting.uniform(0, 0.005))
-            self._spoils, self._spoiled = self._spoils + 1, None
+            self._invalidations, self._invalid = self._invalidations + 1, None
             if len(arrived) == len(HALVES) or self._acting.random() < 0.5:
                 await self.rig.generator.abort_weight_update()
             else:
                 with pytest.raises(RuntimeError, match="did not reach"):
                     await self.rig.finish(self.number)
-            self._spoiled = True
+            self._invalid = True
 
-    async def _cancel(self) -> None:
+    async def _cancel_update(self) -> None:
         async with self._quiet():
             self.number += 1
-            self._spoils, self._spoiled = self._spoils + 1, None  # it may be over before it is cancelled
+            self._invalidations, self._invalid = self._invalidations + 1, None  # it may be over before it is cancelled
             update = asyncio.create_task(self.rig.update(self.number, seconds=0.001))
             await asyncio.sleep(self._acting.uniform(0, 0.01))
             update.cancel()

@@ -1,4 +1,4 @@
-"""``EngineLoop`` with batches in the engine's queue: hold, release, spoil, abandon and sleep."""
+"""``EngineLoop`` with batches in the engine's queue: hold, release, mark_weights_invalid, abandon and sleep."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_release_goes_on_from_the_batch_that_was_in_flight(rig: Rig) -> None:
     assert rig.device.launched == 30, "one batch for each token: nothing was computed twice"
 
 
-def test_spoil_fails_all_under_way_and_nothing_is_sampled_until_the_weights_are_whole(rig: Rig) -> None:
+def test_invalid_weights_fail_all_under_way_and_nothing_is_sampled_until_they_are_complete(rig: Rig) -> None:
     futures = in_flight(rig, 30, 30)
     held = rig.loop.hold()
     rig.device.allow(math.inf)
     held.result(DEADLINE)
     rig.device.weights[0] = 1
-    rig.loop.spoil(OSError("no chunk")).result(DEADLINE)
+    rig.loop.mark_weights_invalid(OSError("no chunk")).result(DEADLINE)
     for future in [*futures, *rig.submit(rig.request(5))]:
         with pytest.raises(EngineFailed, match="a weight update failed half way: OSError: no chunk"):
             future.result(DEADLINE)

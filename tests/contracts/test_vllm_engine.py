@@ -36,7 +36,7 @@ def test_level_zero_pauses_the_scheduler_waits_for_the_device_and_frees_nothing(
 @relied_on(
     "vllm",
     "actors.engines.loop.EngineLoop.release",
-    "actors.engines.loop.EngineLoop.spoil",
+    "actors.engines.loop.EngineLoop.mark_weights_invalid",
     breaks="an engine that was held would stay so",
 )
 def test_waking_the_scheduling_alone_resumes_and_touches_no_memory() -> None:
