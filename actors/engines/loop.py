@@ -46,8 +46,8 @@ class EngineLoop:
     Every method may be called from any thread and returns a future. When a step fails, every future under way and every
     later one fails with EngineFailed. A request that the engine refuses fails alone, with its own error.
 
-    Weights change between ``hold`` and ``release``: half of them are new there, and no step may see that. ``mark_weights_invalid`` ends
-    it where they did not become whole.
+    Weights change between ``hold`` and ``release``. In between, a part of them is new, and no step may run. If an update fails,
+    ``mark_weights_invalid`` ends the hold.
     """
 
     def __init__(self, build: Callable[[], LLMEngine]) -> None:
@@ -102,10 +102,10 @@ class EngineLoop:
         return future
 
     def hold(self) -> Future[None]:
-        """Make no step until ``release`` or ``mark_weights_invalid``: the weights change. Requests are admitted, and commands run.
+        """Run no step until ``release`` or ``mark_weights_invalid``, because the weights change. Requests are still admitted.
 
-        Waits for what the device still computes. Again while it holds: no effect, as when an update begins anew. Fails with
-        RuntimeError if the engine sleeps, and with the device's own error if that has failed: nothing new is held then.
+        Waits for batches that the device still computes. Has no effect on an engine that is held, as when an update starts over.
+        Fails with RuntimeError if the engine sleeps, and with the device's own error if a batch failed; nothing is held then.
         """
 
         def begin(engine: LLMEngine) -> None:
@@ -150,13 +150,13 @@ class EngineLoop:
 
         return self.call(end)
 
-    def abandon(self) -> Future[None]:
+    def cancel_all(self) -> Future[None]:
         """Fail every request under way with RuntimeError: nobody wants them any more."""
 
         def end(engine: LLMEngine) -> None:
             engine.abort_request(list(self._under_way))
             under_way, self._under_way = self._under_way, {}
-            _fail_all(under_way.values(), RuntimeError("the request was abandoned"))
+            _fail_all(under_way.values(), RuntimeError("the request was cancelled"))
 
         return self.call(end)
 

@@ -46,7 +46,7 @@ class TorchTeacher:
         finally:
             self._busy_seconds += time.perf_counter() - started
 
-    def abandon(self) -> None:
+    def cancel_all(self) -> None:
         """Nobody waits for what was asked. It does one thing at a time, so whatever that was has ended."""
 
     def weight_version(self) -> str:

@@ -118,10 +118,10 @@ class VllmReplica:
         self._waiting.abort()
         await asyncio.wrap_future(self._loop.mark_weights_invalid(RuntimeError("it was aborted")))
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         """End every request, and the weight update under way: the run goes back, and nobody waits for them."""
         await self.abort_weight_update()
-        await asyncio.wrap_future(self._loop.abandon())
+        await asyncio.wrap_future(self._loop.cancel_all())
 
     async def load_adapter(self, update_info: dict[str, Any]) -> float:
         """Make LoRA factors those of every later token. Returns the seconds of fetching them."""

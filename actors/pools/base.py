@@ -202,22 +202,22 @@ class Pool:
             self._holds -= 1
             self.pump()
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         """Forget everything, queued or in flight; the workers stop what they do."""
         self.withdraw([*self.queue, *(job for w in self.workers.all for job in w.jobs.values())])
-        await asyncio.gather(*(self._abandon(w) for w in self.workers.receivers))
+        await asyncio.gather(*(self._cancel_on(w) for w in self.workers.receivers))
 
     def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         self.workers.close()
 
-    async def _abandon(self, worker: Worker) -> None:
+    async def _cancel_on(self, worker: Worker) -> None:
         seconds = self.config.faults.deadline_seconds
         due = time.monotonic() + seconds
         try:
             while True:
-                await answer(worker.actor.abandon.remote(), seconds, "abandon")
+                await answer(worker.actor.cancel_all.remote(), seconds, "cancel_all")
                 # An actor need not begin calls in the order in which they were made: this one may have overtaken that of a job.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(AGAIN_SECONDS):

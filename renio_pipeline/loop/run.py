@@ -190,7 +190,7 @@ class Run:
     async def _begin_again(self) -> None:
         self.stages.payload.reset()
         pools = self.stages.pools.values()
-        await asyncio.gather(*(pool.abandon() for pool in pools), self.stages.weighting.restore(self.start.running_mean))
+        await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(self.start.running_mean))
         self._rejected_before += len(self.stages.rejected)
         self.stages.rejected.clear()  # they are drawn again, and may be luckier
         await self.stages.trainers.begin(self._point)

@@ -35,6 +35,6 @@ class ElasticPool(Protocol):
         """See ``renio_pipeline.monitoring.engines.Measured``."""
         ...
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         """Forget all work, queued and in flight."""
         ...

@@ -101,7 +101,7 @@ class FakeEngine:
     async def _busy_seconds(self) -> float:
         return 0.0
 
-    async def _abandon(self) -> None:
+    async def _cancel_all(self) -> None:
         pass
 
     async def _load_copy(self, copy: HostCopy) -> None:

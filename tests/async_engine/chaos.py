@@ -26,7 +26,7 @@ UNDER_WAY = 24  # requests at most
 class State:
     """What the driver has done so far, when a request is submitted or ends. None: it is doing it, so either is right."""
 
-    abandons: int = 0
+    cancels: int = 0
     invalidations: int = 0
     invalid: bool | None = False
     asleep: bool | None = False
@@ -51,7 +51,7 @@ class Chaos:
         self.wishes: list[Wish] = []
         self.number = 0  # of the last update that was begun
         self._acting, self._asking = random.Random(seed), random.Random(-1 - seed)
-        self._abandons = self._invalidations = 0
+        self._cancels = self._invalidations = 0
         self._invalid: bool | None = False
         self._asleep: bool | None = False
         self._may_ask = asyncio.Event()
@@ -59,7 +59,7 @@ class Chaos:
 
     async def run(self, actions: int) -> None:
         asking = asyncio.create_task(self._ask())
-        kinds = [self._update, self._update, self._update, self._invalidate, self._cancel_update, self._abandon, self._sleep]
+        kinds = [self._update, self._update, self._update, self._invalidate, self._cancel_update, self._cancel_all, self._sleep]
         for _ in range(actions):
             await self._go_on()
             await self._acting.choice(kinds)()
@@ -82,9 +82,9 @@ class Chaos:
             assert "a weight update failed half way" in text, text
             assert wish.since.invalid is not False or self._invalidations > wish.since.invalidations, "no update failed"
             return "invalid"
-        if "abandoned" in text:
-            assert self._abandons > wish.since.abandons, "nobody abandoned it"
-            return "abandoned"
+        if "cancelled" in text:
+            assert self._cancels > wish.since.cancels, "nobody cancelled it"
+            return "cancelled"
         assert "the engine sleeps" in text, text
         assert wish.since.asleep is not False, "the engine was awake"
         return "refused"
@@ -117,7 +117,7 @@ class Chaos:
     def _want(self, most: int, ends_after: int) -> None:
         prompt = [*range(20, 20 + self._asking.randint(0, 30)), self._asking.randint(2, 19)]  # some have a beginning in common
         request = self.rig.request(most, ends_after=ends_after, prompt=prompt)
-        since = State(self._abandons, self._invalidations, self._invalid, self._asleep)
+        since = State(self._cancels, self._invalidations, self._invalid, self._asleep)
         (future,) = self.rig.submit(request)
         self.wishes.append(Wish(future, min(most, ends_after or most), since))
 
@@ -168,10 +168,10 @@ class Chaos:
             update.cancel()
             await asyncio.gather(update, return_exceptions=True)
 
-    async def _abandon(self) -> None:
-        self._abandons += 1
-        await self.rig.generator.abandon()
-        self._abandons += 1  # of those that were submitted meanwhile, too
+    async def _cancel_all(self) -> None:
+        self._cancels += 1
+        await self.rig.generator.cancel_all()
+        self._cancels += 1  # of those that were submitted meanwhile, too
 
     async def _sleep(self) -> None:
         self._asleep = None

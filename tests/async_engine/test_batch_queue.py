@@ -1,4 +1,4 @@
-"""``EngineLoop`` with batches in the engine's queue: hold, release, mark_weights_invalid, abandon and sleep."""
+"""``EngineLoop`` with batches in the engine's queue: hold, release, mark_weights_invalid, cancel_all and sleep."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_invalid_weights_fail_all_under_way_and_nothing_is_sampled_until_they_ar
     assert check_output(output) == [1] * 5, "the stale batch added nothing"
 
 
-def test_abandon_fails_the_earlier_requests_alone(rig: Rig) -> None:
+def test_cancel_all_fails_the_earlier_requests_alone(rig: Rig) -> None:
     for tokens in range(3, 23):
-        abandoned = in_flight(rig, tokens, 40)
-        rig.loop.abandon()
+        cancelled = in_flight(rig, tokens, 40)
+        rig.loop.cancel_all()
         later = rig.submit(rig.request(tokens), rig.request(7))
         rig.device.allow(math.inf)
-        for future in abandoned:
-            with pytest.raises(RuntimeError, match="the request was abandoned"):
+        for future in cancelled:
+            with pytest.raises(RuntimeError, match="the request was cancelled"):
                 future.result(DEADLINE)
         outputs = results(later)
         assert lengths(outputs) == [tokens, 7]

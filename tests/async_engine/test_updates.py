@@ -42,7 +42,7 @@ def test_drain_an_update_over_requests_under_way_is_an_error_and_a_later_one_hel
     asyncio.run(go())
 
 
-@pytest.mark.parametrize("end", ["abort", "abandon", "finish"])
+@pytest.mark.parametrize("end", ["abort", "cancel_all", "finish"])
 @pytest.mark.parametrize("keep", [True, False], ids=["keep", "drain"])
 def test_half_an_update_serves_nobody_until_a_whole_one(make_rig: MakeRig, keep: bool, end: str) -> None:
     rig = make_rig(keep_in_flight=keep)
@@ -54,8 +54,8 @@ def test_half_an_update_serves_nobody_until_a_whole_one(make_rig: MakeRig, keep:
         await rig.load(100, ["first"])
         if end == "abort":
             await rig.generator.abort_weight_update()
-        elif end == "abandon":
-            await rig.generator.abandon()
+        elif end == "cancel_all":
+            await rig.generator.cancel_all()
         else:
             with pytest.raises(RuntimeError, match="did not reach 1 layers"):
                 await rig.finish(100)

@@ -104,7 +104,7 @@ def test_the_prefix_cache_of_running_requests_is_dropped_by_preempting_them() ->
 @relied_on(
     "vllm",
     "actors.engines.loop.EngineLoop._step",
-    "actors.engines.loop.EngineLoop.abandon",
+    "actors.engines.loop.EngineLoop.cancel_all",
     breaks="answers would come under names that nobody waits for, and aborts would reach nobody",
 )
 def test_a_request_keeps_the_name_that_it_was_given_though_the_engine_calls_it_something_else() -> None:

@@ -59,7 +59,7 @@ class Fake:
     async def busy_seconds(self) -> float:
         return 0.0
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         self._called_off.set()
         self._called_off = asyncio.Event()
 

@@ -110,11 +110,11 @@ async def write(pool: GeneratorPool, count: int) -> list[Rollout]:
     return [r async for r in pool.generate(prompts(count), 1.0)]
 
 
-async def abandon(pool: GeneratorPool, count: int, *, in_flight: int) -> None:
+async def cancel_all(pool: GeneratorPool, count: int, *, in_flight: int) -> None:
     """Ask for responses, and forget them when so many are being written."""
     writing = asyncio.create_task(write(pool, count))
     await until(lambda: pool.workers.in_flight() == in_flight)
-    await pool.abandon()
+    await pool.cancel_all()
     writing.cancel()
 
 
@@ -541,14 +541,14 @@ def test_a_drained_pool_begins_to_be_quiet_when_nothing_is_in_flight_and_goes_on
     run(go())
 
 
-def test_what_was_abandoned_is_forgotten_and_a_worker_that_does_not_stop_is_replaced(ray_cluster: None) -> None:
+def test_what_was_cancelled_is_forgotten_and_a_worker_that_does_not_stop_is_replaced(ray_cluster: None) -> None:
     fakes = Fakes(FakeGenerator, {0: [Plan(seconds=SLOW)], 1: [Plan(faults={2: ["hang"]})]})
     # The one that stops must not be late, nor may its slow responses be, on a machine that does much else.
     bench = generators(2, fakes, "generator.engine.max_num_seqs=2", "faults.deadline_seconds=8")
 
     async def go() -> None:
         async with bench.opened() as pool:
-            await abandon(pool, 20, in_flight=4)
+            await cancel_all(pool, 20, in_flight=4)
             assert pool.status()["queue"] == 0
             await until(lambda: bench.restarts >= 1 and pool.size == 2)
             assert bench.restarts == 1, bench.notes
@@ -565,7 +565,7 @@ def test_a_worker_that_is_told_to_stop_before_it_begins_stops(ray_cluster: None)
 
     async def go() -> None:
         async with bench.opened() as pool:
-            await abandon(pool, 2, in_flight=2)
+            await cancel_all(pool, 2, in_flight=2)
             assert pool.workers.in_flight() == 0 == bench.restarts, bench.notes
 
     run(go())
@@ -573,5 +573,5 @@ def test_a_worker_that_is_told_to_stop_before_it_begins_stops(ray_cluster: None)
 
 @pytest.mark.parametrize("replica", [Generator, Teacher, HiddenTeacher, TorchTeacher])
 def test_real_replicas_have_the_verbs_that_pools_ask_for(replica: type) -> None:
-    for verb in ("ready", "ping", "busy_seconds", "abandon"):
+    for verb in ("ready", "ping", "busy_seconds", "cancel_all"):
         assert callable(getattr(replica, verb, None)), f"{replica.__name__}.{verb}"

@@ -103,7 +103,7 @@ class FakePool:
 
     size: int = 1
     holds: int = 0
-    abandoned: int = 0
+    cancelled: int = 0
 
     def status(self) -> dict[str, int]:
         return {
@@ -130,8 +130,8 @@ class FakePool:
         finally:
             self.holds -= 1
 
-    async def abandon(self) -> None:
-        self.abandoned += 1
+    async def cancel_all(self) -> None:
+        self.cancelled += 1
 
 
 def service_of(folder: Path, prepared: Prepared, **changes: Any) -> Run:
@@ -194,7 +194,7 @@ def test_a_lost_rank_sends_the_run_back_to_its_checkpoint(
     assert [point.state.version.incarnation for point in run.stages.trainers.begun] == list(range(1, len(lost_in) + 1))
     assert run.replayed["steps"] == sum(step - 1 - start for step, start in zip(lost_in, back, strict=True))
     assert run.replayed["samples"] == BATCH * run.replayed["steps"]
-    assert run.stages.pools["generator"].abandoned == len(lost_in)
+    assert run.stages.pools["generator"].cancelled == len(lost_in)
     assert list(outcome["evaluations"]) == [0, 7], "an evaluation was made twice, or not at all"
     versions = [json.loads(path.read_text().splitlines()[0])["version"] for path in sorted((folder / "samples").iterdir())]
     assert versions[-1].startswith(f"{len(lost_in)}."), "samples of an incarnation that is gone were trained on"

@@ -38,7 +38,7 @@ class Sleeper:
     async def busy_seconds(self) -> float:
         return self._busy
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         raise NotImplementedError("no rank is lost here")
 
     async def become(self, load: Load) -> None:
