@@ -104,8 +104,9 @@ class EngineLoop:
     def hold(self) -> Future[None]:
         """Run no step until ``release`` or ``mark_weights_invalid``, because the weights change. Requests are still admitted.
 
-        Waits for batches that the device still computes. Has no effect on an engine that is held, as when an update starts over.
-        Fails with RuntimeError if the engine sleeps, and with the device's own error if a batch failed; nothing is held then.
+        Waits for batches that the device still computes. Has no effect on an engine that is already held, as when an update
+        starts over. Fails with RuntimeError if the engine sleeps, and with the device's own error if a batch failed; then nothing
+        is held.
         """
 
         def begin(engine: LLMEngine) -> None:

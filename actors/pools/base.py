@@ -67,11 +67,11 @@ class Pool:
         self.queue: list[Any] = []
         self.suspects = Suspects()
         self._holds = 0
-        self._pumping = False  # soon
+        self._dispatch_scheduled = False
         self._convictions = 0  # of samples, since one was finished
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers = Workers(
-            kind, size, self.config.faults, slots=service.slots, note=service.note, on_lost=self._lost, on_change=self.pump
+            kind, size, self.config.faults, slots=service.slots, note=service.note, on_lost=self._lost, on_change=self.dispatch
         )
 
     @property
@@ -125,7 +125,7 @@ class Pool:
 
         return dict(await asyncio.gather(*map(of, self.workers.serving))) if self.workers.kind.engine else {}
 
-    def pump(self, only: Worker | None = None) -> None:
+    def dispatch(self, only: Worker | None = None) -> None:
         """Give work to whoever may take more: nobody but ``only``, where no other's state has changed."""
         if self._holds or not self.queue or not (serving := self.workers.serving):
             return
@@ -140,15 +140,15 @@ class Pool:
                     worker.jobs[job.sample_id], job.sent = job, now
                 self.begin(worker, jobs)
 
-    def pump_soon(self) -> None:
-        """As ``pump``, in a moment, with whatever else comes by then: a batch is better than its first sample alone."""
-        if not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pump)
+    def schedule_dispatch(self) -> None:
+        """As ``dispatch``, in a moment, with whatever else comes by then: a batch is better than its first sample alone."""
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._dispatch_now)
 
-    def _pump(self) -> None:
-        self._pumping = False
-        self.pump()
+    def _dispatch_now(self) -> None:
+        self._dispatch_scheduled = False
+        self.dispatch()
 
     def share(self, worker: Worker, fair: int) -> Sequence[Any]:
         """Take from ``queue`` what ``worker`` gets now. ``fair``: jobs for each, if each had as many of all there are."""
@@ -191,7 +191,7 @@ class Pool:
         self.workers.changed()
 
     @asynccontextmanager
-    async def quiet(self, *, drain: bool) -> AsyncIterator[None]:
+    async def paused_dispatch(self, *, drain: bool) -> AsyncIterator[None]:
         """No job is handed out meanwhile; with ``drain``, begins when none is in flight."""
         self._holds += 1
         try:
@@ -200,7 +200,7 @@ class Pool:
             yield
         finally:
             self._holds -= 1
-            self.pump()
+            self.dispatch()
 
     async def cancel_all(self) -> None:
         """Forget everything, queued or in flight; the workers stop what they do."""
@@ -243,7 +243,7 @@ class Pool:
             else:
                 self.fail(worker, jobs, error)
         finally:
-            self.pump(worker)
+            self.dispatch(worker)
             self.workers.tell()
         self.worked(worker)
 
@@ -259,7 +259,7 @@ class Pool:
                 self._reject(job, f"{reason}; its worker died of it twice while it had nothing else")
         self.queue[:0] = [job for job in jobs if job.wanted and job.sample_id not in convicted]
         worker.alone = False
-        self.pump()
+        self.dispatch()
 
     def _reject(self, job: Any, reason: str) -> None:
         self.service.rejected.add(job.sample_id, reason, self.name, job.prompt.row.id)

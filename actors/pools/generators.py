@@ -70,7 +70,7 @@ class GeneratorPool(Pool):
         results = Inbox(self.workers.failing)
         jobs = {p.sample_id: Writing(prompt=p, results=results, temperature=temperature) for p in prompts}
         self.queue += sorted(jobs.values(), key=lambda j: j.sample_id) if self.config.deterministic else jobs.values()
-        self.pump()
+        self.dispatch()
         left = len(jobs)
         try:
             while left:
@@ -164,7 +164,7 @@ class GeneratorPool(Pool):
             job.results.put(RuntimeError(f"sample {job.sample_id} was aborted {job.aborts} times by its generator"))
         else:
             self.queue.append(job)
-            self.pump_soon()
+            self.schedule_dispatch()
 
     def _request(self, job: Writing) -> WriteRequest:
         sampling = self.config.sampling

@@ -37,7 +37,7 @@ class Sleepers:
         await self._workers.until(lambda: all(w.state not in ("waiting", "starting") for w in self._workers.all))
         if self._holds is None:
             async with AsyncExitStack() as holds:
-                await holds.enter_async_context(self._pool.quiet(drain=True))
+                await holds.enter_async_context(self._pool.paused_dispatch(drain=True))
                 await holds.enter_async_context(self._syncing)
                 self._holds = holds.pop_all()
         await self._tell("sleep")

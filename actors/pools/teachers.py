@@ -60,10 +60,10 @@ class TeacherPool(Pool):
                     arrived.append(rollout)  # each replica scores its own, in order, in batches that repeat exactly
                 else:
                     jobs.append(self._submit(rollout, step, results))
-                    self.pump_soon()
+                    self.schedule_dispatch()
             arrived.sort(key=lambda r: r.sample_id)
             jobs += [self._submit(rollout, step, results) for rollout in arrived]
-            self.pump()
+            self.dispatch()
             found: list[Any] = []
             while len(found) < len(jobs):
                 found += await results.take()

@@ -49,7 +49,7 @@ class Receivers:
         """Bring every worker to ``version``; those that are lost on the way are left to the pool."""
         if self.pool is None:
             return await self._round(version, [])
-        async with self.pool.quiet(drain=self._drain), self.syncing:
+        async with self.pool.paused_dispatch(drain=self._drain), self.syncing:
             if self._native:
                 await self.pool.workers.until(lambda: bool(self.pool and self.pool.workers.receivers))
             while True:

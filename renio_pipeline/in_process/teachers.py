@@ -46,7 +46,7 @@ class InProcessTeachers:
         assert version == scorer.version, f"states of version {version}, but this teacher is {scorer.version}"
         return head_of(scorer.model)
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         pass
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:

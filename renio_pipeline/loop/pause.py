@@ -33,7 +33,7 @@ class Gate:
             while self._under_way and self.closed:  # it may have to evaluate, which needs the pools
                 await asyncio.sleep(LOOK_SECONDS)
             for pool in self._pools if self.closed else ():
-                await self._holds.enter_async_context(pool.quiet(drain=False))
+                await self._holds.enter_async_context(pool.paused_dispatch(drain=False))
         while self.closed and not self.paused:
             await asyncio.sleep(LOOK_SECONDS)
 

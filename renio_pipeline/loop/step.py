@@ -71,7 +71,7 @@ async def learn(stages: Stages, config: RunConfig, found: Collected, version: Ve
 
         report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
         stages.payload.close(step)
-        stages.teachers.pump()
+        stages.teachers.dispatch()
         clock.mark("trained")
     clock.mark("awake")
 

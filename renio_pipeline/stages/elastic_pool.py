@@ -27,7 +27,7 @@ class ElasticPool(Protocol):
         """Of each worker: the seconds that it has worked so far."""
         ...
 
-    def quiet(self, *, drain: bool) -> AbstractAsyncContextManager[None]:
+    def paused_dispatch(self, *, drain: bool) -> AbstractAsyncContextManager[None]:
         """No work is handed out meanwhile; with ``drain``, begins when none is in flight."""
         ...
 

@@ -41,7 +41,7 @@ class Teachers(Protocol):
         """Score rollouts as they come; the list is in the order of sample ids."""
         ...
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """The payload budget may have room again."""
         ...
 

@@ -20,9 +20,9 @@ class RoutedTeachers:
     def size(self) -> int:
         return sum(pool.size for pool in self.pools.values())
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         for pool in self.pools.values():
-            pool.pump()
+            pool.dispatch()
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Pass each rollout on as it comes; the list is in the order of sample ids."""

@@ -122,7 +122,7 @@ class Chaos:
         self.wishes.append(Wish(future, min(most, ends_after or most), since))
 
     @asynccontextmanager
-    async def _quiet(self) -> AsyncIterator[None]:
+    async def _paused(self) -> AsyncIterator[None]:
         """As the pool's: with ``drain`` it begins when nothing is under way, and nothing is asked for meanwhile."""
         if self.keep:
             yield
@@ -135,7 +135,7 @@ class Chaos:
             self._may_ask.set()
 
     async def _update(self) -> None:
-        async with self._quiet():
+        async with self._paused():
             self.number += 1
             await self.rig.generator.start_weight_update()
             await self.rig.load(self.number, seconds=self._acting.uniform(0, 0.005))
@@ -146,7 +146,7 @@ class Chaos:
 
     async def _invalidate(self) -> None:
         """An update of which nothing, a half or all arrives, and which then fails or is aborted."""
-        async with self._quiet():
+        async with self._paused():
             self.number += 1
             await self.rig.generator.start_weight_update()
             arrived = HALVES[: self._acting.randint(0, len(HALVES))]
@@ -160,7 +160,7 @@ class Chaos:
             self._invalid = True
 
     async def _cancel_update(self) -> None:
-        async with self._quiet():
+        async with self._paused():
             self.number += 1
             self._invalidations, self._invalid = self._invalidations + 1, None  # it may be over before it is cancelled
             update = asyncio.create_task(self.rig.update(self.number, seconds=0.001))

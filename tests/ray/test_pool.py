@@ -132,7 +132,7 @@ async def stream(*sample_ids: int) -> AsyncIterator[Rollout]:
 
 async def score_together(pool: TeacherPool, *sample_ids: int) -> list[ScoredRollout]:
     """Hand nothing out before all of them wait."""
-    async with pool.quiet(drain=False):
+    async with pool.paused_dispatch(drain=False):
         scoring = asyncio.ensure_future(pool.score(stream(*sample_ids), 1))
         await asyncio.sleep(0.1)
         assert pool.status()["queue"] == len(sample_ids)
@@ -264,7 +264,7 @@ def test_a_payload_waits_until_the_budget_has_room_and_never_for_a_younger_step(
             await asyncio.sleep(0.3)
             assert (budget.held, pool.status()["queue"], younger.done()) == (6 * TOKENS, 2, False)
             budget.close(1)
-            pool.pump()
+            pool.dispatch()
             assert ids_of(await younger) == [4, 5, 6, 7]
             assert budget.held == 4 * TOKENS
 
@@ -526,8 +526,8 @@ def test_a_drained_pool_begins_to_be_quiet_when_nothing_is_in_flight_and_goes_on
         async with bench.opened() as pool:
             writing = asyncio.create_task(write(pool, 20))
             await until(lambda: pool.workers.in_flight() == 4)
-            quiet = pool.quiet(drain=True)
-            entering = asyncio.ensure_future(quiet.__aenter__())
+            paused = pool.paused_dispatch(drain=True)
+            entering = asyncio.ensure_future(paused.__aenter__())
             await asyncio.sleep(0.3)
             assert not entering.done()
             await fakes.lives[0][0].hurry.remote()
@@ -535,7 +535,7 @@ def test_a_drained_pool_begins_to_be_quiet_when_nothing_is_in_flight_and_goes_on
             assert (pool.workers.in_flight(), pool.status()["queue"]) == (0, 16)
             await asyncio.sleep(0.3)
             assert (pool.workers.in_flight(), pool.status()["queue"]) == (0, 16)
-            await quiet.__aexit__(None, None, None)
+            await paused.__aexit__(None, None, None)
             assert ids_of(await writing) == list(range(20))
 
     run(go())

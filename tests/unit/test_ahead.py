@@ -123,7 +123,7 @@ class FakePool:
         return {}
 
     @asynccontextmanager
-    async def quiet(self, *, drain: bool) -> AsyncIterator[None]:
+    async def paused_dispatch(self, *, drain: bool) -> AsyncIterator[None]:
         self.holds += 1
         try:
             yield

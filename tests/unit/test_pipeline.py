@@ -109,7 +109,7 @@ class FakeTeachers:
     size: int = 2
     first_scored: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         pass
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:

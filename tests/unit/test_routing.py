@@ -42,7 +42,7 @@ class FakePool:
             scored.append(ScoredRollout(rollout=rollout, scores=scores))
         return scored
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         pass
 
     async def busy_seconds(self) -> dict[str, float]:
