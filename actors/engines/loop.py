@@ -105,8 +105,8 @@ class EngineLoop:
         """Run no step until ``release`` or ``mark_weights_invalid``, because the weights change. Requests are still admitted.
 
         Waits for batches that the device still computes. Has no effect on an engine that is already held, as when an update
-        starts over. Fails with RuntimeError if the engine sleeps, and with the device's own error if a batch failed; then nothing
-        is held.
+        starts over. Fails with RuntimeError if the engine sleeps, and with the device's own error if a batch failed; then
+        nothing is held.
         """
 
         def begin(engine: LLMEngine) -> None:

@@ -15,7 +15,7 @@ from actors.weight_sync.sender import HostCopy, SyncReceipt, TransferFailed
 from renio_pipeline.types import Version
 
 
-class Receivers:
+class WeightPublisher:
     """Publishes to all workers of a pool, and brings those that come in between to the last version.
 
     With ``host``, a newcomer reads the last host copy. The ``native`` backends keep none: a newcomer waits for the next sync,

@@ -21,11 +21,11 @@ from ray.exceptions import RayTaskError
 from actors.cluster.processes import last_lines
 from actors.errors import GONE
 from actors.pools.base import Pool, Service
-from actors.pools.sleepers import Sleepers
+from actors.pools.colocated import ColocatedGenerators
 from actors.pools.supervisor import PING_SECONDS
 from actors.pools.worker import WorkerLost, answer, drop
 from actors.trainer.group import TrainerGroup
-from actors.trainer.publisher import Receivers
+from actors.trainer.publisher import WeightPublisher
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import TrainerLost
@@ -47,7 +47,7 @@ class Trainers:
         self._turn = asyncio.Lock()  # no sync in the middle of a step, or of a copy for a checkpoint
         drain = self._config.in_flight == "drain"
         native = self._config.sync.backend != "host"
-        self.to_generators = Receivers(
+        self.to_generators = WeightPublisher(
             generators,
             lambda actors, workers: self._group.connect(actors, workers),
             lambda v: self._group.publish(v),
@@ -56,7 +56,7 @@ class Trainers:
             again=self._again,
             service=service,
         )
-        self.to_teachers = Receivers(
+        self.to_teachers = WeightPublisher(
             followers,
             lambda actors, workers: self._group.connect_teacher(actors, workers),
             lambda v: self._group.publish_teacher(v),
@@ -67,10 +67,10 @@ class Trainers:
         )
         self._version: Version | None = None  # of the weights that the generators have
         self._moved = False  # the ranks' own are newer
-        self._sleepers: Sleepers | None = None
+        self._colocated: ColocatedGenerators | None = None
         if generators is not None and self._config.placement == "colocated":
-            self._sleepers = Sleepers(generators, self.to_generators.syncing)
-            generators.workers.kind = replace(generators.workers.kind, turn=self._sleepers.turn)
+            self._colocated = ColocatedGenerators(generators, self.to_generators.syncing)
+            generators.workers.kind = replace(generators.workers.kind, turn=self._colocated.turn)
         for pool, to in ((generators, self.to_generators), (followers, self.to_teachers)):
             if pool is not None:
                 pool.workers.kind = replace(pool.workers.kind, admit=to.admit)
@@ -92,8 +92,8 @@ class Trainers:
         self.to_generators.forget()
         self.to_teachers.forget()
         async with self._turn:
-            if self._sleepers is not None:
-                await self._sleepers.sleep()
+            if self._colocated is not None:
+                await self._colocated.sleep()
             await self._start_ranks(point, check)
             await self._hand_back()
 
@@ -125,25 +125,25 @@ class Trainers:
     async def training(self) -> AsyncIterator[None]:
         """See ``renio_pipeline.stages.turns.Turns``. No sync comes in between either."""
         async with self._turn:
-            if self._sleepers is None:
+            if self._colocated is None:
                 yield
                 return
             try:
-                await self._call(self._sleepers.sleep())
+                await self._call(self._colocated.sleep())
                 await self._call(self._group.onload())
                 yield
                 await self._hand_back()
             except TrainerLost:
                 raise  # ``begin`` wakes them, when what is left of the ranks is gone
             except Exception:
-                await self._sleepers.wake_up()  # it may have been a command's own error, after which the run goes on
+                await self._colocated.wake_up()  # it may have been a command's own error, after which the run goes on
                 raise
 
     async def _hand_back(self) -> None:
         """The ranks' turn is over."""
-        if self._sleepers is not None:
+        if self._colocated is not None:
             await self._call(self._group.offload())
-            await self._sleepers.wake_up()
+            await self._colocated.wake_up()
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
         return await self._call(self._group.logprobs(batch))

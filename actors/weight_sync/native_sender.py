@@ -14,7 +14,7 @@ from actors.weight_sync.background import on_thread
 from actors.weight_sync.client import SyncClient
 from actors.weight_sync.receiver import TransferAborted
 from actors.weight_sync.sender import Sender, SyncReceipt, exhaust, no_part
-from actors.weight_sync.vllm_client import Apart, Together, grace
+from actors.weight_sync.vllm_client import CollectiveClient, IndependentClient, grace
 from renio_pipeline.types import Version
 
 
@@ -28,17 +28,17 @@ class NativeSender(Sender):
 
     def __init__(self, init_info: Any, source: Any, client: SyncClient, *, rank: int) -> None:
         self._info, self._source, self._rank, self._client = init_info, _Round(source), rank, client
-        self._verbs = Together(client) if init_info.backend == "nccl" else Apart(client)
+        self._engines = CollectiveClient(client) if init_info.backend == "nccl" else IndependentClient(client)
         self._engine: Any = None  # before open, and after a failure
 
     def open(self) -> None:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
-        make = partial(WeightTransferTrainerFactory.trainer_init, self._info, client=self._verbs, source=self._source)
+        make = partial(WeightTransferTrainerFactory.trainer_init, self._info, client=self._engines, source=self._source)
         if self._rank:
             self._engine = make()
             return
-        self._verbs.begin(Version(0, 0))
+        self._engines.begin(Version(0, 0))
         made: Future[Any] = on_thread(make)
         if not self._ends_well(made):
             made.add_done_callback(_shut_down)  # it may still come
@@ -55,7 +55,7 @@ class NativeSender(Sender):
         if self._rank:
             self._send()
             return no_part(version)
-        self._verbs.begin(version)
+        self._engines.begin(version)
         sent = on_thread(self._send)
         if not self._ends_well(sent):
             self.close()  # aborts a broadcast under way, so that the thread can end
@@ -88,14 +88,14 @@ class NativeSender(Sender):
 
     def _ends_well(self, work: Future[Any]) -> bool:
         """Wait for the engine's work, until the receivers' verbs have failed. They end in time, so they come first."""
-        failure = self._verbs.failure
+        failure = self._engines.failure
         wait([work, failure], self._client.seconds + 2 * grace(self._client), FIRST_COMPLETED)
         return work.done() and work.exception() is None and not failure.done()
 
     def _raise(self, work: Future[Any], what: str) -> None:
         """A lost receiver breaks the engine's work too, and that may show first: the receivers' own answers come before it."""
-        self._verbs.give_up(2 * grace(self._client))
-        for part in (self._verbs.failure, work):
+        self._engines.give_up(2 * grace(self._client))
+        for part in (self._engines.failure, work):
             if part.done() and not isinstance(part.exception(), TransferAborted):
                 part.result()  # raises
         raise TimeoutError(f"{what} within {self._client.seconds:g} s")

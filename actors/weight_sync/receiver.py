@@ -22,7 +22,7 @@ class TransferAborted(RuntimeError):
 
 
 class Waiting:
-    """Verbs in which an engine's workers wait for the other members of a transfer group, which may never come.
+    """Calls in which an engine's workers wait for the other members of a transfer group, which may never come.
 
     A worker may be a process of its own, which answers nothing while it waits. So it watches a file, and waits for as long
     as the file is there.

@@ -23,7 +23,7 @@ def grace(client: SyncClient) -> float:
     return min(ABORT_SECONDS, client.seconds)
 
 
-class Verbs(abc.ABC):
+class EngineGroupClient(abc.ABC):
     """vLLM's ``VLLMWeightSyncClient`` for several engines, which a trainer engine calls on a thread of its own.
 
     The stock client gives every engine the same ``rank_offset``, so that independent engines collide in one group, and
@@ -65,7 +65,7 @@ class Verbs(abc.ABC):
     def _all(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> None: ...
 
 
-class Together(Verbs):
+class CollectiveClient(EngineGroupClient):
     """Receivers that wait for each other: all of them take part, or the transfer fails.
 
     When one is missing, the others cannot tell who. So they are told to stop waiting, and who does not answer then is lost.
@@ -121,7 +121,7 @@ class Together(Verbs):
             wait([c.future for c in waiting], ASK_AGAIN_SECONDS)
 
 
-class Apart(Verbs):
+class IndependentClient(EngineGroupClient):
     """Receivers that need nothing of each other: one that is lost is left out.
 
     An error waits until the transfer is over, because the ranks have collectives after each verb, which the first rank may

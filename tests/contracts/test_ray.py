@@ -51,7 +51,7 @@ def test_an_actor_that_died_says_whether_it_was_in_its_constructor() -> None:
 @relied_on(
     "ray",
     "actors.pools.base.is_loss",
-    "actors.trainer.publisher.Receivers.publish",
+    "actors.trainer.publisher.WeightPublisher.publish",
     breaks="the reason of an error would be lost",
 )
 def test_an_error_of_a_call_carries_its_cause_and_is_of_its_type_too() -> None:

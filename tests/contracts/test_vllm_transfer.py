@@ -127,22 +127,22 @@ def test_a_round_is_one_pass_over_the_source_on_every_rank(monkeypatch: pytest.M
 
 @relied_on(
     "vllm",
-    "actors.weight_sync.vllm_client.Verbs",
+    "actors.weight_sync.vllm_client.EngineGroupClient",
     breaks="vLLM's trainer engines would not take our client, or call it otherwise",
 )
 def test_our_verbs_are_vllm_s_client() -> None:
     from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
 
-    from actors.weight_sync.vllm_client import Verbs
+    from actors.weight_sync.vllm_client import EngineGroupClient
 
-    assert issubclass(Verbs, VLLMWeightSyncClient)
+    assert issubclass(EngineGroupClient, VLLMWeightSyncClient)
     for verb in ("init_weight_transfer_engine", "start_weight_update", "update_weights", "finish_weight_update"):
-        assert len(parameters(getattr(Verbs, verb))) == len(parameters(getattr(VLLMWeightSyncClient, verb)))
+        assert len(parameters(getattr(EngineGroupClient, verb))) == len(parameters(getattr(VLLMWeightSyncClient, verb)))
 
 
 @relied_on(
     "vllm",
-    "actors.weight_sync.vllm_client.Verbs.init_weight_transfer_engine",
+    "actors.weight_sync.vllm_client.EngineGroupClient.init_weight_transfer_engine",
     f"{SENDER}.open",
     breaks="workers of several engines would have the same rank, and the rendezvous never end",
 )

@@ -15,7 +15,7 @@ from actors.pools.base import Pool
 from actors.pools.worker import Worker, answer
 
 
-class Sleepers:
+class ColocatedGenerators:
     """The generators, as the ranks see them."""
 
     def __init__(self, pool: Pool, syncing: asyncio.Lock) -> None:
