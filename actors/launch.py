@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from actors.cluster.placement import actor_options, ask_for, half, in_bundle, shared_group
+from actors.cluster.placement import actor_options, create_placement_group, half_gpu, in_bundle, shared_group
 from actors.engines.specs import Sizes
 from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
@@ -93,7 +93,7 @@ def start_trainers(
     )
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
-    group, taken = (ask_for([options] * world_size), options) if shared is None else (shared, half(options))
+    group, taken = (create_placement_group([options] * world_size), options) if shared is None else (shared, half_gpu(options))
     actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank)
     ranks = [in_bundle(actor, group, i, taken).remote(spec, i, world_size) for i in range(world_size)]
     return TrainerGroup(ranks, config, prepared.vocab_size, ledger, restore, group, owns_placement=shared is None)

@@ -60,13 +60,13 @@ class GroupLease:
             ray.util.remove_placement_group(self.group)
 
 
-def lease(actor: Any, arguments: Sequence[Any], options: dict[str, Any]) -> GroupLease:
+def start_in_group(actor: Any, arguments: Sequence[Any], options: dict[str, Any]) -> GroupLease:
     """Ask for the resources in ``options`` (see ``actor_options``), and start a Ray actor class there as soon as they come."""
-    group = ask_for([options])
+    group = create_placement_group([options])
     return GroupLease(in_bundle(actor, group, 0, options).remote(*arguments), group)
 
 
-def ask_for(bundles: Sequence[dict[str, Any]]) -> Any:
+def create_placement_group(bundles: Sequence[dict[str, Any]]) -> Any:
     """A placement group, on as few nodes as can be: a bundle for each of these actor options."""
     import ray
 
@@ -88,7 +88,7 @@ def in_bundle(actor: Any, group: Any, bundle: int, options: dict[str, Any]) -> A
 def shared_group(config: RunConfig) -> Any:
     """For placement colocated: bundle i has the resources of generator i and trainer rank i, and one GPU for both.
 
-    It belongs to the run: both come back to it when they are started again. ``half`` is what each of them takes.
+    It belongs to the run: both come back to it when they are started again. ``half_gpu`` is what each of them takes.
     """
     generator, trainer = config.pools.generator, config.pools.trainer
     names = {*generator.resources, *trainer.resources}
@@ -98,9 +98,9 @@ def shared_group(config: RunConfig) -> Any:
         "label_selector": trainer.labels,
         "resources": {name: generator.resources.get(name, 0.0) + trainer.resources.get(name, 0.0) for name in names},
     }
-    return ask_for([both] * trainer.replicas)
+    return create_placement_group([both] * trainer.replicas)
 
 
-def half(options: dict[str, Any]) -> dict[str, Any]:
-    """Actor options with half of the GPU: Ray counts a GPU as full when both have theirs, and shows the same one to both."""
+def half_gpu(options: dict[str, Any]) -> dict[str, Any]:
+    """Actor options with half a GPU: Ray counts a GPU as full when both have theirs, and shows the same one to both."""
     return options | {"num_gpus": options["num_gpus"] / 2}

@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from actors.cluster.placement import GroupLease, actor_options, half, in_bundle, lease
+from actors.cluster.placement import GroupLease, actor_options, half_gpu, in_bundle, start_in_group
 from actors.engines.generator import Generator
 from actors.engines.specs import Sizes, generator_spec, scorer_spec, teacher_spec
 from actors.engines.torch_teacher import TorchTeacher
@@ -24,9 +24,9 @@ def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Ki
     actor = ray.remote(Generator)
 
     def beside_rank(slot: int) -> GroupLease:
-        return GroupLease(in_bundle(actor, shared, slot, half(options)).remote(spec), shared, slot, owns_group=False)
+        return GroupLease(in_bundle(actor, shared, slot, half_gpu(options)).remote(spec), shared, slot, owns_group=False)
 
-    start = (lambda slot: lease(actor, (spec,), options)) if shared is None else beside_rank
+    start = (lambda slot: start_in_group(actor, (spec,), options)) if shared is None else beside_rank
     return Kind(name="generator", start=start, engine=True)
 
 
@@ -37,9 +37,9 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
         options = actor_options(config, pool)
         torch_teacher = ray.remote(concurrency_groups={CONTROL: 1})(TorchTeacher)
         spec: Any = scorer_spec(config, prepared, name)
-        return Kind(name=pool, start=lambda slot: lease(torch_teacher, (spec,), options), group=CONTROL)
+        return Kind(name=pool, start=lambda slot: start_in_group(torch_teacher, (spec,), options), group=CONTROL)
     spec = teacher_spec(config, prepared, name)
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
     kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
     actor = ray.remote(kind)
-    return Kind(name=pool, start=lambda slot: lease(actor, (spec, name), options), engine=True)
+    return Kind(name=pool, start=lambda slot: start_in_group(actor, (spec, name), options), engine=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import ray
 
-from actors.cluster.placement import actor_options, lease
+from actors.cluster.placement import actor_options, start_in_group
 from actors.parcel import Parcel
 from actors.pools.base import Service, is_loss
 from actors.pools.supervisor import Workers
@@ -23,7 +23,7 @@ class WeightingStage:
         actor = ray.remote(concurrency_groups={CONTROL: 1})(Weigher)
 
         def start(slot: int) -> Lease:
-            return lease(actor, (config.weighting, self._running_mean), options)
+            return start_in_group(actor, (config.weighting, self._running_mean), options)
 
         kind = Kind(name="weighting", start=start, group=CONTROL)
         self.workers = Workers(

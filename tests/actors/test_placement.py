@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.cluster.checks import check_cluster, demands
-from actors.cluster.placement import actor_options, half
+from actors.cluster.placement import actor_options, half_gpu
 from renio_pipeline.config import ConfigError, RunConfig
 from tests.unit.conftest import make_config
 
@@ -70,7 +70,11 @@ def test_a_cluster_that_is_too_small_is_refused() -> None:
 
 
 def test_each_of_two_has_half_of_the_gpu_and_all_of_its_own_cpus() -> None:
-    assert half({"num_cpus": 2.0, "num_gpus": 1.0, "runtime_env": {}}) == {"num_cpus": 2.0, "num_gpus": 0.5, "runtime_env": {}}
+    assert half_gpu({"num_cpus": 2.0, "num_gpus": 1.0, "runtime_env": {}}) == {
+        "num_cpus": 2.0,
+        "num_gpus": 0.5,
+        "runtime_env": {},
+    }
 
 
 @pytest.mark.parametrize(

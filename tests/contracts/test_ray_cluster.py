@@ -104,7 +104,7 @@ def test_an_actor_without_gpus_sees_all_of_them_unless_we_hide_them(sights: dict
 
 @relied_on(
     "ray",
-    "actors.cluster.placement.half",
+    "actors.cluster.placement.half_gpu",
     "actors.cluster.placement.shared_group",
     breaks="a generator would not be on its rank's GPU",
 )

@@ -114,7 +114,7 @@ def _keys(settings: Settings, folder: str, backend: str) -> list[str]:
 def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
     import ray
 
-    from actors.cluster.placement import actor_options, half
+    from actors.cluster.placement import actor_options, half_gpu
     from actors.engines.generator import Generator
     from actors.engines.specs import generator_spec
     from actors.pools.worker import CONTROL
@@ -131,9 +131,11 @@ def _start(settings: Settings, config: Any, folder: str) -> tuple[Any, Any]:
         transfer_seconds=TRANSFER_SECONDS,
     )
     engine_spec = generator_spec(config, Sizes(settings.vocabulary, settings.context))
-    generator = ray.remote(Generator).options(**half(actor_options(config, "generator", uses_vllm=True))).remote(engine_spec)
+    generator = (
+        ray.remote(Generator).options(**half_gpu(actor_options(config, "generator", uses_vllm=True))).remote(engine_spec)
+    )
     rank_actor = ray.remote(concurrency_groups={CONTROL: 1})(TrainerRank)
-    rank = rank_actor.options(**half(actor_options(config, "trainer"))).remote(rank_spec, 0, 1)
+    rank = rank_actor.options(**half_gpu(actor_options(config, "trainer"))).remote(rank_spec, 0, 1)
     return rank, generator
 
 

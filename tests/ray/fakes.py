@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.cluster.placement import GroupLease, lease
+from actors.cluster.placement import GroupLease, start_in_group
 from actors.engines.generator import Ended, WriteRequest, Written
 from actors.engines.outbox import Outbox
 from actors.parcel import pack, unpack
@@ -165,7 +165,7 @@ class Fakes:
         life, plans = len(self.lives[slot]), self._plans.get(slot, ())
         plan = plans[life] if life < len(plans) else self._otherwise
         plan = replace(plan, sequences=self.sequences)
-        made = lease(self._actor, (plan,), {"num_cpus": self._cpus, "num_gpus": 0})
+        made = start_in_group(self._actor, (plan,), {"num_cpus": self._cpus, "num_gpus": 0})
         self.lives[slot].append(made.actor)
         return made
 

@@ -11,7 +11,7 @@ PROGRAM = """
 import ray
 from ray.cluster_utils import Cluster
 from actors.run_checks import check
-from actors.cluster.placement import actor_options, ask_for, half, in_bundle, lease, shared_group
+from actors.cluster.placement import actor_options, create_placement_group, half_gpu, in_bundle, start_in_group, shared_group
 from renio_pipeline.config import ConfigError, load
 
 def config(*overrides):
@@ -31,24 +31,24 @@ ray.init(address=cluster.address, namespace="renio", log_to_driver=False)
 actor = ray.remote(Here)
 
 own = config(*(f"pools.{p}.labels.pool={p}" for p in ("generator", "teacher", "trainer")), "pools.weighting.labels.pool=head")
-leases = {p: lease(actor, (), actor_options(own, p)) for p in ("trainer", "teacher", "generator", "weighting")}
+leases = {p: start_in_group(actor, (), actor_options(own, p)) for p in ("trainer", "teacher", "generator", "weighting")}
 print("SEEN", {p: ray.get(found.actor.node.remote(), timeout=60) for p, found in leases.items()})
 for found in leases.values():
     found.end(0)
 
 either = actor_options(config("pools.teacher.labels.pool=in(teacher, trainer)", "pools.teacher.resources.slot=0.5"), "teacher")
-found = lease(actor, (), either)
+found = start_in_group(actor, (), either)
 print("SLOT", ray.get(found.actor.node.remote(), timeout=60))
 found.end(0)
 
 shared = config("placement=colocated", *(f"pools.{p}.{key}" for p in ("generator", "trainer")
                 for key in ("labels.pool=trainer", "resources.slot=0.5")))
 group = shared_group(shared)
-both = [in_bundle(actor, group, 0, half(actor_options(shared, p))).remote() for p in ("generator", "trainer")]
+both = [in_bundle(actor, group, 0, half_gpu(actor_options(shared, p))).remote() for p in ("generator", "trainer")]
 print("SHARED", ray.get([each.node.remote() for each in both], timeout=60))
 ray.util.remove_placement_group(group)
 
-group = ask_for([actor_options(config("pools.trainer.labels.pool=elsewhere"), "trainer")])
+group = create_placement_group([actor_options(config("pools.trainer.labels.pool=elsewhere"), "trainer")])
 print("NOWHERE", placed(group, 3.0))
 try:
     check(config("pools.trainer.labels.pool=elsewhere"), None)

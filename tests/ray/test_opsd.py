@@ -69,7 +69,7 @@ def reused_ranks(ray_cluster: None, monkeypatch: pytest.MonkeyPatch, made: dict[
 
         return SimpleNamespace(remote=remote)
 
-    monkeypatch.setattr(launch, "ask_for", lambda bundles: None)
+    monkeypatch.setattr(launch, "create_placement_group", lambda bundles: None)
     monkeypatch.setattr(launch, "in_bundle", in_bundle)
 
 

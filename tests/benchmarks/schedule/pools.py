@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import ray
 
-from actors.cluster.placement import GroupLease, lease
+from actors.cluster.placement import GroupLease, start_in_group
 from actors.engines.generator import WriteRequest
 from actors.parcel import Parcel, pack, unpack
 from actors.pools.base import Service
@@ -135,11 +135,11 @@ class Fakes:
 
         def start(slot: int) -> Lease:
             if each == 1:
-                made: Lease = lease(remote, (self._load,), options)
+                made: Lease = start_in_group(remote, (self._load,), options)
             else:
                 number, place = divmod(slot, each)
                 if not place:
-                    hosts[number] = lease(remote, (fake, self._load, each), options)
+                    hosts[number] = start_in_group(remote, (fake, self._load, each), options)
                 made = Room(hosts[number], Guest(hosts[number].actor, place))
             self._actors.append(made.actor)
             return made
