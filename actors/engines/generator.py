@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.engines.loop import Request
-from actors.engines.outbox import SLACK, Outbox
+from actors.engines.result_batcher import SLACK, ResultBatcher
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
-from actors.parcel import pack, unpack
+from actors.packed_messages import pack, unpack
 from renio_pipeline.types import Message, StopReason, Version
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ class Generator(VllmReplica):
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
-        self._outbox: Outbox[Ended] = Outbox()
+        self._results: ResultBatcher[Ended] = ResultBatcher()
 
     async def exchange(self, packed: bytes) -> bytes:
-        """``WriteRequest``s against ``Ended``, both packed: see ``actors.parcel``.
+        """``WriteRequest``s against ``Ended``, both packed: see ``actors.packed_messages``.
 
         Admit requests together, in their order, and return whatever has ended since the last call, of these or earlier ones.
 
@@ -78,7 +78,7 @@ class Generator(VllmReplica):
         futures = self._loop.submit([self._request(r.prompt_ids.tolist(), self._params(r)) for r in requests])
         for request, future in zip(requests, futures, strict=True):
             future.add_done_callback(partial(self._ended, loop, request, time.monotonic()))
-        return pack(await self._outbox.take())
+        return pack(await self._results.take())
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
         """log p_S of every token but the first of each sequence, [len - 1] float32: what the tests compare."""
@@ -129,7 +129,7 @@ class Generator(VllmReplica):
             ended: Ended = self._written(sample_id, future.result())
         else:
             ended = Failed(sample_id=sample_id, error=error if isinstance(error, Exception) else RuntimeError(repr(error)))
-        loop.call_soon_threadsafe(self._outbox.put, ended, time.monotonic() - began, request.slack)
+        loop.call_soon_threadsafe(self._results.put, ended, time.monotonic() - began, request.slack)
 
     def _written(self, sample_id: int, output: RequestOutput) -> Written:
         completion = output.outputs[0]

@@ -60,13 +60,13 @@ class TorchTeacher:
         """Load one chunk. Returns the seconds of fetching it. Raises TimeoutError if it did not come in time."""
         import ray
 
-        from actors.weight_sync.pieces import joined
+        from actors.weight_sync.chunked_arrays import join_arrays
         from actors.weight_sync.wire import tensors
 
         started = time.perf_counter()
         pieces = ray.get(update_info["ref"], timeout=update_info["seconds"])
         fetched = time.perf_counter() - started
-        self._scorer.load(tensors(update_info, joined(pieces, update_info["pieces"])))
+        self._scorer.load(tensors(update_info, join_arrays(pieces, update_info["pieces"])))
         self._missing -= set(update_info["names"])
         return fetched
 

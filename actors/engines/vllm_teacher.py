@@ -9,7 +9,7 @@ import numpy as np
 from actors.engines.loop import Request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
-from actors.parcel import Parcel
+from actors.packed_messages import PackedList
 from renio_pipeline.types import ScoreRequest, TopK
 
 
@@ -36,7 +36,7 @@ class Teacher(VllmReplica):
             for r, output in zip(requests, outputs, strict=True)
         ]
         payload = {r.sample_id: t for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
-        return Parcel(t.logprobs[:, 0].copy() for t in tables), payload
+        return PackedList(t.logprobs[:, 0].copy() for t in tables), payload
 
 
 def top_k_of(flat: object, tokens: int, k: int) -> TopK:

@@ -12,7 +12,7 @@ from typing import Any
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.errors import GONE, EngineFailed
-from actors.pools.inbox import Inbox
+from actors.pools.result_queue import ResultQueue
 from actors.pools.supervisor import Workers
 from actors.pools.worker import Kind, Worker, WorkerLost, answer
 from renio_pipeline.config import RunConfig
@@ -46,7 +46,7 @@ class Job:
     """One sample that somebody waits for."""
 
     prompt: Prompt
-    results: Inbox  # gets a result, a Rejected, or an exception
+    results: ResultQueue  # gets a result, a Rejected, or an exception
     wanted: bool = True
     sent: float = 0.0  # when a worker got it, on the clock of ``renio_pipeline.types.Times``
 

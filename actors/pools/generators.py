@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.engines.generator import Ended, Failed, WriteRequest, Written
-from actors.engines.outbox import SLACK
-from actors.parcel import pack, unpack
+from actors.engines.result_batcher import SLACK
+from actors.packed_messages import pack, unpack
 from actors.pools.base import Job, Pool, Rejected, Service, is_loss, take_for
-from actors.pools.inbox import Inbox
+from actors.pools.result_queue import ResultQueue
 from actors.pools.worker import Kind, Worker, WorkerLost
 from renio_pipeline.types import Prompt, Rollout
 
@@ -67,7 +67,7 @@ class GeneratorPool(Pool):
 
     async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
         """Yield each response as it ends. A sample that is rejected has none."""
-        results = Inbox(self.workers.failing)
+        results = ResultQueue(self.workers.failing)
         jobs = {p.sample_id: Writing(prompt=p, results=results, temperature=temperature) for p in prompts}
         self.queue += sorted(jobs.values(), key=lambda j: j.sample_id) if self.config.deterministic else jobs.values()
         self.dispatch()

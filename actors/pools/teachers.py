@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.parcel import Parcel
+from actors.packed_messages import PackedList
 from actors.pools.base import Job, Pool, Rejected, Service, take_for
-from actors.pools.inbox import Inbox
+from actors.pools.result_queue import ResultQueue
 from actors.pools.worker import Kind, Worker, answer
 from renio_pipeline.stages.engine_limits import batch_tokens
 from renio_pipeline.stages.payload_budget import PayloadBudget
@@ -51,7 +51,7 @@ class TeacherPool(Pool):
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Score rollouts as they come; the list is in the order of sample ids, without those that were rejected."""
-        results = Inbox(self.workers.failing)
+        results = ResultQueue(self.workers.failing)
         jobs: list[Scoring] = []
         arrived: list[Rollout] = []
         try:
@@ -72,7 +72,7 @@ class TeacherPool(Pool):
             self.withdraw(jobs)
         return sorted((f for f in found if not isinstance(f, Rejected)), key=lambda s: s.rollout.sample_id)
 
-    def _submit(self, rollout: Rollout, step: int, results: Inbox) -> Scoring:
+    def _submit(self, rollout: Rollout, step: int, results: ResultQueue) -> Scoring:
         _in_vocabulary(rollout, self._vocab_size)
         size = len(rollout.token_ids) * self._token_bytes
         job = Scoring(prompt=rollout.prompt, results=results, rollout=rollout, step=step, payload_bytes=size)
@@ -95,7 +95,7 @@ class TeacherPool(Pool):
         return jobs
 
     async def work(self, worker: Worker, jobs: Sequence[Scoring]) -> None:
-        requests = Parcel(
+        requests = PackedList(
             ScoreRequest(sample_id=j.sample_id, prompt_ids=j.prompt.teacher_ids, response_ids=j.rollout.token_ids) for j in jobs
         )
         faults = self.config.faults

@@ -6,7 +6,7 @@ import numpy as np
 import ray
 
 from actors.cluster.placement import actor_options, start_in_group
-from actors.parcel import Parcel
+from actors.packed_messages import PackedList
 from actors.pools.base import Service, is_loss
 from actors.pools.supervisor import Workers
 from actors.pools.worker import CONTROL, Kind, Lease, Worker, answer
@@ -41,7 +41,9 @@ class WeightingStage:
             await self.workers.until(lambda: bool(self.workers.serving))
             (worker,) = self.workers.serving
             asked = answer(
-                worker.actor.weigh.remote(Parcel(student), Parcel(teacher)), self._config.faults.deadline_seconds, "weigh"
+                worker.actor.weigh.remote(PackedList(student), PackedList(teacher)),
+                self._config.faults.deadline_seconds,
+                "weigh",
             )
             try:
                 weighed: Weighed = await worker.during(asked)

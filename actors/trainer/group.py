@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from actors.cluster.processes import end_actor
-from actors.parcel import Parcel
+from actors.packed_messages import PackedList
 from actors.pools.worker import CONTROL
 from actors.trainer.messages import RankReport, Restore, WriteState
 from actors.weight_sync.sender import SyncReceipt
@@ -148,7 +148,9 @@ class TrainerGroup:
         return list(await asyncio.gather(*(getattr(r, method).remote(*args, **kwargs) for r in self.ranks)))
 
     async def _each(self, method: str, shares: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        calls = (getattr(r, method).remote(Parcel(share), *args, **kwargs) for r, share in zip(self.ranks, shares, strict=True))
+        calls = (
+            getattr(r, method).remote(PackedList(share), *args, **kwargs) for r, share in zip(self.ranks, shares, strict=True)
+        )
         return list(await asyncio.gather(*calls))
 
 

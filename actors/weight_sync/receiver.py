@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.weight_sync.pieces import joined
+from actors.weight_sync.chunked_arrays import join_arrays
 
 
 class TransferAborted(RuntimeError):
@@ -71,7 +71,7 @@ class HostReceiver:
         except TimeoutError:
             raise TimeoutError(f"a chunk of weights did not come within {update_info['seconds']:g} s") from None
         layout = {key: update_info[key] for key in ("names", "dtypes", "shapes")}
-        arrays = joined(pieces, update_info["pieces"])
+        arrays = join_arrays(pieces, update_info["pieces"])
         if self._in_process:
             return layout | {"arrays": arrays}
         ends = list(itertools.accumulate(-(-len(array) // 64) * 64 for array in arrays))  # aligned for every dtype

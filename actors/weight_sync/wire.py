@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.weight_sync.pieces import split
+from actors.weight_sync.chunked_arrays import split_arrays
 
 FETCH_SECONDS = 1800.0  # for a receiver to have a chunk, where nobody says otherwise
 SCRATCH_BYTES = 64 * 2**20  # at least, of a block for tensors that are cast
 
 
 def put(chunk: Mapping[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
-    """Publish a chunk: its arrays are copied to the object store, and references take their places (``pieces.py``).
+    """Publish a chunk: its arrays are copied to the object store, and references take their places (``chunked_arrays.py``).
 
     A receiver that does not have them within ``seconds`` gives up: their owner may hang.
     """
     import ray
 
     layout = {key: value for key, value in chunk.items() if key != "arrays"}
-    pieces, counts = split(chunk["arrays"])
+    pieces, counts = split_arrays(chunk["arrays"])
     return layout | {"ref": ray.put(pieces), "pieces": counts, "seconds": seconds}
 
 

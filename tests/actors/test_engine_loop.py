@@ -17,7 +17,7 @@ from actors.engines.loop import EngineLoop, Request
 from actors.engines.options import accepted, check_engine_options
 from actors.engines.specs import EngineSpec
 from actors.errors import EngineFailed
-from actors.parcel import pack, unpack
+from actors.packed_messages import pack, unpack
 from renio_pipeline.config import ConfigError, parse
 from renio_pipeline.types import Version
 from tests.unit.conftest import values

@@ -17,8 +17,8 @@ import pytest
 from ray.exceptions import RayActorError
 
 from actors.engines.generator import Ended, WriteRequest, Written
-from actors.engines.outbox import Outbox
-from actors.parcel import pack, unpack
+from actors.engines.result_batcher import ResultBatcher
+from actors.packed_messages import pack, unpack
 from actors.pools import supervisor as workers_module
 from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
@@ -79,7 +79,7 @@ class FakeEngine:
     writes: int = 0
     updates: bool = False
     version: Version = FIRST_VERSION
-    outbox: Outbox[Ended] = field(default_factory=Outbox)
+    batcher: ResultBatcher[Ended] = field(default_factory=ResultBatcher)
     writing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __getattr__(self, name: str) -> Method:
@@ -126,7 +126,7 @@ class FakeEngine:
         requests: list[WriteRequest] = unpack(packed)
         self.writes += len(requests)
         self.writing.add(asyncio.create_task(self._write(requests)))
-        return pack(await self.outbox.take())
+        return pack(await self.batcher.take())
 
     async def _write(self, requests: list[WriteRequest]) -> None:
         for request in requests:
@@ -136,7 +136,7 @@ class FakeEngine:
             assert not self.asleep, "it was told to write in its sleep"
             self.scene.log("write", ranks_may_not_work=True)
             self.writes -= 1
-            self.outbox.put(
+            self.batcher.put(
                 Written(
                     sample_id=request.sample_id,
                     token_ids=np.array([3, 4, 1], np.int32),

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from actors.engines.generator import Written
-from actors.parcel import pack, unpack
+from actors.packed_messages import pack, unpack
 from tests.async_engine.conftest import MakeRig
 from tests.async_engine.driving import PROMPT, Rig, ended_by_itself, lengths, results, write_request
 from tests.async_engine.tokens import check_output, check_written

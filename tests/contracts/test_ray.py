@@ -75,7 +75,10 @@ def test_a_name_that_is_taken_is_a_value_error() -> None:
 
 
 @relied_on(
-    "ray", "actors.parcel.Parcel", "actors.parcel.pack", breaks="references would go unseen, and their receiver wait for ever"
+    "ray",
+    "actors.packed_messages.PackedList",
+    "actors.packed_messages.pack",
+    breaks="references would go unseen, and their receiver wait for ever",
 )
 def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
     import ray

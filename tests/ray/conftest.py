@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from actors.engines.generator import Ended, Failed, WriteRequest, Written
-from actors.parcel import pack, unpack
+from actors.packed_messages import pack, unpack
 from actors.pools.worker import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.weight_sync.chunked_arrays import join_arrays
 from actors.weight_sync.client import SyncClient
-from actors.weight_sync.pieces import joined
 from renio_pipeline.types import Version
 
 
@@ -34,7 +34,7 @@ class FakeReceiver:
     def update_weights(self, update_info: dict[str, Any]) -> float:
         if self.weights:  # in the middle
             self._now("update_weights")
-        arrays = joined(ray.get(update_info["ref"]), update_info["pieces"])
+        arrays = join_arrays(ray.get(update_info["ref"]), update_info["pieces"])
         self.weights |= {n: float(a[:4].view(np.float32)[0]) for n, a in zip(update_info["names"], arrays, strict=True)}
         return 0.0
 

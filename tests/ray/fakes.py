@@ -16,8 +16,8 @@ import ray
 
 from actors.cluster.placement import GroupLease, start_in_group
 from actors.engines.generator import Ended, WriteRequest, Written
-from actors.engines.outbox import Outbox
-from actors.parcel import pack, unpack
+from actors.engines.result_batcher import ResultBatcher
+from actors.packed_messages import pack, unpack
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.types import ScoreRequest, TopK, Version
 
@@ -103,7 +103,7 @@ class FakeGenerator(Fake):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._most = self._now = 0
-        self._outbox: Outbox[Ended] = Outbox()
+        self._results: ResultBatcher[Ended] = ResultBatcher()
         self._writing: set[asyncio.Task[None]] = set()
 
     async def exchange(self, packed: bytes) -> bytes:
@@ -114,7 +114,7 @@ class FakeGenerator(Fake):
             self._now += len(requests)
             self._most = max(self._most, self._now)
             self._writing.add(asyncio.create_task(self._write(requests, self._called_off)))
-        return pack(await self._outbox.take())
+        return pack(await self._results.take())
 
     async def _write(self, requests: list[WriteRequest], called_off: asyncio.Event) -> None:
         for r in requests:
@@ -122,7 +122,7 @@ class FakeGenerator(Fake):
             fault = await self._suffer(r.sample_id)
             self._now -= 1
             aborted = fault == "abort" or called_off.is_set()
-            self._outbox.put(
+            self._results.put(
                 Written(
                     sample_id=r.sample_id,
                     token_ids=np.array([r.sample_id, r.seed]),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.weight_sync.pieces import joined
+from actors.weight_sync.chunked_arrays import join_arrays
 from renio_pipeline.types import Version
 
 
@@ -38,7 +38,7 @@ class ReadingReceiver:
 
     def update_weights(self, update_info: dict[str, Any]) -> float:
         started = time.perf_counter()
-        arrays = joined(ray.get(update_info["ref"], timeout=update_info["seconds"]), update_info["pieces"])
+        arrays = join_arrays(ray.get(update_info["ref"], timeout=update_info["seconds"]), update_info["pieces"])
         fetched = time.perf_counter() - started
         self._reading.checksum = (self._reading.checksum + checksum(arrays)) % 2**64
         before = time.process_time()

@@ -15,9 +15,9 @@ import pytest
 import ray
 import torch
 
+from actors.weight_sync.chunked_arrays import join_arrays
 from actors.weight_sync.client import SyncClient
 from actors.weight_sync.host_sender import HostSender
-from actors.weight_sync.pieces import joined
 from actors.weight_sync.wire import put
 from renio_pipeline.types import Version
 from tests.ray.conftest import kill
@@ -64,7 +64,7 @@ def test_tensors_are_copied_once_and_every_receiver_reads_that_copy_in_place(
 
 def test_an_array_in_pieces_keeps_its_memory_when_all_else_of_it_is_forgotten(ray_cluster: None) -> None:
     update = put({"arrays": [np.random.default_rng(0).integers(0, 256, 2**22, np.uint8)]})
-    (array,) = joined(ray.get(update["ref"]), update["pieces"])
+    (array,) = join_arrays(ray.get(update["ref"]), update["pieces"])
     before = array.copy()
     del update
     gc.collect()

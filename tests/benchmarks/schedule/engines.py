@@ -12,8 +12,8 @@ import numpy as np
 import ray
 
 from actors.engines.generator import Ended, WriteRequest, Written
-from actors.engines.outbox import Outbox
-from actors.parcel import Parcel, pack, unpack
+from actors.engines.result_batcher import ResultBatcher
+from actors.packed_messages import PackedList, pack, unpack
 from actors.trainer.messages import RankReport, WriteState
 from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
@@ -58,13 +58,13 @@ class FakeGenerator(Sleeper):
         super().__init__(load)
         self._slots = asyncio.Semaphore(load.slots)
         self._version, self._held = FIRST_VERSION, 0.0
-        self._outbox: Outbox[Ended] = Outbox()
+        self._results: ResultBatcher[Ended] = ResultBatcher()
         self._writing: set[asyncio.Task[None]] = set()
 
     async def exchange(self, packed: bytes) -> bytes:
         requests: list[WriteRequest] = unpack(packed)
         self._writing |= {asyncio.create_task(self._write(request)) for request in requests}
-        return pack(await self._outbox.take())
+        return pack(await self._results.take())
 
     async def take_weights(self, version: Version) -> None:
         """Hold still for the time of a sync, and go on with new weights."""
@@ -88,7 +88,7 @@ class FakeGenerator(Sleeper):
             version=first,
             last_version=last,
         )
-        self._outbox.put(written, end - start, request.slack)
+        self._results.put(written, end - start, request.slack)
         self._writing.discard(asyncio.current_task())
 
     async def _work(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class FakeTeacher(Sleeper):
             start = time.time()
             await asyncio.sleep(seconds)
             self._busy += time.time() - start
-        return Parcel(np.full(len(r.response_ids), -1.1, np.float32) for r in requests), None
+        return PackedList(np.full(len(r.response_ids), -1.1, np.float32) for r in requests), None
 
 
 class FakeRank:

@@ -15,7 +15,7 @@ import ray
 
 from actors.cluster.placement import GroupLease, start_in_group
 from actors.engines.generator import WriteRequest
-from actors.parcel import Parcel, pack, unpack
+from actors.packed_messages import PackedList, pack, unpack
 from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
 from actors.pools.teachers import TeacherPool
@@ -165,5 +165,5 @@ async def _write_and_score(generator: Any, teacher: Any, sample_ids: Sequence[in
         under_way -= free
         waiting += [ScoreRequest(sample_id=w.sample_id, prompt_ids=prompt_ids, response_ids=w.token_ids) for w in ended]
         if len(waiting) >= BATCH_SAMPLES:
-            await teacher.score.remote(Parcel(waiting))
+            await teacher.score.remote(PackedList(waiting))
             waiting = []

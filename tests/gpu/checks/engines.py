@@ -111,7 +111,7 @@ def _spec(settings: Settings, folder: str, **more: Any) -> Any:
 
 async def _write(settings: Settings, generator: Any) -> dict[int, Any]:
     from actors.engines.generator import Failed, WriteRequest
-    from actors.parcel import pack, unpack
+    from actors.packed_messages import pack, unpack
 
     requests = [
         WriteRequest(

@@ -1,10 +1,10 @@
-"""Messages of many small objects, packed in one go.
+"""Messages of many small objects, pickled by the standard library in one go.
 
-Ray pickles by a pickler that asks Python about each object on its way, which is right for classes and functions of a script.
-What flows between driver and actors has neither, and a sample's few arrays cost it more than the call that carries them.
+Ray's own pickler calls back into Python for every object that it meets, which it needs for classes and functions defined in a
+script. Messages between driver and actors have neither, and for a sample's few arrays that costs more than the remote call.
 
-A reference to an object must not be in the packed bytes: Ray has to see it, or its receiver never learns who owns it, and
-waits for ever. A ``Parcel`` leaves references to Ray; ``pack`` refuses them.
+Packed bytes must not hold a Ray object reference. Ray has to see each reference that it passes on; otherwise the receiver never
+learns who owns the object, and waits forever. ``PackedList`` hands its references to Ray; ``pack`` refuses them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 
 def pack(message: Any) -> bytes:
-    """Bytes, which Ray passes on as they are. Raises TypeError for a message with a reference to an object."""
+    """Pickle a message into bytes, which Ray passes on as they are. Raises TypeError if it holds an object reference."""
     return _pack(message, _refuse)
 
 
 def unpack(packed: bytes) -> Any:
-    """The inverse of ``pack``. Its arrays are the receiver's own."""
+    """The inverse of ``pack``. The arrays of the result are the receiver's own copies."""
     return pickle.loads(packed)
 
 
-class Parcel(list[T]):
-    """A list that arrives as a plain one, with its references: for an argument or result whose type is to stay what it is."""
+class PackedList(list[T]):
+    """A list that is packed when Ray sends it and arrives as a plain list. It may hold object references."""
 
     def __reduce__(self) -> tuple[Any, tuple[bytes, list[ray.ObjectRef]]]:
         places: dict[ray.ObjectRef, int] = {}
@@ -52,10 +52,10 @@ def _pack(message: Any, reference: Callable[[Any], Any]) -> bytes:
 
 
 def _refuse(reference: Any) -> NoReturn:
-    raise TypeError(f"{reference} cannot be packed: pass it on as Ray does, beside it, or in a Parcel")
+    raise TypeError(f"{reference} cannot be packed: pass it as an argument of its own, or use PackedList")
 
 
-_opening = threading.local()  # the references of the parcel that this thread opens
+_opening = threading.local()  # the references of the list that this thread is unpacking
 
 
 def _open(packed: bytes, references: list[ray.ObjectRef]) -> Any:

@@ -1,6 +1,6 @@
-"""Where a pool's results wait for whoever asked for them, to be taken in one go.
+"""Queues a pool's results until the caller takes all of them at once.
 
-Asked for one by one, each of a step's thousands would cost a task and two futures, only to be given up if the pool fails.
+Awaiting each of a step's thousands of results on its own would cost a task and two futures per result.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import asyncio
 from typing import Any
 
 
-class Inbox:
+class ResultQueue:
     """Usage: ``put`` results; ``await take()``; ``close()`` at the end."""
 
     def __init__(self, failure: asyncio.Future[None]) -> None:
-        """``failure``: fails with what must end the run, see ``actors.pools.supervisor.Workers``."""
+        """``failure`` fails with the error that ends the run: see ``actors.pools.supervisor.Workers``."""
         self._items: list[Any] = []
         self._failure = failure
         self._waiting: asyncio.Future[None] | None = None
         failure.add_done_callback(self._wake)
 
     def put(self, item: Any) -> None:
-        """A result, or an exception, which the taker gets."""
+        """Add a result, or an exception, which ``take`` raises."""
         self._items.append(item)
         self._wake()
 
     async def take(self) -> list[Any]:
-        """All that has come; waits for something. Raises what must end the run, or the first exception that was put."""
+        """All results since the last call; waits for one. Raises the error that ends the run, or the first exception put."""
         while not self._items and not self._failure.done():
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
@@ -38,6 +38,7 @@ class Inbox:
         return items
 
     def close(self) -> None:
+        """Stop listening for the failure."""
         self._failure.remove_done_callback(self._wake)
 
     def _wake(self, _: object = None) -> None:
