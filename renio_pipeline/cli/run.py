@@ -146,7 +146,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                         stop=stop,
                     )
                     scalers = (
-                        follow_load(name, stages.pools[name], limits, run.gate, progress.note)
+                        follow_load(name, stages.pools[name], limits, run.pause, progress.note)
                         for name, limits in config.autoscaled.items()
                     )
                     watched = (sink.serve(run) for sink in endpoint)

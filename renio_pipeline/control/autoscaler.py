@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from renio_pipeline.config.schema import Autoscale
 from renio_pipeline.control.autoscale_policy import Scaler
-from renio_pipeline.loop.pause import Gate
+from renio_pipeline.loop.pause import Pause
 from renio_pipeline.stages.elastic_pool import ElasticPool
 
 
-async def follow_load(name: str, pool: ElasticPool, limits: Autoscale, gate: Gate, note: Callable[[str], None]) -> None:
+async def follow_load(name: str, pool: ElasticPool, limits: Autoscale, pause: Pause, note: Callable[[str], None]) -> None:
     """Look at a pool every ``interval_seconds``, for ever. A pool that is incomplete, or paused, is not looked at."""
     scaler = Scaler(limits)
     busy, at = await pool.busy_seconds(), time.monotonic()
@@ -22,7 +22,7 @@ async def follow_load(name: str, pool: ElasticPool, limits: Autoscale, gate: Gat
         idle = _idle(busy, now_busy, now - at)
         busy, at = now_busy, now
         status = pool.status()
-        if gate.closed or idle is None or status["serving"] != status["target"]:
+        if pause.requested or idle is None or status["serving"] != status["target"]:
             continue
         wanted = scaler.look(status["target"], idle=idle, queue=status["queue"])
         if wanted != status["target"]:

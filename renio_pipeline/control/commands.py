@@ -111,11 +111,11 @@ class Commands:
         return {name: {key: pools[name].status()[key] for key in ("target", "serving")} for name in sizes}
 
     async def pause(self) -> dict[str, Any]:
-        await self._run.gate.close()
+        await self._run.pause.begin()
         return {"state": self._state()}
 
     async def resume(self) -> dict[str, Any]:
-        await self._run.gate.open()
+        await self._run.pause.end()
         return {"state": self._state()}
 
     async def checkpoint(self) -> dict[str, Any]:
@@ -130,9 +130,9 @@ class Commands:
         return {"step": self._run.step}
 
     def _state(self) -> str:
-        gate = self._run.gate
+        pause = self._run.pause
         if self._run.stop.requested:
             return "stopping"
-        if gate.closed:
-            return "paused" if gate.paused else "pausing"
+        if pause.requested:
+            return "paused" if pause.complete else "pausing"
         return "running"

@@ -1,4 +1,4 @@
-"""Pausing a run: what is in flight ends, nothing new begins, every model stays loaded."""
+"""Pausing a run: the samples in flight are finished, nothing new begins, and every model stays loaded."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from renio_pipeline.stages.elastic_pool import ElasticPool
 LOOK_SECONDS = 0.05
 
 
-class Gate:
-    """Each step is trained in a ``passage``; a closed gate lets none begin. A run that is asked to stop opens it."""
+class Pause:
+    """Each step is trained within ``running()``, which waits while a pause is requested. A stop request ends the pause."""
 
     def __init__(self, pools: Iterable[ElasticPool], stop: Stop) -> None:
         self._pools, self._stop = list(pools), stop
         self._holds = AsyncExitStack()
-        self._under_way = 0
-        self.closed = False
+        self._running = 0
+        self.requested = False
 
     @property
-    def paused(self) -> bool:
-        """Whether nothing is under way any more."""
-        return self.closed and not self._under_way and not any(pool.status()["in_flight"] for pool in self._pools)
+    def complete(self) -> bool:
+        """Whether a pause was requested and nothing is in flight any more."""
+        return self.requested and not self._running and not any(pool.status()["in_flight"] for pool in self._pools)
 
-    async def close(self) -> None:
-        """Let the step under way end, hand out no more work, and return when no sample is in flight."""
-        if not self.closed:
-            self.closed = True
-            while self._under_way and self.closed:  # it may have to evaluate, which needs the pools
+    async def begin(self) -> None:
+        """Let the current step end, hand out no more work, and return when no sample is in flight."""
+        if not self.requested:
+            self.requested = True
+            while self._running and self.requested:  # the step may have to evaluate, which needs the pools
                 await asyncio.sleep(LOOK_SECONDS)
-            for pool in self._pools if self.closed else ():
+            for pool in self._pools if self.requested else ():
                 await self._holds.enter_async_context(pool.paused_dispatch(drain=False))
-        while self.closed and not self.paused:
+        while self.requested and not self.complete:
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def open(self) -> None:
-        self.closed = False
+    async def end(self) -> None:
+        """Let the run continue."""
+        self.requested = False
         await self._holds.aclose()
 
     @asynccontextmanager
-    async def passage(self) -> AsyncIterator[None]:
-        """Around what must not be left half done."""
-        while self.closed and not self._stop.requested:
+    async def running(self) -> AsyncIterator[None]:
+        """Around what a pause must not leave half done. Waits until no pause is requested, or the run is to stop."""
+        while self.requested and not self._stop.requested:
             await asyncio.sleep(LOOK_SECONDS)
-        if self.closed:
-            await self.open()
-        self._under_way += 1
+        if self.requested:
+            await self.end()
+        self._running += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._running -= 1

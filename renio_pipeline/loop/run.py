@@ -12,25 +12,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.data.prompts import Cursor, held_out_prompts
+from renio_pipeline.data.prompts import held_out_prompts
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.loop.held_out import evaluate
-from renio_pipeline.loop.lookahead import Ahead
-from renio_pipeline.loop.pause import Gate
-from renio_pipeline.loop.selection import Selection
+from renio_pipeline.loop.pause import Pause
+from renio_pipeline.loop.restart_epoch import RestartEpoch, in_step
 from renio_pipeline.loop.shutdown import Stop, end
-from renio_pipeline.loop.step import collect, learn
-from renio_pipeline.loop.utilisation import Mark
+from renio_pipeline.loop.step import learn
+from renio_pipeline.loop.timing import Utilisation
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.metrics.step_metrics import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
+from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint, RunState
 from renio_pipeline.run_dir.checkpointing import Checkpointer
 from renio_pipeline.run_dir.directory import Past, RunDirectory
 from renio_pipeline.run_dir.resume import next_point
-from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
+from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages, TrainerLost
-from renio_pipeline.types import Evaluation, Prompt, Version
+from renio_pipeline.types import Evaluation, Version
 
 
 class Progress(Protocol):
@@ -53,7 +52,7 @@ class Run:
     sinks: Sequence[Sink]
     start: RunState = THE_START  # after which step the run goes on
     stop: Stop = field(default_factory=Stop)
-    gate: Gate = field(init=False)  # closed while the run is paused
+    pause: Pause = field(init=False)
     version: Version = field(init=False)  # of the weights that the generators have
     step: int = field(init=False)  # the last one that was done
     metrics: dict[str, float] = field(default_factory=dict, init=False)  # its
@@ -62,41 +61,40 @@ class Run:
 
     def __post_init__(self) -> None:
         self.version, self.step = self.start.version, self.start.step
-        self.gate = Gate(self.stages.pools.values(), self.stop)
+        self.pause = Pause(self.stages.pools.values(), self.stop)
         trainers, keep = self.stages.trainers, self.config.checkpoint.keep
         self.checkpointer = Checkpointer(self.directory.checkpoints, trainers, keep=keep, note=self.progress.note)
-        self._one_draws = asyncio.Lock()
-        self._rejected_before = 0  # by incarnations that this one replaced
+        self._past = Past()
+        self._grader = Grader(self.prepared.task, self.prepared.tokenizer)
+        self._epoch = self._new_epoch()
+        self._rejected_before = 0  # in earlier restart epochs
 
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
         self._past = self.directory.past()
-        grader = Grader(self.prepared.task, self.prepared.tokenizer)
-        self._judge = grader.judge
+        restart: ResumePoint | None = None
         try:
-            begun = True
             while True:
                 try:
-                    if not begun:
-                        await self._begin_again()
-                        begun = True
+                    if restart is not None:
+                        await self._restart(restart)
+                        restart = None
                     await self._steps()
                     break
                 except TrainerLost as error:
-                    begun = False
-                    await self._go_back(error)
-            await self._farewell(None)
+                    restart = await self._roll_back(error)
+            await self._on_run_end(None)
         except Exception as error:
             with suppress(Exception):
                 await self.checkpointer.finish()  # of an earlier step: all the more worth having
-            await self._farewell(error)
+            await self._on_run_end(error)
             raise
         except SystemExit:
             if self.stop.exit_code == 0:  # a SIGTERM has no time for it
-                await self._farewell(None)
+                await self._on_run_end(None)
             raise
         finally:
-            await grader.close()
+            await self._grader.close()
             for sink in self.sinks:
                 sink.close()
         if not self._past.raw:
@@ -105,52 +103,39 @@ class Run:
         self.directory.write_result(outcome)
         return outcome
 
-    async def _farewell(self, error: Exception | None) -> None:
+    async def _on_run_end(self, error: Exception | None) -> None:
         for sink in self.sinks:
-            await sink.farewell(error)
+            await sink.on_run_end(error)
 
     async def _steps(self) -> None:
         """From ``self.step`` to the end."""
-        config, p = self.config, self.prepared
-        self._cursor = Cursor(p.prompt_ids, p.rows, config, self.start.samples_drawn, teacher_ids=p.teacher_ids)
-        self._drawn: dict[int, int] = {}
-        ahead = Ahead(self._collect, last=config.steps, bound=config.max_staleness)
+        config, epoch = self.config, self._epoch
         try:
             await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
             if config.evaluate.problems and not self.step and 0 not in self._past.evaluations:
                 self._past.evaluations[0] = await self._evaluate(0)
-            since = await Mark.now(self.stages)
-            ahead.learned(self.step)
+            since = await Utilisation.now(self.stages)
+            epoch.learned(self.step)
             for step in range(self.step + 1, config.steps + 1):
-                with _in_step(step):
-                    found = await self.stages.trainers.while_well(ahead.take(step))
-                    async with self.gate.passage():
+                with in_step(step):
+                    found = await epoch.take(step)
+                    async with self.pause.running():
                         result = await learn(self.stages, config, found, self.version, since)
                         if isinstance(result, StepResult):
-                            self.version, since = result.publication.version, Mark(result.ended, result.busy)
+                            self.version, since = result.publication.version, Utilisation(result.ended, result.busy)
                         else:
-                            since = await Mark.now(self.stages)
-                        ahead.learned(step)
+                            since = await Utilisation.now(self.stages)
+                        epoch.learned(step)
                         await self._after(step, result)
                 if self.stop.requested and step < config.steps:
                     await self.checkpointer.finish()
                     end(self.stop.exit_code)
             await self.checkpointer.finish()
         finally:
-            await ahead.cancel()
+            await epoch.cancel()
 
-    async def _collect(self, step: int) -> Collected:
-        def draw(count: int) -> list[Prompt]:
-            prompts = self._cursor.take(count)
-            self._drawn[step] = self._cursor.position
-            return prompts
-
-        selection = Selection(self.config, draw, self._judge, self.stages.rejected)
-        with _in_step(step):
-            if self.config.filter == "all":
-                return await collect(self.stages, self.config, selection, step)
-            async with self._one_draws:  # a filter draws again: what a step draws must precede what the next one draws
-                return await collect(self.stages, self.config, selection, step)
+    def _new_epoch(self) -> RestartEpoch:
+        return RestartEpoch(self.config, self.prepared, self.stages, self.start, self._grader.judge)
 
     async def _after(self, step: int, result: StepResult | SkippedStep) -> None:
         """Write down what a step did."""
@@ -172,32 +157,36 @@ class Run:
         if self.stop.requested or self.checkpointer.asked or self._due(step, config.checkpoint.every):
             await self._checkpoint(step)
 
-    async def _go_back(self, error: TrainerLost) -> None:
-        """Drop what is under way, and cut the run's directory back to its newest complete checkpoint."""
+    async def _roll_back(self, error: TrainerLost) -> ResumePoint:
+        """Cut the run's directory back to its newest complete checkpoint, after which the next restart epoch resumes."""
         await self.checkpointer.abandon(str(error))
-        point = self._point = next_point(self.directory.path)
-        done = self.step - point.state.step
+        point = next_point(self.directory.path)
+        state = point.state
+        done = self.step - state.step
         self.replayed["steps"] += done
-        self.replayed["samples"] += sum(self.directory.samples_of(s) for s in range(point.state.step + 1, self.step + 1))
+        self.replayed["samples"] += sum(self.directory.samples_of(s) for s in range(state.step + 1, self.step + 1))
         self.progress.note(
-            f"{error}; all ranks begin again after step {point.state.step}, as incarnation "
-            f"{point.state.version.incarnation}: {done} steps will be trained again"
+            f"{error}; all ranks restart after step {state.step}, in restart epoch {state.version.incarnation}: "
+            f"{done} steps will be trained again"
         )
-        self.start, self.step, self.version = point.state, point.state.step, point.state.version
-        self.directory.go_on(point.state)
+        self.start, self.step, self.version = state, state.step, state.version
+        self.directory.go_on(state)
         self._past = self.directory.past()
+        self._epoch = self._new_epoch()
+        return point
 
-    async def _begin_again(self) -> None:
+    async def _restart(self, point: ResumePoint) -> None:
+        """Bring every stage to ``point``. Raises TrainerLost."""
         self.stages.payload.reset()
         pools = self.stages.pools.values()
-        await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(self.start.running_mean))
+        await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(point.state.running_mean))
         self._rejected_before += len(self.stages.rejected)
-        self.stages.rejected.clear()  # they are drawn again, and may be luckier
-        await self.stages.trainers.begin(self._point)
+        self.stages.rejected.clear()  # quarantined samples are drawn again, and may succeed this time
+        await self.stages.trainers.begin(point)
 
     async def ask_checkpoint(self) -> tuple[int, Path | None]:
         """Have one written as soon as no step is under way. Returns its step, and its folder unless it failed."""
-        if self.gate.paused:
+        if self.pause.complete:
             await self._checkpoint(self.step)
             return self.step, await self.checkpointer.finish()
         return await self.checkpointer.ask()
@@ -244,17 +233,15 @@ class Run:
     async def _evaluate(self, step: int) -> Evaluation:
         p = self.prepared
         prompts = held_out_prompts(p.held_out_ids, p.held_out)
-        result = await evaluate(self.stages.generators, prompts, self._judge, self.config.evaluate.temperature)
+        result = await evaluate(self.stages.generators, prompts, self._grader.judge, self.config.evaluate.temperature)
         self.directory.write_evaluation(step, result)
         self.progress.evaluation(step, result)
         return result
 
     async def _checkpoint(self, step: int) -> None:
-        drawn = self._drawn.get(step, self.start.samples_drawn)
-        self._drawn = {s: position for s, position in self._drawn.items() if s >= step}
         state = RunState(
             step=step,
-            samples_drawn=drawn,
+            samples_drawn=self._epoch.samples_drawn(step),
             version=self.version,
             running_mean=await self.stages.weighting.running_mean(),
             world_size=self.config.pools.trainer.replicas,
@@ -271,18 +258,3 @@ class Run:
             "auroc": whole_run.get("weights/auroc"),
             "first_step": past.first,
         }
-
-
-class _in_step:  # noqa: N801  reads as a verb
-    """An error that passes says in which step."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        note = f"in step {self._step}"
-        if isinstance(error, Exception) and note not in getattr(error, "__notes__", ()):
-            error.add_note(note)

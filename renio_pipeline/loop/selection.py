@@ -12,7 +12,7 @@ from typing import Any
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.grading.grader import Judge, Judged
-from renio_pipeline.types import Prompt, Rollout, Verdict
+from renio_pipeline.types import Prompt, Rollout
 
 MOST_DRAWN = 16  # times batch_size: a student that is (almost) never wrong must not draw for ever
 
@@ -35,61 +35,73 @@ class Selection:
 
     async def responses(self, write: Callable[[Sequence[Prompt]], AsyncIterator[Rollout]]) -> AsyncIterator[Rollout]:
         """Yield each response that is kept, as it ends. ``write`` must yield every prompt's exactly once."""
-        size = self._config.batch_size
-        go_on = self._unjudged if self._config.filter == "all" else self._filtered
+        size, unfiltered = self._config.batch_size, self._config.filter == "all"
         while True:
             prompts = self._draw(size - len(self.kept))
-            came: list[int] = []
-            found: dict[int, Judged] = {}
-            async for rollout in go_on(_noted(write(prompts), came), found):
-                self.kept.append(rollout.sample_id)
-                yield rollout
-            exactly_once(came, [p.sample_id for p in prompts if p.sample_id not in self._rejected])
-            self.judged |= {i: found[i] for i in came}  # in the order in which they came, however long each verdict took
-            once = self._config.filter == "all" or self._config.filter_batch == "shrink"
+            async with _Judging(self._judge) as judging:
+                async for rollout in judging.unjudged(write(prompts)) if unfiltered else self._kept(judging, write(prompts)):
+                    self.kept.append(rollout.sample_id)
+                    yield rollout
+                judged = await judging.all()
+            exactly_once(
+                [j.rollout.sample_id for j in judged], [p.sample_id for p in prompts if p.sample_id not in self._rejected]
+            )
+            self.judged |= {j.rollout.sample_id: j for j in judged}
+            once = unfiltered or self._config.filter_batch == "shrink"
             if once or len(self.kept) == size or len(self.judged) >= MOST_DRAWN * size:
                 return
 
-    async def _unjudged(self, rollouts: AsyncIterator[Rollout], found: dict[int, Judged]) -> AsyncIterator[Rollout]:
-        """All of them, at once; the verdicts are there at the end."""
-        judging: list[asyncio.Task[Judged]] = []
-        try:
-            async for rollout in rollouts:
-                judging.append(asyncio.ensure_future(self._judge(rollout)))
-                yield rollout
-            found |= {judged.rollout.sample_id: judged for judged in await asyncio.gather(*judging)}
-        finally:
-            await _cancel(judging)
+    async def _kept(self, judging: _Judging, rollouts: AsyncIterator[Rollout]) -> AsyncIterator[Rollout]:
+        async for judged in judging.judged(rollouts):
+            if judged.verdict == self._config.filter or (judged.verdict == "unfinished" and self._config.unfinished):
+                yield judged.rollout
 
-    async def _filtered(self, rollouts: AsyncIterator[Rollout], found: dict[int, Judged]) -> AsyncIterator[Rollout]:
-        """Those of the right verdict, in the order of the verdicts."""
+
+class _Judging:
+    """The verdicts on one draw's responses. Those that are under way at the end of the context are cancelled."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._verdicts: list[asyncio.Future[Judged]] = []  # in the order in which the responses came
+
+    async def __aenter__(self) -> _Judging:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await _cancel(self._verdicts)
+
+    async def unjudged(self, rollouts: AsyncIterator[Rollout]) -> AsyncIterator[Rollout]:
+        """Yield each response at once; its verdict comes later."""
+        async for rollout in rollouts:
+            self._begin(rollout)
+            yield rollout
+
+    async def judged(self, rollouts: AsyncIterator[Rollout]) -> AsyncIterator[Judged]:
+        """Yield each response with its verdict, in the order of the verdicts."""
         arriving: asyncio.Future[Rollout | None] | None = asyncio.ensure_future(anext(rollouts, None))
-        judging: list[asyncio.Task[Judged]] = []
+        waiting: list[asyncio.Future[Judged]] = []
         try:
-            while arriving or judging:
-                under_way: list[asyncio.Future[Any]] = [*judging, *([arriving] if arriving else [])]
+            while arriving or waiting:
+                under_way: list[asyncio.Future[Any]] = [*waiting, *([arriving] if arriving else [])]
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 if arriving and arriving.done():
                     rollout = arriving.result()
                     if rollout is not None:
-                        judging.append(asyncio.ensure_future(self._judge(rollout)))
+                        waiting.append(self._begin(rollout))
                     arriving = asyncio.ensure_future(anext(rollouts, None)) if rollout is not None else None
-                ready, judging = [t for t in judging if t.done()], [t for t in judging if not t.done()]
-                for judged in [task.result() for task in ready]:
-                    found[judged.rollout.sample_id] = judged
-                    if self._keeps(judged.verdict):
-                        yield judged.rollout
+                ready, waiting = [v for v in waiting if v.done()], [v for v in waiting if not v.done()]
+                for verdict in ready:
+                    yield verdict.result()
         finally:
-            await _cancel([*judging, *([arriving] if arriving else [])])
+            await _cancel([arriving] if arriving else [])
 
-    def _keeps(self, verdict: Verdict | None) -> bool:
-        return verdict == self._config.filter or (verdict == "unfinished" and self._config.unfinished)
+    async def all(self) -> list[Judged]:
+        """Every response with its verdict, in the order in which they came, however long each verdict took."""
+        return await asyncio.gather(*self._verdicts)
 
-
-async def _noted(rollouts: AsyncIterator[Rollout], came: list[int]) -> AsyncIterator[Rollout]:
-    async for rollout in rollouts:
-        came.append(rollout.sample_id)
-        yield rollout
+    def _begin(self, rollout: Rollout) -> asyncio.Future[Judged]:
+        self._verdicts.append(asyncio.ensure_future(self._judge(rollout)))
+        return self._verdicts[-1]
 
 
 async def _cancel(waiting: Sequence[asyncio.Future[Any]]) -> None:

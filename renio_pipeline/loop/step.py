@@ -12,7 +12,6 @@ sync; with k its responses may be written and scored by weights that are up to k
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -20,8 +19,7 @@ import numpy as np
 from renio_pipeline.config import RunConfig
 from renio_pipeline.loop.invariants import age, in_order, numbers
 from renio_pipeline.loop.selection import Selection
-from renio_pipeline.loop.timing import Clock
-from renio_pipeline.loop.utilisation import Mark, idle_shares, teachers_idle
+from renio_pipeline.loop.timing import StepTimer, Utilisation, idle_shares, teachers_idle
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
@@ -30,77 +28,72 @@ from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, Tra
 async def train_step(
     stages: Stages, config: RunConfig, selection: Selection, step: int, version: Version
 ) -> StepResult | SkippedStep:
-    """One step after another: write, score, weigh, train, publish."""
-    since = await Mark.now(stages)
+    """One step without overlap: write, score, weigh, train, publish."""
+    since = await Utilisation.now(stages)
     return await learn(stages, config, await collect(stages, config, selection, step), version, since)
 
 
 async def collect(stages: Stages, config: RunConfig, selection: Selection, step: int) -> Collected:
     """Write and score a step's samples. Several steps may be under way at a time."""
-    clock = Clock()
-    clock.mark("start")
+    timer = StepTimer()
     stages.payload.open(step)
 
     def write(prompts: Sequence[Prompt]) -> AsyncIterator[Rollout]:
-        return clock.first_and_last(stages.generators.generate(prompts, config.sampling.temperature))
+        return timer.responses(stages.generators.generate(prompts, config.sampling.temperature))
 
     scored = await stages.teachers.score(selection.responses(write), step)
-    clock.mark("scored")
+    timer.scored()
     in_order(scored, [i for i in selection.kept if i not in stages.rejected])
-    return Collected(
-        step=step, judged=selection.judged, scored=scored, began=clock.at("start"), seconds=clock.stages(), marks=clock.marks
-    )
+    return Collected(step=step, judged=selection.judged, scored=scored, began=timer.began, seconds=timer.seconds)
 
 
-async def learn(stages: Stages, config: RunConfig, found: Collected, version: Version, since: Mark) -> StepResult | SkippedStep:
+async def learn(
+    stages: Stages, config: RunConfig, found: Collected, version: Version, since: Utilisation
+) -> StepResult | SkippedStep:
     """Weigh and train on a step's samples, by trainers that are at ``version``, and publish the next one."""
-    step, scored, clock = found.step, found.scored, Clock()
+    step, scored, timer = found.step, found.scored, StepTimer()
     seconds = found.seconds | {"time/start": found.began - since.at}
     if not scored:
         stages.payload.close(step)
-        seconds |= {"time/step": time.perf_counter() - since.at}
-        return SkippedStep(step=step, judged=found.judged, seconds=seconds)
+        return SkippedStep(step=step, judged=found.judged, seconds=seconds | {"time/step": timer.began - since.at})
     staleness = age(scored, version, config.max_staleness)
-    clock.mark("collected")
-    async with stages.turns.training():
-        clock.mark("begun")
-        own = await _student_logprobs(stages, config, scored, step)
-        numbers(step, scored, own)
-        weighed = await stages.weighting.weigh(own, [s.scores.logprobs for s in scored])
-        clock.mark("weighed")
 
-        report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
-        stages.payload.close(step)
-        stages.teachers.dispatch()
-        clock.mark("trained")
-    clock.mark("awake")
+    async with timer.turn(stages.turns):
+        with timer.span("weigh"):
+            student = await _student_logprobs(stages, config, scored, step)
+            numbers(step, scored, student)
+            weighed = await stages.weighting.weigh(student, [s.scores.logprobs for s in scored])
+        with timer.span("train"):
+            report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
+            stages.payload.close(step)
+            stages.teachers.dispatch()
+    with timer.span("sync"):
+        publication = await stages.trainers.publish(Version(version.incarnation, version.number + 1))
 
-    publication = await stages.trainers.publish(Version(version.incarnation, version.number + 1))
-    clock.mark("published")
-
-    until = await Mark.now(stages)
-    idle = idle_shares(since.busy, until.busy, report, publication, until.at - since.at)
-    seconds |= clock.stages() | {
-        "time/turns": clock.seconds("collected", "begun") + clock.seconds("trained", "awake"),
-        "time/turn_back": clock.seconds("trained", "awake"),
-        "time/step": until.at - since.at, "time/sync_wait": publication.waited_seconds,
-    }  # fmt: skip
+    until = await Utilisation.now(stages)
+    whole = until.at - since.at
     return StepResult(
         step=step,
         judged=found.judged,
         scored=scored,
         staleness=staleness,
-        student=own,
+        student=student,
         weighed=weighed,
         report=report,
         publication=publication,
         ended=until.at,
-        idle=idle,
+        idle=idle_shares(since.busy, until.busy, report, publication, whole),
+        teachers_idle=teachers_idle(since.busy["teacher"], until.busy["teacher"], whole),
         busy=until.busy,
-        seconds=seconds,
-        marks=found.marks | clock.marks,
-        teachers_idle=teachers_idle(since.busy["teacher"], until.busy["teacher"], until.at - since.at),
+        seconds=seconds | _learning_seconds(timer) | {"time/step": whole, "time/sync_wait": publication.waited_seconds},
+        spans=timer.spans,
     )
+
+
+def _learning_seconds(timer: StepTimer) -> dict[str, float]:
+    """The timer's metrics, with both hand-overs of the GPUs as ``time/turns``."""
+    seconds = timer.seconds
+    return seconds | {"time/turns": seconds.pop("time/turn_over") + seconds["time/turn_back"]}
 
 
 def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) -> TrainBatch:

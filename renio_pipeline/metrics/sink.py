@@ -26,7 +26,7 @@ class Sink:
     def count(self, totals: Mapping[str, int]) -> None:
         """Take over the current TOTALS."""
 
-    async def farewell(self, error: Exception | None) -> None:
+    async def on_run_end(self, error: Exception | None) -> None:
         """The run has done its last step, or fails of ``error``: whoever fetches its figures may fetch these."""
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class PrometheusSink(Sink):
             return {name: pool.status() for name, pool in run.stages.pools.items()} | run.fixed_pools()
 
         with discoverable(self._config, self.address):
-            await asyncio.gather(self._live.look(statuses, lambda: run.gate.closed), self._engines.serve(run.stages.pools))
+            await asyncio.gather(self._live.look(statuses, lambda: run.pause.requested), self._engines.serve(run.stages.pools))
 
     def observe(self, result: StepResult | SkippedStep) -> None:
         self._figures.observe(result)
@@ -64,7 +64,7 @@ class PrometheusSink(Sink):
     def count(self, totals: Mapping[str, int]) -> None:
         self._figures.count(totals)
 
-    async def farewell(self, error: Exception | None) -> None:
+    async def on_run_end(self, error: Exception | None) -> None:
         self._figures.end(error)
         await self._audience.served()
 

@@ -50,12 +50,13 @@ class Rows:
         for s in result.scored:
             scored.setdefault(place_of_teacher(s.scores.replica), []).append(s.scores.times)
         yield from self._pools(scored, "score")
-        at, shares = result.marks, result.report.shares
-        yield Span(WEIGHTING, "weigh", at["begun"], at["weighed"], len(result.scored))
+        shares = result.report.shares
+        (began, ended), sync = result.spans["train"], result.spans["sync"]
+        yield Span(WEIGHTING, "weigh", *result.spans["weigh"], len(result.scored))
         for rank, seconds in enumerate(result.report.busy_seconds):
-            place, trained = ("trainer", str(rank)), min(at["weighed"] + seconds, at["trained"])
-            yield Span(place, "train", at["weighed"], trained, len(shares[rank]) if shares else 0)
-            yield Span(place, "sync", at["awake"], at["published"])
+            place = ("trainer", str(rank))
+            yield Span(place, "train", began, min(began + seconds, ended), len(shares[rank]) if shares else 0)
+            yield Span(place, "sync", *sync)
 
     def _pools(self, times: dict[Place, list[Times]], name: str) -> Iterator[Span]:
         for place, of_samples in times.items():
@@ -111,7 +112,7 @@ def ways(result: StepResult) -> Iterator[Way]:
             (
                 (("generator", rollout.replica), rollout.times[1]),
                 (place_of_teacher(scores.replica), scores.times[0]),
-                (WEIGHTING, result.marks["begun"]),
-                (("trainer", rank_of[sample_id]), result.marks["weighed"]),
+                (WEIGHTING, result.spans["weigh"][0]),
+                (("trainer", rank_of[sample_id]), result.spans["train"][0]),
             ),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renio_pipeline.grading.grader import Judged
-from renio_pipeline.types import Busy, Publication, ScoredRollout, TrainReport
+from renio_pipeline.types import Busy, Publication, ScoredRollout, Times, TrainReport
 from renio_pipeline.weightings.weigher import Weighed
 
 
@@ -21,7 +21,6 @@ class Collected:
     scored: list[ScoredRollout]  # those that were kept, in the order of sample ids
     began: float  # when, on the monotonic clock
     seconds: dict[str, float]  # metric name -> seconds
-    marks: dict[str, float] = field(default_factory=dict)  # of the clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,4 +47,4 @@ class StepResult:
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
     teachers_idle: dict[str, float] = field(default_factory=dict)  # of several teachers: pool -> share
     busy: dict[str, Busy] = field(default_factory=dict)  # by pool
-    marks: dict[str, float] = field(default_factory=dict)  # of the clock
+    spans: dict[str, Times] = field(default_factory=dict)  # "weigh", "train" and "sync": when each began and ended

@@ -355,11 +355,11 @@ def test_a_paused_run_is_checkpointed_and_goes_on(prepared: Prepared, tmp_path: 
             run = run_of(scene, tmp_path)
             running = asyncio.create_task(run.run())
             await scene.until(lambda: run.step == 1)
-            await run.gate.close()
+            await run.pause.begin()
             step, path = await run.ask_checkpoint()
             assert (step, path) == (run.step, run.directory.checkpoints / f"step_{step:06d}")
             assert not any(engine.asleep for engine in scene.living)
-            await run.gate.open()
+            await run.pause.end()
             await running
             assert run.step == 3
 

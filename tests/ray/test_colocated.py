@@ -148,7 +148,7 @@ def test_a_generator_and_a_rank_that_are_killed_in_the_ranks_turns_are_replaced_
     assert watch.steps == [1, 2, 3, *range(3, STEPS + 1)]
     assert (watch.stages.generators.workers.restarts, watch.trainers.restarts) == (1, 1)
     assert [line["incarnation"] for line in lines_of(colocated.folder / "resumes.jsonl")] == [1]
-    again = [note for note in colocated.notes if "all ranks begin again after step 2" in note]
+    again = [note for note in colocated.notes if "all ranks restart after step 2" in note]
     assert len(again) == 1
     others = [note for note in colocated.notes if note not in again and not note.startswith("checkpoint ")]
     assert all("generator" in note for note in others), others

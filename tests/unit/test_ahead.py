@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from renio_pipeline.control.commands import Commands, Events, WithEvents
 from renio_pipeline.control.protocol import Refused
 from renio_pipeline.ledger import prove_exactly_once
-from renio_pipeline.loop.lookahead import Ahead
+from renio_pipeline.loop.lookahead import Lookahead
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
@@ -46,7 +46,7 @@ def test_no_step_is_collected_before_the_bound_allows_it_and_every_step_once(bou
         return Collected(step=step, judged={}, scored=[], began=0.0, seconds={})
 
     async def go() -> None:
-        ahead = Ahead(collect, last=last, bound=bound)
+        ahead = Lookahead(collect, last=last, bound=bound)
         for step in range(first, last):
             ahead.learned(step)
             await asyncio.sleep(0)
@@ -63,7 +63,7 @@ def test_a_step_that_cannot_be_collected_says_so_when_its_turn_comes() -> None:
         raise RuntimeError(f"no luck with {step}")
 
     async def go() -> None:
-        ahead = Ahead(collect, last=3, bound=1)
+        ahead = Lookahead(collect, last=3, bound=1)
         ahead.learned(0)
         with pytest.raises(RuntimeError, match="no luck with 1"):
             await ahead.take(1)

@@ -48,8 +48,8 @@ def followed(pool: FakePool, *, reach: int = 0, closed: bool = False, **limits: 
 
     async def go() -> None:
         scaler = Autoscale(interval_seconds=0.01, patience=2, **limits)
-        gate: Any = SimpleNamespace(closed=closed)
-        task = asyncio.create_task(follow_load("teacher", pool, scaler, gate, notes.append))  # type: ignore[arg-type]
+        pause: Any = SimpleNamespace(requested=closed)
+        task = asyncio.create_task(follow_load("teacher", pool, scaler, pause, notes.append))  # type: ignore[arg-type]
         async with asyncio.timeout(30):
             while reach and pool.target != reach:
                 await asyncio.sleep(0.01)

@@ -26,7 +26,7 @@ from renio_pipeline.loop.held_out import evaluate, wilson
 from renio_pipeline.loop.run import Run
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import train_step
-from renio_pipeline.loop.utilisation import idle_shares, teachers_idle
+from renio_pipeline.loop.timing import idle_shares, teachers_idle
 from renio_pipeline.metrics.registry import METRICS
 from renio_pipeline.metrics.sink import JsonlSink, Sink, read_jsonl
 from renio_pipeline.metrics.step_metrics import accuracy, step_metrics, verdict_metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,7 @@ def test_a_step_that_keeps_nothing_is_skipped_and_moves_the_cursor(prepared: Pre
 
 
 def test_a_run_goes_on_after_a_skipped_step_and_its_line_says_so(tmp_path: Path, prepared: Prepared) -> None:
-    run: Run = run_of(tmp_path, prepared, filter="incorrect", filter_batch="shrink", steps=3, evaluate={"problems": 0})
-    verify, asked = run.prepared.task.verify, []
+    verify, asked = prepared.task.verify, []
 
     class Gentle:
         """A task that calls everything correct in the second step."""
@@ -109,11 +109,9 @@ def test_a_run_goes_on_after_a_skipped_step_and_its_line_says_so(tmp_path: Path,
         def final_answer(self, text: str) -> str | None:
             return None
 
-    object.__setattr__(run.prepared, "task", Gentle())
-    try:
-        outcome = asyncio.run(run.run())
-    finally:
-        object.__setattr__(run.prepared, "task", prepare(config_of()).task)
+    gentle = replace(prepared, task=Gentle())  # type: ignore[arg-type]
+    run: Run = run_of(tmp_path, gentle, filter="incorrect", filter_batch="shrink", steps=3, evaluate={"problems": 0})
+    outcome = asyncio.run(run.run())
     lines = read_jsonl(run.directory.metrics)
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert ["loss" in line for line in lines] == [True, False, True]

@@ -50,9 +50,9 @@ def placed(
         judged[sample_id] = replace(result.judged[s.rollout.sample_id], rollout=rollout)
         scored.append(replace(s, rollout=rollout, scores=scores))
         shares[i % 2].append(sample_id)
-    marks = {"begun": start + 2, "weighed": start + 2.5, "trained": start + 4, "awake": start + 4, "published": start + 4.5}
+    spans = {"weigh": (start + 2, start + 2.5), "train": (start + 2.5, start + 4), "sync": (start + 4, start + 4.5)}
     report = replace(result.report, busy_seconds=[1.0, 1.4], shares=shares)
-    return replace(result, step=number, judged=judged, scored=scored, marks=marks, report=report)
+    return replace(result, step=number, judged=judged, scored=scored, spans=spans, report=report)
 
 
 def one_step(prepared: Prepared) -> StepResult:
