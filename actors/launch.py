@@ -27,6 +27,7 @@ from actors.trainer.messages import RankSpec, Restore
 from actors.trainer.rank import TrainerRank
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
@@ -71,7 +72,7 @@ def start_trainers(
     point = point or ResumePoint()
     restore = _restore(config, point)
     heads: dict[str, tuple[str, str]] = {}
-    if config.payload_kind == "hidden":
+    if config.objective.payload == HIDDEN:
         heads = {n: (info.resolve(config.teacher_model(n)), t.dtype) for n, t in config.all_teachers.items()}
     spec = RankSpec(
         model=info.resolve(config.student),
@@ -117,7 +118,7 @@ async def stages(
     budget = payload_budget(config, prepared)
     shared = shared_group(config) if config.placement == "colocated" else None
     generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
-    weighting = WeightingStage(config, service, point.state.running_mean)
+    weighting = WeightingStage(config, service, point.state.weighting)
     follower = teachers[""] if config.follow else None
     ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared)
     trainers = Trainers(ranks_at, generators, follower, service)

@@ -1,7 +1,8 @@
 """From divergences per token to one number (arXiv 2606.23104).
 
-L = (1/B) Σ_b w_b · (Σ_t d_bt) / max(1, T_b), over the *global* batch, so that the loss and its gradient do not depend
-on how the batch is split over micro-batches and ranks: the parts add up.
+L = (1/B) Σ_b w_b · (Σ_t f_bt · d_bt) / max(1, T_b), over the *global* batch, so that the loss and its gradient do not depend
+on how the batch is split over micro-batches and ranks: the parts add up. The weights w are one a sample, the token factors f
+one a token; without factors f is 1. The factors do not change the denominator T_b.
 
 Shape legend: B sequences, T response tokens (right-padded), T_b those of sequence b.
 """
@@ -16,18 +17,27 @@ from torch import Tensor
 from renio_pipeline.divergence import at_least_fp32
 
 
-def weighted_loss(per_token: Tensor, mask: Tensor, weights: Tensor, *, batch_size: int | None = None) -> Tensor:
+def weighted_loss(
+    per_token: Tensor, mask: Tensor, weights: Tensor, *, batch_size: int | None = None, factors: Tensor | None = None
+) -> Tensor:
     """The weighted mean over sequences of each one's mean over its tokens, a scalar in the unit of `per_token`.
 
     per_token [B, T]: nats.
     mask [B, T]: true on response tokens; the others are ignored, in the value and in the gradient, whatever they hold.
     weights [B]: of the samples, taken as constants.
+    factors [B, T]: of the tokens, taken as constants; what stands outside of the mask is never read. None: all are 1.
     batch_size: sequences in the global batch, of which these may be a part (an empty one too: its loss is a zero that
     can be differentiated). None: these are all.
 
     Computed in float32, or float64 where `per_token` is. Raises ValueError for shapes that do not fit and for a
     batch_size below the number of sequences given, or below 1.
     """
+    if factors is not None:
+        if factors.shape != per_token.shape:
+            shapes = f"{tuple(per_token.shape)}, {tuple(factors.shape)}"
+            raise ValueError(f"per_token and factors must both be [B, T], got {shapes}")
+        per_token = at_least_fp32(per_token).masked_fill(~mask.bool(), 0.0)  # before the product: 0 · NaN is NaN
+        per_token = per_token * factors.detach().to(per_token.dtype).masked_fill(~mask.bool(), 0.0)
     means = per_sample_mean(per_token, mask)
     if weights.shape != means.shape:
         raise ValueError(f"weights must be one per sequence, {tuple(means.shape)}, got {tuple(weights.shape)}")
@@ -46,13 +56,21 @@ def per_sample_mean(per_token: Tensor, mask: Tensor) -> Tensor:
     return kept.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
-def token_shares(weights: Sequence[float], lengths: Tensor, batch_size: int) -> Tensor:
-    """What each response token's divergence counts in `weighted_loss`: w_b / (B · T_b), float32.
+def token_shares(weights: Sequence[float], lengths: Tensor, batch_size: int, factors: Tensor | None = None) -> Tensor:
+    """What each response token's divergence counts in `weighted_loss`: w_b · f_bt / (B · T_b), float32.
 
-    weights, lengths: of b sequences, of the batch_size of the global batch. Returns [N], sequence after sequence.
+    weights, lengths [b]: of some sequences of the global batch, which has `batch_size` B.
+    factors [N]: of the response tokens, sequence after sequence. None: all are 1.
+
+    Returns [N], sequence after sequence. Raises ValueError for factors that are not one a token.
     """
     shares = torch.tensor(weights, dtype=torch.float64) / (batch_size * lengths.clamp(min=1))
-    return torch.repeat_interleave(shares.float(), lengths)
+    shares_N = torch.repeat_interleave(shares.float(), lengths)
+    if factors is None:
+        return shares_N
+    if factors.shape != shares_N.shape:
+        raise ValueError(f"factors must be one a response token, {tuple(shares_N.shape)}, got {tuple(factors.shape)}")
+    return shares_N * factors.float()
 
 
 def sampled_token_loss(

@@ -12,6 +12,7 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES, Opsd
+from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
@@ -59,8 +60,8 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
         info.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
     teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
     vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
-    if config.teacher_top_k >= vocab_size:
-        raise ConfigError(f"objective.k: {config.teacher_top_k} must be below the vocabulary's {vocab_size} entries")
+    if (k := config.objective.payload.top_k) >= vocab_size:
+        raise ConfigError(f"{_top_k_key(config)}: {k} must be below the vocabulary's {vocab_size} entries")
     tokenizer = tokenizer_of(info.resolve(config.student))
     if tokenizer.chat_template is None:
         raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
@@ -118,7 +119,7 @@ def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Ins
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
     teacher = student if model == config.student else inspect(model, key)
     info.check_tokenizers(student, teacher, key)
-    if config.payload_kind == "hidden" and teacher.unknown_scale:
+    if config.objective.payload == HIDDEN and teacher.unknown_scale:
         raise ConfigError(
             f"{key}: {model!r} scales its logits by {teacher.unknown_scale} in a way that is not known here, so they cannot be "
             "made of its hidden states; choose another teacher, or objective.type=top_k_forward_kl"
@@ -167,16 +168,19 @@ def not_here(config: RunConfig) -> list[str]:
 
 
 def payload_token_bytes(config: RunConfig, teacher: str, teacher_hidden_size: int) -> int:
-    """What the teacher's payload takes for a token: an id and a log-probability for each of K+1, or H' values."""
-    if config.payload_kind == "hidden":
-        return teacher_hidden_size * DTYPE_BYTES[config.all_teachers[teacher].dtype]
-    return (config.teacher_top_k + 1) * 8 if config.payload_kind == "top_k" else 0
+    """Bytes that a teacher sends of a response token. ``teacher_hidden_size``: width of its hidden states."""
+    return config.objective.payload.token_bytes(teacher_hidden_size, DTYPE_BYTES[config.all_teachers[teacher].dtype])
+
+
+def _top_k_key(config: RunConfig) -> str:
+    """Where the user says how many of its likeliest tokens the teacher sends."""
+    return "objective.k" if "k" in type(config.objective).model_fields else "objective: top_k of its payload"
 
 
 def _check_payload(config: RunConfig, payload_bytes: int) -> None:
     if payload_bytes > config.payload.max_bytes:
         raise ConfigError(
-            f"payload.max_bytes: a step's {config.payload_kind} may take {payload_bytes} bytes (batch_size x "
+            f"payload.max_bytes: a step's {config.objective.payload.kind} may take {payload_bytes} bytes (batch_size x "
             f"max_response_tokens x bytes per token), and payload.max_bytes is {config.payload.max_bytes}; raise it, or lower "
             "batch_size or objective.k"
         )

@@ -176,7 +176,10 @@ class SampleWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSample(Message):
-    """One sample as a trainer rank needs it. Its loss is weight / (batch size * T) * sum of the tokens' divergences."""
+    """One sample as a trainer rank needs it.
+
+    Its part of the loss is weight / (batch size · max(1, T)) · Σ_t token_factors_t · divergence_t.
+    """
 
     sample_id: int
     prompt_ids: np.ndarray  # [P] int32
@@ -184,6 +187,7 @@ class TrainSample(Message):
     student_logprobs: np.ndarray  # [T] float32, by the generator
     teacher_logprobs: np.ndarray  # [T] float32
     weight: float
+    token_factors: np.ndarray | None = None  # [T] float32; None: all are 1
     payload: Any = None  # as in TeacherScores
 
     @property

@@ -44,6 +44,6 @@ def check_object_store(config: RunConfig, prepared: Prepared, resources: dict[st
     store = resources.get("object_store_memory", 0.0)
     if prepared.payload_bytes > store:
         raise ConfigError(
-            f"payload: a step's {config.payload_kind} may take {prepared.payload_bytes} bytes, and the cluster's object store "
-            f"has {store:.0f}; lower batch_size or objective.k, or start Ray with a larger --object-store-memory"
+            f"payload: a step's {config.objective.payload.kind} may take {prepared.payload_bytes} bytes, and the cluster's "
+            f"object store has {store:.0f}; lower batch_size or objective.k, or start Ray with a larger --object-store-memory"
         )

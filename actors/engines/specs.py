@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import Generator, Lora
+from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import ScorerSpec
@@ -53,8 +54,8 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
         dtype=section.dtype,
         temperature=config.temperature,
         vocab_size=prepared.vocab_size,
-        kind=config.payload_kind,
-        top_k=config.teacher_top_k,
+        kind=config.objective.payload.kind,
+        top_k=config.objective.payload.top_k,
         attention=section.attention,
         name=teacher,
         on_gpu=bool(config.pool(config.teacher_pools[teacher]).gpus),
@@ -86,9 +87,9 @@ def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> En
         config.all_teachers[teacher],
         info.resolve(config.teacher_model(teacher)),
         config.teacher_pools[teacher],
-        max_logprobs=config.teacher_top_k,
+        max_logprobs=config.objective.payload.top_k,
         sync_backend=config.sync.backend if config.follow else None,
-        hidden_states=config.payload_kind == "hidden",
+        hidden_states=config.objective.payload == HIDDEN,
     )
 
 

@@ -39,7 +39,7 @@ class HiddenTeacher(VllmReplica):
         import torch
         from vllm import PoolingParams
 
-        from renio_pipeline.models.teacher import to_numpy
+        from renio_pipeline.objectives.payload import to_numpy
 
         # With a cached prefix vLLM would give the states of the rest alone.
         params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)

@@ -14,6 +14,7 @@ from actors.engines.vllm_hidden_teacher import HiddenTeacher
 from actors.engines.vllm_teacher import Teacher
 from actors.pools.worker import CONTROL, Kind
 from renio_pipeline.config import RunConfig
+from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.preflight import Prepared
 
 
@@ -40,6 +41,6 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
         return Kind(name=pool, start=lambda slot: start_in_group(torch_teacher, (spec,), options), group=CONTROL)
     spec = teacher_spec(config, prepared, name)
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
-    kind = HiddenTeacher if config.payload_kind == "hidden" else Teacher
+    kind = HiddenTeacher if config.objective.payload == HIDDEN else Teacher
     actor = ray.remote(kind)
     return Kind(name=pool, start=lambda slot: start_in_group(actor, (spec, name), options), engine=True)

@@ -1,29 +1,31 @@
-"""The weighting actor as the loop sees it. Its state is the driver's too, so that it can be replaced."""
+"""The weighting stage as the loop sees it. The weighting's state is kept here, so that the actor can be replaced."""
 
 from __future__ import annotations
 
-import numpy as np
 import ray
 
 from actors.cluster.placement import actor_options, start_in_group
-from actors.packed_messages import PackedList
+from actors.packed_messages import pack
 from actors.pools.base import Service, is_loss
 from actors.pools.supervisor import Workers
+from actors.pools.weigher import Weigher
 from actors.pools.worker import CONTROL, Kind, Lease, Worker, answer
 from renio_pipeline.config import RunConfig
-from renio_pipeline.weightings.weigher import Weighed, Weigher
+from renio_pipeline.weightings import ScoredBatch, State, weighting_of
+from renio_pipeline.weightings.step import Weighed
 
 
 class WeightingStage:
-    """``weigh`` is asked again of a new actor if the one that was asked is lost; the normaliser takes a batch in once."""
+    """``weigh`` is asked again of a new actor if the one that was asked is lost; the state takes a batch in once."""
 
-    def __init__(self, config: RunConfig, service: Service, running_mean: float | None = None) -> None:
-        self._config, self._running_mean = config, running_mean
+    def __init__(self, config: RunConfig, service: Service, state: State = None) -> None:
+        self._deadline, self._state = config.faults.deadline_seconds, state
         options = actor_options(config, "weighting")
         actor = ray.remote(concurrency_groups={CONTROL: 1})(Weigher)
+        arguments = weighting_of(config), config.pivotal
 
         def start(slot: int) -> Lease:
-            return start_in_group(actor, (config.weighting, self._running_mean), options)
+            return start_in_group(actor, arguments, options)
 
         kind = Kind(name="weighting", start=start, group=CONTROL)
         self.workers = Workers(
@@ -36,15 +38,12 @@ class WeightingStage:
             on_change=lambda: None,
         )
 
-    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
+    async def weigh(self, batch: ScoredBatch) -> Weighed:
+        packed = pack(batch)
         while True:
             await self.workers.until(lambda: bool(self.workers.serving))
             (worker,) = self.workers.serving
-            asked = answer(
-                worker.actor.weigh.remote(PackedList(student), PackedList(teacher)),
-                self._config.faults.deadline_seconds,
-                "weigh",
-            )
+            asked = answer(worker.actor.weigh.remote(packed, self._state), self._deadline, "weigh")
             try:
                 weighed: Weighed = await worker.during(asked)
             except Exception as error:
@@ -52,23 +51,16 @@ class WeightingStage:
                     raise
                 worker.lose(str(error))
                 continue
-            self._running_mean = weighed.running_mean
+            self._state = weighed.state
             self.workers.progress(worker)
             return weighed
 
-    async def running_mean(self) -> float | None:
-        return self._running_mean
+    async def state(self) -> State:
+        return self._state
 
-    async def restore(self, running_mean: float | None) -> None:
-        """Go back to an earlier state of the normaliser."""
-        self._running_mean = running_mean
-        for worker in self.workers.serving:
-            try:
-                await worker.during(answer(worker.actor.restore.remote(running_mean), 60, "restore"))
-            except Exception as error:
-                if not is_loss(error):
-                    raise
-                worker.lose(str(error))  # the next one starts with this state
+    async def restore(self, state: State) -> None:
+        """Go back to an earlier state of the weighting."""
+        self._state = state
 
     def status(self) -> dict[str, int]:
         return {"target": 1, "serving": len(self.workers.serving), "restarts": self.workers.restarts}

@@ -17,6 +17,7 @@ from actors.trainer.messages import RankReport, Restore, WriteState
 from actors.weight_sync.sender import SyncReceipt
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan
+from renio_pipeline.objectives import trained_objective
 from renio_pipeline.run_dir.checkpointing import CheckpointError
 from renio_pipeline.types import TrainBatch, TrainReport, Version
 
@@ -83,7 +84,7 @@ class TrainerGroup:
             "forward_backward",
             planned,
             step=batch.step,
-            objective=self._config.trained_objective,
+            objective=trained_objective(self._config),
             batch_size=len(batch.samples),
             temperature=self._config.temperature,
             vocab_size=self._vocab_size,

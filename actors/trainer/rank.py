@@ -19,7 +19,7 @@ from actors.trainer.deepspeed_engine import build, on_host, optimizer_step, weig
 from actors.trainer.messages import RankReport, RankSpec, WriteState
 from actors.trainer.offload import HostState, free_cached
 from actors.weight_sync.client import SyncClient
-from renio_pipeline.config.schema import Objective
+from renio_pipeline.objectives import Objective
 from renio_pipeline.types import NonFiniteError, TrainSample, Version
 
 if TYPE_CHECKING:  # Imported lazily where needed: the driver imports this module and must not import torch.

@@ -8,12 +8,14 @@ from typing import Any
 from renio_pipeline.config import schema
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
 from renio_pipeline.config.run_config import RunConfig
+from renio_pipeline.config.sections import HIDDEN
 
 
 def check_combinations(config: RunConfig) -> None:
     """Raises ValueError for the first one found."""
     for check in (
         _batch,
+        _variants,
         _filter,
         _teachers,
         _method,
@@ -32,14 +34,18 @@ def check_combinations(config: RunConfig) -> None:
 def _batch(c: RunConfig) -> None:
     if c.batch_size % c.samples_per_prompt:
         raise ValueError(f"batch_size ({c.batch_size}) must be a multiple of samples_per_prompt ({c.samples_per_prompt})")
-    if isinstance(c.weighting, schema.Renio) and c.batch_size % (c.weighting.group_size or 1):
-        raise ValueError(f"weighting.group_size ({c.weighting.group_size}) must divide batch_size ({c.batch_size})")
     for key, given in (("sampling.temperature", c.sampling.temperature), ("evaluate.temperature", c.evaluate.temperature)):
         if given / c.temperature > 2:  # vLLM's own bound, of what is left when its logits are divided by `temperature` already
             raise ValueError(f"{key} ({given}) may be at most twice temperature ({c.temperature}); lower it")
     if c.trainer.warmup_steps >= c.steps:
         raise ValueError(f"trainer.warmup_steps ({c.trainer.warmup_steps}) must be below steps ({c.steps})")
     _refuse_owned("trainer.deepspeed", c.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)
+
+
+def _variants(c: RunConfig) -> None:
+    c.weighting.check(c)
+    c.objective.check(c)
+    c.pivotal.check("diagnostics")
 
 
 def _endpoint(c: RunConfig) -> None:
@@ -66,10 +72,10 @@ def _method(c: RunConfig) -> None:
             f"teacher.model ({c.teacher.model}) differs from student ({c.student}), but in opsd the teacher is the "
             "student itself, whose weights it may take over; leave teacher.model out, or set method.type=opd"
         )
-    if c.follow and c.payload_kind == "hidden" and c.teacher.type != "torch":
+    if c.follow and c.objective.payload == HIDDEN and c.teacher.type != "torch":
         raise ValueError(
-            f"method.teacher {c.follow.teacher} with objective.type jsd needs teacher.type=torch, which takes new weights and "
-            f"sends hidden states; {c.teacher.type} does only one of them at a time"
+            f"method.teacher {c.follow.teacher} with objective.type {c.objective.type} needs teacher.type=torch, which takes "
+            f"new weights and sends hidden states; {c.teacher.type} does only one of them at a time"
         )
 
 

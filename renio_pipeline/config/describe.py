@@ -17,6 +17,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from renio_pipeline.config import variants
+from renio_pipeline.config.sections import ObjectiveSection, WeightingSection
+
+_REGISTRIES: dict[Any, variants.Kind] = {WeightingSection: "weighting", ObjectiveSection: "objective"}
 REQUIRED = "???"  # OmegaConf's mark of a value that is still missing
 _NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "mapping", type(None): "null", Any: "any"}
 _BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
@@ -67,7 +71,9 @@ def annotated(section: BaseModel, names: tuple[str, ...] = ()) -> str:
 
 
 def sections_of(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation, whatever union, ``Annotated`` or mapping they stand in."""
+    """The models in an annotation, whatever union, ``Annotated`` or mapping they stand in; of a registry, all of its models."""
+    if annotation in _REGISTRIES:
+        return list(variants.sections(_REGISTRIES[annotation]).values())
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for argument in typing.get_args(annotation) for section in sections_of(argument)]

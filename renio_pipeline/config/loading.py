@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from renio_pipeline.config import variants
 from renio_pipeline.config.checks import check_combinations
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.run_config import RunConfig
@@ -67,7 +68,7 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
         config = RunConfig.model_validate(values)
         check_combinations(config)
     except ValidationError as error:
-        lines = [f"{source}:"] + [f"  {_explain(fault)}" for fault in error.errors()]
+        lines = [f"{source}:"] + [f"  {_explain(fault, values)}" for fault in error.errors()]
         raise ConfigError("\n".join(lines)) from None
     except ValueError as error:  # a combination of keys; a ValidationError is one too
         raise ConfigError(f"{source}:\n  {error}") from None
@@ -79,63 +80,57 @@ def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, A
     file's ``teacher`` leaves that out."""
     if overrides.get("teachers") is not None and "teacher" not in overrides:
         base.pop("teacher", None)
-    for name in ("method", "weighting", "objective"):
-        given, section = overrides.get(name), base.get(name)
+    for kind in variants.KINDS:
+        given, section = overrides.get(kind), base.get(kind)
         if not (isinstance(given, dict) and isinstance(section, dict)):
             continue
-        fields = {v.model_fields["type"].default: v.model_fields.keys() for v in _union(name)}
-        old, new = section.get("type"), given.get("type")
-        if old != new and isinstance(old, str) and isinstance(new, str) and {old, new} <= fields.keys():
-            gone = fields[old] - fields[new]
-            base[name] = {key: value for key, value in section.items() if key not in gone}
+        old, new = _chosen(kind, section), _chosen(kind, section | given)
+        if old and new and old is not new:
+            gone = old.model_fields.keys() - new.model_fields.keys()
+            base[kind] = {key: value for key, value in section.items() if key not in gone}
 
 
-def _union(name: str) -> list[type[BaseModel]]:
-    return list(_variants(RunConfig.model_fields[name].annotation))
+def _chosen(kind: variants.Kind, section: Any) -> type[BaseModel] | None:
+    """The class that a section's ``type`` chooses; None where it chooses none, which ``parse`` explains."""
+    try:
+        return variants.chosen(kind, section) if isinstance(section, dict) else None
+    except ConfigError:
+        return None
 
 
-def _variants(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in typing.get_args(annotation):
-        yield from _variants(argument)
+        yield from _models_in(argument)
 
 
 def _is_mapping(annotation: Any) -> bool:
     return any(typing.get_origin(a) is dict for a in (annotation, *typing.get_args(annotation)))
 
 
-def _explain(fault: Any) -> str:
+def _explain(fault: Any, values: Any) -> str:
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == variants.FAULT:
+        return str(message)
     loc = [str(part) for part in fault["loc"]]
     models: list[type[BaseModel]] = [RunConfig]
-    keys: list[str] = []
     named = False  # by the user: a key of a mapping
     for part in loc[:-1]:
         if named:
-            keys.append(part)
             named = False
             continue
-        tagged = [m for m in models if "type" in m.model_fields and m.model_fields["type"].default == part]
-        if tagged and part not in RunConfig.model_fields:  # a union's tag, which is not a key of the file
-            models = tagged
-            continue
-        keys.append(part)
         annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
         named = any(_is_mapping(a) for a in annotations)
-        models = [v for a in annotations for v in _variants(a)]
-    tags = {m.model_fields["type"].default for m in models if "type" in m.model_fields} if len(models) > 1 else set()
-    key = ".".join([*keys, *(part for part in loc[-1:] if part not in {"[key]", *tags})])
+        own = _chosen(part, values.get(part)) if models == [RunConfig] and part in variants.KINDS else None
+        models = [own] if own else [v for a in annotations for v in _models_in(a)]
+    key = ".".join([*loc[:-1], *(part for part in loc[-1:] if part != "[key]")])
     if fault["type"] == "extra_forbidden":
         known = sorted({name for m in models for name in m.model_fields})
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(known)}")
     if fault["type"] == "missing":
         return f"{key}: required"
-    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        allowed = ", ".join(v.model_fields["type"].default for v in _union(loc[0]))
-        given = f"{fault['ctx']['tag']!r} is not known" if fault["type"] == "union_tag_invalid" else "required"
-        return f"{key}.type: {given}; allowed: {allowed}"
-    message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
-        return f"{key}: {message}" if loc else message
+        return f"{key}: {message}" if loc else str(message)
     return f"{key}: {message} (given: {fault['input']!r})"

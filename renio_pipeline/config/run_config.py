@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
-from renio_pipeline.config import schema
+from renio_pipeline.config import schema, variants
 from renio_pipeline.config.schema import Section
+from renio_pipeline.config.sections import ObjectiveSection, WeightingSection
 
 
 class RunConfig(Section):
@@ -65,9 +67,14 @@ class RunConfig(Section):
     task_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the task's constructor.")
     data: schema.Data = schema.Data()
     sampling: schema.Sampling = schema.Sampling()
-    method: schema.Method = schema.Opd()
-    weighting: schema.Weighting = schema.Renio()
-    objective: schema.Objective = schema.TopKForwardKL()
+    method: Annotated[schema.Opd | schema.Opsd, BeforeValidator(variants.validator("method"))] = schema.Opd()
+    weighting: Annotated[SerializeAsAny[WeightingSection], BeforeValidator(variants.validator("weighting"))] = Field(
+        default_factory=partial(variants.default, "weighting")
+    )
+    objective: Annotated[SerializeAsAny[ObjectiveSection], BeforeValidator(variants.validator("objective"))] = Field(
+        default_factory=partial(variants.default, "objective")
+    )
+    diagnostics: schema.Diagnostics = schema.Diagnostics()
     generator: schema.Generator = schema.Generator()
     teacher: schema.Teacher = schema.Teacher()
     teachers: dict[str, schema.Teacher] | None = Field(
@@ -95,16 +102,10 @@ class RunConfig(Section):
         return Path(self.run_dir or f"runs/{self.name}")
 
     @property
-    def teacher_top_k(self) -> int:
-        """How many of its likeliest tokens the teacher sends; 0: the sampled token's log-probability alone."""
-        return self.objective.k if isinstance(self.objective, schema.TopKForwardKL) else 0
-
-    @property
-    def trained_objective(self) -> schema.Objective:
-        """The objective as trainer ranks compute it: strictly on-policy there is no older policy to correct for."""
-        if isinstance(self.objective, schema.Sampled) and self.max_staleness == 0:
-            return self.objective.model_copy(update={"importance_clip": None})
-        return self.objective
+    def pivotal(self) -> schema.Pivotal:
+        """What metrics, samples and reports count as a pivotal token: see ``diagnostics``."""
+        given = {key: value for key, value in self.diagnostics if value is not None}
+        return (self.weighting.pivotal or schema.Pivotal()).model_copy(update=given)
 
     @property
     def all_teachers(self) -> dict[str, schema.Teacher]:
@@ -155,13 +156,6 @@ class RunConfig(Section):
     def follow(self) -> schema.Opsd | None:
         """The method, if its teacher's weights follow the student's during the run."""
         return self.method if isinstance(self.method, schema.Opsd) and self.method.teacher != "fixed" else None
-
-    @property
-    def payload_kind(self) -> Literal["sampled", "top_k", "hidden"]:
-        """What the teacher sends of each token."""
-        if isinstance(self.objective, schema.Jsd):
-            return "hidden"
-        return "top_k" if self.teacher_top_k else "sampled"
 
     @model_validator(mode="before")
     @classmethod

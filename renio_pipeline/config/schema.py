@@ -65,95 +65,37 @@ class Section(BaseModel):
 
 
 class Pivotal(Section):
-    """Which tokens are pivotal."""
+    """Which tokens count as pivotal: those whose log-ratio log p_S − log p_T, clipped from above, reaches the threshold."""
 
-    threshold: float = Field(
-        0.8, description="A token is pivotal when its clipped log-ratio log p_S − log p_T is at least this (nats)."
-    )
-    clip: float = Field(2.5, description="Upper bound on log-ratios (nats); must exceed threshold.")
+    threshold: float = 0.8  # nats
+    clip: float = 2.5  # nats
+    temperature: PositiveFloat = 1.0  # of the weights: raw weight = exp(mean pivotal log-ratio / temperature)
 
-    @model_validator(mode="after")
-    def _clip_above_threshold(self) -> Pivotal:
+    def check(self, section: str) -> None:
+        """Raises ValueError for values with which weights say nothing or overflow. ``section``: where their keys are."""
         if self.clip <= self.threshold:
             raise ValueError(
                 f"clip ({self.clip}) must be greater than threshold ({self.threshold}): log-ratios are clipped before they "
                 "are compared, so otherwise no token could be pivotal, or every pivotal token would count the same; raise "
-                "weighting.clip or lower weighting.threshold"
+                f"{section}.clip or lower {section}.threshold"
             )
-        return self
-
-
-class Renio(Pivotal):
-    """ReNIO sample weights (arXiv 2606.23104)."""
-
-    type: Literal["renio"] = "renio"
-    temperature: PositiveFloat = Field(
-        1.0, description="Weight temperature: the raw weight is exp(mean pivotal log-ratio / temperature)."
-    )
-    normalization: Literal["batch_mean", "clamp", "ema", "none"] = Field(
-        "batch_mean",
-        description="Divide raw weights by the batch mean and cap at 10; clamp them first; divide by a running mean; or not.",
-    )
-    group_size: PositiveInt | None = Field(
-        None, description="Normalise in groups of this size, as the reference implementation does; null: the whole batch."
-    )
-
-    @model_validator(mode="after")
-    def _no_overflow(self) -> Renio:
         if self.clip / self.temperature > 80:
             raise ValueError(
                 f"clip / temperature ({self.clip} / {self.temperature}) is above 80, and raw weights, exp of up to that, would "
-                "overflow; raise weighting.temperature"
+                f"overflow; lower {section}.clip or raise weighting.temperature"
             )
-        return self
 
 
-class Uniform(Pivotal):
-    """Plain distillation: every weight is 1. Threshold and clip serve the diagnostics alone."""
+class Diagnostics(Section):
+    """What metrics, samples and reports count as a pivotal token. The weights do not depend on it."""
 
-    type: Literal["uniform"] = "uniform"
-
-
-class TopKForwardKL(Section):
-    """Forward KL on the teacher's top K and the sampled token, plus one tail entry for the remaining mass."""
-
-    type: Literal["top_k_forward_kl"] = "top_k_forward_kl"
-    k: PositiveInt = Field(32, description="How many of the teacher's likeliest tokens the divergence covers.")
-    tail: bool = Field(
-        True, description="Add one entry for the probability mass outside the top k; false renormalises over the top k."
+    threshold: float | None = Field(
+        None,
+        description="Log-ratio (nats) from which a token is reported as pivotal; null: the weighting's own threshold, or 0.8.",
     )
-    entry_clip: PositiveFloat | None = Field(
-        None, description="Clamp every vocabulary entry to [0, entry_clip] before the sum; null: no bound."
-    )
-    token_clip: PositiveFloat | None = Field(
-        None, description="Upper bound on each token's divergence, after the sum; null: no bound."
-    )
-
-
-class Jsd(Section):
-    """The exact divergence over the whole vocabulary; the teacher sends hidden states and the trainer projects them."""
-
-    type: Literal["jsd"] = "jsd"
-    beta: float = Field(
-        0.0, ge=0, le=1, description="0: forward KL; 1: reverse KL; between: generalised Jensen-Shannon divergence."
-    )
-    entry_clip: PositiveFloat | None = Field(
-        None, description="Clamp every vocabulary entry to [0, entry_clip] before the sum; null: no bound."
-    )
-    token_clip: PositiveFloat | None = Field(
-        None, description="Upper bound on each token's divergence, after the sum; null: no bound."
-    )
-    chunk_tokens: PositiveInt | None = Field(
-        None, description="Tokens whose logits are held at a time; null: chosen for the device."
-    )
-
-
-class Sampled(Section):
-    """Policy gradient on the sampled token (k1): the teacher sends one number a token."""
-
-    type: Literal["sampled"] = "sampled"
-    importance_clip: PositiveFloat | None = Field(
-        2.0, description="With max_staleness: bound of the importance ratio towards the older policy; null: no correction."
+    clip: float | None = Field(
+        None,
+        description="Upper bound (nats) on log-ratios in the raw weight that is reported; null: the weighting's own, or 2.5.",
     )
 
 
@@ -453,6 +395,4 @@ class Wandb(Section):
 
 
 Sinks = tuple[Literal["tensorboard", "wandb"], ...]
-Weighting = Annotated[Renio | Uniform, Field(discriminator="type")]
-Method = Annotated[Opd | Opsd, Field(discriminator="type")]
-Objective = Annotated[TopKForwardKL | Jsd | Sampled, Field(discriminator="type")]
+METHODS: dict[str, type[Section]] = {"opd": Opd, "opsd": Opsd}

@@ -31,7 +31,7 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
     generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
     teachers = InProcessTeachers(config, prepared.vocab_size)
     trainers = InProcessTrainers(lm, config, prepared.vocab_size, teachers.head, generators)
-    return Stages(generators=generators, teachers=teachers, weighting=InProcessWeighting(config.weighting), trainers=trainers)
+    return Stages(generators=generators, teachers=teachers, weighting=InProcessWeighting(config), trainers=trainers)
 
 
 def end_ids(lm: object, prepared: Prepared) -> set[int]:

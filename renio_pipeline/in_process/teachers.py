@@ -29,8 +29,8 @@ class InProcessTeachers:
                 dtype=teacher.dtype,
                 temperature=config.temperature,
                 vocab_size=vocab_size,
-                kind=config.payload_kind,
-                top_k=config.teacher_top_k,
+                kind=config.objective.payload.kind,
+                top_k=config.objective.payload.top_k,
                 attention=teacher.attention,
                 name=name,
             )

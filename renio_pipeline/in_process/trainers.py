@@ -24,7 +24,7 @@ from renio_pipeline.models.student import (
     non_finite_samples,
     sampled_logprobs,
 )
-from renio_pipeline.objectives.registry import TeacherHead
+from renio_pipeline.objectives.base import TeacherHead, trained_objective
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.types import NonFiniteError, Publication, TrainBatch, TrainReport, TrainSample, Version
 
@@ -114,7 +114,7 @@ class InProcessTrainers:
             self.model,
             samples,
             payload,
-            objective=self._config.trained_objective,
+            objective=trained_objective(self._config),
             batch_size=len(batch.samples),
             temperature=self._config.temperature,
             vocab_size=self._vocab_size,

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from renio_pipeline.config.schema import Renio, Uniform
-from renio_pipeline.weightings.weigher import Weighed, Weigher
+from renio_pipeline.config import RunConfig
+from renio_pipeline.weightings import ScoredBatch, State, weighting_of
+from renio_pipeline.weightings.step import Weighed, weigh_step
 
 
 class InProcessWeighting:
-    def __init__(self, weighting: Renio | Uniform) -> None:
-        self._weigher = Weigher(weighting)
+    def __init__(self, config: RunConfig, state: State = None) -> None:
+        self._weighting, self._pivotal, self._state = weighting_of(config), config.pivotal, state
 
-    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
-        return self._weigher.weigh(student, teacher)
+    async def weigh(self, batch: ScoredBatch) -> Weighed:
+        weighed = weigh_step(self._weighting, self._pivotal, batch, self._state)
+        self._state = weighed.state
+        return weighed
 
-    async def running_mean(self) -> float | None:
-        return self._weigher.running_mean()
+    async def state(self) -> State:
+        return self._state
 
-    async def restore(self, running_mean: float | None) -> None:
-        self._weigher.restore(running_mean)
+    async def restore(self, state: State) -> None:
+        self._state = state
 
     def status(self) -> dict[str, int]:
         return {"target": 1, "serving": 1, "restarts": 0}

@@ -179,7 +179,7 @@ class Run:
         """Bring every stage to ``point``. Raises TrainerLost."""
         self.stages.payload.reset()
         pools = self.stages.pools.values()
-        await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(point.state.running_mean))
+        await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(point.state.weighting))
         self._rejected_before += len(self.stages.rejected)
         self.stages.rejected.clear()  # quarantined samples are drawn again, and may succeed this time
         await self.stages.trainers.begin(point)
@@ -221,11 +221,11 @@ class Run:
         self.directory.write_samples(result.step, sample_records(result))
         metrics = step_metrics(result, sizes, pools)
         self.teachers_idle = result.teachers_idle
-        threshold = config.weighting.threshold
+        threshold = config.pivotal.threshold
         if metrics["mismatch/logprob_abs_mean"] > threshold / 2:
             self.progress.note(
                 f"step {result.step}: generator and trainer log-probabilities differ by "
-                f"{metrics['mismatch/logprob_abs_mean']:.3g} on average, more than half of weighting.threshold ({threshold}): "
+                f"{metrics['mismatch/logprob_abs_mean']:.3g} on average, more than half the pivotal threshold ({threshold}): "
                 "their numerics alone could make tokens pivotal; set student_logprobs=trainer"
             )
         return metrics
@@ -243,7 +243,7 @@ class Run:
             step=step,
             samples_drawn=self._epoch.samples_drawn(step),
             version=self.version,
-            running_mean=await self.stages.weighting.running_mean(),
+            weighting=await self.stages.weighting.state(),
             world_size=self.config.pools.trainer.replicas,
             zero_stage=self.config.trainer.zero_stage,
         )

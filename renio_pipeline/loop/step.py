@@ -23,6 +23,7 @@ from renio_pipeline.loop.timing import StepTimer, Utilisation, idle_shares, teac
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
+from renio_pipeline.weightings import ScoredBatch
 
 
 async def train_step(
@@ -62,9 +63,9 @@ async def learn(
         with timer.span("weigh"):
             student = await _student_logprobs(stages, config, scored, step)
             numbers(step, scored, student)
-            weighed = await stages.weighting.weigh(student, [s.scores.logprobs for s in scored])
+            weighed = await stages.weighting.weigh(scored_batch(found, student))
         with timer.span("train"):
-            report = await stages.trainers.train(make_batch(step, scored, weighed.weights))
+            report = await stages.trainers.train(make_batch(step, scored, weighed.weights, weighed.token_factors))
             stages.payload.close(step)
             stages.teachers.dispatch()
     with timer.span("sync"):
@@ -96,7 +97,24 @@ def _learning_seconds(timer: StepTimer) -> dict[str, float]:
     return seconds | {"time/turns": seconds.pop("time/turn_over") + seconds["time/turn_back"]}
 
 
-def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) -> TrainBatch:
+def scored_batch(found: Collected, student: Sequence[np.ndarray]) -> ScoredBatch:
+    """What a weighting sees of a step. ``student``: of each sample, [T] log p_S in nats."""
+    rollouts = [s.rollout for s in found.scored]
+    return ScoredBatch(
+        sample_ids=[r.sample_id for r in rollouts],
+        row_ids=[r.prompt.row.id for r in rollouts],
+        token_ids=[r.token_ids for r in rollouts],
+        student_logprobs=student,
+        teacher_logprobs=[s.scores.logprobs for s in found.scored],
+        verdicts=[found.judged[r.sample_id].verdict for r in rollouts],
+    )
+
+
+def make_batch(
+    step: int, scored: Sequence[ScoredRollout], weights: np.ndarray, token_factors: Sequence[np.ndarray] | None = None
+) -> TrainBatch:
+    """The step's global batch. weights [B]; token_factors: of each sample [T], None: all are 1."""
+    factors = token_factors if token_factors is not None else [None] * len(scored)
     samples = tuple(
         TrainSample(
             sample_id=s.rollout.sample_id,
@@ -105,9 +123,10 @@ def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) 
             student_logprobs=s.rollout.logprobs,
             teacher_logprobs=s.scores.logprobs,
             weight=float(weight),
+            token_factors=own,
             payload=s.scores.payload,
         )
-        for s, weight in zip(scored, weights, strict=True)
+        for s, weight, own in zip(scored, weights, factors, strict=True)
     )
     return TrainBatch(step=step, samples=samples)
 

@@ -112,6 +112,7 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
             "pivotal": weighed.pivotal[i].tolist(),
             "raw_weight": float(weighed.raw[i]),
             "weight": float(weighed.weights[i]),
+            **({} if weighed.token_factors is None else {"token_factors": weighed.token_factors[i].tolist()}),
             "verdict": judged[i].verdict,
             "stop_reason": s.rollout.stop_reason,
             "version": str(s.rollout.version),

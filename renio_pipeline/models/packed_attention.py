@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from renio_pipeline.models.self_checks import HALF, relative_error
+from renio_pipeline.models.tolerance import HALF, relative_error
 
 NAME = "packed_sdpa"
 

@@ -1,34 +1,17 @@
-"""Checks that a loaded model computes what the trainer takes it to compute.
-
-Two correct kernels never agree entry by entry: in half precision the largest of a few hundred thousand logits is off by as
-much as a small logit is large, and the gap grows with the depth of the model. So tensors are compared by norms, with a bound
-that depth does not reach: sdpa against eager attention, bfloat16, gives 0.015 at 16 layers and 0.018 at 36, while
-architectures that mix sequences give 0.1 and more.
-"""
+"""Checks that a loaded model computes what the trainer takes it to compute. They compare by norms: see ``tolerance``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+
+from renio_pipeline.models import packed_attention
+from renio_pipeline.models.heads import head_of
+from renio_pipeline.models.tolerance import HALF, OTHER_KERNELS, SAME_KERNELS, relative_error
 
 if TYPE_CHECKING:
     from renio_pipeline.models.student import TokenLogits
-
-HALF = (torch.bfloat16, torch.float16)
-SAME_KERNELS = {True: 1e-2, False: 1e-3}  # bounds, by whether the model is in half precision: one computation, done twice
-OTHER_KERNELS = {True: 5e-2, False: 1e-2}  # the same mathematics in another order
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """``‖found - expected‖ / ‖expected‖`` over all entries, in float32; NaN where either has one.
-
-    Args:
-        found, expected: of one shape, any dtype.
-    """
-    found, expected = found.float(), expected.float()
-    return float((found - expected).norm() / expected.norm().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def check_head(model: TokenLogits, device: torch.device) -> None:
@@ -74,9 +57,6 @@ def check_teacher(lm: Any, device: torch.device | str) -> None:
         ValueError: its logits are not what its last hidden states give with the head that is known here, or sequences that are
             packed in one row see each other.
     """
-    from renio_pipeline.models import packed_attention
-    from renio_pipeline.models.heads import head_of
-
     ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
     head, kind = head_of(lm), type(lm).__name__
     with torch.no_grad():

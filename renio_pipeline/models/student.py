@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from renio_pipeline.config.schema import Objective
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import area, one_row, pack, unpacked
 from renio_pipeline.models.heads import head_of, logit_settings
+from renio_pipeline.objectives.base import HeadFn, MicroBatch, Objective, TeacherHead
 from renio_pipeline.objectives.projection import Head, token_logprobs
-from renio_pipeline.objectives.registry import HeadJob, Problem, TeacherHead, job_of
 from renio_pipeline.types import TrainSample
 
 Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s
@@ -31,10 +30,10 @@ class TokenLogits(nn.Module):
     def __init__(self, lm: Any) -> None:
         super().__init__()
         self.lm: Any = lm
-        let_jobs_in(lm)
+        run_under_head(lm)
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, job: HeadJob | None = None) -> Any:
-        """[b, L] ids, [N] flat positions in b·L -> [N, rows] logits, or what ``job`` makes of the hidden states.
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, head_fn: HeadFn | None = None) -> Any:
+        """[b, L] ids, [N] flat positions in b·L -> [N, rows] logits, or what ``head_fn`` makes of the [N, H] hidden states.
 
         position_ids [b, L]: they begin anew with each sequence of a row, and transformers keeps its attention to it. None: a
         sequence a row. Padding is on the right, where no token looks.
@@ -42,24 +41,24 @@ class TokenLogits(nn.Module):
         hidden = packed_attention.states(self.lm, input_ids, position_ids)
         head = self.lm.get_output_embeddings()
         chosen = hidden.flatten(0, 1)[positions].to(head.weight.dtype)  # some models keep their residual stream in fp32
-        if job is not None:
-            return head(chosen, job)
+        if head_fn is not None:
+            return head(chosen, head_fn)
         logits = head(chosen)
         scale, cap = logit_settings(self.lm.config.get_text_config())
         return (logits if cap is None else torch.tanh(logits / cap) * cap) * scale
 
 
-def let_jobs_in(lm: Any) -> None:
-    """Make the output head's forward run a job, if it is given one, with the head's own parameters.
+def run_under_head(lm: Any) -> None:
+    """Make the output head's forward run a function of hidden states and head, if it is given one.
 
-    ZeRO 3 gathers a module's parameters around that module's forward and backward: whatever needs the whole head has to run
+    ZeRO 3 gathers a module's parameters around that module's forward and backward, so whatever needs the whole head must run
     inside of them.
     """
     head = lm.get_output_embeddings()
     project = head.forward
 
-    def forward(hidden: Tensor, job: HeadJob | None = None) -> Any:
-        return project(hidden) if job is None else job(hidden, head_of(lm))
+    def forward(hidden: Tensor, head_fn: HeadFn | None = None) -> Any:
+        return project(hidden) if head_fn is None else head_fn(hidden, head_of(lm))
 
     head.forward = forward
 
@@ -133,7 +132,8 @@ def micro_batch_loss(
 
     Args:
         model: a TokenLogits, or an engine around one.
-        payload, objective, batch_size, teacher_head: see ``objectives.Problem``.
+        payload, batch_size, temperature, vocab_size, teacher_head: see ``objectives.MicroBatch``.
+        objective: what the loss is.
         packing: several samples may share a row.
     """
     batch = collate(samples, device, lay=layout(model, packing=packing))
@@ -142,7 +142,7 @@ def micro_batch_loss(
         nothing = model(batch.input_ids, batch.position_ids, batch.positions)
         none = nothing.new_empty(0, dtype=torch.float32)
         return MicroLoss(nothing.sum() * 0.0, none, none, 0)
-    problem = Problem(
+    micro_batch = MicroBatch(
         samples=samples,
         payload=payload,
         targets=batch.targets,
@@ -151,7 +151,8 @@ def micro_batch_loss(
         vocab_size=vocab_size,
         teacher_head=teacher_head,
     )
-    loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, job_of(objective, problem))
+    head_fn = objective.head_fn(micro_batch)
+    loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, head_fn)
     return MicroLoss(loss, per_token, sampled, batch.input_ids.numel())
 
 
@@ -167,11 +168,11 @@ def sampled_logprobs(
     """log p_S of each response's tokens by the current weights, [T] float32 by sample id. No gradient."""
     batch = collate(samples, device, lay=layout(model, packing=packing))
 
-    def job(hidden: Tensor, head: Head) -> Tensor:
+    def head_fn(hidden: Tensor, head: Head) -> Tensor:
         return token_logprobs(hidden, batch.targets, head, temperature=temperature, vocab_size=vocab_size)[1][:, 0]
 
     with torch.no_grad():
-        found = model(batch.input_ids, batch.position_ids, batch.positions, job).float().cpu()
+        found = model(batch.input_ids, batch.position_ids, batch.positions, head_fn).float().cpu()
     parts = found.split([len(s.response_ids) for s in samples]) if samples else ()
     return {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
 

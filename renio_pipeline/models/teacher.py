@@ -8,7 +8,6 @@ attention), so no padding is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.self_checks import check_teacher
+from renio_pipeline.objectives.payload import to_numpy
 from renio_pipeline.objectives.projection import token_logprobs
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
@@ -106,15 +106,3 @@ def fill_rows(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[Sc
             rows.append([request])
             used = request.tokens
     return rows
-
-
-def to_numpy(states: Tensor) -> np.ndarray[Any, Any]:
-    """[T, H] float32 as it is; bfloat16, which NumPy lacks, as its bits in uint16."""
-    states = states.cpu()
-    return states.view(torch.uint16).numpy() if states.dtype == torch.bfloat16 else states.float().numpy()
-
-
-def from_numpy(values: np.ndarray[Any, Any]) -> Tensor:
-    """The inverse of ``to_numpy``."""
-    tensor = torch.tensor(values)
-    return tensor.view(torch.bfloat16) if values.dtype == np.uint16 else tensor

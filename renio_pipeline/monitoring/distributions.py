@@ -22,7 +22,7 @@ class Distributions:
     """Filled by one thread; any other may collect meanwhile."""
 
     def __init__(self, config: RunConfig) -> None:
-        pivotal = (config.weighting.threshold, config.weighting.clip)  # so that the share above them can be read off
+        pivotal = (config.pivotal.threshold, config.pivotal.clip)  # so that the share above them can be read off
         self._stages = {stage: Histogram(SECONDS) for stage in STAGES}
         self._step, self._weights = Histogram(SECONDS), Histogram(WEIGHTS)
         self._lengths, self._ratios = Histogram(doubling(1, config.max_response_tokens)), Histogram((*LOG_RATIOS, *pivotal))

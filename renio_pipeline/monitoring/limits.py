@@ -20,8 +20,8 @@ class Limits:
         yield self._gauge("renio_staleness_bound", "max_staleness: versions that a sample may be old", config.max_staleness)
         yield self._gauge(
             "renio_pivotal_threshold_nats",
-            "weighting.threshold: log-ratio above which a token is pivotal",
-            config.weighting.threshold,
+            "log-ratio from which a token counts as pivotal",
+            config.pivotal.threshold,
         )
         try:
             disk = shutil.disk_usage(config.directory)

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from renio_pipeline.divergence import generalized_jsd
+from renio_pipeline.objectives.chunk_sizes import FULL_VOCABULARY as CHUNK_ELEMENTS
 from renio_pipeline.objectives.chunked import Work, block_rows, chunked_loss
 from renio_pipeline.objectives.projection import Head, capped, factor, log_softmax, product
 
-# Of [C, V]: with fewer, reading the head anew costs more than it saves.
-CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**26, "kernel": 40_000_000}
 GAP = 80.0  # nats: e^-80 beside 1 is nothing, in double precision too
 
 

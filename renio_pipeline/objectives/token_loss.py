@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from renio_pipeline.objectives.chunk_sizes import TOKEN_LOSS as CHUNK_ELEMENTS
 from renio_pipeline.objectives.chunked import Work, block_rows, chunked_loss, slices
 from renio_pipeline.objectives.projection import Head, capped, log_softmax
 
-# Of [C, V]; a GPU has as much again for the log-probabilities, and half of it for each chunk's gradients.
-CHUNK_ELEMENTS = {"cpu": 2**26, "cuda": 40_000_000}
 PerToken = Callable[[Tensor, slice], Tensor]  # [R, K] log-probabilities of rows `slice` of N -> [R], differentiable
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.config.schema import DTYPE_BYTES, Jsd
+from renio_pipeline.config.schema import DTYPE_BYTES
+from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.planning.devices import Device
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.planning.sizes import ModelSizes
@@ -74,7 +75,7 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
     body = forward(model, sizes.sequence, headed=0.0)
     passes = (2.0 if trainer.lora else 3.0) + (1.0 if trainer.gradient_checkpointing else 0.0)  # frozen weights: no gradient
     head = 2 * model.head * answered * (2 if trainer.lora else 3)
-    if isinstance(config.objective, Jsd):
+    if config.objective.payload == HIDDEN:
         head += 2 * max(t.head for t in sizes.teachers) * answered
     flops = body * passes + head
     if config.student_logprobs == "trainer":

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.config.schema import DTYPE_BYTES, Generator, Jsd, Teacher, Trainer
+from renio_pipeline.config.schema import DTYPE_BYTES, Generator, Teacher, Trainer
+from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.objectives import trained_objective
 from renio_pipeline.planning.devices import GIB, Device
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.sizes import ModelSizes
@@ -21,8 +23,6 @@ PACKED_BYTES = 2**28  # of a packed weight transfer's buffer, where sync.packed_
 SUB_GROUP = 1e9  # elements of DeepSpeed's zero_optimization.sub_group_size, which stage 3 updates one at a time
 LIVE = 1e9  # elements of its stage3_max_live_parameters: of whole parameters that a rank holds at stage 3
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.models.teacher.UNMASKED_TOKENS on a GPU
-LOSS_CHUNK = 2**26  # elements of a chunk's logits, renio_pipeline.objectives.full_vocabulary.CHUNK_ELEMENTS on a GPU
-TOKEN_LOSS_CHUNK = 40_000_000  # the same of renio_pipeline.objectives.token_loss
 
 
 @dataclass(frozen=True)
@@ -210,12 +210,11 @@ def activations(trainer: Trainer, model: ModelSizes, tokens: float) -> float:
 
 def _loss(config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], tokens: float) -> dict[str, float]:
     held = (0 if config.trainer.lora else 4 * model.head) + 8 * tokens * model.hidden  # gradients of the head and of the states
-    if isinstance(config.objective, Jsd):
-        chunk = config.objective.chunk_tokens * model.vocab if config.objective.chunk_tokens else LOSS_CHUNK
-        heads = sum(t.head * DTYPE_BYTES[s.dtype] for t, s in zip(teachers, config.all_teachers.values(), strict=True))
-        return {"loss": 6 * 4 * chunk + held, "teachers' heads": heads}
-    # Fp32 logits, the same by the temperature, their log-softmax; the gradients of four chunks in the model's precision.
-    return {"loss": 3 * 4 * TOKEN_LOSS_CHUNK + 4 * 2 * TOKEN_LOSS_CHUNK + held}
+    parts = {"loss": trained_objective(config).working_bytes(model.vocab) + held}
+    if config.objective.payload == HIDDEN:
+        owners = zip(teachers, config.all_teachers.values(), strict=True)
+        parts["teachers' heads"] = sum(t.head * DTYPE_BYTES[s.dtype] for t, s in owners)
+    return parts
 
 
 def _trained(trainer: Trainer, model: ModelSizes) -> float:

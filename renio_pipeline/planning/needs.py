@@ -7,6 +7,7 @@ from functools import cached_property
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES
+from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
@@ -49,7 +50,7 @@ class Needs:
         for (name, section), model in zip(config.all_teachers.items(), known.sizes.teachers, strict=True):
             pool = config.teacher_pools[name]
             if section.type == "torch":
-                sent = self.config.payload_kind == "hidden"
+                sent = config.objective.payload == HIDDEN
                 hidden = batch_tokens(section, None) * model.hidden * DTYPE_BYTES[section.dtype] if sent else 0
                 found[pool] = torch_teacher(section, model, known.device, longest, hidden)
             else:
@@ -61,7 +62,7 @@ class Needs:
                     prompt=longest,
                     lengths=None,
                     context=longest,
-                    prompt_logits=config.payload_kind != "hidden",
+                    prompt_logits=config.objective.payload != HIDDEN,
                 ).use
         return found
 

@@ -22,7 +22,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Student", config.student),
         ("Teacher", ", ".join(config.teacher_model(name) for name in config.all_teachers)),
         ("Method", config.method.type),
-        ("Weighting", f"{config.weighting.type}, threshold {config.weighting.threshold:g}, clip {config.weighting.clip:g}"),
+        ("Weighting", f"{config.weighting.type}, threshold {config.pivotal.threshold:g}, clip {config.pivotal.clip:g}"),
         ("Objective", config.objective.type),
         ("Task", config.task),
         ("Batch", _batch(config)),

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from renio_pipeline.types import FIRST_VERSION, Version
 
@@ -29,7 +30,7 @@ class RunState:
     step: int = 0
     samples_drawn: int = 0  # the prompt cursor's position
     version: Version = FIRST_VERSION
-    running_mean: float | None = None  # of the `ema` normaliser
+    weighting: Any = None  # the weighting's own state, as JSON holds it
     world_size: int = 0  # trainer ranks that wrote it
     zero_stage: int = 0
 
@@ -75,6 +76,9 @@ def read(path: Path) -> RunState | None:
         values = json.loads((path / "run.json").read_text(encoding="utf-8"))
         files = values.pop("files")
         whole = all((path / name).stat().st_size == size for name, size in files.items())
+        if "running_mean" in values:  # as versions before weightings had a state of their own wrote it
+            mean = values.pop("running_mean")
+            values["weighting"] = None if mean is None else {"running_mean": mean}
         state = RunState(**values | {"version": Version(*values["version"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

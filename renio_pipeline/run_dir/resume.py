@@ -17,6 +17,7 @@ from renio_pipeline.types import Version
 FREE = (
     "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
     "placement", "metrics_discovery", "sinks", "wandb", "trace",
+    "diagnostics",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing",
 )  # fmt: skip

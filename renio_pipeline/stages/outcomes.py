@@ -9,7 +9,7 @@ import numpy as np
 
 from renio_pipeline.grading.grader import Judged
 from renio_pipeline.types import Busy, Publication, ScoredRollout, Times, TrainReport
-from renio_pipeline.weightings.weigher import Weighed
+from renio_pipeline.weightings.step import Weighed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

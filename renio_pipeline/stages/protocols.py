@@ -13,7 +13,8 @@ from renio_pipeline.stages.elastic_pool import ElasticPool
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.turns import Apart, Turns
 from renio_pipeline.types import Busy, Prompt, Publication, Rollout, ScoredRollout, TrainBatch, TrainReport, Version
-from renio_pipeline.weightings.weigher import Weighed
+from renio_pipeline.weightings import ScoredBatch, State
+from renio_pipeline.weightings.step import Weighed
 
 T = TypeVar("T")
 
@@ -49,12 +50,16 @@ class Teachers(Protocol):
 
 
 class Weighting(Protocol):
-    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed: ...
+    async def weigh(self, batch: ScoredBatch) -> Weighed:
+        """Weigh a step's global batch, and move on to the state after it."""
+        ...
 
-    async def running_mean(self) -> float | None: ...
+    async def state(self) -> State:
+        """The weighting's state, as JSON can hold it; None before the first step."""
+        ...
 
-    async def restore(self, running_mean: float | None) -> None:
-        """Go back to an earlier state of the normaliser."""
+    async def restore(self, state: State) -> None:
+        """Go back to an earlier state of the weighting."""
         ...
 
     def status(self) -> dict[str, int]:

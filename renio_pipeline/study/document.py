@@ -98,7 +98,7 @@ def _recipes() -> str:
 
 
 def _settings(config: RunConfig) -> str:
-    c, w, t = config, config.weighting, config.trainer
+    c, w, t = config, config.pivotal, config.trainer
     return (
         f"Unless an experiment says otherwise: {c.steps} steps of {c.batch_size} responses of up to {c.max_response_tokens} "
         f"tokens, temperature {c.temperature:g}, objective `{c.objective.type}`, learning rate {t.lr:g} ({t.schedule}), "

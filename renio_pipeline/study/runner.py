@@ -18,7 +18,7 @@ from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.loop.selection import Selection
-from renio_pipeline.loop.step import collect, train_step
+from renio_pipeline.loop.step import collect, scored_batch, train_step
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
@@ -145,8 +145,8 @@ async def measure_weights(config: RunConfig, prepared: Prepared, grader: Grader,
     student = [s.rollout.logprobs for s in found.scored]
     teacher = [s.scores.logprobs for s in found.scored]
     verdicts: list[Verdict | None] = [found.judged[s.rollout.sample_id].verdict for s in found.scored]
-    weighting = config.weighting
-    weighed = await stages.weighting.weigh(student, teacher)
+    pivotal = config.pivotal
+    weighed = await stages.weighting.weigh(scored_batch(found, student))
     wrong = np.array([v != "correct" for v in verdicts])
     return {
         "samples": len(verdicts),
@@ -155,7 +155,7 @@ async def measure_weights(config: RunConfig, prepared: Prepared, grader: Grader,
         "raw_weight": {"correct": float(weighed.raw[~wrong].mean()), "wrong": float(weighed.raw[wrong].mean())},
         "auroc": {
             str(prefix or "whole"): areas(
-                student, teacher, verdicts, threshold=weighting.threshold, clip=weighting.clip, prefix=prefix
+                student, teacher, verdicts, threshold=pivotal.threshold, clip=pivotal.clip, prefix=prefix
             )
             for prefix in (*prefixes, None)
         },

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.own_file import OwnFile, traceback_of
 from renio_pipeline.tasks.options import checked
 from renio_pipeline.tasks.plain import Plain
 from renio_pipeline.tasks.protocol import Split, shown_solution
@@ -88,7 +83,7 @@ class OwnTask(Plain):
             raise
         except Exception as error:
             given = ", ".join(_shown(a) if isinstance(a, Row) else repr(a)[:500] for a in arguments)
-            raise TaskError(f"task: {self._file}: {method} raised for {given}\n{_traceback(error)}") from error
+            raise TaskError(f"task: {self._file}: {method} raised for {given}\n{traceback_of(error, __file__)}") from error
 
 
 def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
@@ -98,49 +93,17 @@ def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
         ConfigError: there is no such file or class, the file or the constructor raises (with its traceback), a method is
             missing, or an option is not the constructor's.
     """
-    path, _, cls_name = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-    if not cls_name:
-        raise ConfigError(f"task: {name} names no class; expected path.py:Class")
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"task: {path} is no file (looked for it from {Path.cwd()})")
-    cls = getattr(_module(file), cls_name, None)
-    if not isinstance(cls, type):
-        raise ConfigError(f"task: {path} has no class {cls_name!r}")
+    file = OwnFile.read(name, "task")
+    cls = file.load("task")
     if missing := [method for method in REQUIRED if not callable(getattr(cls, method, None))]:
-        raise ConfigError(f"task: {cls_name} in {path} has no method {missing[0]}; a task needs {' and '.join(REQUIRED)}")
-    keywords = checked(cls, options, cls_name)
+        raise ConfigError(f"task: {file.cls} in {file.path} has no method {missing[0]}; a task needs {' and '.join(REQUIRED)}")
+    keywords = checked(cls, options, file.cls)
     try:
-        return OwnTask(cls(**keywords), path)
+        return OwnTask(cls(**keywords), file.path)
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"task: {name} cannot be made:\n{_traceback(error)}") from error
-
-
-def _module(file: Path) -> ModuleType:
-    unique = f"_renio_task_{hashlib.sha1(str(file.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(unique, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[unique]
-        raise ConfigError(f"task: {file} cannot be imported:\n{_traceback(error)}") from error
-    return module
-
-
-def _traceback(error: BaseException) -> str:
-    """Without the frames of this package, which are not where the fault is."""
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if f.filename not in (__file__, "<frozen importlib._bootstrap>")
-    ]
-    frames = [f for f in frames if not f.filename.startswith("<frozen importlib")]
-    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames), *traceback.format_exception_only(error)]
-    return "".join(lines).rstrip()
+        raise ConfigError(f"task: {name} cannot be made:\n{traceback_of(error, __file__)}") from error
 
 
 def _shown(row: Row) -> str:

@@ -13,7 +13,6 @@ from actors.weight_sync import factory
 from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.config.schema import Lora, Trainer
 from renio_pipeline.models import teacher
-from renio_pipeline.objectives import full_vocabulary, token_loss
 from renio_pipeline.planning import memory
 from renio_pipeline.planning.devices import DEVICES, GIB
 from renio_pipeline.planning.lengths import Lengths
@@ -243,10 +242,8 @@ def test_a_teacher_that_averages_the_student_takes_four_bytes_a_parameter_of_the
     assert average == EIGHT.parameters
 
 
-def test_the_plan_knows_what_the_losses_and_the_torch_teacher_take_at_a_time() -> None:
+def test_the_plan_knows_what_the_torch_teacher_and_a_transfer_take_at_a_time() -> None:
     """Written twice, because a plan does without torch."""
-    assert full_vocabulary.CHUNK_ELEMENTS["cuda"] == memory.LOSS_CHUNK
-    assert token_loss.CHUNK_ELEMENTS["cuda"] == memory.TOKEN_LOSS_CHUNK
     assert teacher.UNMASKED_TOKENS["cuda"] == memory.PACKED_ROW
     assert factory.PACKED_BYTES == memory.PACKED_BYTES
 

@@ -16,7 +16,10 @@ from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import TrainerLost
+from renio_pipeline.weightings import ScoredBatch
 from tests.unit.conftest import make_config
+
+EMPTY = ScoredBatch(sample_ids=[], row_ids=[], token_ids=[], student_logprobs=[], teacher_logprobs=[], verdicts=[])
 
 
 class FakeGroupThatDies:
@@ -55,20 +58,37 @@ def test_ranks_that_die_again_and_again_end_the_run_also_where_only_a_heartbeat_
     asyncio.run(go())
 
 
-def test_a_weighting_actor_that_dies_while_the_run_goes_back_is_replaced() -> None:
+def test_a_weighting_actor_that_dies_is_asked_again_with_the_same_state() -> None:
     lost: list[str] = []
+    asked: list[Any] = []
 
-    async def during(waiting: Any) -> None:
+    async def dies(waiting: Any) -> None:
         waiting.close()
         raise ActorDiedError
 
+    async def answers(waiting: Any) -> Any:
+        waiting.close()
+        return SimpleNamespace(state="after")
+
     async def go() -> None:
-        stage = WeightingStage(make_config(), service())
-        restore = SimpleNamespace(remote=lambda mean: None)
-        worker = SimpleNamespace(actor=SimpleNamespace(restore=restore), during=during, lose=lost.append)
-        stage.workers = SimpleNamespace(serving=[worker])  # type: ignore[assignment]
-        await stage.restore(2.5)
-        assert await stage.running_mean() == 2.5
+        stage = WeightingStage(make_config(), service(), "before")
+        weigh = SimpleNamespace(remote=lambda batch, state: asked.append(state))
+        serving: list[Any] = []
+
+        def lose(reason: str) -> None:
+            lost.append(reason)
+            serving[:] = [SimpleNamespace(actor=SimpleNamespace(weigh=weigh), during=answers)]
+
+        async def until(condition: Any) -> None:
+            assert condition()
+
+        serving.append(SimpleNamespace(actor=SimpleNamespace(weigh=weigh), during=dies, lose=lose))
+        stage.workers = SimpleNamespace(serving=serving, until=until, progress=lambda worker: None)  # type: ignore[assignment]
+        await stage.weigh(EMPTY)
+        assert asked == ["before", "before"]
+        assert await stage.state() == "after"
+        await stage.restore("earlier")
+        assert await stage.state() == "earlier"
 
     asyncio.run(go())
     assert len(lost) == 1

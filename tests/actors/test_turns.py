@@ -35,7 +35,6 @@ from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.stages.protocols import Stages, TrainerLost
 from renio_pipeline.types import FIRST_VERSION, TrainBatch, TrainReport, Version
-from renio_pipeline.weightings.weigher import Weigher
 from tests.unit.test_pipeline import REPORT, FakeTeachers, InProcessWeighting, Notes, config_of, prepared, prompts_of
 
 __all__ = ["prepared"]  # a fixture
@@ -299,7 +298,7 @@ def run_of(scene: Scene, folder: Path) -> Run:
         teachers=FakeTeachers(),
         trainers=scene.trainers,
         turns=scene.trainers,
-        weighting=InProcessWeighting(Weigher(config.weighting)),
+        weighting=InProcessWeighting(config),
         pools={"generator": scene.pool},
     )
     return Run(

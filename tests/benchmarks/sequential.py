@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from renio_pipeline.config import RunConfig, load
-from renio_pipeline.config.schema import Jsd, Renio
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.loss import weighted_loss
 from renio_pipeline.models.info import resolve
+from renio_pipeline.objectives.jsd import Jsd
 from renio_pipeline.preflight import prepare
 from renio_pipeline.weighting import pivotal_weights
+from renio_pipeline.weightings.renio import Renio
 
 MICRO_BATCH_BYTES = 2**28  # of one side's logits: with both, their softmaxes and gradients about ten times that at the peak
 

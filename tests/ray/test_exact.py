@@ -26,11 +26,13 @@ from actors.trainer.deepspeed_engine import build
 from actors.trainer.group import TrainerGroup
 from actors.trainer.messages import RankSpec
 from actors.trainer.rank import TrainerRank
-from renio_pipeline.config.schema import Jsd, Objective, TopKForwardKL
 from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.models import info
 from renio_pipeline.models.heads import load_head
 from renio_pipeline.models.teacher import Scorer
+from renio_pipeline.objectives import Objective
+from renio_pipeline.objectives.jsd import Jsd
+from renio_pipeline.objectives.top_k import TopKForwardKL
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
 from tests.ray.conftest import bare, demo, run, samples_of
 

@@ -271,7 +271,17 @@ def test_what_is_no_run_and_a_run_that_is_done_are_refused(tmp_path: Path) -> No
     assert resume_point(make_config(run_dir=str(tmp_path / "run"), steps=6)).state.step == 6
 
 
+@pytest.mark.parametrize(("mean", "state"), [(2.5, {"running_mean": 2.5}), (None, None)])
+def test_a_checkpoint_of_an_earlier_version_gives_the_weighting_its_state(tmp_path: Path, mean: Any, state: Any) -> None:
+    path = write(tmp_path, 3)
+    values = json.loads((path / "run.json").read_text())
+    del values["weighting"]
+    (path / "run.json").write_text(json.dumps(values | {"running_mean": mean}))
+    assert read(path) == state_of(3, weighting=state)
+
+
 FREE = [
+    {"diagnostics": {"threshold": 1.0}},
     {"steps": 20}, {"checkpoint": {"every": 3, "keep": 9}}, {"evaluate": {"problems": 9}}, {"metrics_port": 9999},
     {"pools": {"trainer": {"replicas": 2}, "generator": {"env": {"A": "1"}}}}, {"payload": {"max_bytes": 2**33}},
     {"generator": {"engine": {"max_num_seqs": 3}}}, 

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
-from renio_pipeline.config import ConfigError, RunConfig, load, parse, schema
+from renio_pipeline.config import ConfigError, RunConfig, load, parse, schema, variants
+from renio_pipeline.objectives import SAMPLED, trained_objective
+from renio_pipeline.objectives.sampled import Sampled
+from renio_pipeline.weightings.renio import Renio
+from renio_pipeline.weightings.uniform import Uniform
 from tests.unit.conftest import make_config, values
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +58,8 @@ def sections(model: type[BaseModel] = RunConfig, path: tuple[str, ...] = ()) -> 
     """Every (path of keys, model) of the configuration; a union gives each of its variants."""
     yield path, model
     for name, field in model.model_fields.items():
-        for inner in models_of(field.annotation):
+        variant = not path and name in variants.KINDS
+        for inner in variants.registered(name).values() if variant else models_of(field.annotation):
             mapping = any(get_origin(a) is dict for a in (field.annotation, *get_args(field.annotation)))
             yield from sections(inner, (*path, name, "maths") if mapping else (*path, name))
 
@@ -116,13 +121,29 @@ def test_every_fault_has_a_line_of_its_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("variant", ["renio", "uniform"])
+@pytest.mark.parametrize("section", ["weighting", "diagnostics"])
 @pytest.mark.parametrize("clip", [0.5, 0.4], ids=["equal", "less"])
-def test_a_clip_that_is_not_above_the_threshold_is_refused_with_the_reason(variant: str, clip: float) -> None:
-    text = refused(weighting={"type": variant, "threshold": 0.5, "clip": clip})
-    assert f"weighting: clip ({clip}) must be greater than threshold (0.5)" in text
+def test_a_clip_that_is_not_above_the_threshold_is_refused_with_the_reason(section: str, clip: float) -> None:
+    variant = {"type": "renio"} if section == "weighting" else {}
+    text = refused(**{section: {**variant, "threshold": 0.5, "clip": clip}})
+    assert f"clip ({clip}) must be greater than threshold (0.5)" in text
     assert "no token could be pivotal" in text
-    assert "raise weighting.clip or lower weighting.threshold" in text
+    assert f"raise {section}.clip or lower {section}.threshold" in text
+
+
+def test_diagnostics_are_the_weightings_own_unless_they_say_otherwise() -> None:
+    renio = {"type": "renio", "threshold": 1.0, "clip": 2.0, "temperature": 0.5}
+    assert make_config(weighting=renio).pivotal == schema.Pivotal(threshold=1.0, clip=2.0, temperature=0.5)
+    assert make_config(weighting={"type": "uniform"}).pivotal == schema.Pivotal(threshold=0.8, clip=2.5)
+    found = make_config(weighting=renio, diagnostics={"threshold": 0.3}).pivotal
+    assert found == schema.Pivotal(threshold=0.3, clip=2.0, temperature=0.5)
+
+
+@pytest.mark.parametrize("key", ["threshold", "clip"])
+def test_a_key_that_uniform_had_is_told_where_it_is_now(key: str) -> None:
+    text = refused(weighting={"type": "uniform", key: 1.5})
+    assert f"weighting: uniform has no {key}: " in text
+    assert f"is set by diagnostics.{key}; move the value there" in text
 
 
 def test_a_clip_just_above_the_threshold_is_accepted() -> None:
@@ -178,29 +199,29 @@ def test_overrides_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
     assert config.run_dir == "/tmp/x=y"
 
 
-def test_uniform_over_a_renio_section_keeps_what_they_share(tmp_path: Path) -> None:
+def test_uniform_over_a_renio_section_drops_the_keys_that_it_does_not_have(tmp_path: Path) -> None:
     config = load(written(tmp_path, weighting=RENIO), ["weighting.type=uniform"])
-    assert config.weighting == schema.Uniform(threshold=1.0, clip=2.0)
+    assert config.weighting == Uniform()
 
 
 @pytest.mark.parametrize("override", ["objective.type=sampled", "objective={type: sampled}"])
 def test_sampled_over_a_top_k_section_works(tmp_path: Path, override: str) -> None:
     config = load(written(tmp_path, objective={"type": "top_k_forward_kl", "k": 4, "tail": False}), [override])
-    assert config.objective == schema.Sampled()
-    assert config.teacher_top_k == 0
+    assert config.objective == Sampled()
+    assert config.objective.payload == SAMPLED
 
 
 def test_trainers_correct_for_an_older_policy_only_where_there_is_one() -> None:
     sampled = {"type": "sampled", "importance_clip": 3.0}
-    assert parse(values(objective=sampled, max_staleness=1)).trained_objective == schema.Sampled(importance_clip=3.0)
-    assert parse(values(objective=sampled)).trained_objective == schema.Sampled(importance_clip=None)
+    assert trained_objective(parse(values(objective=sampled, max_staleness=1))) == Sampled(importance_clip=3.0)
+    assert trained_objective(parse(values(objective=sampled))) == Sampled(importance_clip=None)
     config = parse(values())
-    assert config.trained_objective == config.objective
+    assert trained_objective(config) == config.objective
 
 
 def test_the_same_variant_keeps_every_key(tmp_path: Path) -> None:
     config = load(written(tmp_path, weighting=RENIO), ["weighting.type=renio"])
-    assert config.weighting == schema.Renio(threshold=1.0, clip=2.0, temperature=0.5)
+    assert config.weighting == Renio(threshold=1.0, clip=2.0, temperature=0.5)
 
 
 @pytest.mark.parametrize("override", ["weighting.threshhold=1", "weighting.temperature=2"])
@@ -211,7 +232,8 @@ def test_a_key_that_uniform_has_not_is_refused_when_it_is_given_with_it(tmp_path
 
 def test_a_misspelt_key_in_the_file_does_not_vanish_with_the_variant(tmp_path: Path) -> None:
     path = written(tmp_path, weighting={**RENIO, "threshhold": 1.5})
-    assert "weighting.threshhold: unknown key; did you mean threshold?" in refusal(path, "weighting.type=uniform")
+    assert "weighting.threshhold: unknown key; allowed: type" in refusal(path, "weighting.type=uniform")
+    assert "weighting.threshhold: unknown key; did you mean threshold?" in refusal(path)
 
 
 @pytest.mark.parametrize("override", ["steps", "=3", " =3"])

@@ -96,6 +96,50 @@ def test_each_token_pulls_with_its_weight_over_batch_size_and_length() -> None:
     torch.testing.assert_close(gradient, torch.tensor([[third, third, 0], [ninth, ninth, ninth], [0, 0, 0]]))
 
 
+def factors_of(batch: tuple[Tensor, Tensor, Tensor], seed: int) -> Tensor:
+    return 3 * torch.rand(batch[0].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@for_all
+@given(batches(), st.integers(0, 99))
+def test_token_factors_scale_each_tokens_part_and_leave_the_denominators(
+    batch: tuple[Tensor, Tensor, Tensor], seed: int
+) -> None:
+    per_token, mask, weights = batch
+    factors = factors_of(batch, seed)
+    expected = math.fsum(
+        w * f * d / sum(real) / len(mask)
+        for w, real, own, row in zip(weights.tolist(), mask.tolist(), factors.tolist(), per_token.tolist(), strict=True)
+        for f, d, yes in zip(own, row, real, strict=True)
+        if yes
+    )
+    leaf = per_token.clone().requires_grad_()
+    garbage = factors.masked_fill(~mask, math.nan)
+    loss = weighted_loss(leaf.masked_fill(~mask, math.inf), mask, weights, factors=garbage)
+    assert loss.item() == pytest.approx(expected, abs=1e-10)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    pull = (weights / mask.sum(1).clamp(min=1) / len(mask))[:, None] * factors
+    torch.testing.assert_close(gradient, pull.masked_fill(~mask, 0.0))
+
+
+@for_all
+@given(batches())
+def test_factors_of_one_change_no_digit(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    assert weighted_loss(*batch, factors=torch.ones_like(batch[0])).item() == weighted_loss(*batch).item()
+
+
+@for_all
+@given(batches(), st.integers(0, 99), st.sampled_from([0.0, 0.5, 2.0, 8.0]))
+def test_the_loss_is_linear_in_the_factors(batch: tuple[Tensor, Tensor, Tensor], seed: int, scale: float) -> None:
+    factors = factors_of(batch, seed)
+    assert weighted_loss(*batch, factors=scale * factors).item() == scale * weighted_loss(*batch, factors=factors).item()
+
+
+def test_factors_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"per_token and factors must both be \[B, T\], got \(2, 3\), \(2, 2\)"):
+        weighted_loss(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2), factors=torch.ones(2, 2))
+
+
 def test_an_empty_response_counts_in_the_batch_and_adds_nothing() -> None:
     loss = weighted_loss(torch.full((2, 2), 3.0), torch.tensor([[1, 1], [0, 0]]), torch.ones(2))
     assert loss.item() == pytest.approx(1.5)

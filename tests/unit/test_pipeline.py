@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from renio_pipeline.config import RunConfig, load
-from renio_pipeline.config.schema import Renio, Uniform
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.grading.grader import Grader
+from renio_pipeline.in_process.weighting import InProcessWeighting
 from renio_pipeline.loop.held_out import evaluate, wilson
 from renio_pipeline.loop.run import Run
 from renio_pipeline.loop.selection import Selection
@@ -47,7 +47,6 @@ from renio_pipeline.types import (
     TrainReport,
     Version,
 )
-from renio_pipeline.weightings.weigher import Weighed, Weigher
 from tests.unit.conftest import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,25 +123,6 @@ class FakeTeachers:
 
     async def busy_seconds(self) -> dict[str, float]:
         return {"0": 0.0, "1": 0.0}
-
-
-@dataclass
-class InProcessWeighting:
-    """The real arithmetic, without its actor."""
-
-    weigher: Weigher
-
-    async def weigh(self, student: list[np.ndarray], teacher: list[np.ndarray]) -> Weighed:
-        return self.weigher.weigh(student, teacher)
-
-    async def running_mean(self) -> float | None:
-        return self.weigher.running_mean()
-
-    async def restore(self, running_mean: float | None) -> None:
-        self.weigher.restore(running_mean)
-
-    def status(self) -> dict[str, int]:
-        return {"target": 1, "serving": 1, "restarts": 0}
 
 
 REPORT = TrainReport(
@@ -248,7 +228,7 @@ def stages_of(prepared: Prepared, config: RunConfig) -> Stages:
         generators=generators,
         teachers=FakeTeachers(),
         trainers=FakeTrainers(generators),
-        weighting=InProcessWeighting(Weigher(config.weighting)),
+        weighting=InProcessWeighting(config),
     )
 
 
@@ -431,7 +411,7 @@ def test_a_run_leaves_its_metrics_samples_checkpoints_and_result(tmp_path: Path,
         "step": 4,
         "samples_drawn": 4 * BATCH,
         "version": [0, 4],
-        "running_mean": None,
+        "weighting": None,
         "world_size": 1,
         "zero_stage": 2,
         "files": {"weights": 1},
@@ -503,7 +483,7 @@ def test_the_ema_state_is_in_the_checkpoint(tmp_path: Path, prepared: Prepared) 
     run = run_of(tmp_path, prepared, steps=1, weighting={"type": "renio", "normalization": "ema"})
     asyncio.run(run.run())
     state = json.loads((run.directory.path / "checkpoints/step_000001/run.json").read_text())
-    assert state["running_mean"] == pytest.approx(np.mean([raw_weight(i) for i in range(BATCH)]), rel=1e-5)
+    assert state["weighting"]["running_mean"] == pytest.approx(np.mean([raw_weight(i) for i in range(BATCH)]), rel=1e-5)
 
 
 @pytest.mark.parametrize(("mean", "warned"), [(0.41, True), (0.39, False)])
@@ -517,7 +497,7 @@ def test_a_mismatch_above_half_the_threshold_is_noted(tmp_path: Path, prepared: 
 @pytest.mark.parametrize(
     ("stage", "verb"),
     [("generators", "generate"), ("teachers", "score"), ("weighting", "weigh"), ("trainers", "train"),
-     ("trainers", "publish"), ("trainers", "save"), ("weighting", "running_mean")],
+     ("trainers", "publish"), ("trainers", "save"), ("weighting", "state")],
 )  # fmt: skip
 def test_an_exception_in_a_stage_surfaces_and_commits_no_checkpoint(
     tmp_path: Path, prepared: Prepared, stage: str, verb: str
@@ -661,42 +641,6 @@ def test_verdicts_of_one_kind_leave_nothing_to_tell_apart(verdicts: Any, share: 
 
 def test_no_verdict_at_all_gives_no_metric() -> None:
     assert verdict_metrics(np.ones(2), np.ones(2), [None, None]) == accuracy([None, None]) == {}
-
-
-def rows_of(*lists: list[float]) -> list[np.ndarray]:
-    return [np.array(values, np.float32) for values in lists]
-
-
-def test_the_weigher_pads_nothing_into_the_weights() -> None:
-    student, teacher = rows_of([-1, -1, -1], [-1], []), rows_of([-3, -1, -2], [-9], [])
-    found = Weigher(Renio(threshold=0.8, clip=2.5)).weigh(student, teacher)
-    raw = [math.exp((2 + 1) / 2), math.exp(2.5), 1.0]
-    assert found.raw.tolist() == pytest.approx(raw, rel=1e-6)
-    assert found.weights.tolist() == pytest.approx(normalised(raw), rel=1e-6)
-    assert [p.tolist() for p in found.pivotal] == [[0, 2], [0], []]
-    assert found.metrics["pivotal/fraction"] == 3 / 4
-    assert found.metrics["ratio/mean"] == pytest.approx((2 + 0 + 1 + 8) / 4)
-
-
-@pytest.mark.parametrize("weighting", [Renio(), Uniform()], ids=["renio", "uniform"])
-def test_a_batch_of_empty_responses_weighs_the_same(weighting: Renio | Uniform) -> None:
-    found = Weigher(weighting).weigh(rows_of([], []), rows_of([], []))
-    assert found.weights.tolist() == [1.0, 1.0]
-    assert found.metrics["pivotal/fraction"] == found.metrics["ratio/mean"] == 0
-
-
-def test_the_weighers_running_mean_goes_on_from_where_it_was() -> None:
-    ema = Renio(normalization="ema", threshold=0.1, clip=3.0)
-    batches = [(rows_of([-1.0]), rows_of([-1.0 - r])) for r in (1.0, 2.0, 0.5)]
-    straight = Weigher(ema)
-    expected = [straight.weigh(*batch).weights.tolist() for batch in batches]
-    found, state = [], None
-    for batch in batches:
-        resumed = Weigher(ema, state)
-        found.append(resumed.weigh(*batch).weights.tolist())
-        state = resumed.running_mean()
-    assert found == expected
-    assert state == pytest.approx(0.9 * (0.9 * math.e + 0.1 * math.e**2) + 0.1 * math.e**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["plain", "live"])

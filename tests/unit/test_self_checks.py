@@ -23,8 +23,9 @@ from transformers import (
 
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.files import unknown_scale
-from renio_pipeline.models.self_checks import check_head, check_packing, check_teacher, relative_error
+from renio_pipeline.models.self_checks import check_head, check_packing, check_teacher
 from renio_pipeline.models.student import TokenLogits
+from renio_pipeline.models.tolerance import relative_error
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from renio_pipeline.config.schema import Objective, Sampled, TopKForwardKL
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import one_row, pack, plan, unpacked
 from renio_pipeline.models.student import (
@@ -26,7 +25,12 @@ from renio_pipeline.models.student import (
     micro_batch_loss,
     non_finite_samples,
 )
-from renio_pipeline.types import TopK, TrainSample
+from renio_pipeline.objectives import HIDDEN, Objective
+from renio_pipeline.objectives.jsd import Jsd
+from renio_pipeline.objectives.projection import Head
+from renio_pipeline.objectives.sampled import Sampled
+from renio_pipeline.objectives.top_k import TopKForwardKL
+from renio_pipeline.types import FIRST_VERSION, Hidden, TopK, TrainSample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,7 +128,8 @@ def naive(
         for t in range(len(s.response_ids)):
             before = len(s.prompt_ids) + t - 1
             token = naive_divergence(own[before], s, payload[s.sample_id], t, objective)
-            loss = loss + s.weight * token / len(s.response_ids) / len(samples)
+            factor = 1.0 if s.token_factors is None else float(s.token_factors[t])
+            loss = loss + s.weight * factor * token / len(s.response_ids) / len(samples)
     loss.backward()
     return loss.detach(), gradients(model)
 
@@ -173,6 +178,56 @@ def test_micro_batches_of_one_add_up_to_the_whole_batch(objective: Objective, dt
     model, (samples, payload) = make_model(dtype), make_samples()
     whole = accumulated(model, [samples], payload, objective)
     close(accumulated(model, [[s] for s in samples], payload, objective), whole, tolerance)
+
+
+def with_factors(samples: Sequence[TrainSample], every: int = 1) -> list[TrainSample]:
+    """Random token factors for every so many samples; the others have none."""
+    rng = np.random.default_rng(1)
+    drawn = [rng.uniform(0, 2, len(s.response_ids)).astype(np.float32) for s in samples]
+    return [replace(s, token_factors=f) if i % every == 0 else s for i, (s, f) in enumerate(zip(samples, drawn, strict=True))]
+
+
+@pytest.mark.parametrize("every", [1, 2], ids=["all", "some"])
+@EACH_OBJECTIVE
+def test_token_factors_are_in_loss_and_gradient_of_every_split(objective: Objective, every: int) -> None:
+    model, (samples, payload) = make_model(), make_samples()
+    dimmed = with_factors(samples, every)
+    expected = naive(model, dimmed, payload, objective)
+    close(accumulated(model, [dimmed], payload, objective), expected, 1e-5)
+    close(accumulated(model, [[s] for s in dimmed], payload, objective), expected, 1e-5)
+
+
+EVERY_OBJECTIVE = pytest.mark.parametrize("objective", [*OBJECTIVES, Jsd(), Jsd(beta=0.5, entry_clip=0.1)], ids=str)
+
+
+def exact_payload(samples: Sequence[TrainSample]) -> tuple[dict[int, Hidden], Head]:
+    """Random hidden states of a narrower teacher, and its head."""
+    rng = np.random.default_rng(2)
+    sizes = {s.sample_id: (len(s.response_ids), 8) for s in samples}
+    table = {i: Hidden(values=rng.normal(size=size).astype(np.float32), version=FIRST_VERSION) for i, size in sizes.items()}
+    return table, Head(torch.tensor(rng.normal(size=(V, 8)), dtype=torch.float32))
+
+
+@EVERY_OBJECTIVE
+def test_a_factor_of_all_tokens_counts_as_a_weight_and_ones_change_no_digit(objective: Objective) -> None:
+    model, (samples, payload) = make_model(), make_samples()
+    options: dict[str, Any] = {}
+    if objective.payload == HIDDEN:
+        payload, head = exact_payload(samples)  # type: ignore[assignment]
+        options = {"teacher_head": lambda name, version: head}
+
+    def constant(factor: float) -> list[TrainSample]:
+        return [replace(s, token_factors=np.full(len(s.response_ids), factor, np.float32)) for s in samples]
+
+    plain = accumulated(model, [samples], payload, objective, **options)
+    ones = accumulated(model, [constant(1)], payload, objective, **options)
+    assert ones[0].item() == plain[0].item()
+    assert all(torch.equal(ones[1][name], gradient) for name, gradient in plain[1].items())
+    heavier = accumulated(model, [[replace(s, weight=4 * s.weight) for s in samples]], payload, objective, **options)
+    close(accumulated(model, [constant(4)], payload, objective, **options), heavier, 1e-6)
+    nothing = accumulated(model, [constant(0)], payload, objective, **options)
+    assert nothing[0].item() == 0
+    assert not any(gradient.any() for gradient in nothing[1].values())
 
 
 @pytest.mark.parametrize(("ranks", "budget"), [(1, 20), (2, 16), (3, 1), (4, 30), (9, 100)])

@@ -51,7 +51,7 @@ def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_
     assert {c.weighting.type for c in first} == {"uniform", "renio"}
     assert {c.method.type for c in first} == {"opd", "opsd"}
     assert len({c.max_response_tokens for c in first}) > 2
-    assert len({(c.weighting.threshold, c.weighting.clip) for c in first}) >= 9
+    assert len({(c.pivotal.threshold, c.pivotal.clip) for c in first}) >= 9
     assert len({c.objective.model_dump_json() for c in first}) == 2
 
 

@@ -229,6 +229,18 @@ def test_a_tokens_share_is_its_slope_in_the_weighted_loss(samples: list[tuple[in
     found = token_shares(weights, torch.tensor(lengths), len(samples) + others)
     assert per_token.grad is not None
     torch.testing.assert_close(found.double(), per_token.grad[mask], rtol=1e-6, atol=1e-9)
+    ones = torch.ones(int(mask.sum()))
+    assert token_shares(weights, torch.tensor(lengths), len(samples) + others, ones).tolist() == found.tolist()
+    factors, per_token.grad = torch.rand(len(samples), 5, dtype=torch.float64), None
+    loss = weighted_loss(per_token, mask, torch.tensor(weights), batch_size=len(samples) + others, factors=factors)
+    loss.backward()
+    found = token_shares(weights, torch.tensor(lengths), len(samples) + others, factors[mask])
+    torch.testing.assert_close(found.double(), per_token.grad[mask], rtol=1e-6, atol=1e-9)
+
+
+def test_factors_that_are_not_one_a_token_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one a response token, \(3,\), got \(2,\)"):
+        token_shares([1.0, 1.0], torch.tensor([1, 2]), 2, torch.ones(2))
 
 
 @pytest.mark.parametrize(

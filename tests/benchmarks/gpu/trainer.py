@@ -14,10 +14,10 @@ from tests.benchmarks.gpu.student import layers_floor, long_tailed, model
 
 def trainer(bench: Bench) -> None:
     """Forward and backward of a step's samples with the exact loss, in the trainer's micro-batches."""
-    from renio_pipeline.config.schema import Jsd
     from renio_pipeline.models import packed_attention
     from renio_pipeline.models.batching import micro_batches
     from renio_pipeline.models.student import TokenLogits, micro_batch_loss
+    from renio_pipeline.objectives.jsd import Jsd
     from renio_pipeline.types import Hidden, TrainSample, Version
 
     rng, s = np.random.default_rng(1), bench.sizes

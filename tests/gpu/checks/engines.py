@@ -75,7 +75,7 @@ def hidden_states(settings: Settings) -> Figures:
     import torch
 
     from actors.engines.vllm_hidden_teacher import HiddenTeacher
-    from renio_pipeline.models.teacher import from_numpy
+    from renio_pipeline.objectives.payload import from_numpy
 
     with models.saved(settings, settings.main) as folder:
         teacher = HiddenTeacher(_spec(settings, folder, hidden_states=True))

@@ -1,0 +1,77 @@
+"""What a configuration's readers need to know of the weighting and the objective, whichever they are.
+
+The classes themselves, which have the keys and compute, are in ``renio_pipeline.weightings`` and
+``renio_pipeline.objectives``. Nothing here imports them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from renio_pipeline.config.schema import Pivotal, Section
+
+PayloadKind = Literal["sampled", "top_k", "hidden"]
+
+
+@dataclass(frozen=True)
+class TeacherPayload:
+    """What the teacher sends of each response token, beside the log-probability of the token itself.
+
+    sampled: nothing more. top_k: ids and log-probabilities of the sampled token and of the K likeliest. hidden: the hidden
+    state that predicts the token, after the final norm, which the trainer multiplies with the teacher's output head.
+    """
+
+    kind: PayloadKind
+    top_k: int = 0  # K, of kind top_k
+
+    def __post_init__(self) -> None:
+        if (self.kind == "top_k") != (self.top_k > 0):
+            raise ValueError(f"a payload has a top_k above 0 if and only if its kind is top_k, got {self.kind}, {self.top_k}")
+
+    def token_bytes(self, hidden_size: int, element_bytes: int) -> int:
+        """Bytes of one response token.
+
+        Args:
+            hidden_size: width of the teacher's hidden states.
+            element_bytes: bytes of one of their elements.
+        """
+        if self.kind == "hidden":
+            return hidden_size * element_bytes
+        return (self.top_k + 1) * 8 if self.kind == "top_k" else 0  # an int32 id and a float32 log-probability each
+
+
+SAMPLED, HIDDEN = TeacherPayload("sampled"), TeacherPayload("hidden")
+
+
+def top_k(k: int) -> TeacherPayload:
+    """The payload of the teacher's ``k`` likeliest tokens."""
+    return TeacherPayload("top_k", k)
+
+
+class VariantSection(Section):
+    """A section whose ``type`` chooses a class from a registry."""
+
+    type: str
+
+    def check(self, config: Any) -> None:
+        """Refuse a RunConfig that this variant cannot work with. Raises ValueError that names the key to change."""
+
+
+class WeightingSection(VariantSection):
+    """Base of ``renio_pipeline.weightings.Weighting``."""
+
+    @property
+    def pivotal(self) -> Pivotal | None:
+        """What counts as a pivotal token to this weighting; None: it knows no such tokens."""
+        return None
+
+
+class ObjectiveSection(VariantSection):
+    """Base of ``renio_pipeline.objectives.Objective``."""
+
+    @property
+    @abstractmethod
+    def payload(self) -> TeacherPayload:
+        """What the teachers must send."""

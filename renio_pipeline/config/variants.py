@@ -1,0 +1,126 @@
+"""Sections whose ``type`` chooses a class: ``method``, ``weighting`` and ``objective``.
+
+Weightings and objectives lie above this room: each is one class that has its keys and computes, and a line in its package's
+``REGISTRY``. They are looked up by name when a configuration is parsed. This is the one place where a lower layer reaches a
+higher one, and import-linter cannot see it; what is loaded here must stay as light as the configuration itself (no torch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any, ClassVar, Literal, cast
+
+from pydantic import Field, ValidationError, create_model
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from renio_pipeline.config.errors import ConfigError
+from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.schema import METHODS, Section
+from renio_pipeline.config.sections import VariantSection
+
+Kind = Literal["method", "weighting", "objective"]
+KINDS: tuple[Kind, ...] = ("method", "weighting", "objective")
+PACKAGES = {  # a package with a REGISTRY {type: "module:Class"}, and the class that a user's own must derive from
+    "weighting": ("renio_pipeline.weightings", "Weighting"),
+    "objective": ("renio_pipeline.objectives", "Objective"),
+}
+CUSTOM = "custom"
+FAULT = "variant"  # the type of a fault whose message is complete
+
+
+class Own(Section):
+    """A class of the user's own. Its further keys are the fields of that class."""
+
+    type: Literal["custom"] = "custom"
+    path: str = Field(description="The file and the class in it, path.py:Class; relative to the working directory.")
+
+
+def sections(kind: Kind) -> dict[str, type[Section]]:
+    """The section class of each type that a configuration may choose, the default first. Pydantic models: ``model_fields``
+    has their keys, defaults and descriptions. ``custom`` stands for any class of the user's own.
+    """
+    return registered(kind) | ({CUSTOM: Own} if kind in PACKAGES else {})
+
+
+@cache
+def registered(kind: Kind) -> dict[str, type[Section]]:
+    """The same without the user's own."""
+    if kind not in PACKAGES:
+        return dict(METHODS)
+    registry: dict[str, str] = import_module(PACKAGES[kind][0]).REGISTRY
+    found = {}
+    for name, target in registry.items():
+        module, _, cls = target.partition(":")
+        found[name] = cast(type[Section], getattr(import_module(module), cls))
+    return found
+
+
+def default(kind: Kind) -> Any:
+    """The section of a configuration that has none: the first of the registry, with its defaults."""
+    return next(iter(registered(kind).values()))()
+
+
+def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
+    """The class that ``values["type"]`` chooses.
+
+    Raises:
+        ConfigError: the type is missing or unknown, or the user's own file is not usable. The text names the key.
+    """
+    known, name = sections(kind), values.get("type")
+    if name is None:
+        raise ConfigError(f"{kind}.type: required; allowed: {', '.join(known)}")
+    if name not in known:
+        raise ConfigError(f"{kind}.type: {name!r} is not known; allowed: {', '.join(known)}")
+    if name != CUSTOM:
+        return known[name]
+    path = values.get("path")
+    if not isinstance(path, str):
+        raise ConfigError(f"{kind}.path: required by type custom; expected path.py:Class")
+    return _own(kind, OwnFile.read(path, f"{kind}.path"))
+
+
+def validator(kind: Kind) -> Callable[[Any], Any]:
+    """A pydantic validator of the field: a mapping becomes an instance of the class that it chooses."""
+
+    def validate(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        try:
+            cls = chosen(kind, values)
+        except ConfigError as error:
+            fault = PydanticCustomError(FAULT, "{text}", {"text": str(error)})
+            raise ValidationError.from_exception_data(kind, [InitErrorDetails(type=fault, input=values)]) from None
+        return cls.model_validate(values)
+
+    return validate
+
+
+@cache
+def _own(kind: Kind, file: OwnFile) -> type[Section]:
+    """The class of a user's file, with the keys ``type`` and ``path`` beside its own."""
+    package, name = PACKAGES[kind]
+    interface = cast(type[VariantSection], getattr(import_module(package), name))
+    key, cls = f"{kind}.path", file.load(f"{kind}.path")
+    if not issubclass(cls, interface):
+        raise ConfigError(f"{key}: {file.cls} in {file.path} does not derive from {package}.{name}")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ConfigError(f"{key}: {file.cls} in {file.path} does not define {', '.join(missing)}")
+    made = create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__)
+    made.kind, made.file = kind, file
+    return made
+
+
+class _Travels(Own):
+    """An own class goes to other processes as its source, which need not have the file."""
+
+    kind: ClassVar[Kind]
+    file: ClassVar[OwnFile]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self.kind, self.file, self.model_dump())
+
+
+def _arrive(kind: Kind, file: OwnFile, values: dict[str, Any]) -> Section:
+    return _own(kind, file).model_validate(values)

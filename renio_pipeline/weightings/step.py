@@ -1,0 +1,88 @@
+"""One step's weighting: the weights of its global batch, checked, and the diagnostics that go with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from renio_pipeline.config.schema import Pivotal
+from renio_pipeline.weightings.base import ScoredBatch, State, Weighting, Weights
+from renio_pipeline.weightings.diagnostics import pivotal_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """A step's weights, in the order of the samples given. B samples, T_b response tokens of each."""
+
+    weights: np.ndarray  # [B] float32
+    token_factors: list[np.ndarray] | None = None  # of each sample [T_b] float32; None: all are 1
+    state: State = None  # of the weighting, after this batch
+    raw: np.ndarray  # [B] float32, see ``diagnostics.PivotalTokens``
+    pivotal: list[np.ndarray]  # of each sample, int32 positions of its pivotal tokens
+    metrics: dict[str, float]
+
+
+def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state: State) -> Weighed:
+    """Weigh a step's batch.
+
+    Args:
+        pivotal: what the diagnostics count as a pivotal token.
+        state: what the weighting returned at the step before; None at the first.
+
+    Raises:
+        ValueError: the weighting returned something that is no ``Weights`` of this batch; names the weighting.
+    """
+    from renio_pipeline.weighting import effective_sample_size
+
+    found = weighting.weigh(batch, state)
+    who = f"weighting {weighting.type}" if weighting.type != "custom" else f"weighting {type(weighting).__name__}"
+    weights, factors, after = _checked(found, batch, who)
+    shown = pivotal_tokens(batch, pivotal)
+    import torch
+
+    metrics = {
+        "weights/max": float(weights.max()),
+        "weights/min": float(weights.min()),
+        "weights/effective_sample_size": effective_sample_size(torch.from_numpy(weights)),
+        **shown.metrics,
+    }
+    return Weighed(weights=weights, token_factors=factors, state=after, raw=shown.raw, pivotal=shown.positions, metrics=metrics)
+
+
+def _checked(found: Weights, batch: ScoredBatch, who: str) -> tuple[np.ndarray, list[np.ndarray] | None, State]:
+    if not isinstance(found, Weights):
+        raise ValueError(f"{who}: weigh must return a renio_pipeline.weightings.Weights, got {type(found).__name__}")
+    weights = np.asarray(found.weights, np.float32)
+    if weights.shape != (len(batch),) or not np.isfinite(weights).all():
+        raise ValueError(f"{who}: weights must be {len(batch)} finite numbers, one a sample, got {_told(weights)}")
+    return weights, _factors(found.token_factors, batch, who), _state(found.state, who)
+
+
+def _factors(given: Sequence[np.ndarray] | None, batch: ScoredBatch, who: str) -> list[np.ndarray] | None:
+    if given is None:
+        return None
+    if len(given) != len(batch):
+        raise ValueError(f"{who}: token_factors must be an array for each of {len(batch)} samples, got {len(given)}")
+    factors = [np.asarray(each, np.float32) for each in given]
+    for sample_id, each, tokens in zip(batch.sample_ids, factors, batch.lengths, strict=True):
+        if each.shape != (tokens,) or not np.isfinite(each).all():
+            raise ValueError(
+                f"{who}: token_factors of sample {sample_id} must be {tokens} finite numbers, one a response token, got "
+                f"{_told(each)}"
+            )
+    return factors
+
+
+def _state(given: State, who: str) -> State:
+    """As a checkpoint would give it back, so that a resumed run sees what one that was not interrupted sees."""
+    try:
+        return json.loads(json.dumps(given, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{who}: its state must be what JSON can hold, without NaN and infinities: {error}") from None
+
+
+def _told(values: np.ndarray) -> str:
+    return f"shape {values.shape}" + ("" if np.isfinite(values).all() else " with values that are not finite")
