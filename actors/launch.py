@@ -15,8 +15,8 @@ import ray
 
 from actors.cluster.placement import actor_options, create_placement_group, half_gpu, in_bundle, shared_group
 from actors.engines.specs import Sizes
-from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
+from actors.pools.jobs import Service
 from actors.pools.kinds import generator_kind, teacher_kind
 from actors.pools.probe import Probe
 from actors.pools.teachers import TeacherPool

@@ -1,74 +1,40 @@
-"""What generator and teacher pools share: samples in flight, and what becomes of them when a worker is lost."""
+"""What generator and teacher pools share: the queue, dispatch to workers, and resending the samples of a lost worker."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import GetTimeoutError, RayTaskError
-
 from actors.errors import GONE, EngineFailed
-from actors.pools.result_queue import ResultQueue
+from actors.pools.jobs import Quarantined, Service
 from actors.pools.supervisor import Workers
-from actors.pools.worker import Kind, Worker, WorkerLost, answer
-from renio_pipeline.config import RunConfig
-from renio_pipeline.run_dir.rejected import RejectedLog
+from actors.pools.worker import Kind, Worker, WorkerLost, answer, is_loss
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.stages.engine_text import EngineText
-from renio_pipeline.stages.faults import Slots, Suspects
-from renio_pipeline.types import Prompt
+from renio_pipeline.stages.faults import PoisonSamples
 
-GATHER_SECONDS = 0.01
-AGAIN_SECONDS = 1.0  # between two requests to stop
-MOST_CONVICTIONS = 3  # in a row; from then on it is the worker that is broken
-
-
-@dataclass(kw_only=True)
-class Service:
-    """What all pools of a run share."""
-
-    config: RunConfig
-    rejected: RejectedLog
-    note: Callable[[str], None] = lambda text: None
-    slots: Slots = field(default_factory=Slots)
-
-
-class Rejected:
-    """In the place of a result: the sample is set aside."""
-
-
-@dataclass(eq=False, kw_only=True)
-class Job:
-    """One sample that somebody waits for."""
-
-    prompt: Prompt
-    results: ResultQueue  # gets a result, a Rejected, or an exception
-    wanted: bool = True
-    sent: float = 0.0  # when a worker got it, on the clock of ``renio_pipeline.types.Times``
-
-    @property
-    def sample_id(self) -> int:
-        return self.prompt.sample_id
+GATHER_SECONDS = 0.01  # how long a scheduled dispatch waits for more jobs
+CANCEL_AGAIN_SECONDS = 1.0  # between two calls of ``cancel_all``
+MOST_QUARANTINED = 3  # samples in a row; beyond that the workers are at fault
 
 
 class Pool:
-    """Queues jobs, and hands them to workers that serve. Subclasses say which jobs a worker gets, and how it does them.
+    """Queues jobs and dispatches them to serving workers. Subclasses choose a worker's jobs and how it does them.
 
-    A worker that is lost gives its jobs back to the front of the queue, under the same sample ids. Of the samples, see
-    ``renio_pipeline.stages.faults.Suspects``.
+    The jobs of a lost worker go back to the front of the queue under the same sample ids, unless one of them kills its workers:
+    see ``renio_pipeline.stages.faults.PoisonSamples``.
     """
 
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
         self.service, self.config = service, service.config
         self.queue: list[Any] = []
-        self.suspects = Suspects()
+        self.poison_samples = PoisonSamples()
         self._holds = 0
         self._dispatch_scheduled = False
-        self._convictions = 0  # of samples, since one was finished
+        self._quarantined = 0  # samples quarantined since one was finished
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers = Workers(
             kind, size, self.config.faults, slots=service.slots, note=service.note, on_lost=self._lost, on_change=self.dispatch
@@ -84,7 +50,7 @@ class Pool:
 
     @property
     def limits(self) -> EngineLimits | None:
-        """Of its engines, which are built alike; None while none is there, and where they are no vLLM engines."""
+        """The limits of the pool's engines, which are built alike. None before the first is ready, and without vLLM engines."""
         return next((w.ready.limits for w in self.workers.all if w.ready.limits), None)
 
     def status(self) -> dict[str, int]:
@@ -101,7 +67,7 @@ class Pool:
         self.workers.resize(size)
 
     async def busy_seconds(self) -> dict[str, float]:
-        """Of each worker that serves: the seconds that it has worked so far."""
+        """The seconds that each serving worker has worked so far, by ``worker/pid``."""
 
         async def of(worker: Worker) -> tuple[str, float] | None:
             try:
@@ -120,13 +86,13 @@ class Pool:
             labels = {"run": run, "pool": self.name, "replica": worker.name}
             try:
                 return worker.name, await answer(worker.actor.engine_text.remote(labels), seconds, "engine_text")
-            except Exception:  # whatever it is: the others' are worth having
+            except Exception:  # best effort: one replica's failure must not hide the others' metrics
                 return worker.name, None
 
         return dict(await asyncio.gather(*map(of, self.workers.serving))) if self.workers.kind.engine else {}
 
     def dispatch(self, only: Worker | None = None) -> None:
-        """Give work to whoever may take more: nobody but ``only``, where no other's state has changed."""
+        """Send jobs to every worker that can take more, or to ``only`` where no other worker's state has changed."""
         if self._holds or not self.queue or not (serving := self.workers.serving):
             return
         fair = -(-(len(self.queue) + sum([len(w.jobs) for w in serving])) // len(serving))
@@ -141,7 +107,7 @@ class Pool:
                 self.begin(worker, jobs)
 
     def schedule_dispatch(self) -> None:
-        """As ``dispatch``, in a moment, with whatever else comes by then: a batch is better than its first sample alone."""
+        """Dispatch in ``GATHER_SECONDS``, together with what arrives by then: a batch is better than its first sample alone."""
         if not self._dispatch_scheduled:
             self._dispatch_scheduled = True
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self._dispatch_now)
@@ -151,40 +117,40 @@ class Pool:
         self.dispatch()
 
     def share(self, worker: Worker, fair: int) -> Sequence[Any]:
-        """Take from ``queue`` what ``worker`` gets now. ``fair``: jobs for each, if each had as many of all there are."""
+        """Take from ``queue`` what ``worker`` gets now. ``fair`` is the number of jobs per worker if all had equally many."""
         raise NotImplementedError
 
     def begin(self, worker: Worker, jobs: Sequence[Any]) -> None:
         self._spawn(self._work(worker, jobs))
 
     async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
-        """Have ``worker`` do the jobs; ``finish`` each. Raises WorkerLost or Ray's errors when it is lost."""
+        """Have ``worker`` do the jobs, and call ``finish`` for each. Raises WorkerLost or Ray's errors if it is lost."""
         raise NotImplementedError
 
     def worked(self, worker: Worker) -> None:
-        """A call of ``work`` is over, and whoever may take more has got it."""
+        """Called after a call of ``work`` has returned and the worker has been given more jobs."""
 
     def fail(self, worker: Worker, jobs: Sequence[Any], error: Exception) -> None:
-        """Whoever waits for these of the worker's jobs gets the error."""
+        """Pass the error to the callers that wait for these jobs of the worker."""
         for job in jobs:
             if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
                 job.results.put(error)
 
     def dropped(self, jobs: Sequence[Any]) -> None:
-        """These jobs of a worker will not be finished by it."""
+        """Called when a worker will not finish these jobs, which it had in flight."""
 
     def finish(self, worker: Worker, job: Any, result: Any) -> None:
-        """A job is done: whoever waits for it gets the result."""
+        """A job is done: pass the result to the caller that waits for it."""
         worker.jobs.pop(job.sample_id, None)
         worker.alone = False
-        self.suspects.finished(job.sample_id)
-        self._convictions = 0
+        self.poison_samples.finished(job.sample_id)
+        self._quarantined = 0
         self.workers.progress(worker)
         if job.wanted:
             job.results.put(result)
 
     def withdraw(self, jobs: Sequence[Any]) -> None:
-        """Nobody waits for these any more."""
+        """Nobody waits for these jobs any more."""
         for job in jobs:
             job.wanted = False
         self.queue = [job for job in self.queue if job.wanted]
@@ -192,7 +158,7 @@ class Pool:
 
     @asynccontextmanager
     async def paused_dispatch(self, *, drain: bool) -> AsyncIterator[None]:
-        """No job is handed out meanwhile; with ``drain``, begins when none is in flight."""
+        """Dispatch no job within the block. ``drain``: first wait until no job is in flight."""
         self._holds += 1
         try:
             if drain:
@@ -203,7 +169,7 @@ class Pool:
             self.dispatch()
 
     async def cancel_all(self) -> None:
-        """Forget everything, queued or in flight; the workers stop what they do."""
+        """Forget all jobs, queued or in flight, and stop the workers' work on them."""
         self.withdraw([*self.queue, *(job for w in self.workers.all for job in w.jobs.values())])
         await asyncio.gather(*(self._cancel_on(w) for w in self.workers.receivers))
 
@@ -218,14 +184,14 @@ class Pool:
         try:
             while True:
                 await answer(worker.actor.cancel_all.remote(), seconds, "cancel_all")
-                # An actor need not begin calls in the order in which they were made: this one may have overtaken that of a job.
+                # An actor may begin calls in another order than they were made: this one may have overtaken a job's.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN_SECONDS):
+                    async with asyncio.timeout(CANCEL_AGAIN_SECONDS):
                         await self.workers.until(lambda: not worker.jobs)
                 if not worker.jobs:
                     return
                 if time.monotonic() >= due:
-                    raise WorkerLost("it did not stop its work in time")
+                    raise WorkerLost("it did not cancel its work in time")
         except (WorkerLost, *GONE, EngineFailed) as error:
             worker.lose(str(error))
 
@@ -239,7 +205,7 @@ class Pool:
             await self.work(worker, jobs)
         except Exception as error:
             if is_loss(error):
-                worker.lose(str(error))  # and ``_lost`` gets what is left of its jobs
+                worker.lose(str(error))  # the supervisor then calls ``_lost`` with the remaining jobs
             else:
                 self.fail(worker, jobs, error)
         finally:
@@ -250,46 +216,18 @@ class Pool:
     def _lost(self, worker: Worker, reason: str) -> None:
         jobs, worker.jobs = list(worker.jobs.values()), {}
         self.dropped(jobs)
-        convicted = set(self.suspects.died([job.sample_id for job in jobs], worker.alone))
-        self._convictions += len(convicted)
-        if convicted and self._convictions <= MOST_CONVICTIONS:  # unless it says so of every sample
-            self.workers.progress(worker)
+        quarantined = set(self.poison_samples.died([job.sample_id for job in jobs], worker.alone))
+        self._quarantined += len(quarantined)
+        if quarantined and self._quarantined <= MOST_QUARANTINED:
+            self.workers.progress(worker)  # the sample was at fault, so this death does not count against the slot
         for job in jobs:
-            if job.sample_id in convicted:
-                self._reject(job, f"{reason}; its worker died of it twice while it had nothing else")
-        self.queue[:0] = [job for job in jobs if job.wanted and job.sample_id not in convicted]
+            if job.sample_id in quarantined:
+                self._quarantine(job, f"two workers died while running only this sample; the second: {reason}")
+        self.queue[:0] = [job for job in jobs if job.wanted and job.sample_id not in quarantined]
         worker.alone = False
         self.dispatch()
 
-    def _reject(self, job: Any, reason: str) -> None:
+    def _quarantine(self, job: Any, reason: str) -> None:
         self.service.rejected.add(job.sample_id, reason, self.name, job.prompt.row.id)
         if job.wanted:
-            job.results.put(Rejected())
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether an error of a remote call says that the worker, not the call, is to be given up."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, (*GONE, EngineFailed, WorkerLost, GetTimeoutError))
-
-
-def take_for(
-    queue: list[Any], fits: Callable[[Any], bool], most: int, *, suspect: Callable[[int], bool], idle: bool
-) -> tuple[list[Any], bool]:
-    """Take up to ``most`` jobs from the front of a queue that ``fits`` accepts, in order; stop at the first it does not.
-
-    A suspect goes alone, and only to a worker that is idle. Returns the jobs, and whether they are one suspect.
-    """
-    taken: list[Any] = []
-    i = 0
-    while i < len(queue) and len(taken) < most:
-        job = queue[i]
-        if suspect(job.sample_id):
-            if idle and not taken:
-                return [queue.pop(i)], True
-            i += 1
-            continue
-        if not fits(job):
-            break
-        taken.append(queue.pop(i))
-    return taken, False
+            job.results.put(Quarantined())

@@ -13,9 +13,10 @@ from typing import Any
 from actors.engines.generator import Ended, Failed, WriteRequest, Written
 from actors.engines.result_batcher import SLACK
 from actors.packed_messages import pack, unpack
-from actors.pools.base import Job, Pool, Rejected, Service, is_loss, take_for
+from actors.pools.base import Pool
+from actors.pools.jobs import Job, Quarantined, Service, take_for
 from actors.pools.result_queue import ResultQueue
-from actors.pools.worker import Kind, Worker, WorkerLost
+from actors.pools.worker import Kind, Worker, WorkerLost, is_loss
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3
@@ -76,7 +77,7 @@ class GeneratorPool(Pool):
             while left:
                 for found in await results.take():
                     left -= 1
-                    if not isinstance(found, Rejected):
+                    if not isinstance(found, Quarantined):
                         yield found
         finally:
             results.close()
@@ -90,8 +91,12 @@ class GeneratorPool(Pool):
         most = min(self._most(worker), fair) - len(worker.jobs)
         if most <= 0:
             return []
-        jobs, worker.alone = take_for(self.queue, lambda job: True, most, suspect=self.suspects.alone, idle=not worker.jobs)
+        jobs, worker.alone = self._take(worker, self.queue, most)
         return jobs
+
+    def _take(self, worker: Worker, queue: list[Writing], most: int) -> tuple[list[Writing], bool]:
+        run_alone, idle = self.poison_samples.must_run_alone, not worker.jobs
+        return take_for(queue, lambda job: True, most, run_alone=run_alone, idle=idle)
 
     def _most(self, worker: Worker) -> int:
         """Samples that a replica may have."""
@@ -101,7 +106,7 @@ class GeneratorPool(Pool):
 
     def _own(self, worker: Worker) -> list[Writing]:
         own = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]
-        jobs, worker.alone = take_for(own, lambda job: True, len(own), suspect=self.suspects.alone, idle=not worker.jobs)
+        jobs, worker.alone = self._take(worker, own, len(own))
         self.queue = [job for job in self.queue if job not in jobs]
         return jobs
 

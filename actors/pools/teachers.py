@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.packed_messages import PackedList
-from actors.pools.base import Job, Pool, Rejected, Service, take_for
+from actors.pools.base import Pool
+from actors.pools.jobs import Job, Quarantined, Service, take_for
 from actors.pools.result_queue import ResultQueue
 from actors.pools.worker import Kind, Worker, answer
 from renio_pipeline.stages.engine_limits import batch_tokens
@@ -70,7 +71,7 @@ class TeacherPool(Pool):
         finally:
             results.close()
             self.withdraw(jobs)
-        return sorted((f for f in found if not isinstance(f, Rejected)), key=lambda s: s.rollout.sample_id)
+        return sorted((f for f in found if not isinstance(f, Quarantined)), key=lambda s: s.rollout.sample_id)
 
     def _submit(self, rollout: Rollout, step: int, results: ResultQueue) -> Scoring:
         _in_vocabulary(rollout, self._vocab_size)
@@ -86,7 +87,7 @@ class TeacherPool(Pool):
         if self.config.deterministic:
             queue = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]
         batch = _Batch(self._budget, batch_tokens(self._section, worker.ready.limits))
-        jobs, worker.alone = take_for(queue, batch.fits, len(queue), suspect=self.suspects.alone, idle=True)
+        jobs, worker.alone = take_for(queue, batch.fits, len(queue), run_alone=self.poison_samples.must_run_alone, idle=True)
         if worker.alone and not batch.fits(jobs[0]):
             worker.alone = False
             queue.insert(0, jobs.pop())

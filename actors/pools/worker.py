@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from ray.exceptions import GetTimeoutError, RayTaskError
+
+from actors.errors import GONE, EngineFailed
 from renio_pipeline.stages.engine_limits import Ready
 
 T = TypeVar("T")
@@ -115,6 +118,12 @@ class Kind:
     def ping(self, actor: Any) -> Any:
         """A reference to the actor's process id."""
         return self.beside(actor.ping).remote()
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether the error of a remote call means that the worker is lost, rather than that this one call failed."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, (*GONE, EngineFailed, WorkerLost, GetTimeoutError))
 
 
 def drop(task: asyncio.Future[Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from ray.exceptions import ObjectLostError, RayTaskError
 
 from actors.errors import GONE
-from actors.pools.base import Pool, Service
+from actors.pools.base import Pool
+from actors.pools.jobs import Service
 from actors.pools.worker import Worker, WorkerLost, answer
 from actors.weight_sync.sender import HostCopy, SyncReceipt, TransferFailed
 from renio_pipeline.types import Version

@@ -20,8 +20,9 @@ from ray.exceptions import RayTaskError
 
 from actors.cluster.processes import last_lines
 from actors.errors import GONE
-from actors.pools.base import Pool, Service
+from actors.pools.base import Pool
 from actors.pools.colocated import ColocatedGenerators
+from actors.pools.jobs import Service
 from actors.pools.supervisor import PING_SECONDS
 from actors.pools.worker import WorkerLost, answer, drop
 from actors.trainer.group import TrainerGroup

@@ -1,4 +1,4 @@
-"""What the deaths of workers say: of a worker that cannot live, and of a sample that nobody survives."""
+"""What is learnt from the deaths of workers: a slot whose workers always die, and a sample that kills its workers."""
 
 from __future__ import annotations
 
@@ -47,42 +47,42 @@ def _describe(pool: str, slot: int, deaths: Sequence[tuple[float, str]], log_tai
     return "\n".join([*lines, *(["its log ends with:"] if log else []), *(f"  | {line}" for line in log)])
 
 
-class Suspects:
-    """Which sample kills its workers.
+class PoisonSamples:
+    """Finds the samples that kill their workers.
 
-    A death accuses all that were in flight, most of them wrongly, so it rejects nothing. A sample that was there at two deaths
-    is a suspect, and must be sent out ``alone`` from then on; two deaths in which nothing else was in flight reject it. So a
-    sample that kills whatever takes it costs four workers at most, and none that it was in flight with is rejected.
+    One death says little: each sample that was in flight may be the cause. A sample that was in flight at two deaths must run
+    alone from then on. If two workers die while they run it alone, it is quarantined. So a sample that kills every worker costs
+    at most four of them, and no other sample is quarantined with it.
     """
 
     def __init__(self) -> None:
-        self._present: Counter[int] = Counter()  # deaths at which a sample was in flight
-        self._guilty: Counter[int] = Counter()  # those among them at which it was the only one
+        self._in_flight_at: Counter[int] = Counter()  # deaths at which a sample was in flight
+        self._alone_at: Counter[int] = Counter()  # deaths at which it was the only one
 
     def died(self, sample_ids: Collection[int], alone: bool) -> list[int]:
-        """Record a worker's death with these samples in flight. ``alone``: it was given this one, and nothing beside it.
+        """Record that a worker died with these samples in flight. ``alone``: it had been given this one sample to run alone.
 
-        Returns the samples to reject now: those, and only those, must not be sent again. They are forgotten here.
+        Returns the samples to quarantine now, which must not be sent out again. They are forgotten here.
 
         Raises:
-            ValueError: several samples were ``alone``.
+            ValueError: ``alone`` with several samples.
         """
         ids = set(sample_ids)
         if alone and len(ids) > 1:
-            raise ValueError(f"samples {sorted(ids)} cannot all have been alone on one worker")
-        self._present.update(ids)
+            raise ValueError(f"samples {sorted(ids)} cannot all have run alone on one worker")
+        self._in_flight_at.update(ids)
         if alone:
-            self._guilty.update(ids)
-        rejected = sorted(i for i in ids if self._guilty[i] >= 2)
-        for sample_id in rejected:
+            self._alone_at.update(ids)
+        quarantined = sorted(i for i in ids if self._alone_at[i] >= 2)
+        for sample_id in quarantined:
             self.finished(sample_id)
-        return rejected
+        return quarantined
 
-    def alone(self, sample_id: int) -> bool:
-        """Whether the sample must be sent to a worker that has nothing else, and gets nothing else meanwhile."""
-        return self._present[sample_id] >= 2
+    def must_run_alone(self, sample_id: int) -> bool:
+        """Whether the sample must be sent to an idle worker, which gets nothing else until it is done."""
+        return self._in_flight_at[sample_id] >= 2
 
     def finished(self, sample_id: int) -> None:
-        """The sample came back, or is no longer wanted."""
-        self._present.pop(sample_id, None)
-        self._guilty.pop(sample_id, None)
+        """The sample was finished, or is no longer wanted."""
+        self._in_flight_at.pop(sample_id, None)
+        self._alone_at.pop(sample_id, None)

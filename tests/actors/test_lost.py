@@ -14,8 +14,7 @@ from ray.exceptions import (
 )
 
 from actors.errors import EngineFailed
-from actors.pools.base import is_loss
-from actors.pools.worker import WorkerLost
+from actors.pools.worker import WorkerLost, is_loss
 from actors.weight_sync.client import why_lost
 
 GONE = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError
 
-from actors.pools.base import Service
+from actors.pools.jobs import Service
 from actors.pools.weighting import WeightingStage
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint

@@ -20,8 +20,8 @@ from actors.engines.generator import Ended, WriteRequest, Written
 from actors.engines.result_batcher import ResultBatcher
 from actors.packed_messages import pack, unpack
 from actors.pools import supervisor as workers_module
-from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
+from actors.pools.jobs import Service
 from actors.pools.worker import Kind
 from actors.trainer import supervisor as trainers_module
 from actors.trainer.supervisor import Trainers

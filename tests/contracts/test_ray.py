@@ -16,7 +16,7 @@ from tests.contracts.reliance import expressions, parameters, relied_on
 @relied_on(
     "ray",
     "actors.errors.GONE",
-    "actors.pools.base.is_loss",
+    "actors.pools.worker.is_loss",
     "actors.weight_sync.client.why_lost",
     breaks="a lost worker would end the run",
 )
@@ -50,7 +50,7 @@ def test_an_actor_that_died_says_whether_it_was_in_its_constructor() -> None:
 
 @relied_on(
     "ray",
-    "actors.pools.base.is_loss",
+    "actors.pools.worker.is_loss",
     "actors.trainer.publisher.WeightPublisher.publish",
     breaks="the reason of an error would be lost",
 )

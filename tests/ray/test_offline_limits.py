@@ -13,8 +13,8 @@ import pytest
 
 from actors.engines.generator import Generator
 from actors.engines.specs import generator_spec
-from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
+from actors.pools.jobs import Service
 from actors.pools.worker import Kind
 from renio_pipeline.planning.devices import DEVICES
 from renio_pipeline.planning.limits import Recorded, engine_limits

@@ -15,7 +15,7 @@ import ray
 import torch
 
 from actors import launch
-from actors.pools.base import Service
+from actors.pools.jobs import Service
 from actors.pools.worker import CONTROL
 from actors.trainer.messages import RankSpec
 from actors.trainer.rank import TrainerRank

@@ -24,8 +24,8 @@ from actors.engines.torch_teacher import TorchTeacher
 from actors.engines.vllm_hidden_teacher import HiddenTeacher
 from actors.engines.vllm_teacher import Teacher
 from actors.pools import supervisor
-from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool, sample_seed
+from actors.pools.jobs import Service
 from actors.pools.probe import Probe
 from actors.pools.teachers import TeacherPool
 from actors.pools.worker import Kind
@@ -362,7 +362,7 @@ def test_a_sample_that_kills_whoever_scores_it_is_rejected_and_frees_its_budget(
 def assert_only_the_seventh_is_rejected(bench: Bench, folder: Path) -> None:
     (line,) = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
     assert (line["sample_id"], line["row"], line["where"]) == (7, "7", bench.pool.name)
-    assert "its worker died of it twice while it had nothing else" in line["reason"]
+    assert "two workers died while running only this sample" in line["reason"]
     assert bench.log.ids == {7}
     assert bench.restarts == 4
 

@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from actors.cluster.placement import actor_options
-from actors.pools.base import Service
+from actors.pools.jobs import Service
 from actors.pools.worker import CONTROL
 from actors.trainer.group import TrainerGroup
 from actors.trainer.messages import RankSpec, Restore

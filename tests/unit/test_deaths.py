@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.stages.faults import CrashLoopError, Slots, Suspects
+from renio_pipeline.stages.faults import CrashLoopError, PoisonSamples, Slots
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=300)
 
@@ -64,54 +64,54 @@ def test_it_is_raised_exactly_when_a_slot_died_five_times_in_ten_minutes_without
 
 
 def test_two_deaths_make_a_suspect_and_two_alone_reject_it() -> None:
-    suspects = Suspects()
-    assert suspects.died([1, 2, 3], alone=False) == []
-    assert not any(suspects.alone(i) for i in (1, 2, 3))
-    assert suspects.died([3, 4], alone=False) == []
-    assert [suspects.alone(i) for i in (1, 2, 3, 4)] == [False, False, True, False]
-    assert suspects.died([3], alone=True) == []
-    assert suspects.alone(3)
-    assert suspects.died([3], alone=True) == [3]
-    assert not suspects.alone(3), "it is forgotten"
+    poison_samples = PoisonSamples()
+    assert poison_samples.died([1, 2, 3], alone=False) == []
+    assert not any(poison_samples.must_run_alone(i) for i in (1, 2, 3))
+    assert poison_samples.died([3, 4], alone=False) == []
+    assert [poison_samples.must_run_alone(i) for i in (1, 2, 3, 4)] == [False, False, True, False]
+    assert poison_samples.died([3], alone=True) == []
+    assert poison_samples.must_run_alone(3)
+    assert poison_samples.died([3], alone=True) == [3]
+    assert not poison_samples.must_run_alone(3), "it is forgotten"
 
 
 def test_a_sample_that_came_back_is_forgotten() -> None:
-    suspects = Suspects()
+    poison_samples = PoisonSamples()
     for _ in range(2):
-        suspects.died([1], alone=False)
-    suspects.died([1], alone=True)
-    suspects.finished(1)
-    suspects.finished(2)
-    assert not suspects.alone(1)
-    assert suspects.died([1], alone=True) == []
+        poison_samples.died([1], alone=False)
+    poison_samples.died([1], alone=True)
+    poison_samples.finished(1)
+    poison_samples.finished(2)
+    assert not poison_samples.must_run_alone(1)
+    assert poison_samples.died([1], alone=True) == []
 
 
 def test_a_worker_that_dies_with_nothing_in_flight_accuses_nobody() -> None:
-    suspects = Suspects()
-    assert suspects.died([], alone=False) == suspects.died([], alone=True) == []
+    poison_samples = PoisonSamples()
+    assert poison_samples.died([], alone=False) == poison_samples.died([], alone=True) == []
 
 
 def test_several_samples_are_never_alone() -> None:
-    with pytest.raises(ValueError, match=r"samples \[1, 2\] cannot all have been alone"):
-        Suspects().died([2, 1], alone=True)
+    with pytest.raises(ValueError, match=r"samples \[1, 2\] cannot all have run alone"):
+        PoisonSamples().died([2, 1], alone=True)
 
 
 @PROPERTY
 @given(st.lists(st.sets(st.integers(0, 5), max_size=6), max_size=40))
 def test_deaths_in_company_reject_nothing(deaths: list[set[int]]) -> None:
-    suspects = Suspects()
+    poison_samples = PoisonSamples()
     seen: Counter[int] = Counter()
     for ids in deaths:
-        assert suspects.died(ids, alone=False) == []
+        assert poison_samples.died(ids, alone=False) == []
         seen.update(ids)
-    assert {i for i in range(6) if suspects.alone(i)} == {i for i in range(6) if seen[i] >= 2}
+    assert {i for i in range(6) if poison_samples.must_run_alone(i)} == {i for i in range(6) if seen[i] >= 2}
 
 
 class Pool:
     """Workers that hold up to ``room`` samples, and die with a poisonous one among them, or by chance in company."""
 
     def __init__(self, workers: int, room: int, samples: int, poison: set[int], chance: float, rng: random.Random) -> None:
-        self.suspects, self.rng, self.poison, self.chance = Suspects(), rng, poison, chance
+        self.poison_samples, self.rng, self.poison, self.chance = PoisonSamples(), rng, poison, chance
         self.room, self.waiting = room, list(range(samples))
         self.workers: list[list[int]] = [[] for _ in range(workers)]
         self.exclusive = [False] * workers
@@ -135,7 +135,7 @@ class Pool:
     def fill(self) -> None:
         for worker, held in enumerate(self.workers):
             while self.waiting and not self.exclusive[worker] and len(held) < self.room:
-                alone = self.suspects.alone(self.waiting[-1])
+                alone = self.poison_samples.must_run_alone(self.waiting[-1])
                 if alone and held:
                     break
                 held.append(self.waiting.pop())
@@ -143,7 +143,7 @@ class Pool:
 
     def die(self, worker: int) -> None:
         lost, self.workers[worker] = self.workers[worker], []
-        rejected = self.suspects.died(lost, self.exclusive[worker])
+        rejected = self.poison_samples.died(lost, self.exclusive[worker])
         self.exclusive[worker] = False
         self.rejected += rejected
         self.waiting += [i for i in lost if i not in rejected]
@@ -153,7 +153,7 @@ class Pool:
         if harmless := [i for i in self.workers[worker] if i not in self.poison]:
             done = self.rng.choice(harmless)
             self.workers[worker].remove(done)
-            self.suspects.finished(done)
+            self.poison_samples.finished(done)
             self.finished.append(done)
             self.exclusive[worker] = False
 

@@ -16,8 +16,8 @@ import ray
 from actors.cluster.placement import GroupLease, start_in_group
 from actors.engines.generator import WriteRequest
 from actors.packed_messages import PackedList, pack, unpack
-from actors.pools.base import Service
 from actors.pools.generators import GeneratorPool
+from actors.pools.jobs import Service
 from actors.pools.teachers import TeacherPool
 from actors.pools.weighting import WeightingStage
 from actors.pools.worker import CONTROL, Kind, Lease
