@@ -15,12 +15,14 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import configuration  # noqa: E402
 import import_graph  # noqa: E402
+import metrics  # noqa: E402
 
 MARK = re.compile(r"^<!-- generated: ([a-z ]+) -->$", re.MULTILINE)
 PARTS: dict[str, Callable[[], str]] = {
     "keys": configuration.page,
     "import graph": lambda: import_graph.picture(import_graph.room_graph(import_graph.module_graph(import_graph.sources()))),
     "rooms": import_graph.rooms_table,
+    "metrics": metrics.table,
 }
 
 
