@@ -27,6 +27,9 @@ def actor_options(
         # Engines that share cores and spin while they wait for their other threads take the time from each other.
         threads = {"OMP_NUM_THREADS": str(max(1, int(pool.cpus))), "OMP_WAIT_POLICY": "passive"}
         env |= {**threads, **KEEP_MEMORY, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        if _is_eager(config, pool_name):
+            # DeepSpeed and vLLM compile a helper each that hardly matters. It takes seconds of every start and a C++ compiler.
+            env["TORCHDYNAMO_DISABLE"] = "1"
     if uses_vllm:
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
         env["VLLM_LOG_STATS_INTERVAL"] = "1e9"  # what it counts has an endpoint: the end of its log must say what went wrong
@@ -36,6 +39,13 @@ def actor_options(
     options |= {"resources": pool.resources} if pool.resources else {}
     options |= {"label_selector": pool.labels} if pool.labels else {}
     return options | ({"max_concurrency": 1000} if uses_vllm else {})  # those actors are asynchronous
+
+
+def _is_eager(config: RunConfig, pool_name: str) -> bool:
+    """Whether nothing in a pool's processes asks for torch.compile."""
+    of_teachers = {pool: config.all_teachers[name].engine for name, pool in config.teacher_pools.items()}
+    engine = {"generator": config.generator.engine, **of_teachers}.get(pool_name, {})
+    return bool(engine.get("enforce_eager", True))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.cluster.kept_imports import kept_imports
 from actors.engines.specs import EngineSpec
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.types import FIRST_VERSION
@@ -17,9 +18,12 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for
 
 def build_engine(spec: EngineSpec) -> LLMEngine:
     """Load the model. Raises whatever vLLM raises; its text is passed on."""
-    from vllm import EngineArgs, LLMEngine
-    from vllm.config.weight_transfer import WeightTransferConfig
-    from vllm.usage.usage_lib import UsageContext
+    with kept_imports():
+        from vllm import EngineArgs, LLMEngine
+        from vllm.config.weight_transfer import WeightTransferConfig
+        from vllm.usage.usage_lib import UsageContext
+
+        import actors.engines.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
 
     options = dict(spec.options)
     if spec.dtype == "bfloat16":  # logits near 20 are 0.125 apart in bf16: the head and the softmax need fp32
@@ -48,8 +52,6 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         disable_log_stats=not spec.counts,
         **({"max_model_len": spec.context} | options),
     )
-    import actors.engines.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
-
     # Defaults of a bare engine are for testing (128 sequences, 2048 tokens a step); those of the offline class suit the device.
     engine = LLMEngine.from_engine_args(
         args, UsageContext.LLM_CLASS, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.cluster.kept_imports import kept_imports
 from actors.cluster.visible_gpus import check_visible_gpus
 from renio_pipeline.stages.engine_limits import Ready
 from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
@@ -20,7 +21,8 @@ class TorchTeacher:
     """Answers as ``vllm_teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
 
     def __init__(self, spec: ScorerSpec) -> None:
-        from renio_pipeline.models.teacher import Scorer
+        with kept_imports():
+            from renio_pipeline.models.teacher import Scorer
 
         if spec.on_gpu:
             check_visible_gpus()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from actors.cluster.kept_imports import kept_imports
 from actors.trainer.messages import RankSpec
 from renio_pipeline.config.schema import Lora, Trainer
 
@@ -41,15 +42,16 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be in the environment.
     """
-    import deepspeed
-    import torch
-    from transformers import AutoModelForCausalLM, get_scheduler
-    from transformers.integrations import HfDeepSpeedConfig
+    with kept_imports():
+        import deepspeed
+        import torch
+        from transformers import AutoModelForCausalLM, get_scheduler
+        from transformers.integrations import HfDeepSpeedConfig
 
-    from actors.trainer.lora import add_factors
-    from renio_pipeline.models import packed_attention
-    from renio_pipeline.models.self_checks import check_head, check_packing
-    from renio_pipeline.models.student import TokenLogits
+        from actors.trainer.lora import add_factors
+        from renio_pipeline.models import packed_attention
+        from renio_pipeline.models.self_checks import check_head, check_packing
+        from renio_pipeline.models.student import TokenLogits
 
     if not spec.on_gpu:
         # DeepSpeed would compile a shared-memory all-reduce here, which needs a C++ compiler and a minute.

@@ -91,6 +91,18 @@ def test_engines_on_a_cpu_do_not_spin_and_keep_memory_unless_their_pool_says_so(
     assert found(gpus=1) is None
 
 
+@pytest.mark.parametrize("pool", ["generator", "teacher", "trainer"])
+def test_nothing_is_compiled_on_a_cpu_unless_an_engines_options_ask_for_it(pool: str) -> None:
+    def disabled(**changes: Any) -> bool:
+        return "TORCHDYNAMO_DISABLE" in actor_options(make_config(**changes), pool)["runtime_env"]["env_vars"]
+
+    compiled = {"engine": {"enforce_eager": False}}
+    assert disabled()
+    assert not disabled(pools={pool: {"gpus": 1}})
+    assert disabled(generator=compiled) == (pool != "generator")
+    assert disabled(teacher={"model": "embedded:teacher", **compiled}) == (pool != "teacher")
+
+
 def test_the_key_value_cache_of_an_engine_on_a_cpu_is_what_its_options_say() -> None:
     options = actor_options(make_config(), "generator", uses_vllm=True)
     assert "VLLM_CPU_KVCACHE_SPACE" not in options["runtime_env"]["env_vars"], "vLLM lets it win over kv_cache_memory_bytes"
