@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from renio_pipeline import __version__
 from renio_pipeline.cli import config, control, doctor, evaluate, models, plan, report, run, study
 from renio_pipeline.cli.common import AnyOrder
 from renio_pipeline.config import ConfigError
+from renio_pipeline.run_dir.run_log import PREFIX
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BaseExceptionGroup as group:
-        return _failed(_first(group))
+        return _failed(_first(group), group)
     except Exception as error:
-        return _failed(error)
+        return _failed(error, error)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -38,15 +40,17 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _failed(error: BaseException) -> int:
+def _failed(error: BaseException, raised: BaseException) -> int:
+    """Report ``error``, the first of what was ``raised``: a ConfigError by its text, anything else by the traceback too."""
     if isinstance(error, ConfigError):
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if os.environ.get("RENIO_TRACEBACK"):
-        raise error
+    notes = getattr(error, "__notes__", [])
+    where = [note for note in notes if not note.startswith(PREFIX)]
+    logs = [note for note in notes if note.startswith(PREFIX)]
     cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
-    where = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
-    print(f"error: {where}{type(cause).__name__}: {cause}\n(RENIO_TRACEBACK=1 shows where)", file=sys.stderr)
+    traceback.print_exception(raised)
+    print("\n".join([f"error: {': '.join([*where, type(cause).__name__])}: {cause}", *logs]), file=sys.stderr)
     return 1
 
 

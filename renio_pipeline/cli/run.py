@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.cli.common import with_config
+from renio_pipeline.cli.terminal import only_the_main_thread
 from renio_pipeline.config import ConfigError, RunConfig, load
 
 
@@ -95,7 +96,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from actors.control import mailbox
     from renio_pipeline.cli.garbage import spare_all_so_far
     from renio_pipeline.control.autoscaler import follow_load
-    from renio_pipeline.control.commands import Commands, Events, WithEvents, beside
+    from renio_pipeline.control.commands import Commands, Events, WithEvents, in_background
     from renio_pipeline.loop.run import Run
     from renio_pipeline.loop.shutdown import Stop
     from renio_pipeline.monitoring.console import make_progress
@@ -105,6 +106,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.run_dir.checkpoint_files import ResumePoint
     from renio_pipeline.run_dir.directory import RunDirectory
     from renio_pipeline.run_dir.resume import resume_point
+    from renio_pipeline.run_dir.run_log import RunLog
 
     check_sinks(config)
     if config.run_dir is not None:
@@ -119,9 +121,11 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         prepared = run_checks.check(config, prepared)
         control = mailbox.claim(config.name, str(config.directory.absolute()))
         endpoint = [PrometheusSink(config, cluster.host, point.state.step)] if config.metrics_port is not None else []
-        directory, stop, events = RunDirectory(config, point.state), Stop(), Events()
+        directory, stop = RunDirectory(config, point.state), Stop()
         sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
-        with make_progress(config.steps) as shown:
+        log = RunLog(directory.path / "log.txt")
+        with log, make_progress(config.steps) as shown, only_the_main_thread(log.path):
+            events = Events(log.note)
             progress = WithEvents(shown, events)
             begun = f", going on after step {point.state.step}" if point.folder else ""
             for note in prepared.notes:
@@ -151,7 +155,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                     )
                     watched = (sink.serve(run) for sink in endpoint)
                     spare_all_so_far()
-                    async with beside(mailbox.serve(control, Commands(run, events)), *scalers, *watched):
+                    async with in_background(mailbox.serve(control, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
             outcome = asyncio.run(go())

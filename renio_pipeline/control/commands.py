@@ -19,11 +19,14 @@ EVENTS = 20  # that a status shows
 class Events:
     """The run's latest notes, with their times."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Callable[[str], None] = lambda text: None) -> None:
+        """``log`` gets every note."""
         self.latest: deque[tuple[float, str]] = deque(maxlen=EVENTS)
+        self._log = log
 
     def note(self, text: str) -> None:
         self.latest.append((time.time(), text))
+        self._log(text)
 
 
 class WithEvents:
@@ -44,8 +47,8 @@ class WithEvents:
 
 
 @asynccontextmanager
-async def beside(*services: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run these meanwhile, and no longer."""
+async def in_background(*services: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the services concurrently with what is within the context, and cancel them at its end."""
     tasks = [asyncio.create_task(service) for service in services]
     try:
         yield

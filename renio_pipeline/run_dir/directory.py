@@ -33,6 +33,7 @@ class RunDirectory:
 
     config.yaml            resolved
     engines.json           the limits that each pool's engines were built with
+    log.txt                every note with its time, every traceback, and what libraries print
     metrics.jsonl          a line a step
     evaluations.jsonl      a line an evaluation
     samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict

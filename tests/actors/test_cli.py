@@ -24,7 +24,6 @@ EACH_COMMAND = pytest.mark.parametrize("command", COMMANDS)
 def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """main() belongs at the top of a process: take back what it sets there."""
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    monkeypatch.delenv("RENIO_TRACEBACK", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -52,9 +51,10 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) ->
     assert cli.main(arguments) == code
     written = capsys.readouterr()
     assert written.out == ""
-    assert written.err.startswith("error: ")
-    assert "Traceback" not in written.err
-    return written.err.removeprefix("error: ").removesuffix("\n")
+    traceback, _, text = written.err.rpartition("error: ")
+    assert ("Traceback (most recent call last)" in traceback) == (code == 1), "only a failure that is no ConfigError shows it"
+    assert code == 1 or not traceback
+    return text.removesuffix("\n")
 
 
 @pytest.mark.parametrize(("command", "place"), [(c, "overrides") for c in COMMANDS] + [("plan", "things")])
@@ -153,9 +153,9 @@ class FakeRemoteError(Exception):
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (ValueError("bad"), 1, "ValueError: bad\n(RENIO_TRACEBACK=1 shows where)"),
-        (FakeRemoteError("long"), 1, "MemoryError: no room for the model\n(RENIO_TRACEBACK=1 shows where)"),
-        (ExceptionGroup("g", [ExceptionGroup("h", [KeyError("k")])]), 1, "KeyError: 'k'\n(RENIO_TRACEBACK=1 shows where)"),
+        (ValueError("bad"), 1, "ValueError: bad"),
+        (FakeRemoteError("long"), 1, "MemoryError: no room for the model"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [KeyError("k")])]), 1, "KeyError: 'k'"),
         (ConfigError("steps: no"), 2, "steps: no"),
         (ExceptionGroup("g", [ConfigError("steps: no")]), 2, "steps: no"),
     ],
@@ -173,11 +173,14 @@ def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["train", "--config", "x"]) == 130
 
 
-def test_the_traceback_is_there_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing_with(monkeypatch, ValueError("bad"))
-    monkeypatch.setenv("RENIO_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="bad"):
-        cli.main(["train", "--config", "x"])
+def test_a_failure_says_in_which_step_it_was_and_where_the_log_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ValueError("bad")
+    error.add_note("in step 3")
+    error.add_note("log: runs/x/log.txt")
+    failing_with(monkeypatch, error)
+    assert fails(capsys, "train", "--config", "x", code=1) == "in step 3: ValueError: bad\nlog: runs/x/log.txt"
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["fly"], ["train", "--config"]], ids=str)

@@ -1,0 +1,59 @@
+"""What reaches the terminal during a run: what its main thread prints. All else goes to the run's log.
+
+When a node dies, Ray's C++ core writes at length to file descriptor 2, and a thread of Ray's prints to ``sys.stdout`` what the
+cluster reports. The run's own notes say what was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any, TextIO
+
+
+@contextmanager
+def only_the_main_thread(log: Path) -> Iterator[None]:
+    """Within the context ``log`` gets what other threads, the C++ code of libraries, and child processes print."""
+    with ExitStack() as stack:
+        chatter = stack.enter_context(log.open("a", encoding="utf-8", buffering=1))
+        sys.stderr.flush()
+        terminal = os.dup(2)
+        stack.callback(os.close, terminal)
+        stack.callback(os.dup2, terminal, 2)
+        stack.callback(lambda: sys.stderr.flush())
+        own_descriptor = _descriptor(sys.stderr) == 2
+        errors = stack.enter_context(os.fdopen(os.dup(terminal), "w", buffering=1)) if own_descriptor else sys.stderr
+        os.dup2(chatter.fileno(), 2)
+        stack.enter_context(redirect_stdout(_ByThread(sys.stdout, chatter)))
+        stack.enter_context(redirect_stderr(_ByThread(errors, chatter)))
+        yield
+
+
+class _ByThread:
+    """A text stream of which only the main thread's output reaches ``shown``."""
+
+    def __init__(self, shown: TextIO, chatter: TextIO) -> None:
+        self._shown, self._chatter = shown, chatter
+
+    def write(self, text: str) -> int:
+        return self._stream().write(text)
+
+    def flush(self) -> None:
+        self._stream().flush()
+
+    def _stream(self) -> TextIO:
+        return self._shown if current_thread() is main_thread() else self._chatter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shown, name)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):  # a stream in memory
+        return None
