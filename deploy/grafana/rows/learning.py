@@ -43,7 +43,7 @@ def learning() -> list[Any]:
         ),
         lines(
             "Mismatch of generator and trainer", NATS,
-            "Difference of their log-probabilities on the tokens trained on, and half of weighting.threshold: above it "
+            "Difference of their log-probabilities on the tokens trained on, and half the pivotal threshold: above it "
             "numerics alone could make tokens pivotal; set student_logprobs trainer.",
             (gauge("renio_mismatch_logprob_abs_mean"), "mean"), (gauge("renio_mismatch_logprob_abs_max"), "largest"),
             (f"{gauge('renio_pivotal_threshold_nats')} / 2", "half the threshold"),
@@ -62,7 +62,7 @@ def weights() -> list[Any]:
         ),
         distribution(
             "Log-ratio of student to teacher", "suffix: nats",
-            "Of each token; those above weighting.threshold are pivotal, and weighting.clip bounds what one may count.",
+            "Of each token; those above the pivotal threshold are pivotal, and the clip bounds what one may count.",
             "renio_log_ratio_nats", RUN,
         ),
         lines(
@@ -73,7 +73,7 @@ def weights() -> list[Any]:
         ),
         lines(
             "Pivotal tokens", SHARE,
-            "Share of response tokens whose log-ratio is above weighting.threshold. Near 0: weights no longer tell samples "
+            "Share of response tokens whose log-ratio is above the pivotal threshold. Near 0: weights no longer tell samples "
             "apart; near 1: the threshold is too low for this pair of models.",
             (gauge("renio_pivotal_fraction"), "pivotal"), maximum=1, width=6,
         ),
