@@ -11,7 +11,8 @@ from typing import Any
 from actors.errors import GONE, EngineFailed
 from actors.pools.jobs import Quarantined, Service
 from actors.pools.supervisor import Workers
-from actors.pools.worker import Kind, Worker, WorkerLost, answer, is_loss
+from actors.pools.waiting import WorkerLost, answer
+from actors.pools.worker import Kind, Worker, is_loss
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.stages.engine_text import EngineText
 from renio_pipeline.stages.faults import PoisonSamples

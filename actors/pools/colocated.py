@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack
 from typing import Literal
 
 from actors.pools.base import Pool
-from actors.pools.worker import Worker, answer
+from actors.pools.waiting import answer
+from actors.pools.worker import Worker
 
 
 class ColocatedGenerators:

@@ -16,7 +16,8 @@ from actors.packed_messages import pack, unpack
 from actors.pools.base import Pool
 from actors.pools.jobs import Job, Quarantined, Service, take_for
 from actors.pools.result_queue import ResultQueue
-from actors.pools.worker import Kind, Worker, WorkerLost, is_loss
+from actors.pools.waiting import WorkerLost
+from actors.pools.worker import Kind, Worker, is_loss
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from actors.pools.worker import Worker, WorkerLost, answer
+from actors.pools.waiting import WorkerLost, answer
+from actors.pools.worker import Worker
 from renio_pipeline.config import RunConfig
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import ScoreRequest

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
 from ray.exceptions import ActorDiedError
 
 from actors.cluster.processes import last_lines
 from actors.errors import GONE, EngineFailed
-from actors.pools.worker import Kind, State, Worker, WorkerLost, answer, drop, futures
+from actors.pools.waiting import WorkerLost, answer, guarded, heartbeat, new_failure
+from actors.pools.worker import Kind, State, Worker
 from renio_pipeline.config.schema import Faults
 from renio_pipeline.stages.faults import Slots
 
-T = TypeVar("T")
-PING_SECONDS = 5.0  # between two pings; a death at work is noticed at once, by the call that it has
 PATIENCE_SECONDS = 10.0  # before a wait for resources is worth a word
 
 
@@ -53,8 +51,7 @@ class Workers:
 
     def open(self) -> None:
         """Start a worker in each slot. Must run in the loop that everything else runs in."""
-        self.failure = asyncio.get_running_loop().create_future()
-        self.failure.add_done_callback(lambda f: f.cancelled() or f.exception())  # never "never retrieved"
+        self.failure = new_failure()
         self.resize(self.target)
 
     def close(self) -> None:
@@ -119,7 +116,7 @@ class Workers:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the workers. Raises what must end the run."""
         while not condition():
-            await self.or_failure(self._when(condition))
+            await guarded(self._when(condition), self.failing)
 
     async def settled(self, *, all_of_them: bool = False) -> None:
         """Wait until every slot has its worker or waits for resources, and one at least is there."""
@@ -130,18 +127,6 @@ class Workers:
             return len(states) == self.target and all(s in fine for s in states) and set(states) != {"waiting"}
 
         await self.until(reached)
-
-    async def or_failure(self, waiting: Awaitable[T]) -> T:
-        """Await something, but no longer than the pool lives."""
-        assert self.failure is not None, "open() comes first"
-        task = asyncio.ensure_future(waiting)
-        try:
-            await asyncio.wait(futures(task, self.failure), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                self.failure.result()  # raises
-            return await task
-        finally:
-            drop(task)
 
     def tell(self) -> None:
         """Wake those whose condition has come true, and nobody else: there is news with every sample."""
@@ -221,23 +206,15 @@ class Workers:
 
     async def _watch(self, worker: Worker) -> None:
         """Until it is lost (raises WorkerLost), or has left."""
-        beats = asyncio.create_task(self._beats(worker))
+        beats = asyncio.create_task(
+            heartbeat(lambda: self.kind.ping(worker.actor), self._faults.heartbeat_seconds, lambda: worker.heard)
+        )
         try:
             await worker.over(beats)
             worker.state = "gone"  # at once: it may be wanted again from now on, and must not be given work
         finally:
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)
-
-    async def _beats(self, worker: Worker) -> None:
-        seconds = self._faults.heartbeat_seconds
-        while True:
-            await answer(self.kind.ping(worker.actor), seconds, "a ping")
-            worker.heard = time.monotonic()
-            pause = min(PING_SECONDS, seconds / 3)
-            # Whoever answers to its work needs no ping: with a hundred replicas these would be a tenth of the driver's calls.
-            while (left := worker.heard + pause - time.monotonic()) > 0:
-                await asyncio.sleep(left)
 
     def _lost(self, worker: Worker, short: str) -> None:
         was_leaving = worker.slot >= self.target

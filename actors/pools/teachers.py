@@ -12,7 +12,8 @@ from actors.packed_messages import PackedList
 from actors.pools.base import Pool
 from actors.pools.jobs import Job, Quarantined, Service, take_for
 from actors.pools.result_queue import ResultQueue
-from actors.pools.worker import Kind, Worker, answer
+from actors.pools.waiting import answer
+from actors.pools.worker import Kind, Worker
 from renio_pipeline.stages.engine_limits import batch_tokens
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores

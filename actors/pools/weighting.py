@@ -8,8 +8,9 @@ from actors.cluster.placement import actor_options, start_in_group
 from actors.packed_messages import pack
 from actors.pools.jobs import Service
 from actors.pools.supervisor import Workers
+from actors.pools.waiting import answer
 from actors.pools.weigher import Weigher
-from actors.pools.worker import CONTROL, Kind, Lease, Worker, answer, is_loss
+from actors.pools.worker import CONTROL, Kind, Lease, Worker, is_loss
 from renio_pipeline.config import RunConfig
 from renio_pipeline.weightings import ScoredBatch, State, weighting_of
 from renio_pipeline.weightings.step import Weighed

@@ -1,15 +1,16 @@
-"""One worker of a pool, what its pool's workers are, and waiting for it no longer than it lives."""
+"""One worker of a pool, and what kind of workers a pool has."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors.errors import GONE, EngineFailed
+from actors.pools.waiting import WorkerLost, guarded, new_failure
 from renio_pipeline.stages.engine_limits import Ready
 
 T = TypeVar("T")
@@ -17,10 +18,6 @@ T = TypeVar("T")
 # default single-threaded group, so they cannot interleave.
 CONTROL = "control"
 State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
-
-
-class WorkerLost(RuntimeError):
-    """A worker died, or said nothing for too long. The text says which."""
 
 
 class Lease(Protocol):
@@ -50,7 +47,7 @@ class Worker:
     heard: float = 0.0  # when it last answered, ``time.monotonic()``
     alone: bool = False  # with one sample, which was in flight at two deaths
     _left: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    _lost: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _lost: asyncio.Future[None] = field(default_factory=new_failure)
 
     @property
     def actor(self) -> Any:
@@ -67,19 +64,12 @@ class Worker:
 
     async def during(self, waiting: Coroutine[Any, Any, T]) -> T:
         """Await something of this worker. Raises WorkerLost as soon as it is counted as dead."""
-        task = asyncio.ensure_future(waiting)
-        try:
-            await asyncio.wait(futures(task, self._lost), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise WorkerLost(self._lost.result())
-            return await task
-        finally:
-            drop(task)
+        return await guarded(waiting, self._lost)
 
     def lose(self, reason: str) -> None:
         """Count it as dead from now on."""
         if not self._lost.done():
-            self._lost.set_result(reason)
+            self._lost.set_exception(WorkerLost(reason))
         self.state = "gone"
 
     def tell(self) -> None:
@@ -87,16 +77,16 @@ class Worker:
         if self.has_left and not self._left.done():
             self._left.set_result(None)
 
-    async def over(self, beats: asyncio.Future[None]) -> None:
+    async def over(self, beats: asyncio.Future[NoReturn]) -> None:
         """Wait until it has left. Raises WorkerLost as soon as it is counted as dead, and what ``beats`` raises."""
         while not self.has_left:
-            await asyncio.wait(futures(self._lost, beats, self._left), return_when=asyncio.FIRST_COMPLETED)
+            changes: set[asyncio.Future[Any]] = {self._lost, beats, self._left}
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
             if self._left.done():  # though it may have been called back since
                 self._left = asyncio.get_running_loop().create_future()
-            if self._lost.done():
-                raise WorkerLost(self._lost.result())
-            if beats.done():
-                beats.result()  # raises
+            for ended in (self._lost, beats):
+                if ended.done():
+                    ended.result()  # raises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,22 +114,3 @@ def is_loss(error: BaseException) -> bool:
     """Whether the error of a remote call means that the worker is lost, rather than that this one call failed."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     return isinstance(cause, (*GONE, EngineFailed, WorkerLost, GetTimeoutError))
-
-
-def drop(task: asyncio.Future[Any]) -> None:
-    """Nobody wants its result, nor its error, any more."""
-    task.cancel()
-    task.add_done_callback(lambda t: t.cancelled() or t.exception())
-
-
-def futures(*of_any_kind: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
-    return set(of_any_kind)
-
-
-async def answer(ref: Any, seconds: float, what: str) -> Any:
-    """A remote call's result. Raises WorkerLost if it does not come in time."""
-    try:
-        async with asyncio.timeout(seconds):  # wait_for swallows a cancellation that comes with the answer: beats would go on
-            return await ref
-    except TimeoutError:
-        raise WorkerLost(f"no answer to {what} in {seconds:g} s") from None

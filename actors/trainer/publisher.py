@@ -11,7 +11,8 @@ from ray.exceptions import ObjectLostError, RayTaskError
 from actors.errors import GONE
 from actors.pools.base import Pool
 from actors.pools.jobs import Service
-from actors.pools.worker import Worker, WorkerLost, answer
+from actors.pools.waiting import WorkerLost, answer
+from actors.pools.worker import Worker
 from actors.weight_sync.sender import HostCopy, SyncReceipt, TransferFailed
 from renio_pipeline.types import Version
 

@@ -23,8 +23,7 @@ from actors.errors import GONE
 from actors.pools.base import Pool
 from actors.pools.colocated import ColocatedGenerators
 from actors.pools.jobs import Service
-from actors.pools.supervisor import PING_SECONDS
-from actors.pools.worker import WorkerLost, answer, drop
+from actors.pools.waiting import PING_SECONDS, WorkerLost, answer, guarded, heartbeat, new_failure
 from actors.trainer.group import TrainerGroup
 from actors.trainer.publisher import WeightPublisher
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
@@ -87,8 +86,7 @@ class Trainers:
     async def begin(self, point: ResumePoint, check: Callable[[TrainerGroup], Awaitable[None]] | None = None) -> None:
         """Start the ranks at ``point``; whatever ranks there are end first. Their weights reach nobody before ``publish``."""
         await self.end()
-        self._silent = asyncio.get_running_loop().create_future()
-        self._silent.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self._silent = new_failure()
         self._version, self._moved = None, False
         self.to_generators.forget()
         self.to_teachers.forget()
@@ -182,7 +180,7 @@ class Trainers:
     async def written(self) -> None:
         await self._call(self._group.written())
 
-    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
+    async def while_healthy(self, waiting: Coroutine[Any, Any, T]) -> T:
         return await self._call(waiting)
 
     @property
@@ -203,22 +201,15 @@ class Trainers:
     async def _call(self, waiting: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
         """Await the ranks, no longer than they all live."""
         assert self._silent is not None, "begin() comes first"
-        task: asyncio.Future[Any] = asyncio.ensure_future(waiting)
-        silent: list[asyncio.Future[Any]] = [self._silent]
         try:
-            await asyncio.wait([task, *silent], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                self._silent.result()  # raises
-            return await task
+            return await guarded(waiting, self._silent)
         except (*GONE, RayTaskError) as error:
             # A survivor's broken collective may be heard of before the death that broke it.
             await self._check(error)
             raise
-        finally:
-            drop(task)
 
     async def _check(self, error: BaseException) -> None:
-        """Raises TrainerLost unless every rank is well: then the error is the program's own."""
+        """Raises TrainerLost unless every rank is healthy: then the error is the program's own."""
         if isinstance(error, GONE):
             self._lose(str(error))
         try:
@@ -231,14 +222,10 @@ class Trainers:
             self._silent.result()  # raises
 
     async def _beat(self) -> None:
-        seconds = self._config.faults.heartbeat_seconds
-        while True:
-            try:
-                await answer(self._group.ping(), seconds, "a ping")
-            except (WorkerLost, *GONE) as error:
-                self._lose(str(error))
-                return
-            await asyncio.sleep(min(PING_SECONDS, seconds / 3))
+        try:
+            await heartbeat(self._group.ping, self._config.faults.heartbeat_seconds)
+        except (WorkerLost, *GONE) as error:
+            self._lose(str(error))
 
     def _lose(self, reason: str) -> None:
         """Whoever waits for the ranks gets TrainerLost, or CrashLoopError where they die again and again."""

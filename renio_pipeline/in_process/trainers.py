@@ -98,7 +98,7 @@ class InProcessTrainers:
     async def written(self) -> None:
         """``save`` has written already."""
 
-    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
+    async def while_healthy(self, waiting: Coroutine[Any, Any, T]) -> T:
         return await waiting
 
     async def begin(self, point: ResumePoint) -> None:

@@ -42,7 +42,7 @@ class RestartEpoch:
 
     async def take(self, step: int) -> Collected:
         """A step's samples, written and scored."""
-        return await self._stages.trainers.while_well(self._lookahead.take(step))
+        return await self._stages.trainers.while_healthy(self._lookahead.take(step))
 
     async def cancel(self) -> None:
         """Drop every step that is being collected."""

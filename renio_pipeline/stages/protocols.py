@@ -88,8 +88,8 @@ class Trainers(Protocol):
 
     async def written(self) -> None: ...
 
-    async def while_well(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Await something else, no longer than every rank is well."""
+    async def while_healthy(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Await something else, no longer than every rank is healthy."""
         ...
 
     async def begin(self, point: ResumePoint) -> None:

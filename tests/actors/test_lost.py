@@ -14,7 +14,8 @@ from ray.exceptions import (
 )
 
 from actors.errors import EngineFailed
-from actors.pools.worker import WorkerLost, is_loss
+from actors.pools.waiting import WorkerLost
+from actors.pools.worker import is_loss
 from actors.weight_sync.client import why_lost
 
 GONE = [

@@ -52,7 +52,7 @@ def test_ranks_that_die_again_and_again_end_the_run_also_where_only_a_heartbeat_
         for death in range(1, 6):
             await trainers.begin(ResumePoint())
             with pytest.raises(CrashLoopError if death == 5 else TrainerLost):
-                await trainers.while_well(asyncio.sleep(30))
+                await trainers.while_healthy(asyncio.sleep(30))
         await trainers.end()
 
     asyncio.run(go())

@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError
 from actors.engines.generator import Ended, WriteRequest, Written
 from actors.engines.result_batcher import ResultBatcher
 from actors.packed_messages import pack, unpack
-from actors.pools import supervisor as workers_module
+from actors.pools import waiting
 from actors.pools.generators import GeneratorPool
 from actors.pools.jobs import Service
 from actors.pools.worker import Kind
@@ -44,7 +44,7 @@ COLOCATED: dict[str, Any] = {"placement": "colocated", "pools": {"generator": {"
 
 @pytest.fixture
 def quick_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (workers_module, trainers_module):
+    for module in (waiting, trainers_module):
         monkeypatch.setattr(module, "PING_SECONDS", 0.01)
 
 

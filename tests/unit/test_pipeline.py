@@ -147,7 +147,7 @@ class FakeTrainers:
     size: int = 1
     restarts: int = 0
 
-    async def while_well(self, waiting: Any) -> Any:
+    async def while_healthy(self, waiting: Any) -> Any:
         return await waiting
 
     async def begin(self, point: Any) -> None:
