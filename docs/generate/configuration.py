@@ -21,16 +21,16 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
-    first: dict[type, str] = {}
+    first: dict[type, SectionKeys] = {}
     copies: list[str] = []
     for section in describe(RunConfig):
         if any(section.name.startswith(f"{copy}.") for copy in copies):
             continue
-        if (same := first.setdefault(section.model, section.name)) == section.name:
+        if (same := first.setdefault(section.model, section)) is section:
             yield f"{_heading(section)}\n\n{_text(section)}\n\n{_table(section)}"
         else:
             copies.append(section.name)
-            yield f"{_heading(section)}\n\nThe same keys as [`{same}`](#{_anchor(same)})."
+            yield f"{_heading(section)}\n\nThe same keys as [`{same.name}`](#{_anchor(same.name, same.variant)})."
 
 
 def _heading(section: SectionKeys) -> str:

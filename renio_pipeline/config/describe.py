@@ -150,7 +150,8 @@ def _tag(model: type[BaseModel]) -> str:
 
 
 def _doc(model: type[BaseModel]) -> str:
-    return " ".join(inspect.cleandoc(model.__doc__ or "").replace("``", "`").split())
+    """The first paragraph of its docstring, on one line."""
+    return " ".join(inspect.cleandoc(model.__doc__ or "").split("\n\n")[0].replace("``", "`").split())
 
 
 def _default(field: FieldInfo) -> str:
