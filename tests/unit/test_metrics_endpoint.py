@@ -28,7 +28,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.control.commands import beside
+from renio_pipeline.control.commands import in_background
 from renio_pipeline.ledger import history
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import METRICS, TOTALS
@@ -373,7 +373,7 @@ def test_the_run_is_found_by_its_files_while_it_serves_and_no_longer(tmp_path: P
     run = run_of(tmp_path, prepared, metrics_port=0, metrics_discovery=str(folder))
 
     async def go(sink: PrometheusSink) -> tuple[list[Any], list[Any]]:
-        async with beside(sink.serve(run)):
+        async with in_background(sink.serve(run)):
             await asyncio.sleep(0.05)
             (shared,) = folder.glob("*.json")
             return json.loads((run.directory.path / "prometheus.json").read_text()), json.loads(shared.read_text())

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from renio_pipeline.control.commands import beside
+from renio_pipeline.control.commands import in_background
 from renio_pipeline.monitoring import engines
 from renio_pipeline.monitoring.engines import Engines
 from renio_pipeline.stages.engine_text import EngineText, engine_text, together
@@ -80,7 +80,7 @@ def test_a_page_says_which_engines_answered_and_is_kept_for_a_while() -> None:
 
     async def go() -> list[bytes]:
         found = []
-        async with beside(service.serve(pools)):
+        async with in_background(service.serve(pools)):
             await asyncio.sleep(0)
             for now[0] in (1.0, 1.0 + engines.KEPT_SECONDS / 2, 1.0 + engines.KEPT_SECONDS):
                 found.append(await asyncio.to_thread(service.page))
@@ -107,7 +107,7 @@ def test_askers_at_a_time_share_one_answer_and_the_loop_goes_on_meanwhile() -> N
 
     async def go() -> tuple[list[bytes], int]:
         turns = 0
-        async with beside(service.serve({"generator": pool})):
+        async with in_background(service.serve({"generator": pool})):
             await asyncio.sleep(0)
             pages = asyncio.gather(*(asyncio.to_thread(service.page) for _ in range(4)))
             while not pages.done():
@@ -127,7 +127,7 @@ def test_engines_that_never_answer_cost_the_asker_its_patience_alone(monkeypatch
 
     async def go() -> tuple[bytes, float]:
         service = Engines("r")
-        async with beside(service.serve({"generator": FakePool(seconds=60)})):
+        async with in_background(service.serve({"generator": FakePool(seconds=60)})):
             await asyncio.sleep(0)
             began = time.perf_counter()
             return await asyncio.to_thread(service.page), time.perf_counter() - began
@@ -143,7 +143,7 @@ def test_askers_of_a_run_that_does_not_answer_wait_once_and_not_one_after_the_ot
 
     async def go() -> list[bytes]:
         service = Engines("r")
-        async with beside(service.serve({"generator": pool})):
+        async with in_background(service.serve({"generator": pool})):
             await asyncio.sleep(0)
             return list(await asyncio.gather(*(asyncio.to_thread(service.page) for _ in range(5))))
 
@@ -155,7 +155,7 @@ def test_after_the_run_the_page_is_empty_at_once() -> None:
     service = Engines("r", clock=iter(range(0, 1000, 100)).__next__)
 
     async def go() -> None:
-        async with beside(service.serve({"generator": FakePool()})):
+        async with in_background(service.serve({"generator": FakePool()})):
             await asyncio.sleep(0)
 
     asyncio.run(go())
