@@ -19,7 +19,7 @@ FREE = (
     "placement", "metrics_discovery", "sinks", "wandb", "trace",
     "diagnostics",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
-    "trainer.micro_batch_tokens", "trainer.gradient_checkpointing",
+    "trainer.micro_batch_tokens", "trainer.gradient_checkpointing", "trainer.offload",
 )  # fmt: skip
 FREE_OF_TEACHERS = ("engine", "tensor_parallel", "separate_process", "attention", "max_batch_tokens")
 

@@ -20,6 +20,7 @@ from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.types import TrainSample
 from tests.ray import runs
+from tests.ray.broken import Broken, break_and_finish
 from tests.ray.runs import ROOT
 from tests.ray.watched import Watched, watch
 
@@ -58,6 +59,12 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("runs") / "whole"
     runs.finish(runs.train(folder, *runs.WHOLE))
     return folder
+
+
+@pytest.fixture(scope="session")
+def broken_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Broken:
+    """The whole run in three parts: killed, stopped, and finished with colocated generators while workers are killed."""
+    return break_and_finish(tmp_path_factory.mktemp("runs") / "broken")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,6 @@ def test_two_models_on_two_data_sets_and_which_is_better(whole_run: Path, tmp_pa
             "trained",
             "good",
             "teacher.model=/nowhere",
-            "pools.generator.replicas=2",
             "trainer.lora={r: 4, alpha: 8}",
             "sync.lora=adapter",
         )

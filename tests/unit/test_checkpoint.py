@@ -287,6 +287,7 @@ FREE = [
     {"generator": {"engine": {"max_num_seqs": 3}}}, 
     {"sync": {"backend": "nccl"}, "pools": {"generator": {"gpus": 1}, "trainer": {"gpus": 1}}},
     {"trainer": {"micro_batch_tokens": 99}}, {"sinks": ["wandb"], "wandb": {"mode": "offline"}, "trace": {"steps": 3}},
+    {"placement": "colocated", "trainer": {"offload": "optimizer"}},
     {"teacher": {"model": "embedded:teacher", "engine": {"a": 1}, "max_batch_tokens": 5}},
 ]  # fmt: skip
 REFUSED = {
