@@ -26,6 +26,20 @@ from tests.ray.watched import Watched, watch
 
 T = TypeVar("T")
 SHARED_RUNS = ("whole_run", "watched_run")  # fixtures of the session that cost a whole run
+# What takes longest comes first, so that no process is left alone with it at the end; all else comes in alphabetical order.
+LONGEST = (
+    "whole_run",
+    "chaos",
+    "sync",
+    "lora",
+    "watched_run",
+    "native_sync",
+    "doctor",
+    "rank_checkpoint",
+    "exact",
+    "opsd",
+    "pool",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -38,6 +52,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return group_of(nodeid.partition("::")[0])
 
     return ByRun(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Other tiers' tests, if there are any, stay before these."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        if not file.startswith("tests/ray/"):
+            return -1
+        group = group_of(file).removeprefix("tests/ray/test_").removesuffix(".py")
+        return LONGEST.index(group) if group in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @functools.cache
