@@ -35,7 +35,7 @@ from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.stages.protocols import Stages, TrainerLost
 from renio_pipeline.types import FIRST_VERSION, TrainBatch, TrainReport, Version
-from tests.unit.test_pipeline import REPORT, FakeTeachers, InProcessWeighting, Notes, config_of, prepared, prompts_of
+from tests.fakes.stages import REPORT, FakeTeachers, InProcessWeighting, Notes, config_of, prepared, prompts_of
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_pings")

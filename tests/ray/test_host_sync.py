@@ -28,8 +28,8 @@ from actors.weight_sync.receiver import HostReceiver
 from actors.weight_sync.sender import TransferFailed
 from renio_pipeline.models import info
 from renio_pipeline.types import ScoreRequest, ScorerSpec, Version
+from tests.fakes.receivers import FakeReceiver, Publisher
 from tests.ray.conftest import kill
-from tests.ray.fake_receiver import FakeReceiver, Publisher
 from tests.ray.test_sync import assert_soon_lost
 
 SECONDS = 3.0  # that a receiver has

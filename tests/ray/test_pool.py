@@ -33,8 +33,8 @@ from renio_pipeline.run_dir.rejected import RejectedLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, Version
+from tests.fakes.replicas import FakeGenerator, Fakes, FakeTeacher, Plan
 from tests.ray.conftest import demo, run
-from tests.ray.fakes import FakeGenerator, Fakes, FakeTeacher, Plan
 
 TOKENS = 15  # of a response; with its prompt it has 20
 UNBOUNDED = 2**62

@@ -26,7 +26,7 @@ from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.outcomes import Collected
 from renio_pipeline.stages.protocols import TrainerLost
 from renio_pipeline.types import Prompt, Rollout, TrainBatch, TrainReport, Version
-from tests.unit.test_pipeline import BATCH, FakeGenerators, FakeTrainers, config_of, kind, run_of
+from tests.fakes.stages import BATCH, FakeGenerators, FakeTrainers, config_of, kind, run_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,9 +21,9 @@ from renio_pipeline.monitoring.live import LOOK_SECONDS, Live
 from renio_pipeline.monitoring.prometheus import PrometheusSink
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import NonFiniteError
+from tests.fakes.stages import BATCH, prepared, run_of
 from tests.unit.conftest import make_config
 from tests.unit.test_metrics_endpoint import Samples, page, samples, value, watched
-from tests.unit.test_pipeline import BATCH, prepared, run_of
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -41,9 +41,9 @@ from renio_pipeline.monitoring.names import COUNTED, prometheus_name
 from renio_pipeline.monitoring.prometheus import PrometheusSink
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages.outcomes import StepResult
+from tests.fakes.stages import BATCH, config_of, prepared, run_of, stages_of, step_of
 from tests.unit.conftest import make_config
 from tests.unit.test_ahead import service_of
-from tests.unit.test_pipeline import BATCH, config_of, prepared, run_of, stages_of, step_of
 
 T = TypeVar("T")
 __all__ = ["prepared"]  # a fixture

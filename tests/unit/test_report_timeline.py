@@ -14,8 +14,8 @@ from renio_pipeline.metrics.step_metrics import step_metrics
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.report.timeline import bars, spent
 from renio_pipeline.types import Prompt, Rollout
+from tests.fakes.stages import FakeGenerators, config_of, prepared, stages_of, step_of
 from tests.unit.recorded_runs import line
-from tests.unit.test_pipeline import FakeGenerators, config_of, prepared, stages_of, step_of
 
 __all__ = ["prepared"]
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, newest
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.resume import resume_point
 from renio_pipeline.types import TrainBatch, Version
-from tests.unit.test_pipeline import BATCH, Notes, config_of, prepared, stages_of
+from tests.fakes.stages import BATCH, Notes, config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -24,8 +24,8 @@ from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout
+from tests.fakes.stages import BATCH, FIRST, KINDS, config_of, kind, run_of, stages_of
 from tests.unit.conftest import make_config
-from tests.unit.test_pipeline import BATCH, FIRST, KINDS, config_of, kind, run_of, stages_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

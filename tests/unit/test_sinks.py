@@ -20,9 +20,9 @@ from renio_pipeline.monitoring import sinks
 from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
 from renio_pipeline.monitoring.trace import Trace
 from renio_pipeline.preflight import Prepared
+from tests.fakes.stages import prepared, run_of
 from tests.unit.conftest import make_config
 from tests.unit.test_ahead import service_of
-from tests.unit.test_pipeline import prepared, run_of
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 FILES = sorted(Path(__file__).parent.glob("*.py"))
-ELSEWHERE = ("actors", "ray", "vllm", "deepspeed", "tests.actors", "tests.async_engine", "tests.contracts", "tests.ray")
+ELSEWHERE = (
+    "actors", "ray", "vllm", "deepspeed",
+    "tests.actors", "tests.async_engine", "tests.contracts", "tests.ray", "tests.fakes.receivers", "tests.fakes.replicas",
+)  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

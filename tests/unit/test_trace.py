@@ -22,7 +22,7 @@ from renio_pipeline.monitoring.spans import outside, union
 from renio_pipeline.monitoring.trace import Trace
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
-from tests.unit.test_pipeline import BATCH, config_of, prepared, run_of, stages_of, step_of
+from tests.fakes.stages import BATCH, config_of, prepared, run_of, stages_of, step_of
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread")
