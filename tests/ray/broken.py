@@ -148,8 +148,11 @@ def kill_while_a_checkpoint_is_written(folder: Path) -> None:
         if list(checkpoints.glob(partial)):
             break
         process.send_signal(signal.SIGCONT)
+    started = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
+    _, left = psutil.wait_procs(started, timeout=60)
+    assert not left, f"a minute after the driver's death there still are {left}"
     assert list(checkpoints.glob(partial)), "nothing was half written: the test tests nothing"
     kept = int((checkpoints / "latest").read_text().strip().removeprefix("step_"))
     assert lines_of(folder / "metrics.jsonl")[-1]["step"] > kept > 0, "nothing is trained again: the test tests nothing"

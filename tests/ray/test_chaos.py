@@ -116,12 +116,10 @@ def test_a_pause_holds_the_run_and_a_checkpoint_can_be_had_meanwhile(monkey: Mon
     monkey.whole(asked["step"])
 
 
-@pytest.mark.timeout(900)
-def test_a_killed_driver_leaves_nothing_and_its_successor_ends_the_run_with_every_sample_trained_on_once(
-    monkey: Monkey,
-) -> None:
+@pytest.mark.timeout(600)
+def test_the_run_is_stopped_and_every_sample_was_trained_on_once(monkey: Monkey) -> None:
+    """The driver's own death, and a successor: ``test_resume.py``."""
     counters_agree_with_the_ledgers(monkey)
-    monkey.kill_driver()
     last = monkey.whole(monkey.whole()["step"] + 2)["step"]
     monkey.ask("stop")
     monkey.finish()
@@ -131,4 +129,4 @@ def test_a_killed_driver_leaves_nothing_and_its_successor_ends_the_run_with_ever
     assert max(steps) >= last
     assert replayed(monkey.folder) > 0, "nothing was ever trained again: the faults tested nothing"
     resumes = [json.loads(line)["incarnation"] for line in (monkey.folder / "resumes.jsonl").read_text().splitlines()]
-    assert resumes == [1, 2], "one for the rank, one for the driver"
+    assert resumes == [1], "for the rank"

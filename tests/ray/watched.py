@@ -28,7 +28,7 @@ from tests.ray import environments, runs
 from tests.ray.prometheus_server import Prometheus, prometheus
 from tests.ray.running_cluster import RunningCluster, started_cluster, wait_until
 
-STEPS = 40
+STEPS = 32
 OVERRIDES = [
     "batch_size=16",
     "data.problems=64",
