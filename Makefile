@@ -1,4 +1,4 @@
-# Entry points: setup demo test lint docs bench chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
+# Entry points: setup demo quick test lint docs bench chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP := $(VENV)/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 DOCS := .venv-docs
-.PHONY: setup demo test lint docs bench chaos gpu-check
+.PHONY: setup demo quick test lint docs bench chaos gpu-check
 
 setup: $(STAMP)
 
@@ -24,6 +24,12 @@ $(VENV)/.packages: requirements-cpu.lock
 
 demo: $(STAMP)
 	$(BIN)/renio demo --config configs/demo.yaml run_dir=runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+# In under two minutes: the unit tests but the slow ones, and one real step of the demo. `make test` decides.
+quick: $(STAMP)
+	$(BIN)/python -m pytest tests/unit -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/renio train --config configs/demo.yaml steps=1 batch_size=16 data.problems=64 evaluate.problems=0 \
+	    run_dir=runs/quick-$$(date +%Y%m%d-%H%M%S)
 
 # Each run of pytest leaves here what it skipped, so that the last line can say it of all of them.
 test: export RENIO_SKIPPED := .pytest_cache/skipped
