@@ -22,6 +22,8 @@ class TorchTeacher:
 
     def __init__(self, spec: ScorerSpec) -> None:
         with kept_imports():
+            from transformers import AutoModelForCausalLM  # noqa: F401  a large part of transformers, which Scorer needs
+
             from renio_pipeline.models.teacher import Scorer
 
         if spec.on_gpu:
