@@ -1,8 +1,8 @@
-"""How far the student is from the teacher, token by token (arXiv 2606.23104).
+"""Divergence of student and teacher at each token (arXiv 2606.23104).
 
-Entries over the vocabulary, or over the teacher's top K, then a sum. All of it is in nats, in fp32 at least, and
-differentiable: the student's gradient flows, the teacher's does if it was asked for. A token that either side rules out
-(a logit of -inf) is given its limit: 0 · log 0 = 0.
+Entries over the vocabulary, or over the teacher's top K, are computed and then summed. Everything is in nats, in float32 or
+wider, and differentiable with respect to both sides. A token that either side excludes (a logit of -inf) has its limit:
+0 · log 0 = 0.
 
 Shape legend: V vocabulary entries, K the teacher's top-k, `...` any leading shape (usually B sequences by T tokens).
 """
@@ -18,7 +18,7 @@ TAIL_FLOOR = 1e-7  # fp32 cannot tell a smaller remaining mass from none
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
-    """`values` [...] in float32, or as they are if that is wider: half precision is for storage, not for sums."""
+    """`values` [...] in float32, or unchanged where their type is wider: half precision is too coarse for sums."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -35,8 +35,8 @@ def generalized_jsd(
 
     student_logits [..., V], teacher_logits [..., V']: where the widths differ (padded output heads), both are cut to
     the smaller one before the softmax.
-    beta: 0 is the forward KL(teacher ‖ student), 1 the reverse KL(student ‖ teacher), between them the mixture
-    (1 − beta)·p_S + beta·p_T stands in the middle.
+    beta: 0 is the forward KL(teacher ‖ student), 1 the reverse KL(student ‖ teacher); between them both sides are compared
+    with the mixture (1 − beta)·p_S + beta·p_T.
     temperature: divides both sides' logits.
     entry_clip: clamps every vocabulary entry to [0, entry_clip] before the sum; token_clip: caps the sum. None: none.
 
@@ -72,10 +72,10 @@ def top_k_forward_kl(
     entry_clip: float | None = None,
     token_clip: float | None = None,
 ) -> Tensor:
-    """Forward KL(teacher ‖ student) over the tokens that the teacher named, [...] in nats.
+    """Forward KL(teacher ‖ student) over the tokens in the teacher's payload, [...] in nats.
 
-    student_logprobs, teacher_logprobs [..., K']: of the same tokens, each normalised over the whole vocabulary.
-    support [..., K'] bool: False leaves a column out, whatever it holds (see `top_k_support`).
+    student_logprobs, teacher_logprobs [..., K']: nats, of the same tokens, each normalised over the whole vocabulary.
+    support [..., K'] bool: columns where it is False are left out, whatever they hold (see `top_k_support`).
     tail: True adds one entry for the mass of all other tokens, at least 1e-7 on each side; False renormalises both
     sides over the support, as the reference implementation does.
     entry_clip, token_clip: as in `generalized_jsd`; the tail is an entry like any other.
@@ -96,7 +96,7 @@ def top_k_support(token_ids: Tensor, *, tail: bool = True) -> Tensor:
     """Which columns of a top-k payload count, [..., K+1] bool, so that no token counts twice.
 
     token_ids [..., K+1]: column 0 is the sampled token, columns 1 to K the teacher's top K. Column 0 counts where it is
-    not one of the K; without a tail never, since the reference implementation renormalises over the K alone.
+    not one of the K. Without a tail it never counts, because the reference implementation renormalises over the K alone.
     """
     support = torch.ones_like(token_ids, dtype=torch.bool)
     support[..., 0] = (token_ids[..., :1] != token_ids[..., 1:]).all(dim=-1) if tail else False

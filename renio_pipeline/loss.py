@@ -23,14 +23,14 @@ def weighted_loss(
     """The weighted mean over sequences of each one's mean over its tokens, a scalar in the unit of `per_token`.
 
     per_token [B, T]: nats.
-    mask [B, T]: true on response tokens; the others are ignored, in the value and in the gradient, whatever they hold.
-    weights [B]: of the samples, taken as constants.
-    factors [B, T]: of the tokens, taken as constants; what stands outside of the mask is never read. None: all are 1.
-    batch_size: sequences in the global batch, of which these may be a part (an empty one too: its loss is a zero that
-    can be differentiated). None: these are all.
+    mask [B, T]: true on response tokens; all others are ignored in value and gradient, whatever they hold.
+    weights [B]: sample weights, held constant.
+    factors [B, T]: token factors, held constant; values outside the mask are never read. None: all are 1.
+    batch_size: sequences in the global batch, of which the given ones may be a part (also an empty part, whose loss is a
+    differentiable zero). None: the given ones are the whole batch.
 
-    Computed in float32, or float64 where `per_token` is. Raises ValueError for shapes that do not fit and for a
-    batch_size below the number of sequences given, or below 1.
+    Computed in float32, or float64 where `per_token` is. Raises ValueError for shapes that do not match, and for a
+    batch_size below 1 or below the number of sequences given.
     """
     if factors is not None:
         if factors.shape != per_token.shape:
@@ -43,12 +43,15 @@ def weighted_loss(
         raise ValueError(f"weights must be one per sequence, {tuple(means.shape)}, got {tuple(weights.shape)}")
     total = len(means) if batch_size is None else batch_size
     if total < max(1, len(means)):
-        raise ValueError(f"batch_size is that of the global batch: at least 1 and {len(means)} given here, got {total}")
+        raise ValueError(f"batch_size must count the global batch: at least 1 and {len(means)} given here, got {total}")
     return (weights.detach().to(means.dtype) * means).sum() / total
 
 
 def per_sample_mean(per_token: Tensor, mask: Tensor) -> Tensor:
-    """Each sequence's mean over its response tokens, [B], 0 for an empty response; arguments as in `weighted_loss`."""
+    """Each sequence's mean over its response tokens, [B] in the unit of `per_token`; 0 for an empty response.
+
+    per_token, mask [B, T]: as in `weighted_loss`. Raises ValueError for shapes that differ.
+    """
     if per_token.ndim != 2 or per_token.shape != mask.shape:
         raise ValueError(f"per_token and mask must both be [B, T], got {tuple(per_token.shape)}, {tuple(mask.shape)}")
     mask = mask.bool()
@@ -84,15 +87,15 @@ def sampled_token_loss(
 
     ρ = min(p_S / p_behaviour, importance_clip), or 1 without a behaviour; ρ and A are held constant.
 
-    student_logprobs (with gradient), teacher_logprobs [B, T]: nats, of the sampled tokens. Padding must be finite: its
-    gradient is 0 times A.
-    behaviour_logprobs [B, T]: nats, by the older policy that sampled the tokens; given together with importance_clip > 0.
-    The truncated ratio makes up for the tokens' having been drawn too often or too rarely. (That the prefixes are the
-    older policy's it leaves as it is: a product of ratios along the response would vary too much.)
+    student_logprobs (with gradient), teacher_logprobs [B, T]: nats, of the sampled tokens. Padding must be finite, because
+    its gradient is 0 times A.
+    behaviour_logprobs [B, T]: nats, by the older policy that sampled the tokens; requires importance_clip > 0.
+    The truncated ratio corrects for how often the older policy sampled a token. It does not correct for prefixes that come
+    from the older policy: a product of ratios along the response would have too much variance.
 
-    It takes the place of a divergence, with the same weights and means. Its value means nothing; its gradient, averaged
-    over tokens that the student samples, is that of the reverse KL. Raises ValueError for shapes that differ, for one of
-    the two without the other, and for a clip that is not positive.
+    It replaces a divergence, with the same weights and means. Its value has no meaning; its gradient, averaged over tokens
+    sampled from the student, is the gradient of the reverse KL. Raises ValueError for shapes that differ, for behaviour
+    log-probabilities without a clip or the reverse, and for a clip that is not positive.
     """
     student = at_least_fp32(student_logprobs)
     ratio = _truncated_ratio(student, behaviour_logprobs, importance_clip)
@@ -104,7 +107,7 @@ def sampled_token_loss(
 
 
 def _truncated_ratio(student: Tensor, behaviour: Tensor | None, clip: float | None) -> Tensor | None:
-    """min(p_S / p_behaviour, clip) of each token, without gradient; None without a behaviour."""
+    """min(p_S / p_behaviour, clip) of each token, [B, T], without gradient; None without behaviour log-probabilities."""
     if behaviour is None and clip is None:
         return None
     if behaviour is None or clip is None or clip <= 0:

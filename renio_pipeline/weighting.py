@@ -1,7 +1,7 @@
 """How much each response counts (ReNIO, arXiv 2606.23104).
 
-A response in which the student was surer of its own tokens than the teacher was, at the few tokens where that matters,
-has more to teach: it weighs more. Nothing here carries a gradient.
+A response weighs more, the more confident the student was in its own tokens than the teacher, at the few tokens where the two
+differ strongly. Nothing here carries a gradient.
 
 Shape legend: B sequences, T response tokens (right-padded), N samples of any kind.
 """
@@ -37,17 +37,18 @@ def pivotal_weights(
     """ReNIO weights of a global batch: exp of the mean clipped log-ratio over the pivotal tokens, normalised.
 
     student_logprobs, teacher_logprobs [B, T]: nats, of the sampled tokens, at the distillation temperature.
-    mask [B, T]: true on response tokens; what stands elsewhere is never read. An empty response has raw weight 1.
+    mask [B, T]: true on response tokens; values elsewhere are never read. An empty response has raw weight 1.
     threshold, clip: a token is pivotal when min(log p_S − log p_T, clip) ≥ threshold; clip must be above threshold.
-    temperature: of the weights, not of the distillation: it divides the mean log-ratio.
+    temperature: divides the mean log-ratio. It is the weights' own, not the distillation temperature.
     normalization: batch_mean (weights of mean 1, then a cap of 10), clamp (raw to [0.1, 10], then mean 1), ema (divided
     by a running mean), none.
-    running_mean: the state of ema so far, None at its first batch; the result carries the new one.
-    group_size: batch_mean and clamp normalise each run of this many sequences by itself, to reproduce implementations
-    that do so per micro-batch; ema and none have no groups. None: the whole batch.
+    running_mean: the state of ema before this batch, None at the first batch; the result has the state after it.
+    group_size: batch_mean and clamp normalise each group of this many consecutive sequences separately, to reproduce
+    implementations that normalise per micro-batch; ema and none ignore it. None: the whole batch.
 
-    Computed and returned in float32, or float64 where the input is. Raises ValueError for settings or shapes that make
-    no sense, for NaN on a response token, and for raw weights that overflow.
+    Returns weights [B], raw weights [B] before normalisation, and pivotal_count [B] int64. They are float32, or float64
+    where the input is. Raises ValueError for settings outside their range, for shapes that differ, for NaN on a response
+    token, and for raw weights that overflow.
     """
     _check_settings(threshold, clip, temperature, normalization, group_size)
     ratio_BT = log_ratio(student_logprobs, teacher_logprobs, mask).clamp(max=clip)
@@ -64,8 +65,9 @@ def pivotal_weights(
 def log_ratio(student_logprobs: Tensor, teacher_logprobs: Tensor, mask: Tensor) -> Tensor:
     """Unclipped log p_S − log p_T of the sampled tokens, [B, T] in nats, without gradient, 0 outside the mask.
 
-    Raises ValueError for shapes that differ, and for NaN on a response token: it would pass for a token that is not
-    pivotal.
+    student_logprobs, teacher_logprobs, mask [B, T]: as in `pivotal_weights`.
+
+    Raises ValueError for shapes that differ, and for NaN on a response token, which would count as not pivotal.
     """
     if student_logprobs.ndim != 2 or not student_logprobs.shape == teacher_logprobs.shape == mask.shape:
         shapes = [tuple(x.shape) for x in (student_logprobs, teacher_logprobs, mask)]
@@ -81,13 +83,13 @@ def log_ratio(student_logprobs: Tensor, teacher_logprobs: Tensor, mask: Tensor) 
 def pivotal_mask(student_logprobs: Tensor, teacher_logprobs: Tensor, mask: Tensor, *, threshold: float) -> Tensor:
     """Which tokens are pivotal, [B, T] bool: response tokens where log p_S − log p_T ≥ threshold.
 
-    The clip has no say: it lies above the threshold. Arguments and errors as in `log_ratio`.
+    The clip does not matter, because it lies above the threshold. Arguments and errors as in `log_ratio`.
     """
     return (log_ratio(student_logprobs, teacher_logprobs, mask) >= threshold) & mask.bool()
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """(Σw)² / Σw² of weights [N]: N when they are equal, 1 when one has everything, 0 when there is none."""
+    """(Σw)² / Σw² of weights [N], in samples: N when all are equal, 1 when one weight is positive, 0 when all are 0."""
     w = weights.detach().double()
     square = float(w.square().sum())
     return float(w.sum()) ** 2 / square if square > 0 else 0.0

@@ -107,9 +107,9 @@ def _own(kind: Kind, file: OwnFile) -> type[Section]:
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not derive from {package}.{name}")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not define {', '.join(missing)}")
-    made = create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__)
+    made: Any = create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__)
     made.kind, made.file = kind, file
-    return made
+    return cast(type[Section], made)
 
 
 class _Travels(Own):

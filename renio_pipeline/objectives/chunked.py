@@ -1,7 +1,7 @@
-"""A loss of the student's logits, taken a chunk of tokens at a time, gradients and all.
+"""A loss on the student's logits, computed with its gradients one chunk of tokens at a time.
 
-Logits are V wide where hidden states are H wide, so they are made for a chunk of tokens at a time and the gradients are taken
-while they are there: nothing of [N, V] is ever held, and nothing is projected twice.
+Logits are V wide where hidden states are H wide. They are computed for a chunk of tokens, and its gradients with them, before
+the next chunk: no [N, V] tensor exists at any time, and nothing is projected twice.
 
 Shapes as in ``projection``; G tokens of a group of chunks.
 """
@@ -29,7 +29,7 @@ Fill = Callable[[Tensor, slice, Tensor | None, list[Tensor]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is made of the products weight · h."""
+    """What to compute from the products weight · h."""
 
     fill: Fill
     columns: int  # of [N], the first one each token's loss
@@ -42,8 +42,8 @@ class Work:
 def chunked_loss(hidden: Tensor, head: Head, work: Work) -> tuple[Tensor, ...]:
     """The loss, a scalar, and the columns, [N] each, without gradient.
 
-    The gradients of hidden [N, H], and of the head's weight and bias, are computed along with the value wherever they are
-    required, summed in float32 or wider, and handed over by the first backward: there can be no second one.
+    The gradients of hidden [N, H] and of the head's weight and bias are computed together with the value wherever they are
+    required, and accumulated in float32 or wider. The first backward hands them over; a second one raises RuntimeError.
     """
     found: tuple[Tensor, ...] = _Chunked.apply(hidden, head.weight, head.bias, work, torch.is_grad_enabled())
     return found
@@ -101,13 +101,13 @@ def slices(start: int, stop: int, step: int) -> list[slice]:
 
 
 def block_rows(products_CV: Tensor) -> int:
-    """How many rows to work on at a time. On a CPU few: the temporaries are then small, and partly still in its cache."""
+    """Rows of [R, V] to work on at a time. On a CPU few, so that temporaries stay small and partly in its cache."""
     C, V = products_CV.shape
     return max(1, C if products_CV.is_cuda else BLOCK_ELEMENTS // V)
 
 
 def _add_gradients(grad_CV: Tensor, hidden_CH: Tensor, weight_VH: Tensor, rows: slice, grads: list[Tensor | None]) -> None:
-    """Carry a chunk's gradient on to those of hidden states [N, H], weight [rows, H] and bias [rows], where wanted."""
+    """Add a chunk's part to the gradients of hidden states [N, H], weight [rows, H] and bias [rows], where they are wanted."""
     hidden_grad, weight_grad, bias_grad = grads
     V = grad_CV.shape[1]
     if bias_grad is not None:

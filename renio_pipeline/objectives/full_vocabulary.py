@@ -1,9 +1,9 @@
 """The exact divergence over the whole vocabulary, from hidden states (arXiv 2606.23104).
 
-Both sides' logits are made for a chunk of tokens at a time (``chunked``): nothing of [N, V] is ever held.
+Both sides' logits are computed for one chunk of tokens at a time (``chunked``): no [N, V] tensor exists at any time.
 
-Shape legend: N response tokens, V vocabulary entries that count, H hidden size (the teacher's may differ), `rows` of an
-output head (at least V: heads are padded), C tokens of a chunk, R of them in a block.
+Shape legend: N response tokens, V vocabulary entries in use, H hidden size (the teacher's may differ), `rows` of an output
+head (at least V, because heads are padded), C tokens of a chunk, R tokens of a block within it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FullVocabulary:
 
 @dataclass(frozen=True)
 class _Given:
-    """What is constant: all but the student's hidden states and head."""
+    """Everything that is constant: all inputs except the student's hidden states and head."""
 
     student: Head
     teacher_hidden: Tensor  # [N, H']
@@ -50,7 +50,7 @@ class _Given:
     vocab_size: int
 
     def kernels(self) -> Any:
-        """Module `fused_kernel` if it can do this: on a GPU, with float32 logits of the products alone; or None."""
+        """Module `fused_kernel` where it applies, on a GPU and with heads without bias and soft cap; otherwise None."""
         heads = (self.student, self.teacher)
         wide = {factor(head.weight[:0]).dtype for head in heads} <= {torch.bfloat16, torch.float32}
         plain = all(head.weight.is_cuda and head.bias is None and head.soft_cap is None for head in heads)
@@ -75,17 +75,18 @@ def full_vocabulary_loss(
     """Σ_n coefficients_n · d_n, where d_n is the `generalized_jsd` of token n's logits under the two heads.
 
     student_hidden [N, H], teacher_hidden [N, H']: after the final norm. They are multiplied in their head's precision; the
-    logits and all that follows are in float32 or wider.
-    targets [N]: token ids whose log-probabilities are returned; the loss does not look at them.
+    logits and everything after them are in float32 or wider.
+    targets [N]: token ids whose log-probabilities are returned; they do not enter the loss.
     coefficients [N]: constants, such as the sample's weight over batch size and response length.
     beta, temperature, entry_clip, token_clip: as in `generalized_jsd`.
     vocab_size: V; both heads are cut to their first V rows before the softmax.
-    chunk_tokens: C. None: 128 MiB of logits a side on a CPU, about as much on a GPU, where four chunks' gradients are held too.
+    chunk_tokens: C. None: 128 MiB of logits per side on a CPU, about the same on a GPU, which also holds the gradients of four
+    chunks.
 
-    The gradients of student_hidden, and of the student head's weight and bias, are computed along with the value wherever
-    they are required, summed in float32 or wider, and handed over by the first backward: there can be no second one.
+    The gradients of student_hidden and of the student head's weight and bias are computed together with the value, as in
+    ``chunked.chunked_loss``: only one backward is possible.
 
-    Raises ValueError for shapes that do not fit, targets outside the vocabulary and options outside their range.
+    Raises ValueError for shapes that do not match, targets outside the vocabulary and options outside their range.
     """
     given = _Given(
         student, teacher_hidden, teacher, targets, coefficients, beta, temperature, entry_clip, token_clip, vocab_size
@@ -117,8 +118,8 @@ def _kernels() -> Any:
 def _chunk(
     products_CV: Tensor, teacher_VH: Tensor, given: _Given, rows: slice, gradient_CV: Tensor | None, *, out: list[Tensor]
 ) -> None:
-    """Fill out's rows with divergence and targets' log-probabilities, and gradient_CV with the gradient of products_CV
-    (weight · h), which may be these themselves. None: it is not wanted, and products_CV is left as anything.
+    """Fill the rows of `out` with the divergence and the targets' log-probabilities, and gradient_CV with the gradient with
+    respect to products_CV (weight · h). The two may be the same tensor. None: no gradient; products_CV is overwritten.
     """
     teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
     kernels = given.kernels()
@@ -144,7 +145,7 @@ def _chunk(
 def _in_blocks(
     products_CV: Tensor, teacher_CV: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
 ) -> None:
-    """`_chunk` by torch's operations, gradient in place of products_CV."""
+    """`_chunk` in torch operations; the gradient replaces products_CV."""
     block = block_rows(products_CV)
     parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
     for x_RV, y_RV, targets_R, coefficients_R, divergence_R, *logprobs in zip(*(p.split(block) for p in parts), strict=True):
@@ -174,9 +175,9 @@ def _in_blocks(
 
 
 def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """`generalized_jsd`'s entries of student p and teacher q, and their derivatives by log p; all [R, V].
+    """The entries of `generalized_jsd` for student p and teacher q, and their derivatives with respect to log p; all [R, V].
 
-    A token that either side rules out (a logit of -inf) has its limit here too.
+    A token that either side excludes (a logit of -inf) has its limit here too.
     """
     q = log_q.exp()
     if beta == 0:

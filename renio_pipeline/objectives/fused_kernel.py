@@ -1,9 +1,9 @@
-"""From logits to the exact divergence's gradient in one Triton kernel: what `full_vocabulary` uses on a GPU.
+"""The exact divergence and its gradient from logits in one Triton kernel, which `full_vocabulary` uses on a GPU.
 
-With torch's own operations each step reads and writes [C, V] anew; here logits are read three times (for normalisers, sums and
-gradient) and the gradient is written once. Triton comes with torch's CUDA builds. Importing this module without it fails.
+With torch operations every step reads and writes [C, V] once more. This kernel reads the logits three times (for normalisers,
+sums and gradient) and writes the gradient once. Triton is part of torch's CUDA builds; without it, importing this module fails.
 
-Shape legend: C tokens, V vocabulary entries; a program of the kernel goes through one token's entries, a BLOCK at a time.
+Shape legend: C tokens, V vocabulary entries; one program of the kernel processes one token's entries, a BLOCK at a time.
 """
 
 from __future__ import annotations

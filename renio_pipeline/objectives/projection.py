@@ -1,7 +1,7 @@
-"""An output head, and what it makes of hidden states: logits, log-probabilities. Torch alone.
+"""Output heads: from hidden states to logits and log-probabilities. Imports torch only.
 
-Shape legend: N tokens, V vocabulary entries that count, H hidden size, `rows` of an output head (at least V: heads are padded),
-C tokens of a chunk, K tokens that are asked for at each of N.
+Shape legend: N tokens, V vocabulary entries in use, H hidden size, `rows` of an output head (at least V, because heads are
+padded), C tokens of a chunk, K requested vocabulary entries at each of the N tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from renio_pipeline.divergence import at_least_fp32
 
-LOGIT_ELEMENTS = 2**25  # of [C, V], where nothing is kept of them
+LOGIT_ELEMENTS = 2**25  # of [C, V], where no gradient is needed
 
 
 @dataclass(frozen=True)
@@ -29,34 +29,35 @@ class Head:
     soft_cap: float | None = None
 
     def to(self, device: torch.device | str) -> Head:
-        """The same on another device."""
+        """This head with its tensors on ``device``."""
         bias = None if self.bias is None else self.bias.to(device)
         return replace(self, weight=self.weight.to(device), bias=bias)
 
 
 def factor(weight: Tensor) -> Tensor:
-    """A head as the products take it: bfloat16 on a GPU, which sums it in float32, or else float32 or wider.
+    """An output head's weight [rows, H] in the type of the products: bfloat16 on a GPU, which accumulates in float32;
+    otherwise float32 or wider.
 
-    float16 too becomes float32: a token's share of the gradient, near 1e-8, would be 0 in it.
+    float16 becomes float32, because one token's share of the gradient, near 1e-8, underflows in float16.
     """
     return weight if weight.is_cuda and weight.dtype == torch.bfloat16 else at_least_fp32(weight)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """In float32 or wider: bfloat16's three digits are too few for logits."""
+    """left [C, H] @ right [H, V] in float32 or wider: the three digits of bfloat16 are too few for logits."""
     if right.dtype == torch.bfloat16:
         return torch.mm(left, right, out_dtype=torch.float32)
     return torch.mm(left, right)
 
 
 def capped(products: Tensor, head: Head) -> Tensor:
-    """weight · h, [..., V] -> the same with bias and cap; they themselves where the head has neither."""
+    """weight · h, [..., V], with the head's bias and soft cap applied; the same tensor where the head has neither."""
     logits = products if head.bias is None else products + head.bias[: products.shape[-1]]
     return logits if head.soft_cap is None else torch.tanh(logits / head.soft_cap) * head.soft_cap
 
 
 def log_softmax(products: Tensor, head: Head, temperature: float) -> Tensor:
-    """weight · h, [..., V] -> log-probabilities of the V entries at the temperature."""
+    """Log-probabilities [..., V] in nats, at the temperature, from weight · h, [..., V]."""
     logits, scale = capped(products, head), head.scale / temperature
     return torch.log_softmax(logits if scale == 1 else logits * scale, dim=-1)
 
@@ -64,7 +65,15 @@ def log_softmax(products: Tensor, head: Head, temperature: float) -> Tensor:
 def token_logprobs(
     hidden: Tensor, targets: Tensor, head: Head, *, temperature: float, vocab_size: int, top_k: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Of [N, H] states: ids and log p of the target and the top K, both [N, K+1]; chunk by chunk, in fp32. No gradient."""
+    """Log-probabilities of the targets and of the likeliest tokens, chunk by chunk, in float32 or wider, without gradient.
+
+    hidden [N, H]: states after the final norm. targets [N]: token ids.
+    temperature: divides the logits. vocab_size: V, the entries that the softmax runs over.
+    top_k: K.
+
+    Returns ids [N, K+1] int64 and log-probabilities [N, K+1] in nats: column 0 of the target, columns 1 to K of the K
+    likeliest tokens in falling order.
+    """
     weight = factor(head.weight[:vocab_size])
     chunk = max(1, LOGIT_ELEMENTS // vocab_size)
     parts = []

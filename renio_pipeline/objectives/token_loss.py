@@ -1,7 +1,7 @@
-"""A loss that looks at few of the student's log-probabilities at each token, from hidden states.
+"""A loss on a few of the student's log-probabilities at each token, from hidden states.
 
-The top-k divergence and the sampled-token loss are such. As with the exact divergence (``full_vocabulary``), nothing of
-[N, V] is ever held. Shapes as in ``projection``.
+The top-k divergence and the sampled-token loss are of this kind. As with the exact divergence (``full_vocabulary``), no [N, V]
+tensor exists at any time. Shapes as in ``projection``.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def token_loss(
     """Σ_n coefficients_n · per_token(log p of ids_n).
 
     hidden [N, H]: after the final norm.
-    ids [N, K]: tokens of whose log-probabilities, over the first `vocab_size` entries, the loss is a function. One may stand
-    there twice.
+    ids [N, K]: the tokens whose log-probabilities, over the first `vocab_size` entries, the loss depends on. A token may occur
+    twice.
     coefficients [N]: constants, such as the sample's weight over batch size and response length.
     temperature: divides the logits. chunk_tokens: C. None: 256 MiB of logits on a CPU, 160 MB on a GPU.
 
-    Gradients as in ``chunked.chunked_loss``: one backward. Raises ValueError for shapes that do not fit.
+    Gradients as in ``chunked.chunked_loss``: only one backward is possible. Raises ValueError for shapes that do not match.
     """
     N, V = len(hidden), vocab_size
     if hidden.shape != (N, head.weight.shape[1]) or not 0 < V <= len(head.weight):
@@ -82,7 +82,7 @@ def token_loss(
 
 
 def _value_and_slopes(per_token: PerToken, logprobs_RK: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """The losses [R], and the derivative of each by its log-probabilities [R, K]."""
+    """The losses [R], and the derivative of each with respect to its log-probabilities, [R, K]."""
     with torch.enable_grad():
         leaf = logprobs_RK.detach().requires_grad_()
         values_R = per_token(leaf, rows)
