@@ -31,7 +31,7 @@ from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
@@ -114,7 +114,7 @@ async def stages(
     """Start every pool, all at once, and wait until each can serve; go on from ``point``. At the end all of them end."""
     point = point or ResumePoint()
     directory = config.directory.absolute()
-    service = Service(config=config, rejected=RejectedLog(directory / "samples" / "rejected.jsonl", note), note=note)
+    service = Service(config=config, quarantine=QuarantineLog(directory / "samples" / "rejected.jsonl", note), note=note)
     budget = payload_budget(config, prepared)
     shared = shared_group(config) if config.placement == "colocated" else None
     generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
@@ -145,7 +145,7 @@ async def stages(
             trainers=trainers,
             turns=trainers,
             payload=budget,
-            rejected=service.rejected.ids,
+            quarantined=service.quarantine.ids,
             pools=dict(pools),
         )
     finally:
@@ -160,7 +160,7 @@ async def stages(
 @asynccontextmanager
 async def generators(config: RunConfig, prepared: Sizes) -> AsyncIterator[GeneratorPool]:
     """The generator pool alone, with the student's own weights."""
-    pool = start_generators(Service(config=config, rejected=RejectedLog(None, lambda text: None)), prepared)
+    pool = start_generators(Service(config=config, quarantine=QuarantineLog(None, lambda text: None)), prepared)
     try:
         pool.workers.open()
         await pool.workers.settled()

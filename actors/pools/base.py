@@ -229,6 +229,6 @@ class Pool:
         self.dispatch()
 
     def _quarantine(self, job: Any, reason: str) -> None:
-        self.service.rejected.add(job.sample_id, reason, self.name, job.prompt.row.id)
+        self.service.quarantine.add(job.sample_id, reason, self.name, job.prompt.row.id)
         if job.wanted:
             job.results.put(Quarantined())

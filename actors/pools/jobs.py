@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.pools.result_queue import ResultQueue
 from renio_pipeline.config import RunConfig
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.faults import Slots
 from renio_pipeline.types import Prompt
 
@@ -18,7 +18,7 @@ class Service:
     """What all pools of a run share."""
 
     config: RunConfig
-    rejected: RejectedLog
+    quarantine: QuarantineLog
     note: Callable[[str], None] = lambda text: None
     slots: Slots = field(default_factory=Slots)
 

@@ -32,7 +32,7 @@ def _head(status: Mapping[str, Any]) -> Text:
     head.append(f"  step {_number(status.get('step'))}/{_number(status.get('steps'))}")
     head.append(f"  version {_number(status.get('version'))}")
     if status.get("incarnation"):
-        head.append(f", incarnation {status['incarnation']}")
+        head.append(f", restart epoch {status['incarnation']}")
     return head
 
 
@@ -61,7 +61,7 @@ def _figures(status: Mapping[str, Any]) -> str:
         shown.append(f"{seconds:.2f} s a step")
         if "tokens/generated" in metrics:
             shown.append(f"{metrics['tokens/generated'] / seconds:.0f} tokens/s")
-    for key, text in (("rejected", "samples rejected"), ("replayed_steps", "steps replayed")):
+    for key, text in (("rejected", "quarantined"), ("replayed_steps", "steps replayed")):
         if status.get(key):
             shown.append(f"{status[key]} {text}")
     return "  ".join(shown)

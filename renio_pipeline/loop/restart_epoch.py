@@ -60,7 +60,7 @@ class RestartEpoch:
             self._drawn[step] = self._cursor.position
             return prompts
 
-        selection = Selection(self._config, draw, self._judge, self._stages.rejected)
+        selection = Selection(self._config, draw, self._judge, self._stages.quarantined)
         with in_step(step):
             if self._config.filter == "all":
                 return await collect(self._stages, self._config, selection, step)

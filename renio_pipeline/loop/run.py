@@ -67,7 +67,7 @@ class Run:
         self._past = Past()
         self._grader = Grader(self.prepared.task, self.prepared.tokenizer)
         self._epoch = self._new_epoch()
-        self._rejected_before = 0  # in earlier restart epochs
+        self._quarantined_before = 0  # in earlier restart epochs
 
     async def run(self) -> dict[str, Any]:
         """Every step of the run. Returns what ``result.json`` says."""
@@ -180,8 +180,8 @@ class Run:
         self.stages.payload.reset()
         pools = self.stages.pools.values()
         await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(point.state.weighting))
-        self._rejected_before += len(self.stages.rejected)
-        self.stages.rejected.clear()  # quarantined samples are drawn again, and may succeed this time
+        self._quarantined_before += len(self.stages.quarantined)
+        self.stages.quarantined.clear()  # quarantined samples are drawn again, and may succeed this time
         await self.stages.trainers.begin(point)
 
     async def ask_checkpoint(self) -> tuple[int, Path | None]:
@@ -194,7 +194,7 @@ class Run:
     def totals(self) -> dict[str, int]:
         """See ``renio_pipeline.metrics.registry.TOTALS``."""
         replayed = {f"replayed/{unit}": count for unit, count in self.replayed.items()}
-        return {**replayed, "samples/rejected": self._rejected_before + len(self.stages.rejected)}
+        return {**replayed, "samples/rejected": self._quarantined_before + len(self.stages.quarantined)}
 
     def fixed_pools(self) -> dict[str, dict[str, int]]:
         """The status of those whose size does not change."""
@@ -213,9 +213,7 @@ class Run:
         sizes = {"generator": self.stages.generators.size, "teacher": self.stages.teachers.size}
         config, kept = self.config, len(result.scored) if isinstance(result, StepResult) else 0
         if kept < config.batch_size:
-            why = f"filter {config.filter} kept" if config.filter != "all" else "without those set aside there are"
-            skipped = "" if kept else ": the step is skipped"
-            self.progress.note(f"step {result.step}: {why} {kept} of {len(result.judged)} samples{skipped}")
+            self._note_small_batch(result.step, kept, len(result.judged))
         if isinstance(result, SkippedStep):
             return skipped_metrics(result, sizes, pools)
         self.directory.write_samples(result.step, sample_records(result))
@@ -229,6 +227,14 @@ class Run:
                 "their numerics alone could make tokens pivotal; set student_logprobs=trainer"
             )
         return metrics
+
+    def _note_small_batch(self, step: int, kept: int, drawn: int) -> None:
+        if self.config.filter != "all":
+            text = f"filter {self.config.filter} kept {kept} of {drawn} samples"
+        else:
+            missing = self.config.batch_size - kept
+            text = f"training on {kept} of {kept + missing} samples; {missing} were quarantined (samples/rejected.jsonl)"
+        self.progress.note(f"step {step}: {text}{'' if kept else ': the step is skipped'}")
 
     async def _evaluate(self, step: int) -> Evaluation:
         p = self.prepared

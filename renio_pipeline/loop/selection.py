@@ -22,14 +22,14 @@ class Selection:
 
     With ``filter_batch: refill`` more prompts are drawn, as many as are missing, until ``batch_size`` samples are kept or 16
     times as many were drawn; with ``shrink`` the batch is what is kept of one draw. A step without a filter draws once, so that
-    its sample ids are consecutive: a rejected one is not made up for.
+    its sample ids are consecutive: a quarantined one is not replaced.
     """
 
     def __init__(
-        self, config: RunConfig, draw: Callable[[int], Sequence[Prompt]], judge: Judge, rejected: Collection[int] = ()
+        self, config: RunConfig, draw: Callable[[int], Sequence[Prompt]], judge: Judge, quarantined: Collection[int] = ()
     ) -> None:
-        """``rejected``: samples that a pool set aside; it grows while the step is under way."""
-        self._config, self._draw, self._judge, self._rejected = config, draw, judge, rejected
+        """``quarantined``: ids of samples that a pool gave up on; it grows during the step."""
+        self._config, self._draw, self._judge, self._quarantined = config, draw, judge, quarantined
         self.judged: dict[int, Judged] = {}  # every response of the step, by sample id
         self.kept: list[int] = []  # sample ids
 
@@ -44,7 +44,7 @@ class Selection:
                     yield rollout
                 judged = await judging.all()
             exactly_once(
-                [j.rollout.sample_id for j in judged], [p.sample_id for p in prompts if p.sample_id not in self._rejected]
+                [j.rollout.sample_id for j in judged], [p.sample_id for p in prompts if p.sample_id not in self._quarantined]
             )
             self.judged |= {j.rollout.sample_id: j for j in judged}
             once = unfiltered or self._config.filter_batch == "shrink"

@@ -44,7 +44,7 @@ async def collect(stages: Stages, config: RunConfig, selection: Selection, step:
 
     scored = await stages.teachers.score(selection.responses(write), step)
     timer.scored()
-    in_order(scored, [i for i in selection.kept if i not in stages.rejected])
+    in_order(scored, [i for i in selection.kept if i not in stages.quarantined])
     return Collected(step=step, judged=selection.judged, scored=scored, began=timer.began, seconds=timer.seconds)
 
 

@@ -63,5 +63,5 @@ METRICS: dict[str, tuple[str, str]] = {
 TOTALS = {
     "replayed/steps": "steps that are trained again because a rank was lost",
     "replayed/samples": "samples that are trained again because a rank was lost",
-    "samples/rejected": "samples that were set aside",
+    "samples/rejected": "samples that were quarantined",
 }

@@ -27,7 +27,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Task", config.task),
         ("Batch", _batch(config)),
         ("Resumed", f"{run.resumes} times" if run.resumes else ""),
-        ("Set aside", "; ".join(f"sample {r['sample_id']}: {r['reason']}" for r in run.rejected[:5])),
+        ("Quarantined", "; ".join(f"sample {r['sample_id']}: {r['reason']}" for r in run.rejected[:5])),
     ]
     return [(name, value) for name, value in found if value]
 

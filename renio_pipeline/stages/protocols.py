@@ -105,5 +105,5 @@ class Stages:
     trainers: Trainers
     turns: Turns = field(default_factory=Apart)
     payload: PayloadBudget = field(default_factory=lambda: PayloadBudget(2**62, 1, 0))
-    rejected: set[int] = field(default_factory=set)  # samples that were set aside
+    quarantined: set[int] = field(default_factory=set)  # ids of poison samples, which killed their workers
     pools: dict[str, ElasticPool] = field(default_factory=dict)  # by name, of which the size may change

@@ -145,11 +145,11 @@ def cells(lines: list[str], pool: str) -> list[str]:
 
 def test_a_status_is_drawn() -> None:
     lines = drawn(STATUS)
-    assert lines[0] == "maths  pausing  step 12/300  version 12, incarnation 2"
+    assert lines[0] == "maths  pausing  step 12/300  version 12, restart epoch 2"
     assert cells(lines, "generator") == ["generator", "3/4", "1", "0", "17", "21", "12%", "2"]
     assert cells(lines, "teacher.maths") == ["teacher.maths", "1/1", "-", "-", "0", "5", "-", "0"]
     assert cells(lines, "trainer") == ["trainer", "2/2", "-", "-", "-", "-", "-", "0"]
-    figures = "loss 0.1235  accuracy 0.50  4.00 s a step  500 tokens/s  3 samples rejected  1 steps replayed"
+    figures = "loss 0.1235  accuracy 0.50  4.00 s a step  500 tokens/s  3 quarantined  1 steps replayed"
     assert figures in " ".join(lines)
     assert lines[1].split() == ["pool", "serving/target", "starting", "waiting", "queue", "in", "flight", "idle", "restarts"]
     assert "run directory: /runs/maths" in lines

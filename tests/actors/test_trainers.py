@@ -13,7 +13,7 @@ from actors.pools.jobs import Service
 from actors.pools.weighting import WeightingStage
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.protocols import TrainerLost
 from renio_pipeline.weightings import ScoredBatch
@@ -42,7 +42,7 @@ class FakeGroupThatDies:
 
 
 def service() -> Service:
-    return Service(config=make_config(), rejected=RejectedLog(None, lambda text: None))
+    return Service(config=make_config(), quarantine=QuarantineLog(None, lambda text: None))
 
 
 def test_ranks_that_die_again_and_again_end_the_run_also_where_only_a_heartbeat_notices() -> None:

@@ -31,7 +31,7 @@ from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.directory import RunDirectory
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready
 from renio_pipeline.stages.protocols import Stages, TrainerLost
 from renio_pipeline.types import FIRST_VERSION, TrainBatch, TrainReport, Version
@@ -245,7 +245,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.config = config_of(**COLOCATED | self.changes)
-        self.service = Service(config=self.config, rejected=RejectedLog(None, self.notes.append), note=self.notes.append)
+        self.service = Service(config=self.config, quarantine=QuarantineLog(None, self.notes.append), note=self.notes.append)
 
     def log(self, event: str, *, ranks_may_not_work: bool = False) -> None:
         self.events.append(event)

@@ -18,7 +18,7 @@ from actors.pools.jobs import Service
 from actors.pools.worker import Kind
 from renio_pipeline.planning.devices import DEVICES
 from renio_pipeline.planning.limits import Recorded, engine_limits
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import EngineLimits, Ready, batch_tokens, read_limits, record_limits
 from tests.ray.conftest import demo
 
@@ -61,7 +61,7 @@ def test_the_engine_is_built_in_the_offline_class_s_context(ready: Ready) -> Non
 def test_a_generator_pool_fills_a_replica_to_its_engines_own_limit(ready: Ready, overrides: Any, most: int) -> None:
     config, _ = demo(*overrides)
     kind = Kind(name="generator", start=lambda slot: pytest.fail("nothing starts here"))
-    pool = GeneratorPool(kind, 1, Service(config=config, rejected=RejectedLog(None, print)))
+    pool = GeneratorPool(kind, 1, Service(config=config, quarantine=QuarantineLog(None, print)))
     worker: Any = SimpleNamespace(ready=ready)
     assert pool._most(worker) == most
 

@@ -23,7 +23,7 @@ from actors.trainer.supervisor import Trainers
 from renio_pipeline.models import info
 from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, Version
 from tests.ray.conftest import demo, kill, run, samples_of
 
@@ -86,7 +86,7 @@ def test_the_teachers_version_and_weights_are_those_of_its_mode(reused_ranks: No
     ranks, zero_stage = SHARDING.get(mode, (1, 1))
     sharding = [f"pools.trainer.replicas={ranks}", f"trainer.zero_stage={zero_stage}", "trainer.lr=0.01"]
     config, prepared = demo("teacher.model=null", *MODES[mode], *sharding)
-    service = Service(config=config, rejected=RejectedLog(None, print))
+    service = Service(config=config, quarantine=QuarantineLog(None, print))
     teachers = launch.start_teachers(service, prepared, launch.payload_budget(config, prepared))[""]
     ranks_at = partial(launch.start_trainers, config, prepared, None)
     trainers = Trainers(ranks_at, None, teachers if config.follow else None, service)

@@ -29,7 +29,7 @@ from actors.pools.jobs import Service
 from actors.pools.probe import Probe
 from actors.pools.teachers import TeacherPool
 from actors.pools.worker import Kind
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, Version
@@ -56,8 +56,8 @@ class Bench:
 
     def __init__(self, fakes: Fakes, *overrides: str, rejected: Path | None = None) -> None:
         self.fakes, self.notes = fakes, list[str]()
-        self.log = RejectedLog(rejected, self.notes.append)
-        self.service = Service(config=demo(*overrides)[0], rejected=self.log, note=self.notes.append)
+        self.log = QuarantineLog(rejected, self.notes.append)
+        self.service = Service(config=demo(*overrides)[0], quarantine=self.log, note=self.notes.append)
         fakes.sequences = self.service.config.generator.engine.get("max_num_seqs", fakes.sequences)  # as vLLM would
 
     @asynccontextmanager

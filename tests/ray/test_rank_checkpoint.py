@@ -27,7 +27,7 @@ from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.models import info
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.checkpointing import CheckpointError
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, run, samples_of
 
@@ -351,7 +351,7 @@ def test_teachers_that_follow_get_weights_at_once_when_a_run_goes_on_between_the
     group: Any = FakeGroup()
 
     async def go() -> None:
-        service = Service(config=config, rejected=RejectedLog(None, lambda text: None))
+        service = Service(config=config, quarantine=QuarantineLog(None, lambda text: None))
         trainers = Trainers(lambda point: group, None, None, service)
         await trainers.begin(ResumePoint())
         for number in (3, 4, 5):

@@ -29,7 +29,7 @@ from renio_pipeline.metrics.sink import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.directory import RunDirectory
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import ScoreRequest
@@ -64,7 +64,7 @@ class Fakes:
     def __init__(self, config: RunConfig, load: Load, *, each_process: int = 1) -> None:
         """``config``: of the pools' sizes, and of all that the runs have in common. ``each_process``: how many fakes it has."""
         self._load, self._actors, self._each_process = load, list[Any](), each_process
-        self._service = Service(config=config, rejected=RejectedLog(None, print), note=print)
+        self._service = Service(config=config, quarantine=QuarantineLog(None, print), note=print)
         self._budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)
         generators, teachers = config.pools.generator.replicas, config.pools.teacher.replicas
         self.generators = GeneratorPool(self._kind("generator", FakeGenerator), generators, self._service)

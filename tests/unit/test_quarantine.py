@@ -1,4 +1,4 @@
-"""The log of samples that the run gave up on."""
+"""The log of quarantined samples."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.run_dir.directory import complete_lines
-from renio_pipeline.run_dir.rejected import RejectedLog
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_sample_is_rejected_once_written_and_noted(tmp_path: Path) -> None:
+def test_a_sample_is_quarantined_once_written_and_noted(tmp_path: Path) -> None:
     path, notes = tmp_path / "rejected.jsonl", list[str]()
-    log = RejectedLog(path, notes.append)
+    log = QuarantineLog(path, notes.append)
     assert not path.exists()
     log.add(7, "two workers died of it alone", "teacher", "row-3")
     log.add(7, "again", "generator", "row-3")
@@ -30,7 +30,7 @@ def test_a_sample_is_rejected_once_written_and_noted(tmp_path: Path) -> None:
         {"sample_id": 7, "row": "row-3", "where": "teacher", "reason": "two workers died of it alone"},
         {"sample_id": 8, "row": "row-4", "where": "generator", "reason": "unpaired \ud800\nand a line"},
     ]
-    assert notes[0] == "sample 7 (row row-3) is rejected by teacher: two workers died of it alone"
+    assert notes[0] == "sample 7 (row row-3) is quarantined by pool teacher: two workers died of it alone"
     assert len(notes) == 2
 
 
@@ -43,7 +43,7 @@ def test_every_line_is_on_the_disk_when_add_returns(tmp_path: Path, monkeypatch:
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", spy)
-    log = RejectedLog(path, lambda _: None)
+    log = QuarantineLog(path, lambda _: None)
     for sample_id in (1, 2):
         log.add(sample_id, "", "", "")
         assert path.stat().st_size in synced
@@ -52,8 +52,8 @@ def test_every_line_is_on_the_disk_when_add_returns(tmp_path: Path, monkeypatch:
 
 def test_a_run_that_goes_on_may_draw_it_again_and_does_not_write_it_twice(tmp_path: Path) -> None:
     path, notes = tmp_path / "rejected.jsonl", list[str]()
-    RejectedLog(path, notes.append).add(7, "the first reason", "teacher", "row-3")
-    log = RejectedLog(path, notes.append)
+    QuarantineLog(path, notes.append).add(7, "the first reason", "teacher", "row-3")
+    log = QuarantineLog(path, notes.append)
     assert log.ids == set()
     log.add(7, "another reason", "teacher", "row-3")
     log.add(9, "too long", "teacher", "row-5")
@@ -67,14 +67,14 @@ def test_a_run_that_goes_on_may_draw_it_again_and_does_not_write_it_twice(tmp_pa
 def test_a_line_that_a_kill_tore_is_dropped_before_the_next_is_written(tmp_path: Path, before: str, torn: str) -> None:
     path = tmp_path / "rejected.jsonl"
     path.write_text(before + torn)
-    log = RejectedLog(path, lambda _: None)
+    log = QuarantineLog(path, lambda _: None)
     log.add(8, "", "", "")
     assert [line["sample_id"] for line in complete_lines(path)] == ([7] if before else []) + [8]
 
 
 def test_without_a_file_it_only_notes() -> None:
     notes: list[str] = []
-    log = RejectedLog(None, notes.append)
+    log = QuarantineLog(None, notes.append)
     log.add(1, "no room", "generator", "r")
     log.add(1, "no room", "generator", "r")
     assert (log.ids, len(notes)) == ({1}, 1)
@@ -87,7 +87,7 @@ def test_over_any_number_of_incarnations_there_is_one_line_a_sample(
 ) -> None:
     path = tmp_path_factory.mktemp("run") / "rejected.jsonl"
     for ids in runs:
-        log = RejectedLog(path, lambda _: None)
+        log = QuarantineLog(path, lambda _: None)
         for sample_id in ids:
             log.add(sample_id, "", "", "")
         assert log.ids == set(ids)

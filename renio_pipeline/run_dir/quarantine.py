@@ -1,4 +1,4 @@
-"""Samples that the run gave up on, and why: ``samples/rejected.jsonl``."""
+"""Quarantined samples, which killed their workers, and why: ``samples/rejected.jsonl``."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from renio_pipeline.run_dir.checkpoint_files import sync_folder
 from renio_pipeline.run_dir.directory import complete_lines
 
 
-class RejectedLog:
-    """Usage: ``add(...)`` for each sample that is rejected; ``ids`` has those of this incarnation.
+class QuarantineLog:
+    """Usage: ``add(...)`` for each sample that is quarantined; ``ids`` has those of this restart epoch.
 
-    A run that goes on may draw a sample again that was rejected before, and may be luckier with it: ``ids`` starts empty. The
-    file keeps one line a sample, the first.
+    A resumed run may draw a quarantined sample again and succeed with it, so ``ids`` starts empty. The file keeps one line per
+    sample, the first.
     """
 
     def __init__(self, path: Path | None, note: Callable[[str], None]) -> None:
-        """``path``: None, or a file, which comes into being with its first line. Raises OSError."""
+        """``path``: the file, created with its first line; None: no file. Raises OSError."""
         self._path, self._note = path, note
         self.ids: set[int] = set()
         self._written: set[int] = set()
         if path is not None and path.exists():
-            _cut_torn_line(path)  # before a line is appended to it
+            _cut_torn_line(path)  # before the next line is appended
             self._written = {line["sample_id"] for line in complete_lines(path)}
 
     def add(self, sample_id: int, reason: str, where: str, prompt_row_id: str) -> None:
-        """Reject a sample, once: again is nothing. The line is on the disk when this returns. Raises OSError.
+        """Quarantine a sample. A second call for it does nothing. The line is on the disk when this returns. Raises OSError.
 
-        ``where`` names what rejected it, as a pool does; ``prompt_row_id`` is its row's in the task's data.
+        ``where`` is the pool that quarantined it; ``prompt_row_id`` its row's id in the task's data.
         """
         if sample_id in self.ids:
             return
         self.ids.add(sample_id)
-        self._note(f"sample {sample_id} (row {prompt_row_id}) is rejected by {where}: {reason}")
+        self._note(f"sample {sample_id} (row {prompt_row_id}) is quarantined by pool {where}: {reason}")
         if self._path is not None and sample_id not in self._written:
             self._written.add(sample_id)
             _append(self._path, {"sample_id": sample_id, "row": prompt_row_id, "where": where, "reason": reason})
@@ -52,6 +52,6 @@ def _append(path: Path, values: dict[str, str | int]) -> None:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Drop what a kill left of a last line."""
+    """Drop an incomplete last line, which a killed process leaves."""
     text = path.read_bytes()
     os.truncate(path, text.rfind(b"\n") + 1)
