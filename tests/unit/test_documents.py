@@ -194,7 +194,7 @@ def test_every_path_and_module_in_backticks_is_there(page: Path) -> None:
     missing = []
     for span in code_spans(page.read_text()):
         if re.fullmatch(r"[\w.-]+(/[\w.*-]+)+/?", span) and span.split("/")[0] in TOP:
-            if not any(ROOT.glob(span.rstrip("/"))):
+            if not any(any(folder.glob(span.rstrip("/"))) for folder in (ROOT, page.parent)):
                 missing.append(span)
         elif re.fullmatch(r"(renio_pipeline|actors|tests|deploy)(\.\w+)+", span) and not module_is_there(span):
             missing.append(span)
