@@ -115,6 +115,20 @@ def test_the_directory_of_another_run_is_exit_code_2_and_left_alone(
     assert [(p.name, p.read_text()) for p in old.iterdir()] == [("config.yaml", "theirs")]
 
 
+@pytest.mark.parametrize(("gain", "code"), [(0.3, 0), (0.1, 1)])
+def test_a_demo_that_does_not_meet_its_criteria_is_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config: str, gain: float, code: int
+) -> None:
+    outcome = {
+        "evaluations": {0: {"accuracy": 0.4}, 100: {"accuracy": 0.4 + gain}},
+        "auroc": 0.95,
+        "first_step": {"pivotal/fraction": 0.1, "weights/wrong_over_right": 3.0},
+    }
+    monkeypatch.setattr("renio_pipeline.cli.run._run", lambda *given, **more: outcome)
+    assert cli.main(["demo", "--config", config]) == code
+    assert ("demo failed: accuracy rose by 10.0%, expected at least 20%" in capsys.readouterr().err) == bool(code)
+
+
 @pytest.mark.usefixtures("no_ray")
 def test_bad_data_is_exit_code_2_and_leaves_no_run_directory(
     capsys: pytest.CaptureFixture[str], config: str, tmp_path: Path

@@ -41,6 +41,12 @@ MODES = {
         "trainer.lora={r: 4, alpha: 8}",
         "sync.lora=adapter",
     ],
+    "latest, with payloads two versions old": [
+        "method={type: opsd, teacher: latest}",
+        "teacher.type=torch",
+        "objective={type: jsd}",
+        "max_staleness=2",
+    ],
     "latest on vllm": ["method={type: opsd, teacher: latest}", "objective={type: top_k_forward_kl, k: 8}"],
 }
 VERSIONS = {"fixed": [0, 0, 0, 0], "every second": [0, 0, 2, 2]}
@@ -52,6 +58,10 @@ class ReusedRank(TrainerRank):
 
     def become(self, spec: RankSpec) -> None:
         TrainerRank.__init__(self, spec, self._rank, self._world_size)
+
+    def heads(self) -> dict[Version, np.ndarray]:
+        """The output heads of the teacher that this rank has at hand, by version."""
+        return {version: head.weight.cpu().numpy() for (_, version), head in self._teacher_heads.items()}
 
 
 @pytest.fixture
@@ -93,33 +103,41 @@ def test_the_teachers_version_and_weights_are_those_of_its_mode(reused_ranks: No
     samples = samples_of(prepared, 8)
     asked = [ScoreRequest(sample_id=s.sample_id, prompt_ids=s.prompt_ids, response_ids=s.response_ids) for s in samples]
 
-    async def go() -> tuple[list[str], list[Any], list[Any]]:
+    async def go() -> tuple[list[str], list[Any], list[Any], dict[Version, np.ndarray]]:
         teachers.workers.open()
         await asyncio.gather(trainers.begin(ResumePoint()), teachers.workers.settled())
         assert trainers.group is not None
         teacher = teachers.workers.all[0].actor
-        versions, scores, states = [], [], []
+        versions, scores, states, payloads = [], [], [], []
         for step in range(STEPS + 1):
             logprobs, payload = teacher.score.options(num_returns=2).remote(asked)
             await logprobs
+            payloads.append(payload)
             if step:
-                scored = tuple(replace(s, payload=payload) for s in samples)
+                oldest = payloads[-1 - config.max_staleness :][0]  # the step trains on a payload as old as may be
+                scored = tuple(replace(s, payload=oldest) for s in samples)
                 await trainers.train(TrainBatch(step=step, samples=scored))
             await trainers.publish(Version(0, step))
             states.append((await trainers.group._all("state"))[0])
             versions.append(await teacher.weight_version.remote())
             logprobs, _ = teacher.score.options(num_returns=2).remote(asked)
             scores.append(await logprobs)
+        heads = await trainers.group.ranks[0].heads.remote()
         trainers.group = None  # its ranks stay, for the next mode
         await trainers.end()
         teachers.close()
-        return versions, scores, states
+        return versions, scores, states, heads
 
-    versions, scores, states = run(go())
+    versions, scores, states, heads = run(go())
     expected = VERSIONS.get(mode, list(range(STEPS + 1)))
     assert versions == [f"0.{n}" for n in expected]
     assert _gap(states[0], states[-1]) > 1e-3, "training did not move the student: nothing is compared"
-    for found, weights in zip(scores, _weights_of(mode, states, expected), strict=True):
+    followed = _weights_of(mode, states, expected)
+    by_version = {Version(0, number): weights for number, weights in zip(expected, followed, strict=True)}
+    assert len(heads) == min(len(by_version), config.max_staleness + 2)
+    for version, head in heads.items():
+        np.testing.assert_allclose(head, by_version[version]["model.embed_tokens.weight"], atol=1e-6)
+    for found, weights in zip(scores, followed, strict=True):
         for ours, theirs in zip(found, _scores_with(weights, asked, prepared.vocab_size), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 

@@ -129,9 +129,27 @@ def test_loss_gradient_norm_and_weights_do_not_depend_on_the_split(
     for report, expected in zip(reports, whole[0], strict=True):
         assert report.loss == pytest.approx(expected.loss, rel=1e-5)
         assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+        assert report.mismatch_mean == pytest.approx(expected.mismatch_mean, rel=1e-4)
+        assert report.mismatch_max == pytest.approx(expected.mismatch_max, rel=1e-4)
     assert state.keys() == whole[1].keys()
     worst = max(float(np.abs(state[name] - whole[1][name]).max()) for name in state)
     assert worst < 1e-5
+
+
+def test_the_mismatch_is_between_the_generators_log_probabilities_and_the_models(
+    one_rank: Case, samples: list[TrainSample], whole: Any
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=torch.float32)
+    gaps = []
+    for s in samples:
+        ids = torch.tensor(np.concatenate([s.prompt_ids, s.response_ids])).long()[None]
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(s.prompt_ids) - 1 : -1, : one_rank.prepared.vocab_size]
+        trainer = torch.log_softmax(logits / one_rank.config.temperature, -1).gather(1, ids[0, len(s.prompt_ids) :, None])[:, 0]
+        gaps.append((trainer - torch.tensor(s.student_logprobs)).abs())
+    first = whole[0][0]
+    assert first.mismatch_mean == pytest.approx(float(torch.cat(gaps).mean()), rel=1e-4)
+    assert first.mismatch_max == pytest.approx(float(torch.cat(gaps).max()), rel=1e-4)
 
 
 @pytest.mark.parametrize(("zero_stage", "partitioned"), [(2, False), (3, True)])
