@@ -41,7 +41,7 @@ class OwnFile:
             raise ConfigError(f"{key}: {given} names no class; expected path.py:Class")
         file = Path(path)
         if not file.is_file():
-            raise ConfigError(f"{key}: {path} is no file (looked for it from {Path.cwd()})")
+            raise ConfigError(f"{key}: {path} is not a file (relative to {Path.cwd()})")
         try:
             return cls(path, name, importlib.util.decode_source(file.read_bytes()))
         except (OSError, UnicodeDecodeError, SyntaxError) as error:

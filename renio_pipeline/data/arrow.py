@@ -1,4 +1,4 @@
-"""What the ``datasets`` library reads: Parquet, JSON, folders and the hub, as memory-mapped Arrow tables."""
+"""Sources that the ``datasets`` library reads: Parquet, JSON arrays, folders and the hub, as memory-mapped Arrow tables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ _BATCH = 1000
 
 
 class ArrowRows(Read):
-    """The rows of a table. Of its columns only those that a row has are ever read."""
+    """The rows of a table. Only the columns that a Row has are read."""
 
     def __init__(self, table: Any, layout: Layout) -> None:
-        """``table``: a ``datasets.Dataset``."""
+        """Check every row once.
+
+        Args:
+            table: a ``datasets.Dataset``.
+            layout: which column is which field.
+
+        Raises:
+            ConfigError: the column of the problem is missing, or a row is bad (with its number, from 1).
+        """
         self.layout = layout
         if table.num_rows and layout.name("problem") not in table.column_names:
             maps = layout.key_of("problem").rpartition(".")[0]
@@ -44,10 +52,10 @@ class ArrowRows(Read):
 
 
 def open_table(source: Source, key: str) -> Any:
-    """The ``datasets.Dataset`` of a file, folder or hub name.
+    """Open a file, a folder or a hub name as a ``datasets.Dataset``.
 
     Raises:
-        ConfigError: it cannot be read or reached, or has no such subset or split.
+        ConfigError: the source cannot be read or reached, or has no such subset or split.
     """
     import datasets
 
@@ -66,10 +74,10 @@ def open_table(source: Source, key: str) -> Any:
         raise
     except ConnectionError as error:
         raise ConfigError(
-            f"{key}: {path} is no file or folder here, and the hub could not be asked for it ({error}); give the path of a "
-            "copy, or a network"
+            f"{key}: {path} is not a local file or folder, and the hub could not be reached ({error}); give the path of a "
+            "local copy, or connect to a network"
         ) from error
-    except Exception as error:  # of many kinds: builders, Arrow, the hub's client
+    except Exception as error:  # builders, Arrow and the hub's client raise many types
         raise ConfigError(f"{key}: {path} cannot be read: {type(error).__name__}: {error}") from error
     finally:
         if not shown:
@@ -79,7 +87,7 @@ def open_table(source: Source, key: str) -> Any:
 def _saved(found: Any, source: Source, key: str) -> Any:
     section = key.rpartition(".")[0]
     if source.subset is not None:
-        raise ConfigError(f"{section}.subset: {source.path} was saved by save_to_disk, and has none; leave it out")
+        raise ConfigError(f"{section}.subset: {source.path} was saved by save_to_disk and has no subsets; leave it out")
     if not isinstance(found, dict):
         if source.split != "train":
             raise ConfigError(f"{section}.split: {source.path} has no splits; leave it out")

@@ -15,14 +15,14 @@ from renio_pipeline.types import Row
 
 
 class JsonLines(Read):
-    """One JSON object a line. Only where each line lies is kept: 24 bytes a row."""
+    """One JSON object per line. Only the location of each line is kept in memory: 24 bytes per row."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._places = array("q")  # of each row: its line's number, offset and length
+        self._places = array("q")  # three per row: the number, offset and length of its line
         scan, offset = Scan(layout), 0
         try:
-            self._file = Path(layout.path).open("rb")  # noqa: SIM115 - rows are read from it for as long as it lives
+            self._file = Path(layout.path).open("rb")  # noqa: SIM115 - stays open: rows are read from it later
             for number, line in enumerate(self._file, 1):
                 if line.strip():
                     self._places.extend((number, offset, len(line)))
@@ -37,7 +37,7 @@ class JsonLines(Read):
 
     def row(self, index: int) -> Row:
         number, offset, length = self._places[3 * index : 3 * index + 3]
-        line = os.pread(self._file.fileno(), length, offset)  # not seek and read: safe where threads share the file
+        line = os.pread(self._file.fileno(), length, offset)  # pread, because threads share the file's position
         return self.layout.row(self._record(line, number), number)
 
     def _record(self, line: bytes, number: int) -> Any:

@@ -1,4 +1,4 @@
-"""The problems of a run: read, checked against its configuration, and what is left out of them said."""
+"""The problems of a run: read, checked against its configuration, with notes on what is left out."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Row
 
-SHOWN = 3  # of the rows that are left out
+SHOWN = 3  # examples of the rows that are left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:
-    """Rows that can be used, and what to tell the user of the others."""
+    """The rows that can be used, and notes for the user about the others."""
 
     rows: Rows
     notes: tuple[str, ...] = ()
 
 
 def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
-    """The problems to train on, and the first ``evaluate.problems`` of those held out. Training problems that are held out
-    too stay, and are counted.
+    """The problems to train on, and the first ``evaluate.problems`` of the held-out ones.
+
+    Training problems that are also held out are kept, and a note counts them.
 
     Raises:
-        ConfigError: they cannot be read, none can be graded, or one lacks what the configuration needs of it.
+        ConfigError: the problems cannot be read, none can be graded, or one lacks a field that the configuration needs.
     """
     with RowScreening(task) as screening:
         training = _training(config, task, screening)
@@ -47,8 +48,8 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
     if not count:
         return training, held_out
     warning = (
-        f"warning: {count} of {len(training.rows)} training problems are held out too, so that the held-out accuracy says "
-        f"less; first: {'; '.join(training.rows.where(row) for row in shared)}"
+        f"warning: {count} of {len(training.rows)} training problems are also held out, so the held-out accuracy is less "
+        f"meaningful; first: {'; '.join(training.rows.where(row) for row in shared)}"
     )
     return Problems(rows=training.rows, notes=(*training.notes, warning)), held_out
 
@@ -60,7 +61,7 @@ def _training(config: RunConfig, task: Task, screening: RowScreening) -> Problem
         return _usable(task, screening, load_rows(data, optional=optional), "data.path")
     made = task.rows("train", data.problems)
     if not made:
-        raise ConfigError(f"task: {config.task} made no problems to train on")
+        raise ConfigError(f"task: {config.task} generated no problems to train on")
     return Problems(rows=Made(made))
 
 
@@ -74,7 +75,7 @@ def _held_out(config: RunConfig, task: Task, screening: RowScreening) -> Problem
         problems = _usable(task, screening, found, "data.held_out_path", wanted)
     else:
         problems = Problems(rows=Made(task.rows("held_out", wanted)[:wanted]))
-    first, others = problems.rows[:1], problems.rows[1:]  # mostly the first one has a verdict, and one process is enough
+    first, others = problems.rows[:1], problems.rows[1:]  # usually the first row has a verdict, and one worker is enough
     if all(verdict is None for rows in (first, others) for verdict in screening.verdicts(rows)):
         raise ConfigError(
             f"data.held_out_path: no row of {data.held_out_path} has an answer that task {task.name} can verify; "
@@ -84,12 +85,17 @@ def _held_out(config: RunConfig, task: Task, screening: RowScreening) -> Problem
 
 
 def left_out(count: int, total: int, why: str, examples: Sequence[str]) -> str:
-    """The line that says so."""
+    """The note about problems that are left out.
+
+    Args:
+        count, total: problems that are left out, and all.
+        examples: locations and reasons of the first few.
+    """
     return f"{count} of {total} problems left out: {why}; first: {'; '.join(examples)}"
 
 
 def _usable(task: Task, screening: RowScreening, rows: Rows, key: str, wanted: int | None = None) -> Problems:
-    """Those without a fault, at most ``wanted``. Raises ConfigError if there are none."""
+    """The rows without a fault, at most ``wanted``. Raises ConfigError if there are none."""
     kept: list[int] = []
     found: list[str] = []
     count = 0
@@ -113,13 +119,13 @@ def _usable(task: Task, screening: RowScreening, rows: Rows, key: str, wanted: i
 
 
 def _fingerprint(row: Row) -> bytes:
-    """Of a problem's text, white space and case aside."""
+    """A hash of the problem's text, ignoring white space and case."""
     return hashlib.blake2b(" ".join(row.problem.split()).casefold().encode(), digest_size=16).digest()
 
 
 def _check(config: RunConfig, task: Task, screening: RowScreening, rows: Rows) -> None:
     """Raises ConfigError for a row that cannot be judged, routed, or shown to its teacher as the configuration says."""
-    # The first one in any case: a task of the user's that raises, or hangs, does it now, and not hours later.
+    # The first row in any case: a user's own task that raises or hangs must do so now, not hours later.
     judged = rows if config.filter != "all" else rows[:1]
     for row, verdict in zip(judged, screening.verdicts(judged), strict=True):
         if config.filter != "all" and verdict is None:

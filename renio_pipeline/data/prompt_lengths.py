@@ -1,4 +1,4 @@
-"""One look at every prompt before a run: its length, and whether the models know its tokens."""
+"""Checks every prompt once before a run: its length, and whether the models have all of its tokens."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from renio_pipeline.types import Row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a prompt must keep to."""
+    """The limits that a prompt must keep."""
 
-    context: int  # tokens of the model that has the fewest
-    model: str  # its name
+    context: int  # tokens: the shortest context of the run's models
+    model: str  # the name of the model with that context
     max_response_tokens: int
-    max_prompt_tokens: int | None  # longer ones are left out; None: all stay
-    vocab_size: int
+    max_prompt_tokens: int | None  # longer prompts are left out; None keeps all
+    vocab_size: int  # rows of the smallest output head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
-    """The problems that stay, and the tokens of the longest prompt that student or teacher is shown for one."""
+    """The problems that are kept, and the length of the longest prompt that the student or a teacher reads, in tokens."""
 
     problems: Problems
     longest: int
 
 
 def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, tokenizer: Any) -> Fitting:
-    """Look at the rows once, in batches, and keep of them only which ones fit.
+    """Encode all rows once, in batches, and keep the indices of those that fit.
 
     Args:
-        prompts: of the same rows, each way that they are asked: for the student, and for a teacher with a prompt of its own.
+        prompts: the prompts of the same rows, one sequence for each reader: the student, and a teacher with its own prompt.
 
     Raises:
-        ConfigError: a prompt exceeds the context or has a token that a model has not, or ``max_prompt_tokens`` leaves none.
+        ConfigError: a prompt exceeds the context or has a token that a model lacks, or ``max_prompt_tokens`` leaves no row.
     """
     kept: list[int] = []
     too_long: list[str] = []
@@ -73,25 +73,25 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
 
 
 def _together(prompts: Sequence[Encoded]) -> Iterator[tuple[tuple[Row, np.ndarray], ...]]:
-    """Of each row in turn, the row and its ids each way that it is asked."""
+    """For each row in turn: the row with its ids, once for each reader."""
     for batches in zip(*(p.batches() for p in prompts), strict=True):
         yield from zip(*batches, strict=True)
 
 
 def check_length(prompt_ids: np.ndarray, row: Row, bounds: Bounds) -> int:
-    """The prompt's tokens. Raises ConfigError if it leaves too little of the context for a response."""
+    """The length in tokens of ``prompt_ids`` [P]. Raises ConfigError if it leaves too little context for a response."""
     tokens = len(prompt_ids)
     if tokens + bounds.max_response_tokens + 1 > bounds.context:
         raise ConfigError(
             f"max_response_tokens: the prompt of row {row.id!r} has {tokens} tokens; with max_response_tokens "
             f"({bounds.max_response_tokens}) and one more for scoring it exceeds the context of {bounds.model}, "
-            f"{bounds.context}; lower max_response_tokens, or leave such rows out by data.max_prompt_tokens"
+            f"{bounds.context}; lower max_response_tokens, or leave such rows out with data.max_prompt_tokens"
         )
     return tokens
 
 
 def check_vocabulary(prompt_ids: np.ndarray, row: Row, tokenizer: Any, vocab_size: int) -> None:
-    """Raises ConfigError for a token that the smallest output head does not have: engines read past its end unnoticed."""
+    """Raises ConfigError if ``prompt_ids`` [P] has a token beyond the smallest output head: engines read past it silently."""
     if len(prompt_ids) and (largest := int(prompt_ids.max())) >= vocab_size:
         token = tokenizer.convert_ids_to_tokens(largest)
         raise ConfigError(
@@ -101,9 +101,9 @@ def check_vocabulary(prompt_ids: np.ndarray, row: Row, tokenizer: Any, vocab_siz
 
 
 def check_end_token(tokenizer: Any, vocab_size: int) -> None:
-    """Raises ConfigError if the student's end token lies outside of the output heads."""
+    """Raises ConfigError if the student's end token is outside the output heads."""
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id >= vocab_size:
         raise ConfigError(
-            f"student, teacher.model: the end token, id {tokenizer.eos_token_id}, lies outside of the {vocab_size} rows that "
-            "their output heads share, so that no response would ever end; choose another teacher"
+            f"student, teacher.model: the end token, id {tokenizer.eos_token_id}, is outside the {vocab_size} rows that "
+            "their output heads share, so no response would ever end; choose another teacher"
         )

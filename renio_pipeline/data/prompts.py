@@ -1,4 +1,4 @@
-"""From a task's rows to prompt token ids, and the cursor that draws them."""
+"""From rows to prompt token ids, and the cursor that draws prompts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from renio_pipeline.types import Prompt, Row
 
 
 class Encoder:
-    """Renders a row with the tokenizer's chat template, once; from here on there are only token ids."""
+    """Renders rows with the tokenizer's chat template; everything after this handles token ids only."""
 
     def __init__(self, tokenizer: Any, task: Task, *, plain: bool) -> None:
         self._tokenizer, self._task, self._plain = tokenizer, task, plain
 
     def encode(self, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None) -> list[np.ndarray]:
-        """[P] int32 of each row. ``plain`` leaves the template's special tokens out of the student's prompt, as the
-        reference did.
+        """The prompt ids of each row, [P] int32.
+
+        With ``plain``, the template's special tokens are removed from the student's prompt, as in the authors' reference code.
 
         Args:
-            privileged: with the row's reference solution, for a teacher.
-            thinking: the template's thinking mode, where it knows one; None leaves it to the template.
+            privileged: include the row's reference solution, for a teacher.
+            thinking: the template's thinking mode, where it has one; None leaves the choice to the template.
         """
         if not rows:
             return []
@@ -44,7 +45,7 @@ class Encoder:
 
 
 class Encoded(Sequence[np.ndarray]):
-    """The prompt ids of rows, [P] int32 each, made when they are asked for; the latest ones are kept."""
+    """The prompt ids of rows, [P] int32 each, encoded on demand; the most recent ones are cached."""
 
     def __init__(
         self, encoder: Encoder, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None
@@ -65,16 +66,16 @@ class Encoded(Sequence[np.ndarray]):
         return self._one(places) if isinstance(places, int) else [self._one(i) for i in places]
 
     def batches(self, size: int = 512) -> Iterator[list[tuple[Row, np.ndarray]]]:
-        """All of them in order, encoded together, which is much faster, and not kept."""
+        """All rows in order with their ids. Encoded in batches, which is much faster, and not cached."""
         for start in range(0, len(self), size):
             rows = [self.rows[i] for i in range(start, min(start + size, len(self)))]
             yield list(zip(rows, self._encode(rows), strict=True))
 
 
 class Cursor:
-    """Draws samples in an order that the seed fixes; its whole state is ``position``, the samples drawn so far.
+    """Draws samples in an order that the seed fixes. Its whole state is ``position``, the number of samples drawn so far.
 
-    A row gives ``samples_per_prompt`` consecutive samples; every pass over the rows has its own shuffle. The sample id is
+    Each row gives ``samples_per_prompt`` consecutive samples, and every pass over the rows is shuffled anew. The sample id is
     the position, so it is unique in the run.
     """
 
@@ -117,7 +118,7 @@ class Cursor:
 
 
 def held_out_prompts(prompt_ids: Sequence[np.ndarray], rows: Sequence[Row]) -> list[Prompt]:
-    """Prompts for evaluation: negative ids, so that they are never taken for a training sample."""
+    """Prompts for evaluation. Their ids are negative, so that they are never mistaken for training samples."""
     return [
         Prompt(sample_id=-1 - i, row=row, student_ids=ids, teacher_ids=ids)
         for i, (row, ids) in enumerate(zip(rows, prompt_ids, strict=True))

@@ -1,4 +1,4 @@
-"""From a record of a file to a Row: which field is which, and what to say of one that is not as it should be."""
+"""From a record of a file to a Row: which field is which, and the errors for records that are malformed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How a source's records become rows."""
+    """How the records of a source become rows."""
 
     path: str
-    key: str  # of the path, in the configuration: ``data.path``
-    names: Mapping[FieldName, str]  # the source's, where they differ
+    key: str  # the configuration key of the path: ``data.path``
+    names: Mapping[FieldName, str]  # the source's field names, where they differ from ours
     preset: Preset | None
-    optional: tuple[FieldName, ...]  # what is read beside id and problem
-    unit: Literal["line", "row"]  # how a record is counted, from 1
+    optional: tuple[FieldName, ...]  # the fields that are read in addition to id and problem
+    unit: Literal["line", "row"]  # what a record is called in messages; counted from 1
 
     @classmethod
     def of(cls, source: Source, *, key: str, optional: Sequence[FieldName], unit: Literal["line", "row"]) -> Layout:
@@ -46,12 +46,12 @@ class Layout:
         return f"{self.key}: {self.path}, {self.unit} {number}"
 
     def key_of(self, field: FieldName) -> str:
-        """The configuration's key for a field's name: it stands beside the path's."""
+        """The configuration key of a field's name, in the same section as the path."""
         section, _, _ = self.key.rpartition(".")
         return f"{section}.fields.{field}" if section else f"fields.{field}"
 
     def row(self, record: Any, number: int) -> Row:
-        """Raises ConfigError, with the record's place, for what is no row."""
+        """Convert a record. Raises ConfigError, with the record's location, if it is not a valid row."""
         where = self.where(number)
         if not isinstance(record, dict):
             raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
@@ -60,15 +60,14 @@ class Layout:
             has = ", ".join(map(repr, record)) or "nothing"
             maps = self.key_of("problem").rpartition(".")[0]
             raise ConfigError(
-                f"{where}: field {self.name('problem')!r} must be text that is not empty; the {self.unit} has {has} "
-                f"({maps} maps names)"
+                f"{where}: field {self.name('problem')!r} must be non-empty text; the {self.unit} has {has} ({maps} maps names)"
             )
         found = {field: self._value(record, field, where) for field in self.optional}
         row_id = record.get(self.name("id"))
         row = Row(id=str(number if row_id is None else row_id), problem=problem, line=number, **found)
         for field in self.fields:
             if _HALF_A_PAIR.search(getattr(row, field) or ""):
-                raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is no text")
+                raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is not valid text")
         return row
 
     def _value(self, record: dict[str, Any], field: FieldName, where: str) -> str | None:
@@ -82,15 +81,15 @@ class Layout:
 
 
 class Scan:
-    """What only all rows together can show: a field that none has, or not all, two with one id. Keeps 8 bytes a row."""
+    """Checks that need all rows: a mapped field that no row has, or only some have; duplicate ids. Keeps 8 bytes per row."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._ids = array("q")
-        self._missing: dict[FieldName, tuple[int, int]] = {}  # how many lack a mapped field, and the first one's number
+        self._missing: dict[FieldName, tuple[int, int]] = {}  # how many rows lack a mapped field, and the number of the first
 
     def add(self, record: Any, number: int) -> None:
-        """Raises ConfigError if the record is no row."""
+        """Take in the next record. Raises ConfigError if it is not a valid row."""
         row = self._layout.row(record, number)
         self._ids.append(hash(row.id))
         for field, name in self._layout.names.items():
@@ -99,14 +98,17 @@ class Scan:
                 self._missing[field] = (count + 1, first)
 
     def finish(self, rows: Sequence[Row]) -> tuple[str, ...]:
-        """What to tell the user. ``rows``: the same ones, to look at again.
+        """Finish the checks, and return notes for the user.
+
+        Args:
+            rows: the rows that were added, to read again.
 
         Raises:
-            ConfigError: there are none, or they don't go together.
+            ConfigError: there are no rows, no row has a mapped field, or two rows share an id.
         """
         layout, total = self._layout, len(self._ids)
         if not total:
-            what = "one JSON object a line, with" if layout.unit == "line" else "rows with"
+            what = "one JSON object per line, with" if layout.unit == "line" else "rows with"
             raise ConfigError(f"{layout.key}: {layout.path} is empty; expected {what} {layout.name('problem')!r}")
         if len(np.unique(np.frombuffer(self._ids, np.int64))) < total:
             self._check_ids(rows)

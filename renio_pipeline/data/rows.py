@@ -1,4 +1,4 @@
-"""What a source's rows are to the rest: a sequence that reads a row when it is asked for it."""
+"""The rows of a source: a sequence that reads each row when it is asked for it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from renio_pipeline.types import Row
 
 
 class Rows(Sequence[Row]):
-    """A source's rows, by index."""
+    """The rows of a source, by index."""
 
-    notes: tuple[str, ...] = ()  # what the user should know of them
+    notes: tuple[str, ...] = ()  # what the user should know about the source
 
     @abstractmethod
     def row(self, index: int) -> Row:
-        """Raises ConfigError if the source was changed since it was checked."""
+        """Read one row. Raises ConfigError if the source has changed since it was checked."""
 
     @abstractmethod
     def where(self, row: Row) -> str:
-        """Where a row stands: ``x.jsonl, line 3``."""
+        """The location of a row, for messages: ``x.jsonl, line 3``."""
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -35,10 +35,10 @@ class Rows(Sequence[Row]):
 
 
 class Chosen(Rows):
-    """Some of the rows, in their order."""
+    """A selection of another source's rows, in their order."""
 
     def __init__(self, rows: Rows, indices: np.ndarray) -> None:
-        self._rows, self._indices = rows, indices  # [N] int64
+        self._rows, self._indices = rows, indices  # indices: [N] int64
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -51,7 +51,7 @@ class Chosen(Rows):
 
 
 class Made(Rows):
-    """Rows that a task made by itself."""
+    """Rows that a task generated."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
@@ -67,7 +67,7 @@ class Made(Rows):
 
 
 class Read(Rows):
-    """Rows of a layout."""
+    """Rows that are read from a file or a table, by a layout."""
 
     layout: Layout
 

@@ -1,4 +1,4 @@
-"""From ``data.path`` to rows: which reader a file, a folder or a name on the hub is for."""
+"""From ``data.path`` to rows: picks the reader for a file, a folder or a name on the hub."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ _FILES = (".jsonl", ".json", ".parquet")
 
 
 def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[FieldName] = TRAINING) -> Rows:
-    """The rows of ``source.path``, each checked once: a JSON Lines file, a JSON or Parquet file, a folder (of such files, in
-    the hub's layout, or as ``save_to_disk`` writes it), or a data set of the hub.
+    """Open ``source.path`` and check each of its rows once.
+
+    The path is a JSON Lines file, a JSON or Parquet file, a folder (of such files, in the hub's layout, or as
+    ``save_to_disk`` writes it), or the name of a data set on the hub.
 
     Args:
-        key: the configuration key of the path, for the errors; those of fields name ``fields`` beside it.
-        optional: what to read beside ``id`` and ``problem``.
+        key: the configuration key of the path, for error messages; errors about fields name the section's ``fields``.
+        optional: the fields to read in addition to ``id`` and ``problem``.
 
     Raises:
         ConfigError: the source is missing, unreadable or empty, or a row is bad (with its line, or its number from 1).
@@ -49,7 +51,7 @@ def _is_hub_name(path: str) -> bool:
 
 
 def _is_array(file: Path) -> bool:
-    """A ``.json`` file may be one array of rows, or JSON Lines by another name."""
+    """Whether a ``.json`` file is one array of rows; otherwise it is JSON Lines under another name."""
     with file.open("rb") as opened:
         return opened.read(4096).lstrip().startswith(b"[")
 
@@ -58,4 +60,6 @@ def _refuse_parts(source: Source, key: str) -> None:
     section = key.rpartition(".")[0]
     for name, given, default in (("subset", source.subset, None), ("split", source.split, "train")):
         if given != default:
-            raise ConfigError(f"{section}.{name}: {source.path} is one file, and has no {name}s; leave {section}.{name} out")
+            raise ConfigError(
+                f"{section}.{name}: {source.path} is a single file and has no {name}s; leave {section}.{name} out"
+            )

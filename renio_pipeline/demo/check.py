@@ -1,4 +1,4 @@
-"""What the demo must show, or fail."""
+"""The criteria that a demo run must meet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ MIN_WRONG_OVER_RIGHT = 2.0
 
 
 def faults(outcome: dict[str, Any]) -> list[str]:
-    """What is wrong with a demo run's outcome, in words; nothing for a good one."""
+    """The criteria that a demo run did not meet, one message each.
+
+    Args:
+        outcome: what ``Run.run`` returned: ``evaluations`` by step, ``auroc`` of the raw weights, and the metrics of the
+            ``first_step``.
+    """
     first = outcome["first_step"]
     evaluations = [outcome["evaluations"][step]["accuracy"] for step in sorted(outcome["evaluations"])]
     gain = evaluations[-1] - evaluations[0]
@@ -22,7 +27,7 @@ def faults(outcome: dict[str, Any]) -> list[str]:
         f"{pivotal:.1%} of the first step's tokens are pivotal, expected {PIVOTAL[0]:.0%} to {PIVOTAL[1]:.0%}": (
             PIVOTAL[0] <= pivotal <= PIVOTAL[1]
         ),
-        f"in the first step wrong answers weigh {first.get('weights/wrong_over_right')} times what right ones do, "
+        f"in the first step wrong answers weigh {first.get('weights/wrong_over_right')} times as much as right ones, "
         f"expected at least {MIN_WRONG_OVER_RIGHT}": first.get("weights/wrong_over_right", 0) >= MIN_WRONG_OVER_RIGHT,
     }
     return [text for text, good in checks.items() if not good]

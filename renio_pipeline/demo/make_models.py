@@ -1,37 +1,26 @@
-"""Makes the two models of the demo: a teacher that has learnt arithmetic, and a student with known bad habits.
+"""Makes the two models of the demo: a teacher that has learned arithmetic, and a student with known bad habits.
 
-The student has seen solutions that stop early or slip in a step, so that it goes wrong in ways the teacher has not:
-a student that is merely under-trained errs everywhere, and sample weights then have nothing to tell apart.
+The student is trained on solutions that stop early or slip in a step, so it errs in ways that the teacher does not. A student
+that is merely undertrained errs everywhere, and then sample weights have nothing to distinguish.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from renio_pipeline.demo.tokenizer import MAX_TOKENS, make_tokenizer
+from renio_pipeline.demo.training import Lesson, fit, lesson, threads
 from renio_pipeline.tasks import Task
 from renio_pipeline.tasks.arithmetic import Arithmetic, noisy_solution
 from renio_pipeline.types import Row
-
-UNTAUGHT = -100  # the label that transformers' losses leave out
-MAX_TOKENS = 128  # the models' context: no problem and solution take more than 50
-_CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message.role == 'assistant' -%}:{{ message.content }}<eos>{%- else -%}{{ message.content }}{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}:{%- endif -%}"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +39,15 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """A text to learn, prompt and solution."""
-
-    input_ids: list[int]  # [P+T]
-    labels: list[int]  # [P+T] the same ids, or UNTAUGHT where no loss is taken
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Accuracies sampled at temperature 1 on held-out problems, from the weights as saved."""
+    """Held-out accuracies of the saved weights, sampled at temperature 1."""
 
     teacher_accuracy: float
     student_accuracy: float
     seconds: float
 
 
-# Different widths and head tyings, so that the demo goes through the general code paths.
+# Different widths and head tyings, so that the demo exercises the general code paths.
 TEACHER = Recipe(name="teacher", hidden=128, tied=False)
 STUDENT = Recipe(name="student", hidden=96, tied=True, early=0.35, slip=0.3)
 
@@ -97,7 +78,7 @@ def make_demo_models(
 def accuracy(
     model: Any, tokenizer: Any, rows: list[Row], task: Task, *, temperature: float = 1.0, seed: int = 0, batch: int = 256
 ) -> float:
-    """The share of ``rows`` that one sampled response each answers correctly, sampling from the whole distribution."""
+    """The share of ``rows`` answered correctly by one response each, sampled from the full distribution."""
     correct = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -116,26 +97,6 @@ def accuracy(
     return correct / len(rows)
 
 
-def make_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """One token a byte: any text survives the round trip, and a character of the task is one token.
-
-    more: further tokens, which no text becomes.
-    """
-    names = ["<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *more]
-    tokenizer = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        padding_side="left",
-        model_max_length=MAX_TOKENS,
-        clean_up_tokenization_spaces=False,
-        chat_template=_CHAT_TEMPLATE,
-    )
-
-
 def _train(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int, progress: Callable[[str], None]) -> Qwen3ForCausalLM:
     with threads(2), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -143,27 +104,6 @@ def _train(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int, progress
         lessons = _lessons(recipe, tokenizer, task, seed)
         fit(model, lessons, name=recipe.name, steps=recipe.steps, peak_lr=recipe.peak_lr, progress=progress)
     return model
-
-
-def fit(
-    model: Any, lessons: Iterator[list[Lesson]], *, name: str, steps: int, peak_lr: float, progress: Callable[[str], None]
-) -> None:
-    """Teach ``model`` one batch of lessons a step, on a one-cycle schedule; it is left in its mode of evaluation."""
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, total_steps=steps, cycle_momentum=False)
-    for step, batch in enumerate(islice(lessons, steps), start=1):
-        input_ids = pad_sequence([torch.tensor(x.input_ids) for x in batch], True, model.config.pad_token_id)
-        labels = pad_sequence([torch.tensor(x.labels) for x in batch], True, UNTAUGHT)
-        loss = model(input_ids=input_ids, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        if step % 100 == 0:
-            progress(f"{name}: step {step}/{steps}, loss {loss.item():.4f}")
-    model.eval()
 
 
 def _config(recipe: Recipe, tokenizer: Any) -> Qwen3Config:
@@ -174,7 +114,7 @@ def _config(recipe: Recipe, tokenizer: Any) -> Qwen3Config:
         num_hidden_layers=recipe.layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=32,  # the smallest that vLLM's CPU attention takes
+        head_dim=32,  # the smallest that vLLM's CPU attention supports
         max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=recipe.tied,
         pad_token_id=tokenizer.pad_token_id,
@@ -184,7 +124,7 @@ def _config(recipe: Recipe, tokenizer: Any) -> Qwen3Config:
 
 
 def _lessons(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int) -> Iterator[list[Lesson]]:
-    """A batch of lessons a step; no problem comes twice."""
+    """One batch of lessons per step; no problem is repeated."""
     rng = random.Random(seed)
     rows = task.rows("train", recipe.steps * recipe.batch)
     for start in range(0, len(rows), recipe.batch):
@@ -192,24 +132,3 @@ def _lessons(recipe: Recipe, tokenizer: Any, task: Arithmetic, seed: int) -> Ite
             lesson(tokenizer, task.messages(row), noisy_solution(row.problem, rng, early=recipe.early, slip=recipe.slip).text)
             for row in rows[start : start + recipe.batch]
         ]
-
-
-def lesson(tokenizer: Any, messages: list[dict[str, str]], solution: str, untaught: Sequence[tuple[int, int]] = ()) -> Lesson:
-    """A solution after its prompt, which carries no loss, and neither do the characters of ``solution`` in ``untaught``."""
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    ids = [*tokenizer.encode(solution), tokenizer.eos_token_id]
-    labels = list(ids)
-    for start, end in untaught:
-        labels[start:end] = [UNTAUGHT] * (end - start)
-    return Lesson(input_ids=[*prompt, *ids], labels=[UNTAUGHT] * len(prompt) + labels)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Sums are split by thread: another count gives other bytes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

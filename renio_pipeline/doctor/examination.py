@@ -1,4 +1,4 @@
-"""All findings of a cluster, in the order in which they are shown."""
+"""All findings about a cluster, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renio_pipeline.doctor.requirements import Requirements
 
 
 def findings(cluster: Cluster, required: Requirements) -> list[Finding]:
-    """Each check of each node; what concerns one node stands together."""
+    """The findings of every check, grouped by node."""
     answered = [(node, facts) for node in cluster.nodes if isinstance(facts := cluster.facts[node.id], NodeFacts)]
     found = [finding for node in cluster.nodes for finding in _of_node(node, cluster, required)]
     found += [*versions.compare(answered, cluster.driver), *network.collectives(cluster), *_pools(cluster)]
@@ -29,7 +29,7 @@ def _of_node(node: Node, cluster: Cluster, required: Requirements) -> Iterator[F
             check="answer",
             level="fault",
             seen=f"{node.address}: {facts}",
-            advice="look at Ray's logs on this node (/tmp/ray/session_latest/logs), and start Ray there again",
+            advice="look at Ray's logs on this node (/tmp/ray/session_latest/logs), and restart Ray there",
         )
         return
     yield Finding(node=node.name, check="node", level="ok", seen=_introduction(node, facts))
@@ -44,7 +44,7 @@ def _of_node(node: Node, cluster: Cluster, required: Requirements) -> Iterator[F
 
 
 def _introduction(node: Node, facts: NodeFacts) -> str:
-    pools = f"may run {', '.join(node.pools)}" if node.pools else "runs no pool, and needs none of what pools need"
+    pools = f"may run {', '.join(node.pools)}" if node.pools else "runs no pool, so it needs nothing that pools need"
     return f"{facts.machine.host}, {node.address}{', the driver is here' if node.driver else ''}; {pools}"
 
 

@@ -32,7 +32,7 @@ CHECKS = (  # in the order in which they are shown
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     node: str
-    check: str  # one of CHECKS: programs may rely on these keys
+    check: str  # one of CHECKS; programs may rely on these keys
     level: Level
     seen: str
     advice: str = ""  # what to do; never empty for a fault
@@ -43,7 +43,7 @@ class Finding:
 
 
 def size(count: float) -> str:
-    """``count`` bytes as people write them.
+    """``count`` bytes in a readable unit.
 
     >>> size(64 * 2**20), size(24 * 2**30)
     ('64 MiB', '24 GiB')
@@ -52,7 +52,7 @@ def size(count: float) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a sentence; of many, the first few.
+    """Names in a sentence; if there are many, only the first few.
 
     >>> listed(["a", "b"]), listed(list("abcdef"))
     ('a, b', 'a, b, c, d and 2 more')

@@ -1,4 +1,4 @@
-"""The run directory and model folders, as each node sees them."""
+"""The run directory and the model folders, as seen from each node."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def judge(node: Node, facts: NodeFacts, cluster: Cluster) -> Iterator[Finding]:
             check="models",
             level="fault",
             seen=f"{missing}: no such model folder here",
-            advice="put the model where every node of its pools sees it under this path, or give its name on the hub",
+            advice="put the model where every node of its pools sees it under this path, or use its name on the hub",
         )
 
 
 def run_dir(node: Node, facts: NodeFacts, cluster: Cluster) -> Finding:
-    """The driver and the trainer ranks write there."""
+    """Whether the node shares the run directory with the driver: the driver and the trainer ranks write there."""
     probe, folder = facts.folder, cluster.folder
     if folder is None:
-        seen = "not checked: no --run-dir and no --config were given"
+        seen = "not checked: neither --run-dir nor --config was given"
     elif probe is None:
-        seen = f"{folder}: not needed here, as no pool is placed on this node"
+        seen = f"{folder}: not needed here, because no pool is placed on this node"
     elif probe.seen and probe.answered:
         seen = f"{folder}: seen and writable"
     else:
-        problem = "the driver's files are not seen" if not probe.seen else "the driver does not see this node's files"
+        problem = "the driver's files are not visible" if not probe.seen else "the driver does not see this node's files"
         reason = f" ({probe.error})" if probe.error else ""
         return Finding(
             node=node.name,

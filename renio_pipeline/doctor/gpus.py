@@ -1,4 +1,4 @@
-"""GPUs, driver and CUDA of a node: what is there, what Ray counts, what torch can use."""
+"""GPUs, driver and CUDA of a node: what exists, what Ray counts, what torch can use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renio_pipeline.doctor.findings import Finding, Level, size
 
 NOSET = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-FREE_SHARE = 0.95  # of a GPU's memory, below which something else is using it
+FREE_SHARE = 0.95  # if less of a GPU's memory is free, something else is using it
 
 
 def judge(node: Node, facts: NodeFacts) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
             check="gpus",
             level="fault",
             seen=f"{NOSET} is set: every engine and trainer rank would use GPU 0",
-            advice=f"unset {NOSET} and start Ray again on this node",
+            advice=f"unset {NOSET} and restart Ray on this node",
         )
     if node.gpus > there:
         yield Finding(
@@ -55,7 +55,7 @@ def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
             check="gpus",
             level="fault",
             seen=f"{seen}{restricted}",
-            advice="start Ray with --num-gpus equal to the GPUs that this node has, or leave the option out",
+            advice="start Ray with --num-gpus equal to the number of GPUs of this node, or leave the option out",
         )
     elif node.gpus < there:
         yield Finding(
@@ -63,20 +63,20 @@ def _count(node: Node, driver: Driver, machine: Machine) -> Iterator[Finding]:
             check="gpus",
             level="warning",
             seen=f"{seen}{restricted}: the others stay idle",
-            advice=f"if all should be used, start Ray without --num-gpus and {VISIBLE}",
+            advice=f"to use all of them, start Ray without --num-gpus and {VISIBLE}",
         )
     else:
         yield Finding(node=node.name, check="gpus", level="ok", seen=seen)
 
 
 def _use(node: Node, index: int, gpu: Gpu) -> Finding:
-    users = ", ".join(f"{p.name} (process {p.pid})" for p in gpu.processes) or "a process outside of this container"
+    users = ", ".join(f"{p.name} (process {p.pid})" for p in gpu.processes) or "a process outside this container"
     return Finding(
         node=node.name,
         check="gpu_memory",
         level="warning",
         seen=f"GPU {index}: {size(gpu.free)} of {size(gpu.total)} are free; used by {users}",
-        advice="end what uses it before a run, or lower gpu_memory_utilization in generator.engine and teacher.engine",
+        advice="end those processes before a run, or lower gpu_memory_utilization in generator.engine and teacher.engine",
     )
 
 
@@ -86,7 +86,7 @@ def cuda(node: Node, driver: Driver, software: Software) -> Finding:
     if software.torch_cuda is None:
         if "torch" not in software.packages:
             seen = f"driver {driver.version}, and no torch"
-        advice = "install torch again in its build for CUDA; one whose version ends in +cpu cannot use GPUs"
+        advice = "reinstall torch in a CUDA build; one whose version ends in +cpu cannot use GPUs"
         return Finding(node=node.name, check="cuda", level="fault", seen=seen, advice=advice)
     if driver.cuda is None:
         advice = "compare them by hand: nvidia-smi says what the driver supports"
@@ -94,8 +94,8 @@ def cuda(node: Node, driver: Driver, software: Software) -> Finding:
     has, wants = Version(driver.cuda), Version(software.torch_cuda)
     if has < wants:
         advice = f"update the NVIDIA driver to one for CUDA {wants} or later, or install torch for CUDA {has}"
-        if has.major == wants.major:  # compatible, but for kernels that the driver itself has to compile
-            seen += ": what is compiled on the spot may fail"
+        if has.major == wants.major:  # compatible, except for kernels that the driver itself must compile
+            seen += ": kernels that are compiled just in time may fail"
         level: Level = "fault" if has.major < wants.major else "warning"
         return Finding(node=node.name, check="cuda", level=level, seen=seen, advice=advice)
     return Finding(node=node.name, check="cuda", level="ok", seen=seen)

@@ -20,7 +20,7 @@ def judge(node: Node, facts: NodeFacts, cluster: Cluster) -> Iterator[Finding]:
 
 
 def shared_memory(node: Node, machine: Machine) -> Finding:
-    """Ray puts its object store there, NCCL and torch their buffers."""
+    """Whether /dev/shm is large enough: Ray's object store and the buffers of NCCL and torch are there."""
     shm = machine.shm or 0
     seen = f"/dev/shm {size(shm)}, object store {size(node.object_store)}"
     if shm >= node.object_store:
@@ -29,9 +29,9 @@ def shared_memory(node: Node, machine: Machine) -> Finding:
         node=node.name,
         check="shm",
         level="fault" if node.pools else "warning",
-        seen=f"{seen}: too small, so Ray keeps its objects on disk, and NCCL may fail",
+        seen=f"{seen}: too small, so Ray keeps its objects on disk and NCCL may fail",
         advice=f"give the container at least {size(node.object_store)}: docker run --shm-size, or a volume emptyDir with "
-        "medium Memory at /dev/shm; then start Ray again",
+        "medium Memory at /dev/shm; then restart Ray",
     )
 
 
@@ -61,12 +61,12 @@ def open_files(node: Node, machine: Machine) -> Finding:
     limit = machine.open_files
     level: Level = "ok" if limit >= FEW_FILES else "warning" if limit >= TOO_FEW_FILES else "fault"
     advice = "" if level == "ok" else "run `ulimit -n 65536` before `ray start`, or raise LimitNOFILE or the container's ulimit"
-    few = "" if level == "ok" else ": Ray needs one for each worker and each connection"
+    few = "" if level == "ok" else ": Ray needs one per worker and per connection"
     return Finding(node=node.name, check="open_files", level=level, seen=f"{limit} may be open{few}", advice=advice)
 
 
 def clock(node: Node, found: Clock) -> Finding:
-    """The round trip bounds how well a skew can be known: only what exceeds it counts."""
+    """Whether the clock agrees with the driver's. The round trip limits the accuracy, so only an excess over it counts."""
     seen = f"{found.skew:+.3f} s from the driver's, known to {found.uncertainty:.3f} s"
     if abs(found.skew) - found.uncertainty <= MAX_SKEW:
         return Finding(node=node.name, check="clock", level="ok", seen=seen)

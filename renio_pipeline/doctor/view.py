@@ -1,4 +1,4 @@
-"""The findings as a table on a terminal, as plain lines in a file or pipe, and as JSON."""
+"""The findings as a table in a terminal, as plain lines in a file or pipe, and as JSON."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from renio_pipeline.doctor.findings import Finding, Level
 
 STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 HEADINGS = ("node", "check", "result", "what was seen")
-COUNTED: dict[Level, str] = {"fault": "what must be mended", "warning": "what deserves a look"}
+COUNTED: dict[Level, str] = {"fault": "what must be fixed", "warning": "what should be checked"}
 
 
 def healthy(found: Sequence[Finding]) -> bool:
-    """Whether a run may start: there may be warnings."""
+    """Whether a run may start: there is no fault, though there may be warnings."""
     return all(finding.level != "fault" for finding in found)
 
 
 def show(found: Sequence[Finding], console: Console | None = None) -> None:
-    """Print the table, and below it what to do about each fault and warning."""
+    """Print the table, followed by advice on each fault and warning."""
     console = console or Console(highlight=False)
     if console.is_terminal:
         console.print(_table(found))
-    else:  # a row is a line, so that it can be searched
+    else:  # one line per row, so that it can be searched
         console.print("\n".join(_lines(found)), markup=False, soft_wrap=True)
     for level, heading in COUNTED.items():
         concerned = [finding for finding in found if finding.level == level]
@@ -60,14 +60,14 @@ def verdict(found: Sequence[Finding]) -> str:
     nodes = len({finding.node for finding in found})
     if healthy(found):
         warnings = sum(finding.level == "warning" for finding in found)
-        return f"all is well on {nodes} node{'s' * (nodes > 1)}" + (f", with {warnings} to look at" if warnings else "")
+        return f"no faults on {nodes} node{'s' * (nodes > 1)}" + (f", {warnings} to check" if warnings else "")
     sick = list(dict.fromkeys(finding.node for finding in found if finding.level == "fault"))
     faults = sum(finding.level == "fault" for finding in found)
     return f"{faults} fault{'s' * (faults > 1)} on {', '.join(sick)}; a run could fail there"
 
 
 def as_json(cluster: Cluster, found: Sequence[Finding]) -> dict[str, Any]:
-    """The same for programs: sizes in bytes, times in seconds. A node that gave no answer has ``facts`` null."""
+    """The findings for programs: sizes in bytes, times in seconds. A node that did not answer has ``facts`` null."""
     facts = {id: asdict(each) for id, each in cluster.facts.items() if isinstance(each, NodeFacts)}
     return {
         "healthy": healthy(found),

@@ -1,4 +1,4 @@
-"""One model's responses to all data sets, streamed through a generator pool and judged as they come."""
+"""One model's responses to all data sets, streamed through a generator pool and judged as they arrive."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Finished = Callable[[DataSet, list[Problem]], None]
 
 
 class Answers:
-    """Collects the samples of one data set until each problem has all of its own."""
+    """Collects the samples of one data set until every problem has all of its samples."""
 
     def __init__(self, data: DataSet, prompts: Sequence[Prompt], markers: Markers) -> None:
         self.data, self._markers = data, markers
         self._places = {prompt.sample_id: place for place, prompt in enumerate(prompts)}
-        self._samples: dict[int, Sample] = {}  # by their place in the data set
+        self._samples: dict[int, Sample] = {}  # by position in the data set
 
     def add(self, found: Judged) -> bool:
-        """Whether that was the last one."""
-        assert found.verdict is not None, "rows that cannot be graded were left out"
+        """Add a judged response; returns whether the data set is now complete."""
+        assert found.verdict is not None, "rows that cannot be graded should have been left out"
         rollout = found.rollout
         self._samples[self._places[rollout.sample_id]] = Sample(
             answer=found.answer,
@@ -41,7 +41,7 @@ class Answers:
         return len(self._samples) == len(self.data.rows) * self.data.samples
 
     def problems(self) -> list[Problem]:
-        """Those with all of their samples: a generator pool may have set a sample aside."""
+        """The problems with all of their samples; a generator pool may have quarantined a sample."""
         n = self.data.samples
         places = [range(i * n, i * n + n) for i in range(len(self.data.rows))]
         return [
@@ -54,18 +54,18 @@ class Answers:
 async def answer_all(
     generators: Generators, asked: Asked, markers: Markers, finished: Finished, came: Callable[[], None] = lambda: None
 ) -> None:
-    """Ask all prompts at once, so that no data set's longest response holds up the next one.
+    """Send all prompts at once, so that the longest response of a data set does not delay the next data set.
 
     Args:
-        finished: is given each data set's problems as soon as its last response is judged.
-        came: is called for each response.
+        finished: called with the problems of each data set as soon as its last response is judged.
+        came: called for each response.
     """
     parts = [Answers(data, prompts, markers) for data, prompts in zip(asked.sets, asked.prompts, strict=True)]
     answers = {p.sample_id: part for prompts, part in zip(asked.prompts, parts, strict=True) for p in prompts}
     under_way: set[asyncio.Task[None]] = set()
     failures: list[BaseException] = []
     async with AsyncExitStack() as stack:
-        graders: dict[str, Grader] = {}  # data sets of one task share its workers
+        graders: dict[str, Grader] = {}  # data sets with the same task share its workers
         for data in asked.sets:
             if (recipe := repr(data.task.recipe)) not in graders:
                 graders[recipe] = await stack.enter_async_context(Grader(data.task, asked.tokenizer))
@@ -98,5 +98,5 @@ async def answer_all(
                 task.cancel()
         if failures:
             raise failures[0]
-        for part in parts:  # they lack samples that killed one generator after the other
+        for part in parts:  # these lack quarantined samples, which killed one generator after another
             finished(part.data, part.problems())

@@ -1,4 +1,4 @@
-"""What one model needs to be asked all problems: its tokenizer, the encoded prompts, and the sizes of its engine."""
+"""What is needed to ask one model all problems: its tokenizer, the encoded prompts, and the sizes of its engine."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ Inspect = Callable[[str, str], ModelInfo]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A checked model. ``vocab_size`` and ``context`` are what its generators are built with."""
+    """A checked model. Its generators are built with ``vocab_size`` and ``context``."""
 
     name: str
     model: str
-    config: RunConfig  # of its generators
+    config: RunConfig  # the configuration of its generators
     tokenizer: Any
     sets: tuple[DataSet, ...]  # without the problems whose prompts are longer than data.max_prompt_tokens
-    prompts: tuple[tuple[Prompt, ...], ...]  # of each of them: of each problem its n samples, one after the other
+    prompts: tuple[tuple[Prompt, ...], ...]  # by data set: the n samples of each problem, one after the other
     vocab_size: int
     context: int  # tokens of the longest prompt, a whole response, and one more
-    notes: tuple[str, ...] = ()  # what is left out for it, and why
+    notes: tuple[str, ...] = ()  # what is left out for this model, and why
 
 
 def alone(config: RunConfig) -> RunConfig:
-    """The configuration of generators that nobody trains: nothing is sent to them, not even an adapter, and nobody shares
-    their GPUs. Evaluation's own sampling counts, where it says something."""
+    """The configuration of generators without a trainer: no weight sync, no LoRA adapter, and no shared GPUs.
+
+    The keys of ``evaluate`` replace the sampling settings, where they are set.
+    """
     own, sampling = config.evaluate, config.sampling
     return config.model_copy(
         update={
@@ -58,15 +60,15 @@ def alone(config: RunConfig) -> RunConfig:
 def ask(
     config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = inspect_model, key: str = "--model"
 ) -> Asked:
-    """Check a model against the data sets. Every model's sample of a problem has the same id, and so the same seed.
+    """Check a model against the data sets. A sample of a problem has the same id, hence the same seed, for every model.
 
     Args:
-        config: what ``alone`` returned.
+        config: the result of ``alone``.
         inspect: reads a model by (name, key); for hub names the caller may run it on another node.
-        key: what the user gave the model by, for the errors.
+        key: the option by which the user gave the model, for error messages.
 
     Raises:
-        ConfigError: there is no such model, it has no chat template, a prompt does not fit into it, or
+        ConfigError: the model does not exist or has no chat template, a prompt exceeds its context, or
             ``data.max_prompt_tokens`` leaves no problem of a data set.
     """
     info = inspect(model, key)
@@ -95,15 +97,15 @@ def ask(
         notes += said
         for row, ids in zip(data.rows, encoded, strict=True):
             if row.id in long:
-                sample_id -= data.samples  # the others keep the ids, and so the seeds, that they have with any model
+                sample_id -= data.samples  # the other samples keep the ids, hence the seeds, that they have for every model
                 continue
             if len(ids) and (largest := int(ids.max())) >= info.vocab_rows:
                 raise ConfigError(
-                    f"{key}: the prompt of row {row.id!r} has token id {largest}; {model!r} has {info.vocab_rows}"
+                    f"{key}: the prompt of row {row.id!r} has token id {largest}, but {model!r} has only {info.vocab_rows}"
                 )
             longest = max(longest, check_length(ids, row, bounds))
             for _ in range(data.samples):
-                sample_id -= 1  # negative, as of every evaluation: never a training sample's
+                sample_id -= 1  # negative, as in every evaluation: never the id of a training sample
                 asked.append(Prompt(sample_id=sample_id, row=row, student_ids=ids, teacher_ids=ids))
         prompts.append(tuple(asked))
         fitting.append(replace(data, rows=[row for row in data.rows if row.id not in long], notes=(*data.notes, *said)))
@@ -121,10 +123,10 @@ def ask(
 
 
 def _too_long(data: DataSet, encoded: Sequence[np.ndarray], bounds: Bounds, name: str) -> tuple[set[str], list[str]]:
-    """The ids of the rows whose prompts are longer than ``data.max_prompt_tokens``, and what to say of them.
+    """The ids of the rows whose prompts are longer than ``data.max_prompt_tokens``, and notes about them.
 
     Raises:
-        ConfigError: all of them are.
+        ConfigError: every prompt is too long.
     """
     limit = bounds.max_prompt_tokens
     long = [(row, len(ids)) for row, ids in zip(data.rows, encoded, strict=True) if limit is not None and len(ids) > limit]

@@ -1,6 +1,6 @@
-"""Percentile bootstrap over problems (B. Efron, The Annals of Statistics 7, 1979): problems are drawn again, not samples.
+"""Percentile bootstrap over problems (B. Efron, The Annals of Statistics 7, 1979): problems are resampled, not responses.
 
-The samples of one problem are alike, so they are no independent evidence: what varies is which problems were asked.
+The responses to one problem are correlated, so they are not independent evidence; the choice of problems is what varies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-_AT_ONCE = 2**22  # problems of resamples held at a time
+_AT_ONCE = 2**22  # resampled problems in memory at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,13 @@ class Estimate:
 
 
 def resampled_means(columns: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means of each column over problems that are drawn with replacement; one draw serves all columns.
+    """The mean of each column over problems drawn with replacement; the same draws serve all columns.
 
     Args:
-        columns: [P, M], a row a problem.
+        columns: [P, M], one row per problem, one column per quantity.
 
     Returns:
-        [resamples, M] float64
+        [resamples, M] float64, in the units of the columns.
     """
     problems = len(columns)
     rng, share = np.random.default_rng(seed), np.full(problems, 1 / problems)
@@ -41,7 +41,7 @@ def resampled_means(columns: np.ndarray, *, seed: int, resamples: int = RESAMPLE
 
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of [R] resampled values."""
+    """The central 95 % of resampled values [R]: their 2.5 % and 97.5 % quantiles."""
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return float(low), float(high)

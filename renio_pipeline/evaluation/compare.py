@@ -12,21 +12,21 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.evaluation.bootstrap import Estimate, estimate, resampled_means
 from renio_pipeline.evaluation.records import Problem
 
-MOST_EXACT = 12  # problems that differ: 2^12 sign patterns are counted, more are drawn
+MOST_EXACT = 12  # with up to this many nonzero differences all sign patterns (2^12) are enumerated, otherwise drawn
 DRAWS = 50_000
 _AT_ONCE = 2**22
-_SAME = 1e-12  # sums of the same terms in another order
+_SAME = 1e-12  # tolerance for sums of the same terms in another order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """B against A on one data set: shares of correct responses, and the mean over problems of B's less A's."""
+    """B against A on one data set: shares of correct responses, and the mean over problems of B's share minus A's."""
 
     data_set: str
     a: str
     b: str
-    problems: int  # that both answered
-    only_a: int  # problems of one of the two alone, which are left out
+    problems: int  # problems that both answered
+    only_a: int  # problems that only A answered, which are left out
     only_b: int
     mean_a: float
     mean_b: float
@@ -38,10 +38,10 @@ class Comparison:
 def compare(
     a: Mapping[str, Sequence[Problem]], b: Mapping[str, Sequence[Problem]], names: tuple[str, str], *, seed: int = 0
 ) -> list[Comparison]:
-    """Compare two models' results, each by data set.
+    """Compare the results of two models, each given by data set.
 
     Raises:
-        ConfigError: they share no data set, or no problem of one that they share.
+        ConfigError: the models share no data set, or no problem of a shared data set.
     """
     shared = [name for name in a if name in b]
     if not shared:
@@ -79,10 +79,13 @@ def _compare(data_set: str, a: Sequence[Problem], b: Sequence[Problem], names: t
 
 
 def mcnemar(differences: np.ndarray) -> tuple[float, str]:
-    """McNemar's exact test for one response a problem (Q. McNemar, Psychometrika 12, 1947): is gaining as likely as losing?
+    """McNemar's exact test for one response per problem (Q. McNemar, Psychometrika 12, 1947): are gains as likely as losses?
 
     Args:
         differences: [P], each -1, 0 or 1.
+
+    Returns:
+        The two-sided p-value and the name of the test.
     """
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     tail = sum(math.comb(gained + lost, i) for i in range(min(gained, lost) + 1))
@@ -90,11 +93,16 @@ def mcnemar(differences: np.ndarray) -> tuple[float, str]:
 
 
 def sign_flip(differences: np.ndarray, *, seed: int) -> tuple[float, str]:
-    """Sign-flip permutation test: were the two models alike, each problem's difference could as well be its negative.
+    """Sign-flip permutation test: if the two models were equal, each problem's difference could as well have the other sign.
+
+    With at most 12 nonzero differences, all sign patterns are enumerated. Otherwise 50,000 are drawn, and the observed pattern
+    is counted as one of them (Phipson and Smyth, 2010), so that p is never 0.
 
     Args:
-        differences: [P]. Where at most 12 are not 0, all sign patterns are counted, else 50,000 are drawn, and the observed
-            one is counted among them (Phipson and Smyth, 2010), so that p is never 0.
+        differences: [P], shares of correct responses of B minus those of A.
+
+    Returns:
+        The two-sided p-value and the name of the test.
     """
     nonzero = differences[differences != 0]
     observed, count = abs(nonzero.sum()) - _SAME, len(nonzero)

@@ -1,4 +1,4 @@
-"""Reflection markers: words with which a model doubts and checks itself, counted in its responses."""
+"""Reflection markers: phrases with which a model doubts and checks itself, counted in its responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OURS = Path(__file__).parent / "reflection_markers.txt"
 
 
 class Markers:
-    """Counts phrases as whole words, in any case; of those that begin at one place the longest counts."""
+    """Counts phrases as whole words, ignoring case. Of phrases that begin at the same position, the longest counts."""
 
     def __init__(self, phrases: list[str]) -> None:
         self.phrases = phrases
@@ -21,7 +21,7 @@ class Markers:
 
     @classmethod
     def read(cls, path: str | None) -> Markers:
-        """A phrase a line; ``#`` begins a comment. None: the package's own file.
+        """Read a file with one phrase per line; ``#`` begins a comment. ``path`` None: the package's own file.
 
         Raises:
             ConfigError: the file cannot be read, or has no phrase.
@@ -34,11 +34,11 @@ class Markers:
             raise ConfigError(f"evaluate.markers: {file} {reason}") from None
         phrases = list(dict.fromkeys(filter(None, (_plain(line.partition("#")[0]) for line in lines))))
         if not phrases:
-            raise ConfigError(f"evaluate.markers: {file} has no phrase; expected one a line, such as 'let me check'")
+            raise ConfigError(f"evaluate.markers: {file} has no phrase; expected one per line, such as 'let me check'")
         return cls(phrases)
 
     def count(self, text: str) -> dict[str, int]:
-        """How often each phrase stands in the text; those that don't are left out."""
+        """How often each phrase occurs in the text; phrases that do not occur are left out."""
         return dict(Counter(_plain(found) for found in self._pattern.findall(text)))
 
 

@@ -1,4 +1,4 @@
-"""What n responses a problem say of a model on one data set, each number with its bootstrap interval."""
+"""The metrics of a model on one data set from n responses per problem, each with its bootstrap interval."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Metrics = dict[str, Estimate]
 
 
 def measure(problems: Sequence[Problem], ks: Sequence[int], *, seed: int) -> Metrics:
-    """The metrics of a data set whose problems all have n responses, n at least every k.
+    """The metrics of a data set whose problems all have n responses, with n at least as large as every k.
 
     ``avg@n``: mean over problems of the share of correct responses. ``pass@k``: see ``pass_at_k``. ``majority@n``: see
-    ``majority``. ``response_tokens``: mean length. ``truncated``: the share that the token limit cut.
-    ``markers_per_1k_tokens``: reflection markers in all responses per thousand of their tokens.
+    ``majority``. ``response_tokens``: mean length. ``truncated``: the share that the token limit cut off.
+    ``markers_per_1k_tokens``: reflection markers per thousand tokens of all responses.
     """
     n = len(problems[0].samples)
-    assert {len(p.samples) for p in problems} == {n}, "every problem has as many responses"
+    assert {len(p.samples) for p in problems} == {n}, "every problem must have the same number of responses"
     correct = np.array([[s.correct for s in p.samples] for p in problems])  # [P, n]
     tokens = np.array([[s.tokens for s in p.samples] for p in problems])
     columns: dict[str, np.ndarray] = {f"avg@{n}": correct.mean(1)}
@@ -41,24 +41,31 @@ def measure(problems: Sequence[Problem], ks: Sequence[int], *, seed: int) -> Met
 
 
 def pass_at_k(correct: np.ndarray, n: int, k: int) -> np.ndarray:
-    """The chance that k of a problem's n responses, drawn without replacement, have a correct one: 1 - C(n-c, k) / C(n, k).
+    """The chance that k of a problem's n responses, drawn without replacement, include a correct one: 1 - C(n-c, k) / C(n, k).
 
-    Unbiased for the chance of k fresh responses (Chen et al., arXiv 2107.03374).
+    An unbiased estimate of the chance for k fresh responses (Chen et al., arXiv 2107.03374, section 2.1).
 
     Args:
-        correct: [P] int, c of each problem.
+        correct: [P] int, the number c of correct responses of each problem.
+        n: responses per problem.
+
+    Returns:
+        [P] float64 in [0, 1].
+
+    Raises:
+        ValueError: k is larger than n.
     """
     if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs at least {k} responses a problem, and there are {n}")
+        raise ValueError(f"pass@{k} needs at least {k} responses per problem, but there are {n}")
     by_count = np.array([1 - math.comb(n - c, k) / math.comb(n, k) for c in range(n + 1)])
     chances: np.ndarray = by_count[correct]
     return chances
 
 
 def majority(problem: Problem) -> float:
-    """Whether the final answer that most responses give is correct. Of tied answers one is drawn: this is the chance.
+    """Whether the most frequent final answer is correct, 0 or 1; for tied answers, the share of correct ones among the tied.
 
-    A response that is not finished has no vote.
+    An unfinished response has no vote.
     """
     votes: defaultdict[str, list[bool]] = defaultdict(list)
     for sample in problem.samples:
@@ -69,7 +76,7 @@ def majority(problem: Problem) -> float:
 
 
 def marker_counts(problems: Sequence[Problem]) -> dict[str, int]:
-    """How often each reflection marker stands in all responses, the most frequent first."""
+    """How often each reflection marker occurs in all responses, the most frequent first."""
     total: Counter[str] = Counter()
     for problem in problems:
         for sample in problem.samples:

@@ -1,4 +1,4 @@
-"""Which models are evaluated: folders and hub names as everywhere, and what a run has left."""
+"""Which models are evaluated: folders and hub names as everywhere else, and the checkpoints of runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 def named(options: Sequence[str], key: str) -> dict[str, str]:
-    """``NAME=VALUE``, or a value alone, whose last part is its name. Raises ConfigError for names that are bad or double."""
+    """Parse ``NAME=VALUE`` options; a bare value is named after its last part. Raises ConfigError for bad or repeated names."""
     found: dict[str, str] = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -25,30 +25,30 @@ def named(options: Sequence[str], key: str) -> dict[str, str]:
         if not _NAME.fullmatch(name) or not value:
             raise ConfigError(f"{key}: {option!r} is not NAME=VALUE with a name of letters, digits, '.', '_', '+' and '-'")
         if name in found:
-            raise ConfigError(f"{key}: two are named {name!r}; give each a name of its own, as in {key} {name}-2={value}")
+            raise ConfigError(f"{key}: two are named {name!r}; give each its own name, as in {key} {name}-2={value}")
         found[name] = value
     return found
 
 
 def locate(name: str, key: str = "--model") -> str:
-    """The model that ``name`` means: of a run's directory its newest checkpoint, of a checkpoint its ``hf/``.
+    """The model that ``name`` stands for: the newest checkpoint of a run directory, or the ``hf/`` of a checkpoint.
 
     Raises:
-        ConfigError: the run has no checkpoint, or the checkpoint has an adapter alone.
+        ConfigError: the run has no checkpoint, or the checkpoint has only an adapter.
     """
     if name.startswith(EMBEDDED) or not (folder := Path(name).expanduser()).is_dir():
         return name
     if (folder / "checkpoints").is_dir():
         found = checkpoint_files.newest(folder / "checkpoints")
         if found is None:
-            raise ConfigError(f"{key}: {name} is a run without a complete checkpoint; give a model's folder or another run")
+            raise ConfigError(f"{key}: {name} is a run without a complete checkpoint; give a model folder or another run")
         folder = found[0]
     if (folder / "hf").is_dir():
         return str(folder / "hf")
     adapter = next((f for f in (folder / "adapter", folder) if (f / "adapter_config.json").is_file()), None)
     if adapter is not None and not (folder / "config.json").is_file():
         raise ConfigError(
-            f"{key}: {folder} has a LoRA adapter and no merged model; train with checkpoint.merged=true, which writes one, or "
-            "merge it with peft (merge_and_unload) and give that folder"
+            f"{key}: {folder} has a LoRA adapter but no merged model; train with checkpoint.merged=true, which writes one, or "
+            "merge it with peft (merge_and_unload) and give the merged folder"
         )
     return str(folder) if folder != Path(name).expanduser() else name

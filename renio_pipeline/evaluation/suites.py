@@ -1,4 +1,4 @@
-"""Benchmarks by name: where each one is, how its fields are called, and which task asks and grades it."""
+"""Benchmarks by name: where each one is, what its fields are called, and which task asks and grades it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILE = Path(__file__).parent / "suites.yaml"
 
 
 class Suite(Section):
-    """An entry of ``suites.yaml``, whose head says what each key is."""
+    """An entry of ``suites.yaml``; the head of that file describes each key."""
 
     about: str
     path: str
@@ -35,16 +35,16 @@ class Suite(Section):
     shown: str | None = None
 
     def source(self, path: str | None) -> Source:
-        """The hub's, or a copy's at ``path``, which has splits only if it has the hub's layout."""
+        """The source on the hub, or a copy at ``path``, which has splits only if it has the hub's layout."""
         if path is None:
             return Source(path=self.path, subset=self.subset, split=self.split, fields=self.fields)
         place = Path(path).expanduser()
-        if place.is_file() or (place / "state.json").is_file():  # one table, by itself or from save_to_disk
+        if place.is_file() or (place / "state.json").is_file():  # a single table: a file, or written by save_to_disk
             return Source(path=str(place), fields=self.fields)
         return Source(path=str(place), subset=self.subset, split=self.split, fields=self.fields)
 
     def rows(self, path: str | None, key: str) -> Rows:
-        """Its problems, of the hub or of a copy. Raises ConfigError: they cannot be read, or are not laid out as the hub's."""
+        """The problems, from the hub or a copy. Raises ConfigError if they cannot be read or lack the hub's layout."""
         source = self.source(path)
         if path is not None and not Path(str(source.path)).exists():
             raise ConfigError(f"{key}: {path} does not exist; expected a folder or a file with a copy of {self.path}")
@@ -55,31 +55,31 @@ class Suite(Section):
         return Made([_completed(*of_row) for of_row in zip(rows, *more, strict=True)])
 
     def _beside(self, source: Source, field: str, key: str) -> list[str | None]:
-        """A field of every row that a Row has no place for: read in the place of its tests."""
+        """A field of every row that Row has no attribute for: it is read as if it were the tests."""
         rows = load_rows(source.model_copy(update={"fields": {**self.fields, "tests": field}}), key=key, optional=("tests",))
         return [row.tests for row in rows]
 
 
 @cache
 def suites() -> dict[str, Suite]:
-    """All of them, by name."""
+    """All benchmarks, by name."""
     import yaml
 
     return {name: Suite.model_validate(entry) for name, entry in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()}
 
 
 def suite(name: str) -> Suite:
-    """Raises ConfigError for a name that is not known, with the list."""
+    """A benchmark by name. Raises ConfigError for an unknown name, with the list of names."""
     known = suites()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"--suite: {name!r} is not known{hint}; there are {', '.join(known)}; --data takes a data set of yours")
+    raise ConfigError(f"--suite: {name!r} is not known{hint}; known: {', '.join(known)}; --data takes your own data set")
 
 
 def _completed(row: Row, function: str | None, tests: str | None) -> Row:
-    """The row of a program with the name of the function that its tests check, and with its first test shown."""
+    """The row with the name of the function that its tests check, and with its first test shown in the problem."""
     if function is not None:
         row = replace(row, tests=json.dumps({"program": row.tests, "fn_name": function}))
     if tests is not None:

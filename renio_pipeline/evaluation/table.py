@@ -12,7 +12,7 @@ from renio_pipeline.evaluation.bootstrap import Estimate
 from renio_pipeline.evaluation.compare import Comparison
 from renio_pipeline.evaluation.results import Results
 
-LAST = ("response_tokens", "truncated", "markers_per_1k_tokens")  # columns; before them stand the shares of correct ones
+LAST = ("response_tokens", "truncated", "markers_per_1k_tokens")  # the last columns, after the shares of correct responses
 
 
 def results_table(results: Results) -> Table:
@@ -60,7 +60,7 @@ def comparison_table(found: Sequence[Comparison]) -> Table:
 
 
 def show(table: Table) -> None:
-    """Print it whole: into a file or a pipe, and on a narrow terminal, its rows are longer than a line."""
+    """Print the table in full width, even into a file, a pipe or a narrow terminal, where rows are longer than a line."""
     console = Console(highlight=False)
     console.width = max(console.width, Console(width=10_000).measure(table).maximum)
     console.print(table)

@@ -1,7 +1,9 @@
-"""The stages of a step in this process, without engines: for experiments on small models.
+"""The stages of a step in this process, without Ray or engines: for experiments on small models.
 
-The step, the selection, the weights and the loss are the pipeline's own; only who writes, scores and trains differs. In
-float32 a run gives what the pipeline gives from the same responses (``tests/ray/test_in_process.py``).
+Begin with ``in_process_stages`` below; ``generators.py``, ``teachers.py``, ``trainers.py`` and ``weighting.py`` are the four
+stages. The step, the selection, the weights and the loss are the pipeline's own (``renio_pipeline.loop``,
+``renio_pipeline.objectives``); only what generates, scores and trains differs. In float32, a run gives the pipeline's results
+from the same responses (``tests/ray/test_in_process.py``). The stages of real runs are in ``actors``.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from renio_pipeline.stages.protocols import Stages
 
 
 def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
-    """Load the student and the teachers. The generator is the trainer's own module, so that a sync has nothing to send.
+    """Load the student and the teachers. Generator and trainer share one module, so a weight sync has nothing to send.
 
     Raises:
-        ConfigError: a key asks for what only the pipeline's engines do.
+        ConfigError: a key asks for something that only the pipeline's engines can do.
     """
     check(config)
     import torch
@@ -35,14 +37,14 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
 
 
 def end_ids(lm: object, prepared: Prepared) -> set[int]:
-    """The tokens that end a response: what the model's generation settings say, and the tokenizer's."""
+    """The tokens that end a response: those of the model's generation settings and the tokenizer's end token."""
     given = getattr(getattr(lm, "generation_config", None), "eos_token_id", None)
     listed = given if isinstance(given, list) else [given]
     return {int(i) for i in [*listed, prepared.tokenizer.eos_token_id] if i is not None}
 
 
 def check(config: RunConfig) -> None:
-    """Raises ConfigError for the first key that these stages do not follow."""
+    """Raises ConfigError for the first key that these stages do not support."""
     sizes = {"trainer.dtype": config.trainer.dtype} | {
         config.teacher_key(name, "dtype"): teacher.dtype for name, teacher in config.all_teachers.items()
     }

@@ -1,4 +1,4 @@
-"""A generator of this process: batched sampling from a transformers model with a key-value cache."""
+"""A generator in this process: batched sampling from a transformers model with a key-value cache."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor
 from renio_pipeline.config import RunConfig
 from renio_pipeline.types import FIRST_VERSION, Busy, Prompt, Rollout, Version
 
-ROWS = 512  # prompts written together
+ROWS = 512  # prompts generated in one batch
 
 
 class InProcessGenerators:
-    """Writes with a module that the trainer may change between two calls.
+    """Generates with a module whose weights the trainer may change between two calls.
 
-    A token is the inverse of its distribution at a random number that follows from the run's seed, the sample's id and the
-    token's place alone. So two runs of one seed meet the same chance, which pairs them closely, and how prompts are batched
-    plays no part but for rounding.
+    Each token is the inverse of the cumulative distribution at a random number that depends only on the run's seed, the
+    sample id and the token's position. Two runs with one seed therefore see the same random numbers, which pairs them
+    closely, and batching does not change a response except by rounding.
     """
 
     def __init__(self, lm: Any, config: RunConfig, vocab_size: int, end_ids: Collection[int]) -> None:
@@ -34,14 +34,17 @@ class InProcessGenerators:
         self._max_tokens = config.max_response_tokens
         self._busy = 0.0
         self._ahead: Callable[[], Sequence[Prompt]] = tuple
-        self._written: dict[int, Rollout] = {}  # by sample id, of these weights: before they were asked for
+        self._written: dict[int, Rollout] = {}  # responses of the current weights that were written in advance, by sample id
 
     def expect(self, ahead: Callable[[], Sequence[Prompt]]) -> None:
-        """Write what ``ahead`` returns beside what is asked: a filter asks for a few at a time, which cost as much as many."""
+        """Generate the prompts that ``ahead`` returns together with the requested ones.
+
+        A filter requests a few prompts at a time, which cost as much as many.
+        """
         self._ahead = ahead
 
     def follow(self, version: Version) -> None:
-        """The module's weights have changed."""
+        """Note that the module now has the weights of ``version``."""
         self.version, self._written = version, {}
 
     async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
@@ -68,13 +71,13 @@ class InProcessGenerators:
         return {"0": self._busy}
 
     def chance(self, sample_id: int) -> np.ndarray:
-        """[max_tokens] the random numbers in [0, 1) of a sample."""
+        """[max_tokens] float32: the random numbers in [0, 1) of a sample."""
         rng = np.random.default_rng([self._seed, int(sample_id < 0), abs(sample_id)])
         return rng.random(self._max_tokens, np.float32)
 
     @torch.no_grad()
     def _write(self, prompts: Sequence[Prompt], temperature: float) -> list[Rollout]:
-        """One response a prompt, in the order of the prompts."""
+        """One response per prompt, in the order of the prompts."""
         under_way = _UnderWay.begin(self._lm, [p.student_ids for p in prompts])
         chance_BT = torch.tensor(np.stack([self.chance(p.sample_id) for p in prompts]))
         tokens_BT = torch.zeros(chance_BT.shape, dtype=torch.long)
@@ -105,7 +108,15 @@ class InProcessGenerators:
 
 
 def inverse_cdf(probabilities: Tensor, chance: Tensor) -> Tensor:
-    """[b, V] probabilities and [b] numbers in [0, 1) -> [b] tokens, each by its probability: never one without any."""
+    """Draw one token per row by inverting the cumulative distribution. A token with probability 0 is never drawn.
+
+    Args:
+        probabilities: [b, V].
+        chance: [b] numbers in [0, 1).
+
+    Returns:
+        [b] token ids.
+    """
     cumulative = probabilities.double().cumsum(dim=-1)
     reached = chance.double()[:, None] * cumulative[:, -1:]
     return (cumulative <= reached).sum(dim=-1)
@@ -113,11 +124,11 @@ def inverse_cdf(probabilities: Tensor, chance: Tensor) -> Tensor:
 
 @dataclass
 class _UnderWay:
-    """Responses that are being written: a model's cache, padded on the left, of those rows that have not ended."""
+    """The responses being generated: the cache, padded on the left, of the rows that have not ended."""
 
     lm: Any
     cache: Any
-    rows: Tensor  # [b] places among the prompts
+    rows: Tensor  # [b] index of each row's prompt
     mask: Tensor  # [b, L]
     positions: Tensor  # [b] of the next token
     logits: Tensor  # [b, rows of the head] for it
@@ -139,7 +150,7 @@ class _UnderWay:
         return cls(lm, cache, torch.arange(len(prompts)), mask, mask.sum(dim=1), out.logits[:, -1])
 
     def go_on(self, tokens: Tensor, alive: Tensor) -> None:
-        """Read the tokens that were written, [b], of the rows that are ``alive``, [b]; the others are left out."""
+        """Feed the model the tokens just drawn, [b], and drop the rows that are not ``alive``, [b] bool."""
         if not alive.all():
             self.cache.batch_select_indices(alive.nonzero()[:, 0])
             self.rows, self.mask, self.positions, tokens = (x[alive] for x in (self.rows, self.mask, self.positions, tokens))

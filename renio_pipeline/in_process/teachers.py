@@ -1,4 +1,4 @@
-"""Teachers as transformers forwards of this process."""
+"""Teachers in this process, as transformers forward passes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from renio_pipeline.models.teacher import Scorer, fill_rows
 from renio_pipeline.objectives.projection import Head
 from renio_pipeline.types import Busy, Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
 
-ROW_TOKENS = 384  # read together: attention in a row costs its square, and a small model has little else to do
+ROW_TOKENS = 384  # per row: attention costs the square of the row, which dominates in a small model
 
 
 class InProcessTeachers:
-    """One Scorer each. The weights never change; a payload is the table itself, not a reference to it."""
+    """One Scorer per teacher. The weights never change; a payload is the table itself, not an object reference."""
 
     def __init__(self, config: RunConfig, vocab_size: int) -> None:
         self._busy = 0.0
@@ -41,7 +41,7 @@ class InProcessTeachers:
         return len(self._scorers)
 
     def head(self, teacher: str, version: Version) -> Head:
-        """What makes logits of that teacher's states."""
+        """The output head that turns this teacher's hidden states into logits."""
         scorer = self._scorers[teacher]
         assert version == scorer.version, f"states of version {version}, but this teacher is {scorer.version}"
         return head_of(scorer.model)

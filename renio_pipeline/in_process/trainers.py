@@ -1,4 +1,4 @@
-"""A trainer of this process: torch's AdamW, with the pipeline's loss, clipping and schedule."""
+"""A trainer in this process: torch's AdamW with the pipeline's loss, clipping and schedule."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ class InProcessTrainers:
     def __init__(
         self, lm: Any, config: RunConfig, vocab_size: int, teacher_head: TeacherHead, generators: InProcessGenerators
     ) -> None:
-        """``generators``: they write with ``lm`` itself, and are told its versions."""
+        """
+        Args:
+            lm: the student, a transformers model in float32.
+            vocab_size: V, the rows that student and teacher share.
+            teacher_head: the output head of a teacher, by name and version.
+            generators: they generate with ``lm`` itself, and are told its version.
+        """
         from transformers import get_scheduler
 
         self.model = TokenLogits(lm.train())
@@ -51,7 +57,7 @@ class InProcessTrainers:
         self._schedule = get_scheduler(t.schedule, self._optimizer, t.warmup_steps, config.steps)
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
-        """log p_S by the current weights: [T] float32 by sample id."""
+        """log p_S of each response's tokens under the current weights: [T] float32, nats, by sample id."""
         found: dict[int, np.ndarray] = {}
         for samples in self._plan(batch):
             found |= sampled_logprobs(
@@ -88,7 +94,7 @@ class InProcessTrainers:
         )
 
     async def publish(self, version: Version) -> Publication:
-        """The generators have these weights already."""
+        """Only tell the generators the new version: they share the weights."""
         self._generators.follow(version)
         return Publication(version=version, bytes=0, publish_seconds=0.0, receive_seconds=0.0, seconds=0.0)
 
@@ -96,13 +102,13 @@ class InProcessTrainers:
         self.model.lm.save_pretrained(Path(folder) / "hf")
 
     async def written(self) -> None:
-        """``save`` has written already."""
+        """Return at once: ``save`` has already written everything."""
 
     async def while_healthy(self, waiting: Coroutine[Any, Any, T]) -> T:
         return await waiting
 
     async def begin(self, point: ResumePoint) -> None:
-        raise RuntimeError("a trainer of this process cannot be lost and begun anew")
+        raise RuntimeError("a trainer in this process cannot be lost and restarted")
 
     def _plan(self, batch: TrainBatch) -> list[list[TrainSample]]:
         trainer = self._config.trainer
@@ -128,7 +134,7 @@ class InProcessTrainers:
         return replace(micro, loss=micro.loss.detach())
 
     def _update(self, step: int) -> float:
-        """Clip, step, advance the schedule, clear the gradients. Returns the norm before clipping."""
+        """Clip, step, advance the schedule and clear the gradients. Returns the gradient norm before clipping."""
         bound = self._config.trainer.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), bound))
         if not math.isfinite(norm):
@@ -140,10 +146,10 @@ class InProcessTrainers:
 
 
 def _means(samples: Sequence[TrainSample], micro: MicroLoss) -> list[float]:
-    """Of each sample, the mean divergence of its tokens."""
+    """The mean divergence of each sample's tokens, in nats."""
     return [float(part.mean()) if len(part) else 0.0 for part in micro.per_token.split([len(s.response_ids) for s in samples])]
 
 
 def _gaps(samples: Sequence[TrainSample], micro: MicroLoss) -> np.ndarray:
-    """[N] |generator - trainer| log-probability of the sampled tokens."""
+    """[N] |generator - trainer| log-probability of the sampled tokens, in nats."""
     return np.abs(micro.student_logprobs.numpy() - np.concatenate([s.student_logprobs for s in samples]))

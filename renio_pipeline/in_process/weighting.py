@@ -1,4 +1,4 @@
-"""The weighting stage without its actor."""
+"""The weighting stage in this process, without its actor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a score tells two classes apart. In NumPy: the driver, which asks it of every step, does without torch."""
+"""The area under the ROC curve. In NumPy, because the driver computes it at every step and must not import torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import numpy as np
 
 
 def auroc(scores: np.ndarray, positives: np.ndarray) -> float | None:
-    """Probability that a positive outscores a negative, ties counting half (Mann-Whitney); None if a class is empty.
+    """The probability that a positive outscores a negative, ties counting half: U / (n₊ n₋) of Mann and Whitney, 1947.
 
-    scores [N], positives [N] bool. Raises ValueError for shapes that differ and for NaN, which has no rank.
+    Args:
+        scores: [N], any unit.
+        positives: [N] bool.
+
+    Returns:
+        A share in [0, 1]; None if a class is empty.
+
+    Raises:
+        ValueError: the shapes differ, or a score is NaN, which has no rank.
     """
     if scores.ndim != 1 or scores.shape != positives.shape:
         raise ValueError(f"scores and positives must both be [N], got {scores.shape}, {positives.shape}")

@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 class Sink:
-    """Where a step's figures go. Each sink overrides what it takes."""
+    """Takes the metrics of each step. A sink overrides the methods that it needs."""
 
     def observe(self, result: StepResult | SkippedStep) -> None:
-        """A step, before its metrics."""
+        """Take a step's result, before its metrics are written."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         pass
 
     def count(self, totals: Mapping[str, int]) -> None:
-        """Take over the current TOTALS."""
+        """Take the current TOTALS."""
 
     async def on_run_end(self, error: Exception | None) -> None:
-        """The run has done its last step, or fails of ``error``: whoever fetches its figures may fetch these."""
+        """The run has done its last step, or fails with ``error``: let pollers fetch the final figures."""
 
     def close(self) -> None:
         pass
 
 
 class JsonlSink(Sink):
-    """``metrics.jsonl``: one line a step, flushed, so that a reader sees the run as it goes."""
+    """``metrics.jsonl``: one line per step, flushed, so that a reader can follow the run."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path  # opened for each line: a run that goes back replaces the file
+        self._path = path  # reopened for each line: a run that is rolled back replaces the file
         path.touch()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Raises ValueError for a name that is not in the registry or a value that is not finite."""
+        """Append a step's line. Raises ValueError for a name outside the registry or a value that is not finite."""
         unknown = metrics.keys() - METRICS.keys()
         if unknown:
             raise ValueError(f"metrics without an entry in the registry: {sorted(unknown)}")
@@ -53,4 +53,5 @@ class JsonlSink(Sink):
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:
+    """The lines of ``metrics.jsonl``, in order: ``step`` and the metrics by name."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

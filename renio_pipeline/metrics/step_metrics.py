@@ -1,4 +1,4 @@
-"""What a step's result says: the metrics, and the samples as a person reads them."""
+"""From a step's result to its metrics, and to the sample records that a person reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from renio_pipeline.types import Rollout, Verdict
 
 
 def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float]:
-    """What a step's responses say of the student, whether they were kept or not."""
+    """Metrics of all of a step's responses, whether the filter kept them or not."""
     rollouts = [j.rollout for j in judged.values()]
     if not rollouts:
         return {"tokens/generated": 0, "filter/drawn": 0}
@@ -35,12 +35,12 @@ Pools = Mapping[str, Mapping[str, int]]  # statuses by pool, see ``renio_pipelin
 
 
 def skipped_metrics(result: SkippedStep, sizes: dict[str, int], pools: Pools) -> dict[str, float]:
-    """Of a step that trained on nothing."""
+    """The metrics of a step that trained on no sample."""
     return response_metrics(result.judged, 0) | result.seconds | _sizes(sizes, pools)
 
 
 def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dict[str, float]:
-    """Every metric of a step by its registered name. A metric that the step cannot give is left out, never NaN."""
+    """All metrics of a step, by registered name. A metric that is undefined for the step is left out, never NaN."""
     report, publication, scored = result.report, result.publication, result.scored
     verdicts = [result.judged[s.rollout.sample_id].verdict for s in scored]
     return {
@@ -71,7 +71,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
 
 
 def _sizes(sizes: dict[str, int], pools: Pools) -> dict[str, float]:
-    """Of several teachers, their sum."""
+    """Size, queue and restarts of each pool; summed where a run has several teacher pools."""
     found: dict[str, float] = {f"pool/{pool}/size": size for pool, size in sizes.items()}
     for pool in sizes:
         of_kind = [status for name, status in pools.items() if name.partition(".")[0] == pool]
@@ -80,24 +80,30 @@ def _sizes(sizes: dict[str, int], pools: Pools) -> dict[str, float]:
 
 
 def accuracy(verdicts: Sequence[Verdict | None]) -> dict[str, float]:
-    """Share of correct ones among those with a verdict."""
+    """The share of correct responses among those with a verdict; nothing if no response has one."""
     graded = [v for v in verdicts if v is not None]
     return {"reward/accuracy": float(np.mean([v == "correct" for v in graded]))} if graded else {}
 
 
 def verdict_metrics(raw: np.ndarray, weights: np.ndarray, verdicts: Sequence[Verdict | None]) -> dict[str, float]:
-    """How the weights stand to the verdicts. Samples without a verdict count nowhere."""
+    """How well the weights predict the verdicts. Samples without a verdict are ignored.
+
+    Args:
+        raw: [N] raw weights.
+        weights: [N] normalized weights.
+        verdicts: one per sample.
+    """
     graded = np.array([v is not None for v in verdicts], dtype=bool)
     wrong = np.array([v != "correct" for v in verdicts], dtype=bool)[graded]
     area = auroc(raw[graded], wrong)
-    if area is None:  # no verdicts, or all the same
+    if area is None:  # no verdicts, or only one class
         return {}
     ratio = weights[graded][wrong].mean() / weights[graded][~wrong].mean()
     return {"weights/auroc": area, "weights/wrong_over_right": float(ratio)}
 
 
 def sample_records(result: StepResult) -> list[dict[str, Any]]:
-    """One JSON object a sample that was kept, for ``samples/step_*.jsonl``."""
+    """One JSON object for each sample that was trained on, for ``samples/step_*.jsonl``."""
     weighed = result.weighed
     judged = [result.judged[s.rollout.sample_id] for s in result.scored]
     return [
@@ -125,6 +131,6 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
 
 
 def _spans(rollout: Rollout) -> dict[str, str]:
-    """The version of the last token, where a sync came in between."""
+    """The version of the last token, if a weight sync happened in between."""
     last = rollout.last_version
     return {} if last in (None, rollout.version) else {"last_version": str(last)}

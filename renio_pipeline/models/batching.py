@@ -1,6 +1,6 @@
-"""How a step's batch is split: over ranks by tokens, into micro-batches by a token budget, and these into rows.
+"""How a step's batch is split: over ranks by tokens, into micro-batches by a token budget, and micro-batches into rows.
 
-The split never changes a result: every sample's share of the loss has the step's global denominators already.
+The split never changes a result, because every sample's share of the loss already uses the step's global denominators.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-ATTENTION_TOKENS = 8192  # length at which a sequence's attention costs what its other layers cost, or near it
-ROW_CHOICES = 32  # numbers of rows that are tried
+ATTENTION_TOKENS = 8192  # the length at which attention costs about as much as all other layers
+ROW_CHOICES = 32  # how many numbers of rows are tried
 
 
 class Sized(Protocol):
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Sized)
 
 
 def balance(samples: Sequence[S], ranks: int) -> list[list[S]]:
-    """Share samples over ranks so that the ranks' token sums are close (longest first, to the rank with fewest tokens)."""
+    """Distribute samples over ranks with nearly equal token sums: longest first, each to the rank with the fewest tokens."""
     shares: list[list[S]] = [[] for _ in range(ranks)]
     loads = [(0, rank) for rank in range(ranks)]
     for sample in sorted(samples, key=lambda s: -s.tokens):
@@ -34,9 +34,10 @@ def balance(samples: Sequence[S], ranks: int) -> list[list[S]]:
 
 
 def pack(samples: Sequence[S]) -> list[list[S]]:
-    """Lay sequences end to end in rows of nearly one length, at least the longest's. All rows are computed to the longest one.
+    """Lay sequences end to end in rows of nearly equal length. All rows are padded to the longest row.
 
-    Fewer rows fill better, shorter ones cost less attention, which grows with a row's square; the cheapest number is taken.
+    Fewer rows fill better; shorter rows cost less attention, which grows with the square of the row. The cheapest number of
+    rows is taken.
     """
     tokens = sorted((s.tokens for s in samples), reverse=True)
     if not tokens:
@@ -44,8 +45,8 @@ def pack(samples: Sequence[S]) -> list[list[S]]:
     total, longest = sum(tokens), tokens[0]
     most = total // max(1, longest)
     numbers = range(most, 0, -(most // ROW_CHOICES + 1))
-    # No number of rows costs less than its bound: only the few that might win are laid out, for a step has dozens of batches.
-    best = (_cost(len(tokens), longest), 1)  # unpacked; of all others, the number of rows is negative here
+    # Each number of rows has a lower bound on its cost, so only the few that might win are laid out.
+    best = (_cost(len(tokens), longest), 1)  # unpacked; packed candidates carry their number of rows, negated
     for bound, minus in sorted((_cost(n, max(longest, -(-total // n))), -n) for n in numbers):
         if bound > best[0]:
             break
@@ -58,7 +59,7 @@ def _cost(rows: int, width: int) -> int:
 
 
 def _balanced_width(tokens: Sequence[int], rows: int) -> int:
-    """The most tokens that ``balance`` gives a row, of sequences with the longest first."""
+    """The largest number of tokens that ``balance`` gives a row. ``tokens``: lengths in descending order."""
     loads = [0] * rows
     for count in tokens:
         heapq.heapreplace(loads, loads[0] + count)
@@ -66,17 +67,17 @@ def _balanced_width(tokens: Sequence[int], rows: int) -> int:
 
 
 def unpacked(samples: Sequence[S]) -> list[list[S]]:
-    """A row for each sequence."""
+    """One row per sequence."""
     return [[s] for s in samples]
 
 
 def one_row(samples: Sequence[S]) -> list[list[S]]:
-    """All in one row, without padding: for attention that costs no more in a long one."""
+    """All sequences in one row, without padding: for attention whose cost does not grow with the row."""
     return [list(samples)] if samples else []
 
 
 def area(rows: Sequence[Sequence[Sized]]) -> int:
-    """Tokens that these rows cost, padding included."""
+    """The tokens that these rows compute, including padding."""
     return len(rows) * _width(rows)
 
 
@@ -85,7 +86,10 @@ def _width(rows: Sequence[Sequence[Sized]]) -> int:
 
 
 def micro_batches(samples: Sequence[S], max_tokens: int, *, packing: bool = True) -> list[list[S]]:
-    """Group samples of similar length, so that their rows' area stays within ``max_tokens``. A longer sample goes alone."""
+    """Group samples of similar length so that the area of their rows stays within ``max_tokens``.
+
+    A sample longer than ``max_tokens`` forms a micro-batch of its own.
+    """
     lay = pack if packing else unpacked
     left = sorted(samples, key=lambda s: -s.tokens)
     batches: list[list[S]] = []
@@ -100,7 +104,7 @@ def micro_batches(samples: Sequence[S], max_tokens: int, *, packing: bool = True
 
 
 def plan(samples: Sequence[S], ranks: int, max_tokens: int, *, packing: bool = True) -> list[list[list[S]]]:
-    """Micro-batches of each rank. Every rank gets the same number, because backward is a collective: some may be empty."""
+    """The micro-batches of each rank. All ranks get the same number, because backward is a collective; some may be empty."""
     shares = [micro_batches(share, max_tokens, packing=packing) for share in balance(samples, ranks)]
     longest = max(len(share) for share in shares)
     return [share + [[] for _ in range(longest - len(share))] for share in shares]

@@ -1,6 +1,6 @@
-"""A model's sizes and its tokenizer, without torch where that is possible: transformers' Auto classes bring it to the driver.
+"""A model's sizes and tokenizer, without importing torch where possible: transformers' Auto classes import it.
 
-For the models that most runs have, their files say all that the driver asks. Of any other the Auto classes are asked.
+For the most common models, the files contain everything that the driver needs. For any other, the Auto classes are used.
 """
 
 from __future__ import annotations
@@ -11,27 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# (model_type, tokenizer_class) for which AutoTokenizer gives that very class.
+# (model_type, tokenizer_class) pairs for which AutoTokenizer returns exactly that class.
 KNOWN = {("qwen2", "Qwen2Tokenizer"), ("qwen3", "Qwen2Tokenizer"), ("qwen3", "TokenizersBackend")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What ``config.json`` says of a causal language model."""
+    """The sizes of a causal language model, from its ``config.json``."""
 
     architecture: str
-    vocab_rows: int  # of the output head
+    vocab_rows: int  # rows of the output head
     context: int  # tokens
     hidden_size: int  # H
-    unknown_scale: str | None = None  # a key by which its logits are scaled in a way that is not known here
+    unknown_scale: str | None = None  # a configuration key that scales the logits in a way this package does not support
 
 
 class NoCausalModelError(ValueError):
-    """A model that does not continue text. The text follows its name."""
+    """The model is not a causal language model. The message is written to follow the model's name."""
 
 
 def sizes_of(name: str) -> Sizes:
-    """``name``: a folder, or the hub's. Raises NoCausalModelError, and whatever transformers does."""
+    """Read a model's sizes.
+
+    Args:
+        name: a folder or a hub name.
+
+    Raises:
+        NoCausalModelError: the model does not continue text.
+        Exception: whatever transformers raises for a model that it cannot read.
+    """
     found = _json(name, "config.json")
     if found is None or found.get("model_type") not in {model for model, _ in KNOWN} or not found.keys() >= _COMPLETE:
         from transformers import AutoConfig
@@ -49,11 +57,11 @@ def sizes_of(name: str) -> Sizes:
     )
 
 
-SCALES = ("lm_head_multiplier", "output_multiplier")  # factors of some models' logits, Falcon H1's among them
+SCALES = ("lm_head_multiplier", "output_multiplier")  # logit factors of some models, such as Falcon H1
 
 
 def unknown_scale(config: Mapping[str, Any]) -> str | None:
-    """The key by which a model's logits are scaled in a way that ``heads.logit_settings`` does not know, if there is one."""
+    """The configuration key that scales the logits in a way ``heads.logit_settings`` does not support, if there is one."""
     keys = [*SCALES, *(["logits_scaling"] if config.get("model_type") == "hyperclovax" else [])]  # Granite divides by it
     return next((key for key in keys if config.get(key) not in (None, 1)), None)
 
@@ -62,7 +70,11 @@ _COMPLETE = {"architectures", "vocab_size", "max_position_embeddings", "hidden_s
 
 
 def tokenizer_of(name: str) -> Any:
-    """A transformers tokenizer, the one that AutoTokenizer gives. Raises whatever transformers does."""
+    """The tokenizer that AutoTokenizer would return. Raises whatever transformers raises.
+
+    Args:
+        name: a folder or a hub name.
+    """
     model, settings = _json(name, "config.json"), _json(name, "tokenizer_config.json")
     if model is None or settings is None or "auto_map" in settings:
         return _auto(name)
@@ -81,7 +93,7 @@ def _auto(name: str) -> Any:
 
 
 def _json(name: str, file: str) -> dict[str, Any] | None:
-    """A file of a model's; None where it is not there or not an object: transformers says best what is wrong then."""
+    """A JSON file of the model; None if it is missing or not an object: transformers then reports the fault best."""
     path: str | None = str(Path(name) / file)
     if not Path(name).is_dir():
         from transformers.utils import cached_file

@@ -1,4 +1,4 @@
-"""Output heads of transformers' models: what makes logits of a hidden state, scale and soft cap included."""
+"""Output heads of transformers models: from hidden states to logits, including scale and soft cap."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from renio_pipeline.objectives.projection import Head
 
 
 def logit_settings(config: Any) -> tuple[float, float | None]:
-    """Scale and soft cap of a model's logits, by the names that transformers' configurations give them."""
+    """The scale and the soft cap (None: no cap) of a model's logits, from the keys that transformers configurations use."""
     scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
     return scale, getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
 
 
 def head_of(model: Any) -> Head:
-    """The head of a loaded model, its own tensors."""
+    """The head of a loaded model. It shares the model's tensors: weight [rows, H], bias [rows] or None."""
     output = model.get_output_embeddings()
     scale, soft_cap = logit_settings(model.config.get_text_config())
     return Head(weight=output.weight, bias=getattr(output, "bias", None), scale=scale, soft_cap=soft_cap)
 
 
 def load_head(folder: str, dtype: torch.dtype) -> Head:
-    """Read a head from a model's safetensors and nothing else of it. ``folder``: a local folder or a hub name.
+    """Read only the output head from a model's safetensors.
+
+    Args:
+        folder: a local folder or a hub name.
+        dtype: the dtype of the head's tensors, weight [rows, H] and bias [rows].
 
     Raises:
-        ValueError: the files have no tensor for it.
+        ValueError: no file contains the head.
     """
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM

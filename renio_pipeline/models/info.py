@@ -1,4 +1,4 @@
-"""What a run needs to know of a model before any engine loads it."""
+"""What a run must know about a model before any engine loads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.models.files import NoCausalModelError, sizes_of, tokenizer_of
 
 EMBEDDED = "embedded:"
-# Texts on which tokenizers with the same entries may still differ: merges, digits, white space, case, accents, scripts.
+# Texts on which tokenizers with equal vocabularies may still differ: merges, digits, white space, case, accents, scripts.
 PROBES = (
     "The quick brown fox doesn't jump over 12345678 lazy dogs.", "f(x) = \\frac{3x^2 - 1}{2\\pi}, x \\in [0, 1)",
     "def f(n):\n    return n if n < 2 else f(n - 1)\n\n\n\t# done", "  leading,   inner and trailing spaces  ",
@@ -20,21 +20,21 @@ PROBES = (
 
 
 def resolve(name: str) -> str:
-    """A model's folder or hub name. ``embedded:student`` is the folder inside the installed package, on every node."""
+    """The folder or hub name of a model. ``embedded:student`` is a folder of the installed package, on every node."""
     if not name.startswith(EMBEDDED):
         return str(Path(name).expanduser()) if name.startswith("~") else name
     return str(Path(__file__).parents[1] / "demo" / name.removeprefix(EMBEDDED))
 
 
 def is_local(name: str) -> bool:
-    """Whether ``name`` means a folder: a path that starts like one, or one that exists."""
+    """Whether ``name`` is a folder: it starts like a path, or exists, or is not of the form OWNER/NAME."""
     return name.startswith((EMBEDDED, "/", ".", "~")) or Path(name).exists() or name.count("/") != 1
 
 
 def is_cached(name: str) -> bool:
     """Whether a model's configuration and tokenizer can be read without a network."""
     if is_local(name):
-        return True  # or it is an error, which ``inspect`` explains
+        return True  # if the folder is missing, ``inspect`` reports it
     from transformers.utils import cached_file
 
     files = ("config.json", "tokenizer_config.json")
@@ -52,21 +52,27 @@ def is_cached(name: str) -> bool:
 
 @dataclass(frozen=True)
 class ModelInfo:
+    """A model's sizes and vocabulary."""
+
     name: str
     architecture: str
     vocab_rows: int  # rows of the output head
     context: int  # tokens
     hidden_size: int  # H
-    unknown_scale: str | None  # a key by which its logits are scaled in a way that is not known here
-    tokens: dict[int, str]  # id -> token, added ones included
+    unknown_scale: str | None  # a configuration key that scales the logits in a way this package does not support
+    tokens: dict[int, str]  # id -> token, including added tokens
     probes: tuple[tuple[int, ...], ...]  # the ids of each of PROBES
 
 
 def inspect(name: str, key: str) -> ModelInfo:
-    """Read a model's configuration and tokenizer; no weights.
+    """Read a model's configuration and tokenizer, but no weights.
+
+    Args:
+        name: a folder, ``embedded:NAME`` or a hub name.
+        key: the configuration key of the model, for error messages.
 
     Raises:
-        ConfigError: the folder or the hub's model does not exist, or is not a causal language model's.
+        ConfigError: the folder or hub model does not exist, or is not a causal language model.
     """
     path = Path(resolve(name))
     if is_local(name):
@@ -78,12 +84,12 @@ def inspect(name: str, key: str) -> ModelInfo:
         sizes, tokenizer = sizes_of(resolve(name)), tokenizer_of(resolve(name))
     except NoCausalModelError as error:
         raise ConfigError(f"{key}: {name!r} {error}") from None
-    except Exception as error:  # a damaged file gives any of them, KeyError too
+    except Exception as error:  # a damaged file may raise any type, even KeyError
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hub = "" if path.is_dir() else " (there is no such folder, so it was taken for a hub name)"
+        hub = "" if path.is_dir() else " (there is no such folder, so it was treated as a hub name)"
         raise ConfigError(f"{key}: {name!r} cannot be read as a model{hub}: {reason}") from None
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    if len(tokens) < 2:  # transformers makes up an empty tokenizer where a folder has none
+    if len(tokens) < 2:  # transformers creates an empty tokenizer if a folder has none
         raise ConfigError(f"{key}: {name!r} has no tokenizer")
     return ModelInfo(
         name=name,
@@ -98,7 +104,7 @@ def inspect(name: str, key: str) -> ModelInfo:
 
 
 def check_lora_targets(name: str, targets: Sequence[str]) -> None:
-    """Raises ConfigError for a target of trainer.lora that is no linear module of the model; reads no weights."""
+    """Raises ConfigError for a target of trainer.lora that matches no linear module of the model. Reads no weights."""
     import torch
 
     skeleton = _skeleton(name)
@@ -108,13 +114,18 @@ def check_lora_targets(name: str, targets: Sequence[str]) -> None:
     unknown = [t for t in targets if not any(path == t or path.endswith(f".{t}") for path in linear)]
     if unknown:
         raise ConfigError(
-            f"trainer.lora.targets: {unknown[0]!r} matches no linear module of {name!r} below its output head; they are "
-            f"{', '.join(exist)}"
+            f"trainer.lora.targets: {unknown[0]!r} matches no linear module of {name!r} below its output head; the "
+            f"linear modules are {', '.join(exist)}"
         )
 
 
 def check_packed_bytes(name: str, packed_bytes: int, element_bytes: int) -> None:
-    """Raises ConfigError if the model's largest tensor does not fit into a packed transfer's buffer; reads no weights."""
+    """Raises ConfigError if the model's largest tensor does not fit into the buffer of a packed transfer. Reads no weights.
+
+    Args:
+        packed_bytes: the size of the buffer.
+        element_bytes: bytes per element of the weights as they are sent.
+    """
     largest, numel = max(((path, p.numel()) for path, p in _skeleton(name).named_parameters()), key=lambda found: found[1])
     if numel * element_bytes > packed_bytes:
         raise ConfigError(
@@ -124,7 +135,7 @@ def check_packed_bytes(name: str, packed_bytes: int, element_bytes: int) -> None
 
 
 def _skeleton(name: str) -> Any:
-    """The model as transformers builds it, without memory for it."""
+    """The model as transformers builds it, on the meta device: without memory for its parameters."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -133,10 +144,11 @@ def _skeleton(name: str) -> Any:
 
 
 def check_tokenizers(student: ModelInfo, teacher: ModelInfo, key: str = "teacher.model") -> None:
-    """Compare two tokenizers id by id and text by text; the numbers of output rows need not agree (Qwen pads them by size).
+    """Compare two tokenizers, id by id and on PROBES. The numbers of output rows may differ (Qwen pads them by model size).
 
     Raises:
-        ConfigError: an id means another token, or a token only to one of them, or a text has other ids; names the first.
+        ConfigError: an id stands for different tokens, or exists in only one tokenizer, or a text is split differently. Names
+            the first difference.
     """
     differing = [
         i for i in sorted(student.tokens.keys() | teacher.tokens.keys()) if student.tokens.get(i) != teacher.tokens.get(i)

@@ -1,6 +1,7 @@
-"""Causal attention among sequences that lie end to end in rows, each to itself, without a mask: that costs a row's square.
+"""Causal attention for sequences packed end to end in rows, each attending only to itself, without an [L, L] mask.
 
-On a GPU one variable-length flash kernel does it in half precision, elsewhere torch's causal attention sequence by sequence.
+On a GPU in half precision, one variable-length flash-attention kernel does it; elsewhere, torch's causal attention runs
+sequence by sequence. Shapes: b rows of L tokens, D dimensions per head.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ NAME = "packed_sdpa"
 
 
 def use(lm: Any) -> None:
-    """Give a transformers model this attention in sdpa's place, if with it packed sequences have the states that sdpa gives.
+    """Replace a transformers model's sdpa attention by this one, if packed sequences then get the same states as with sdpa.
 
-    Some architectures bring their own attention, or soft caps, sinks and whatever else is not known here: they keep theirs.
+    Architectures with their own attention, soft caps, sinks or anything else unsupported here keep their attention.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -47,22 +48,32 @@ def use(lm: Any) -> None:
 
 
 def used_by(lm: Any) -> bool:
+    """Whether the model uses this attention."""
     return bool(lm.config.get_text_config()._attn_implementation == NAME)
 
 
 def states(lm: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
-    """[b, L, H] last hidden states. position_ids [b, L] begin anew with each sequence of a row; None: a sequence a row."""
+    """The last hidden states, [b, L, H].
+
+    Args:
+        input_ids: [b, L].
+        position_ids: [b, L], restarting at 0 with each sequence of a row; None if every row is one sequence.
+    """
     where: dict[str, Any] = {}
     if position_ids is not None:
         where["position_ids"] = position_ids
         if used_by(lm):
-            # transformers pass a mask of four dimensions on as it is, where they would make one of [b, 1, L, L]
+            # transformers passes a four-dimensional mask through unchanged; otherwise it would build one of [b, 1, L, L]
             where |= bounds(position_ids) | {"attention_mask": position_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)}
     return lm.base_model(input_ids=input_ids, use_cache=False, **where).last_hidden_state
 
 
 def bounds(position_ids: Tensor) -> dict[str, Any]:
-    """Where each sequence begins in b·L, and the end: int32, under the names that transformers hands on to attention."""
+    """The start of each sequence in the flattened b·L tokens and the end, int32, by the names that transformers passes on.
+
+    Args:
+        position_ids: [b, L], restarting at 0 with each sequence.
+    """
     flat = position_ids.flatten()
     begins = (flat == 0).nonzero()[:, 0]
     cumulated = torch.cat([begins, begins.new_tensor([len(flat)])]).int()
@@ -80,9 +91,18 @@ def attention(
     max_length_q: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """[b, heads, L, D] query, [b, kv heads, L, D] key and value -> [b, L, heads, D].
+    """The attention function that is registered with transformers. Without ``bounds`` it is sdpa.
 
-    Without `bounds` it is sdpa. Raises NotImplementedError for what a layer asks besides a scale and a sliding window.
+    Args:
+        query: [b, heads, L, D].
+        key, value: [b, kv heads, L, D].
+        cu_seq_lens_q, max_length_q: see ``bounds``.
+
+    Returns:
+        [b, L, heads, D], and None in place of the attention weights.
+
+    Raises:
+        NotImplementedError: the layer asks for more than a scale and a sliding window.
     """
     if cu_seq_lens_q is None or max_length_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -90,9 +110,9 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     asked = [name for name in ("softcap", "s_aux", "position_bias", "cache") if options.get(name) is not None]
     if asked or options.get("dropout") or options.get("is_causal") is False or not getattr(module, "is_causal", True):
-        raise NotImplementedError(f"packed attention knows no {asked or 'dropout, or sight of later tokens'}")
+        raise NotImplementedError(f"packed attention does not support {asked or 'dropout or non-causal attention'}")
     window = options.get("sliding_window")
-    window = None if window is None or window >= max_length_q else window  # how many a token sees, itself included
+    window = None if window is None or window >= max_length_q else window  # how many tokens a token sees, including itself
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     needed = {"query"} if window is None else {"window_size"}
     if query.is_cuda and query.dtype in HALF and needed <= _options():
@@ -104,7 +124,7 @@ def attention(
 
 @cache
 def _options() -> frozenset[str]:
-    """What this torch's flash kernel takes for packed sequences; it came with 2.10, and learned more after."""
+    """The arguments of this torch version's flash kernel for packed sequences; added in 2.10 and extended later."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -115,7 +135,7 @@ def _options() -> frozenset[str]:
 def _by_kernel(
     query: Tensor, key: Tensor, value: Tensor, cumulated: Tensor, longest: int, scale: float | None, window: int | None
 ) -> Tensor:
-    """[b·L, heads, D], all of them."""
+    """Query, key, value and result: [b·L, heads, D]."""
     from torch.nn.attention.varlen import varlen_attn
 
     past = -1 if window is None else window - 1

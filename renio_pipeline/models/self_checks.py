@@ -1,4 +1,4 @@
-"""Checks that a loaded model computes what the trainer takes it to compute. They compare by norms: see ``tolerance``."""
+"""Checks that a loaded model computes what the trainer assumes. Tensors are compared by norms: see ``tolerance``."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def check_head(model: TokenLogits, device: torch.device) -> None:
     """Compare the trainer's logits with the model's own.
 
     Raises:
-        ValueError: this architecture does more with its last hidden states than to project them.
+        ValueError: this architecture does more to its last hidden states than project them.
     """
     ids = torch.arange(4, device=device)[None]
     with torch.no_grad():
         expected = model.lm(input_ids=ids, use_cache=False).logits[0]
         found = model(ids, None, torch.arange(4, device=device))
     if not relative_error(found, expected) <= SAME_KERNELS[expected.dtype in HALF]:
-        raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not know")
+        raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not support")
 
 
 def check_packing(model: TokenLogits, device: torch.device) -> None:
-    """Compare a sequence's logits behind another one in a row with those that it has alone.
+    """Compare the logits of a sequence packed behind another one with its logits in a row of its own.
 
     Raises:
-        ValueError: a token of this architecture sees another sequence of its row.
+        ValueError: in this architecture, tokens see other sequences of the same row.
     """
     ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
     with torch.no_grad():
@@ -44,18 +44,18 @@ def check_packing(model: TokenLogits, device: torch.device) -> None:
     error, bound = relative_error(packed, alone), OTHER_KERNELS[alone.dtype in HALF]
     if not error <= bound:
         raise ValueError(
-            f"student: {type(model.lm).__name__} mixes sequences that lie in one row (its logits differ from those of "
-            f"the same sequence alone by {error:.2g} of their norm; kernels explain {bound:g}); set trainer.packing to false, "
-            "so that each sequence has a row of its own"
+            f"student: {type(model.lm).__name__} mixes sequences that are packed in one row (their logits differ from those "
+            f"of the same sequence alone by {error:.2g} of the norm; kernels explain {bound:g}); set trainer.packing to "
+            "false, so that each sequence has its own row"
         )
 
 
 def check_teacher(lm: Any, device: torch.device | str) -> None:
-    """Compare what a torch teacher makes of a model with the model's own logits.
+    """Compare the logits that a torch teacher computes with the model's own.
 
     Raises:
-        ValueError: its logits are not what its last hidden states give with the head that is known here, or sequences that are
-            packed in one row see each other.
+        ValueError: the model's logits are not those of its last hidden states and output head, or sequences packed in one row
+            see each other.
     """
     ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
     head, kind = head_of(lm), type(lm).__name__
@@ -71,6 +71,8 @@ def check_teacher(lm: Any, device: torch.device | str) -> None:
             packed = torch.full_like(alone, torch.nan)
     bound = OTHER_KERNELS[expected.dtype in HALF]
     if not relative_error(logits, expected) <= bound:
-        raise ValueError(f"teacher.model: {kind} scales its logits in a way that is not known here; set teacher.type=vllm")
+        raise ValueError(
+            f"teacher.model: {kind} scales its logits in a way that the torch engine does not support; set teacher.type=vllm"
+        )
     if not relative_error(packed, alone) <= bound:
-        raise ValueError(f"teacher.model: {kind} mixes sequences that lie in one row; set teacher.type=vllm")
+        raise ValueError(f"teacher.model: {kind} mixes sequences that are packed in one row; set teacher.type=vllm")

@@ -1,7 +1,7 @@
 """The student's forward pass: log-probabilities of response tokens, and a micro-batch's share of the step's loss.
 
-Torch alone; the model is whatever transformers loaded. Shapes: N response tokens of the micro-batch, in the samples'
-order; b sequences, padded on the right to L.
+Needs only torch; the model is whatever transformers loaded. Shapes: N response tokens of the micro-batch, in the order of
+the samples; b rows, padded on the right to L tokens; V vocabulary entries; H hidden dimensions. Log-probabilities are in nats.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of s
 
 
 class TokenLogits(nn.Module):
-    """Wraps a causal language model: logits at chosen positions only, so that [b, L, V] is never held."""
+    """Wraps a causal language model and computes logits at chosen positions only, so that [b, L, V] is never in memory."""
 
     def __init__(self, lm: Any) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class TokenLogits(nn.Module):
     def forward(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, head_fn: HeadFn | None = None) -> Any:
         """[b, L] ids, [N] flat positions in b·L -> [N, rows] logits, or what ``head_fn`` makes of the [N, H] hidden states.
 
-        position_ids [b, L]: they begin anew with each sequence of a row, and transformers keeps its attention to it. None: a
-        sequence a row. Padding is on the right, where no token looks.
+        ``position_ids`` [b, L] restart at 0 with each sequence of a row, which confines attention to the sequence; None if
+        every row is one sequence. Padding is on the right, where causal attention does not look.
         """
         hidden = packed_attention.states(self.lm, input_ids, position_ids)
         head = self.lm.get_output_embeddings()
@@ -52,7 +52,7 @@ def run_under_head(lm: Any) -> None:
     """Make the output head's forward run a function of hidden states and head, if it is given one.
 
     ZeRO 3 gathers a module's parameters around that module's forward and backward, so whatever needs the whole head must run
-    inside of them.
+    inside them.
     """
     head = lm.get_output_embeddings()
     project = head.forward
@@ -65,22 +65,25 @@ def run_under_head(lm: Any) -> None:
 
 @dataclass(frozen=True)
 class Collated:
+    """A micro-batch as tensors."""
+
     input_ids: Tensor  # [b, L]
-    position_ids: Tensor | None  # [b, L], each sequence's from 0 on; None: a sequence a row
-    positions: Tensor  # [N] where the token before each response token stands, in b·L
+    position_ids: Tensor | None  # [b, L], restarting at 0 with each sequence; None if every row is one sequence
+    positions: Tensor  # [N] flat index in b·L of the token before each response token
     targets: Tensor  # [N] the response tokens
 
 
 def layout(model: Any, *, packing: bool) -> Layout:
-    """How samples lie for a TokenLogits, or an engine around one. Never more tokens than `plan` counted on."""
+    """The row layout for a TokenLogits or an engine around one. It never computes more tokens than ``plan`` assumed."""
     if not packing:
         return unpacked
     return one_row if packed_attention.used_by(getattr(model, "module", model).lm) else pack
 
 
 def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", *, lay: Layout = pack) -> Collated:
-    """Lay samples in rows, padded on the right. Without samples: one token that no loss looks at, so that every rank runs the
-    same collectives.
+    """Lay samples in rows, padded on the right.
+
+    Without samples, the batch is one token that enters no loss, so that every rank runs the same collectives.
     """
     rows = lay(samples)
     width = max(1, area(rows) // max(1, len(rows)))
@@ -107,12 +110,12 @@ def collate(samples: Sequence[TrainSample], device: torch.device | str = "cpu", 
 
 @dataclass(frozen=True)
 class MicroLoss:
-    """A micro-batch's share of the step, and what it measured."""
+    """A micro-batch's share of the step's loss, and what was measured on the way."""
 
-    loss: Tensor  # scalar: its part of the global weighted loss
-    per_token: Tensor  # [N] divergence, detached
-    student_logprobs: Tensor  # [N] of the sampled tokens, detached
-    computed_tokens: int  # padding included
+    loss: Tensor  # scalar, nats: the micro-batch's part of the global weighted loss
+    per_token: Tensor  # [N] divergence in nats, detached
+    student_logprobs: Tensor  # [N] log p_S of the sampled tokens, detached
+    computed_tokens: int  # including padding
 
 
 def micro_batch_loss(
@@ -138,7 +141,7 @@ def micro_batch_loss(
     """
     batch = collate(samples, device, lay=layout(model, packing=packing))
     if not samples:
-        # Backward must still run, or the other ranks wait for this one's gradients for ever.
+        # Backward must still run, or the other ranks would wait forever for this rank's gradients.
         nothing = model(batch.input_ids, batch.position_ids, batch.positions)
         none = nothing.new_empty(0, dtype=torch.float32)
         return MicroLoss(nothing.sum() * 0.0, none, none, 0)
@@ -165,7 +168,7 @@ def sampled_logprobs(
     device: torch.device | str = "cpu",
     packing: bool = True,
 ) -> dict[int, np.ndarray]:
-    """log p_S of each response's tokens by the current weights, [T] float32 by sample id. No gradient."""
+    """log p_S of each response's tokens under the current weights: [T] float32, nats, by sample id. No gradient."""
     batch = collate(samples, device, lay=layout(model, packing=packing))
 
     def head_fn(hidden: Tensor, head: Head) -> Tensor:
@@ -178,7 +181,7 @@ def sampled_logprobs(
 
 
 def non_finite_samples(samples: Sequence[TrainSample], per_token_N: Tensor) -> list[int]:
-    """Ids of the samples that have a NaN or an infinity."""
+    """The ids of the samples with a NaN or an infinity in ``per_token_N`` [N]."""
     lengths = [len(s.response_ids) for s in samples]
     parts = per_token_N.split(lengths) if lengths else ()
     return [s.sample_id for s, part in zip(samples, parts, strict=True) if not torch.isfinite(part).all()]

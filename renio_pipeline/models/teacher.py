@@ -1,8 +1,8 @@
-"""A teacher as a transformers forward: the torch engine. Runs without Ray.
+"""A teacher as a transformers forward pass: the torch engine. Runs without Ray.
 
-Sequences are packed end to end, a row of them at a time, with positions that start anew: `packed_attention` keeps each
-sequence's to itself, and transformers do where it does not fit (a block mask with sdpa, variable-length kernels with flash
-attention), so no padding is computed.
+Sequences are packed end to end, one row at a time, with positions that restart at 0. ``packed_attention`` confines attention
+to each sequence; where it does not apply, transformers does (a block mask with sdpa, variable-length kernels with flash
+attention). No padding is computed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from renio_pipeline.objectives.payload import to_numpy
 from renio_pipeline.objectives.projection import token_logprobs
 from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
 
-# Of a row. With sdpa's mask its attention costs its square; without one, long rows launch fewer of a GPU's kernels.
+# Tokens per row. With sdpa's mask, attention costs the square of the row; without a mask, long rows launch fewer kernels.
 MASKED_TOKENS = {"cpu": 512, "cuda": 2048}
 UNMASKED_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 class Scorer:
-    """Holds the model; ``score`` may be called any number of times, ``load`` changes its weights."""
+    """Holds the model. ``score`` may be called any number of times; ``load`` replaces the weights."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         from transformers import AutoModelForCausalLM
@@ -45,7 +45,12 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Payload]]:
-        """log p_T of each response's tokens ([T] float32, in the order given), and the payload by sample id."""
+        """Score responses.
+
+        Returns:
+            log p_T of each response's tokens, [T] float32 in nats, in the order of the requests; and the payload by sample id
+            (see ``renio_pipeline.types``).
+        """
         logprobs: dict[int, np.ndarray] = {}
         payload: dict[int, Payload] = {}
         for row in fill_rows(requests, self._row_tokens):
@@ -72,7 +77,7 @@ class Scorer:
         return [logprobs[r.sample_id] for r in requests], payload
 
     def _hidden(self, row: Sequence[ScoreRequest]) -> Tensor:
-        """[N, H'] states before each response token of a packed row."""
+        """[N, H'] the hidden states that predict each response token of a packed row."""
         ids, positions, keep, start = [], [], [], 0
         for r in row:
             ids.append(torch.as_tensor(np.concatenate([r.prompt_ids, r.response_ids])).long())
@@ -84,7 +89,7 @@ class Scorer:
         return packed_attention.states(self.model, *packed)[0, torch.cat(keep).to(self._device)]
 
     def load(self, weights: Sequence[tuple[str, Tensor]]) -> None:
-        """Copy new weights over the model's own. Raises ValueError for a name that it does not have."""
+        """Copy new weights over the model's own. Raises ValueError for a name that the model does not have."""
         own = dict(self.model.named_parameters())
         unknown = [name for name, _ in weights if name not in own]
         if unknown:
@@ -95,7 +100,7 @@ class Scorer:
 
 
 def fill_rows(requests: Sequence[ScoreRequest], row_tokens: int) -> list[list[ScoreRequest]]:
-    """Rows of whole sequences, in order; a sequence longer than a row has one of its own."""
+    """Rows of whole sequences, in order, of at most ``row_tokens``; a longer sequence gets its own row."""
     rows: list[list[ScoreRequest]] = []
     used = 0
     for request in requests:

@@ -1,4 +1,4 @@
-"""Who fetches the run's figures regularly, and so has to get the last ones too."""
+"""Whether somebody scrapes the run regularly, who should then also get the final figures."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 from renio_pipeline.monitoring.endpoint import App
 
 LOOK_SECONDS = 0.05
-FIRST_GAP_SECONDS = 15.0  # after a single scrape, when the next one may be expected
-PATIENCE = 1.5  # of a gap: scrapes are not on the dot
-LONGEST_SECONDS = 60.0  # a run that has ended holds its GPUs meanwhile
+FIRST_GAP_SECONDS = 15.0  # the interval that is assumed after a single scrape
+PATIENCE = 1.5  # intervals to wait: scrapes are not punctual
+LONGEST_SECONDS = 60.0  # the longest wait: the ended run still holds its GPUs
 
 
 class Audience:
-    """A Prometheus that asks every quarter of a minute would miss a short run's last steps, and why a run failed."""
+    """Waits for one more scrape: a Prometheus that scrapes every 15 s would miss the last steps, or that the run failed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._asked: deque[float] = deque(maxlen=5)  # when; replaced by nobody but the askers' threads
+        self._asked: deque[float] = deque(maxlen=5)  # the times of the last scrapes; written only by the scrapers' threads
         self._count = 0
 
     def page(self, page: App) -> App:
-        """``page``, and who asks for it is noticed."""
+        """Wrap ``page`` so that its requests are recorded."""
 
         def noticed(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             body = list(page(environ, start))
@@ -37,7 +37,7 @@ class Audience:
         return noticed
 
     async def served(self) -> None:
-        """Returns once somebody has asked again, or is late; at once where nobody asks."""
+        """Return once there was another scrape, or it is overdue; at once if nobody scrapes."""
         before, due = self._count, self._due()
         while self._count == before and self._clock() < due:
             await asyncio.sleep(LOOK_SECONDS)

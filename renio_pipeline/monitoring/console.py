@@ -1,4 +1,4 @@
-"""A run as a person watches it: a live table in a terminal, plain lines elsewhere."""
+"""The console output of a run: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ STAGES = ("generate", "score", "weigh", "train", "sync")
 
 
 class PlainProgress:
-    """One line a step."""
+    """One line per step."""
 
     def __init__(self, steps: int, console: Console | None = None) -> None:
         self._steps = steps
         self._console = console or Console(highlight=False, soft_wrap=True)
-        self._times: deque[float] = deque(maxlen=20)  # when the latest steps ended
+        self._times: deque[float] = deque(maxlen=20)  # the end times of the latest steps
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +43,7 @@ class PlainProgress:
         self._console.print(text, markup=False)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
-        """A skipped step, which has no loss, gets no line: its note says all."""
+        """Print the step. A skipped step, which has no loss, gets no line: its note says everything."""
         self._times.append(time.monotonic())
         if "loss" not in metrics:
             return
@@ -61,7 +61,7 @@ class PlainProgress:
 
 
 class LiveProgress(PlainProgress):
-    """A table of the stages, with the run's figures, redrawn at every step."""
+    """A table of the stages with the run's figures, redrawn at every step."""
 
     def __init__(self, steps: int, console: Console) -> None:
         super().__init__(steps, console)

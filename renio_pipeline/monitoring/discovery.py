@@ -1,4 +1,4 @@
-"""Files by which a Prometheus finds the run (``file_sd_configs``)."""
+"""Files by which Prometheus finds the run (``file_sd_configs``)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 
-def check_discovery(config: RunConfig) -> None:
-    """Make the folder. Raises ConfigError if it cannot be made or written to."""
-    if config.metrics_discovery is None:
+def check_discovery(folder: str | None) -> None:
+    """Create the folder of the key ``metrics_discovery``. Raises ConfigError if it cannot be created or written to."""
+    if folder is None:
         return
-    folder = Path(config.metrics_discovery)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"metrics_discovery: {folder} cannot be made: {error.strerror or error}") from None
+        raise ConfigError(f"metrics_discovery: {folder} cannot be created: {error.strerror or error}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"metrics_discovery: {folder} is not a folder that this user can write to")
 
 
 @contextmanager
 def discoverable(config: RunConfig, address: str) -> Iterator[None]:
-    """``address`` (HOST:PORT) is found meanwhile: by the run's directory, and by ``metrics_discovery``.
+    """Advertise ``address`` (HOST:PORT) inside the block: in the run's directory, and in ``metrics_discovery``.
 
-    A run that goes on takes the place of the file that a killed driver may have left.
+    A resumed run replaces the file that a killed driver may have left.
     """
     paths = [config.directory / "prometheus.json"]
     if config.metrics_discovery is not None:
@@ -46,6 +45,6 @@ def discoverable(config: RunConfig, address: str) -> Iterator[None]:
 
 
 def targets(run: str, address: str) -> str:
-    """The run's own metrics, and its engines'."""
+    """The two targets of a run: its own metrics and its engines'."""
     groups = [{"targets": [address], "labels": {"run": run, "__metrics_path__": path}} for path in ("/metrics", "/engines")]
     return json.dumps(groups, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""How a run's times, lengths, weights and log-ratios are distributed."""
+"""Histograms of a run's times, response lengths, weights and log-ratios."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import STAGES, stage_of
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
-SECONDS = doubling(0.015625, 4096)  # a stage of the demo takes tenths of a second, one of a large model an hour
+SECONDS = doubling(0.015625, 4096)  # a stage takes tenths of a second in the demo, and up to an hour with a large model
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0)
 LOG_RATIOS = (-10.0, -5.0, -2.5, -1.0, -0.5, -0.1, 0.0, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Distributions:
-    """Filled by one thread; any other may collect meanwhile."""
+    """Filled by one thread; any other thread may collect at the same time."""
 
     def __init__(self, config: RunConfig) -> None:
-        pivotal = (config.pivotal.threshold, config.pivotal.clip)  # so that the share above them can be read off
+        pivotal = (config.pivotal.threshold, config.pivotal.clip)  # bucket ends: the share above each can be read off
         self._stages = {stage: Histogram(SECONDS) for stage in STAGES}
         self._step, self._weights = Histogram(SECONDS), Histogram(WEIGHTS)
         self._lengths, self._ratios = Histogram(doubling(1, config.max_response_tokens)), Histogram((*LOG_RATIOS, *pivotal))
@@ -50,9 +50,9 @@ class Distributions:
         yield stages
         for name, meaning, histogram in (
             ("renio_time_step_seconds", "wall time of a step", self._step),
-            ("renio_response_length_tokens", "response tokens of each sample that was written", self._lengths),
+            ("renio_response_length_tokens", "length of each response", self._lengths),
             ("renio_sample_weight", "weight of each sample trained on", self._weights),
-            ("renio_log_ratio_nats", "log-ratio of student to teacher of each token; some are below 0: no sum", self._ratios),
+            ("renio_log_ratio_nats", "student-to-teacher log-ratio of each token; no sum: some are negative", self._ratios),
         ):  # fmt: skip
             family = HistogramMetricFamily(name, meaning, labels=["run"])
             family.add_metric([run], *histogram.read())

@@ -18,25 +18,29 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from renio_pipeline.config import ConfigError
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
-MOST_OPEN = 32  # connections: each has a thread in the run's own process
-SILENT_SECONDS = 30.0  # that a connection may go without a byte
+MOST_OPEN = 32  # open connections: each has a thread in the run's own process
+SILENT_SECONDS = 30.0  # how long a connection may be silent
 
 
 class Endpoint:
-    """Serves pages on every interface, each request on a thread of its own, and no more than ``MOST_OPEN`` at a time.
+    """Serves pages on every interface, each request on its own thread, with at most ``MOST_OPEN`` connections at a time.
 
     Raises:
-        ConfigError: the port is taken, or not for this user.
+        ConfigError: the port is in use, or not permitted for this user.
     """
 
     def __init__(self, port: int, pages: Mapping[str, App]) -> None:
-        """``port``: 0 for any that is free. ``pages``: by path."""
+        """
+        Args:
+            port: 0 for any free port.
+            pages: the pages by path.
+        """
         try:
             self._server = make_server("0.0.0.0", port, _by_path(pages), _Server, handler_class=_Silent)
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(
-                f"metrics_port: {port} cannot be used: {reason}; choose another, 0 for any that is free, or null for none"
+                f"metrics_port: {port} cannot be used: {reason}; choose another port, 0 for any free port, or null for none"
             ) from None
         self.port = int(self._server.server_port)
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
@@ -49,7 +53,7 @@ class Endpoint:
 
 
 def text_page(text: Callable[[], bytes]) -> App:
-    """Text in Prometheus' format, made when it is asked for."""
+    """A page of text in Prometheus' format, generated on request."""
 
     def page(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         body, headers = text(), [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)]
@@ -73,11 +77,11 @@ def _by_path(pages: Mapping[str, App]) -> App:
 
 
 class _Server(ThreadingWSGIServer):
-    """Gives up its oldest connection for a new one, so that nobody who opens many, or sends slowly, keeps a scrape out."""
+    """Closes its oldest connection for a new one, so that a client with many or slow connections cannot block scrapes."""
 
     def __init__(self, *args: Any) -> None:
         self._open: deque[socket.socket] = deque()
-        self._lock = threading.Lock()  # of the accepting thread and those that answer
+        self._lock = threading.Lock()  # shared by the accepting thread and the answering threads
         super().__init__(*args)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -85,16 +89,16 @@ class _Server(ThreadingWSGIServer):
             self._open.append(request)
             if len(self._open) > MOST_OPEN:
                 with suppress(OSError):
-                    self._open.popleft().shutdown(socket.SHUT_RDWR)  # whoever reads from it reads its end
+                    self._open.popleft().shutdown(socket.SHUT_RDWR)  # its reader then sees the end of the stream
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._lock, suppress(ValueError):  # it may have been the oldest
+        with self._lock, suppress(ValueError):  # it may already have been dropped as the oldest
             self._open.remove(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """An asker that went away, or fell silent, is no news either."""
+        """Log nothing: a client that disconnects or falls silent is no event."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -103,4 +107,4 @@ class _Silent(WSGIRequestHandler):
     timeout = SILENT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A scrape is no news."""
+        """Log nothing: a scrape is no event."""

@@ -11,28 +11,30 @@ from typing import Any, Protocol
 
 from renio_pipeline.stages.engine_text import EngineText, answered, together
 
-KEPT_SECONDS = 5.0  # that a page is served again
-PATIENCE_SECONDS = 5.0  # with engines that do not answer; a scrape has 10 by default
+KEPT_SECONDS = 5.0  # how long a page is cached
+PATIENCE_SECONDS = 5.0  # how long to wait for engines; a scrape times out after 10 by default
 
 
 class Measured(Protocol):
     """A pool whose replicas may have engines."""
 
     async def engine_texts(self, run: str, seconds: float) -> Mapping[str, EngineText | None]:
-        """By replica, those with an engine; None for one that did not answer in time."""
+        """The metrics of each replica with an engine; None for a replica that did not answer in time."""
         ...
 
 
 class Engines:
-    """``serve`` runs beside the run, in its event loop. A page is fetched when somebody asks, on a thread of the asker's own:
-    the loop only passes on the question and the answers, which the replicas have made text of already."""
+    """``serve`` runs concurrently with the run, in its event loop. A page is fetched on request, on the request's own thread.
+
+    The loop only forwards the request and the answers, which the replicas have already rendered as text.
+    """
 
     def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._run, self._clock = run, clock
         self._pools: Mapping[str, Measured] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._asking = threading.Lock()  # several askers at a time get one answer
-        self._page: tuple[float, bytes] | None = None  # when it was fetched
+        self._asking = threading.Lock()  # concurrent requests share one answer
+        self._page: tuple[float, bytes] | None = None  # the time of the fetch, and the page
 
     async def serve(self, pools: Mapping[str, Any]) -> None:
         """For ever."""
@@ -43,7 +45,7 @@ class Engines:
             self._loop = None
 
     def page(self) -> bytes:
-        """At most ``KEPT_SECONDS`` old; empty while the run does not serve, or does not answer."""
+        """The page, at most ``KEPT_SECONDS`` old; empty while the run is not serving or does not answer."""
         with self._asking:
             if self._page is None or self._clock() - self._page[0] >= KEPT_SECONDS:
                 text = self._ask()
@@ -51,14 +53,14 @@ class Engines:
             return self._page[1] if self._page else b""
 
     def _ask(self) -> bytes | None:
-        """None: there is nobody to ask. Empty: there was no answer, and who waited meanwhile need not ask again."""
+        """The page from the run. None: the run is not serving. Empty: no answer in time, which waiting requests share."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return None
         asked = asyncio.run_coroutine_threadsafe(self._fetch(), loop)
         try:
             found = asked.result(PATIENCE_SECONDS + 1)
-        except (TimeoutError, CancelledError):  # the loop is busy, or has just ended
+        except (TimeoutError, CancelledError):  # the event loop is busy, or has just ended
             asked.cancel()
             return b""
         ups = {place: text is not None for place, text in found.items()}

@@ -1,4 +1,4 @@
-"""What a run has done so far, as Prometheus collects it."""
+"""The counters and gauges of a run, as Prometheus collects them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from renio_pipeline.types import NonFiniteError
 
 
 class Figures(Sink):
-    """Counters count from this process's start, and never fall: what is trained again after a lost rank counts again, and
-    ``renio_replayed_*`` say how much that was.
+    """Counters start at 0 with the process and never fall: steps that are trained again after a lost rank count again, and
+    ``renio_replayed_*`` count them.
 
-    The run's thread fills it and others collect, without a lock: whatever is read is replaced as one, so nobody waits.
+    The run's thread writes and other threads collect without a lock: every value that is read is replaced atomically.
     """
 
     def __init__(self, config: RunConfig, last_step: int = 0) -> None:
-        """``last_step``: after which the run goes on."""
+        """``last_step``: the step after which the run resumes; 0 for a new run."""
         self._run = config.name
         self._steps_wanted = config.steps
         self._gauges: dict[str, float] = {}
@@ -53,7 +53,7 @@ class Figures(Sink):
             if name in COUNTED:
                 self._counted[name] += value  # type: ignore[assignment]  # integers stay integers
             elif is_gauge(name) or idle_pool(name):
-                self._gauges[name] = value  # from here on it is shown: what was not measured is not 0
+                self._gauges[name] = value  # shown only once it was measured: an unmeasured value is not 0
         self._distributions.write(metrics)
         self._steps, self._step, self._ended_at = self._steps + 1, step, time.time()
 
@@ -61,24 +61,26 @@ class Figures(Sink):
         self._totals = dict(totals)
 
     def end(self, error: Exception | None) -> None:
-        """The last that can be said."""
+        """Record how the run ended."""
         self._failed, self._not_finite = error is not None, isinstance(error, NonFiniteError)
 
     def collect(self) -> Iterator[Metric]:
-        yield self._counter("renio_steps", "steps done, those that kept no sample among them", self._steps)
+        yield self._counter("renio_steps", "steps done, including those that kept no sample", self._steps)
         yield self._counter("renio_samples_trained", "samples trained on", self._samples)
         for name in (n for n in COUNTED if n in METRICS):
             meaning = METRICS[name][1].replace(" in the step", "").replace(" of the step", "")
             yield self._counter(prometheus_name(name).removesuffix("_total"), meaning, self._counted[name])
         for name, total in self._totals.items():
             yield self._counter("renio_" + name.replace("/", "_"), TOTALS[name], total)
-        yield self._gauge("renio_step", "the last step that was done", self._step)
+        yield self._gauge("renio_step", "the last completed step", self._step)
         yield self._gauge("renio_step_samples", "samples that the last step trained on", self._step_samples)
-        yield self._gauge("renio_failed", "1: the run ends of an error", float(self._failed))
+        yield self._gauge("renio_failed", "1: the run failed with an error", float(self._failed))
         yield self._gauge(
-            "renio_not_finite", "1: of a loss, gradient or log-probability that is no number", float(self._not_finite)
+            "renio_not_finite",
+            "1: the run failed because a loss, gradient or log-probability was not finite",
+            float(self._not_finite),
         )
-        yield self._gauge("renio_steps_wanted", "steps that the run is to do", self._steps_wanted)
+        yield self._gauge("renio_steps_wanted", "steps that the run is configured for", self._steps_wanted)
         if self._ended_at is not None:
             yield self._gauge("renio_step_timestamp_seconds", "when the last step ended, in Unix time", self._ended_at)
         gauges = dict(self._gauges)
@@ -88,10 +90,10 @@ class Figures(Sink):
         yield from self._replicas.collect(self._run)
 
     def _idle(self, gauges: Mapping[str, float]) -> Metric:
-        meaning = "share of the step in which a pool's replicas did nothing, on average"
+        meaning = "share of the step in which a pool's replicas were idle, on average"
         family = GaugeMetricFamily("renio_idle_ratio", meaning, labels=["run", "pool"])
         shares = {pool: value for name, value in gauges.items() if (pool := idle_pool(name))}
-        if of_each := self._teachers_idle:  # their mean would hide the one that the run waits for
+        if of_each := self._teachers_idle:  # their mean would hide the teacher that the run waits for
             shares = {pool: share for pool, share in shares.items() if pool != "teacher"} | of_each
         for pool, share in shares.items():
             family.add_metric([self._run, pool], share)

@@ -1,4 +1,4 @@
-"""A histogram that takes whole arrays."""
+"""A histogram that accepts whole arrays."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from prometheus_client.utils import floatToGoString
 
 
 class Histogram:
-    """Counts by bucket and their sum. prometheus-client's own takes one value a call, and a step has millions of tokens.
+    """Counts per bucket and the sum of all values. prometheus-client's histogram takes one value per call, and a step has
+    millions of tokens.
 
-    Filled by one thread; any other may read meanwhile.
+    Filled by one thread; any other thread may read at the same time.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """``bounds``: the upper ends of the buckets, each counting up to and including its own."""
+        """``bounds``: the upper ends of the buckets, inclusive, in ascending order."""
         self._bounds = np.array(sorted(set(bounds)), np.float64)
         self._state = (
             np.zeros(len(self._bounds) + 1, np.int64),
             0.0,
-        )  # replaced as one, so that a reader sees both of one time
+        )  # replaced together, so that a reader sees a consistent pair
 
     def observe(self, values: Sequence[float] | np.ndarray) -> None:
-        """Values that are not finite are left out: one of them would be all that the sum ever says."""
+        """Add values [N]. Values that are not finite are left out, as one of them would spoil the sum for good."""
         found = np.asarray(values, np.float64).ravel()
         found = found[np.isfinite(found)]
         counts, total = self._state
@@ -31,18 +32,18 @@ class Histogram:
         self._state = (counts + more, total + float(found.sum()))
 
     def __bool__(self) -> bool:
-        """Whether it has any value."""
+        """Whether any value was added."""
         return bool(self._state[0].any())
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulative counts by the buckets' ends as Prometheus writes them, and the sum of all values."""
+        """The cumulative counts by bucket end, as Prometheus writes them, and the sum of all values."""
         counts, total = self._state
         ends = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(ends, map(float, counts.cumsum()), strict=True)), total
 
 
 def doubling(first: float, last: float) -> list[float]:
-    """From ``first``, each bound twice the one before it, up to the first that reaches ``last``.
+    """Bounds from ``first``, each twice the previous one, up to the first that reaches ``last``.
 
     >>> doubling(1, 5)
     [1, 2, 4, 8]

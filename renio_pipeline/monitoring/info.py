@@ -1,4 +1,4 @@
-"""What the run is: versions and the method, as labels of one series."""
+"""Versions, method and models of the run, as labels of one series."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Info:
 
 
 def _version(*names: str) -> str:
-    """Of whichever is installed."""
+    """The version of whichever of these distributions is installed."""
     for name in names:
         try:
             return version(name)

@@ -1,4 +1,4 @@
-"""What the run's figures are held against: its own bounds, and the room on its disk. Alerts then need no copy of them."""
+"""The limits that alerts compare a run's figures with: its configured bounds, and the space on its disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class Limits:
 
     def collect(self) -> Iterator[Metric]:
         config = self._config
-        yield self._gauge("renio_staleness_bound", "max_staleness: versions that a sample may be old", config.max_staleness)
+        yield self._gauge(
+            "renio_staleness_bound", "max_staleness: how many weight versions old a sample may be", config.max_staleness
+        )
         yield self._gauge(
             "renio_pivotal_threshold_nats",
             "log-ratio from which a token counts as pivotal",
@@ -25,9 +27,9 @@ class Limits:
         )
         try:
             disk = shutil.disk_usage(config.directory)
-        except OSError:  # not made yet, or its volume is gone: no figure is better than one of another disk
+        except OSError:  # not created yet, or its volume is gone: no figure is better than another disk's
             return
-        yield self._gauge("renio_disk_size_bytes", "of the file system that holds the run's directory", disk.total)
+        yield self._gauge("renio_disk_size_bytes", "size of the file system that holds the run's directory", disk.total)
         yield self._gauge("renio_disk_free_bytes", "free on that file system for this user", disk.free)
 
     def _gauge(self, name: str, meaning: str, value: float) -> Metric:

@@ -1,4 +1,4 @@
-"""The pools as they are now, between two steps too."""
+"""The current state of the pools, also between two steps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ LOOK_SECONDS = 0.5  # between two looks
 Statuses = Mapping[str, Mapping[str, int]]  # by pool
 
 GAUGES = {
-    "serving": ("renio_pool_size", "replicas that serve"),
+    "serving": ("renio_pool_size", "replicas that are serving"),
     "target": ("renio_pool_target", "replicas wanted"),
-    "starting": ("renio_pool_starting", "replicas that load their model"),
-    "waiting": ("renio_pool_waiting", "replicas that wait for resources"),
-    "queue": ("renio_pool_queue", "samples that wait for a replica"),
-    "in_flight": ("renio_pool_in_flight", "samples that a replica has"),
+    "starting": ("renio_pool_starting", "replicas that are loading their model"),
+    "waiting": ("renio_pool_waiting", "replicas that are waiting for resources"),
+    "queue": ("renio_pool_queue", "samples waiting for a replica"),
+    "in_flight": ("renio_pool_in_flight", "samples at a replica"),
 }
 
 
 class Live:
-    """``look`` runs beside the run, in its event loop; whoever collects, on any thread, gets what it saw last."""
+    """``look`` runs concurrently with the run, in its event loop; ``collect``, on any thread, returns what it saw last."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -31,7 +31,7 @@ class Live:
         self._paused, self._held_at = False, time.time()
 
     async def look(self, statuses: Callable[[], Statuses], paused: Callable[[], bool]) -> None:
-        """For ever. A pool's state is the loop's alone: to read it from another thread could find it half changed."""
+        """Poll the pools forever. Only the loop's thread may read a pool: another thread could see it half changed."""
         while True:
             self._seen, self._paused = statuses(), paused()
             if self._paused:
@@ -51,8 +51,8 @@ class Live:
             restarts.add_metric([self._run, pool], status["restarts"])
         yield restarts
         for name, meaning, value in (
-            ("renio_paused", "1: paused by its user", float(self._paused)),
-            ("renio_held_timestamp_seconds", "when it began, or was last paused, in Unix time", self._held_at),
+            ("renio_paused", "1: paused by the user", float(self._paused)),
+            ("renio_held_timestamp_seconds", "when the run began or was last paused, in Unix time", self._held_at),
         ):
             gauge = GaugeMetricFamily(name, meaning, labels=["run"])
             gauge.add_metric([self._run], value)

@@ -1,10 +1,10 @@
-"""What the metrics of ``renio_pipeline.metrics.registry`` are called in Prometheus, and which of its kinds they are there."""
+"""How the metrics of ``renio_pipeline.metrics.registry`` are exported to Prometheus: their names and types."""
 
 from __future__ import annotations
 
 from renio_pipeline.metrics.registry import METRICS
 
-# Of one step each; together they are what the run has done.
+# Amounts of one step; their sum over steps is a counter of the run.
 COUNTED = (
     "tokens/generated",
     "tokens/scored",
@@ -14,13 +14,14 @@ COUNTED = (
     "sync/bytes",
     "payload/bytes",
 )
-# ``time/NAME`` of these is one histogram, with the stage as its label. The others are no stages, or can be negative.
+# ``time/NAME`` of these form one histogram with the stage as label. The other times are not stages, or can be negative.
 STAGES = ("first_response", "generate", "score", "weigh", "train", "turns", "turn_back", "sync", "sync_wait")
 SHARES = ("filter/kept", "response/truncated", "tokens/padding", "reward/accuracy", "eval/accuracy")
 
 
 def stage_of(name: str) -> str | None:
-    """
+    """The stage whose time the metric is, if it is one.
+
     >>> stage_of("time/train")
     'train'
     """
@@ -34,17 +35,17 @@ def idle_pool(name: str) -> str | None:
 
 
 def is_live(name: str) -> bool:
-    """Whether the pools themselves say it, at any time and by the pool's own name, so that the step's value is not needed."""
+    """Whether the pools themselves report it at any time, under their own names, so that the step's value is not needed."""
     return name.startswith("pool/")
 
 
 def is_gauge(name: str) -> bool:
-    """Whether its latest value is what there is to say of it."""
+    """Whether it is exported as a gauge: only the latest value matters."""
     return not (name in COUNTED or stage_of(name) or idle_pool(name) or is_live(name) or name == "time/step")
 
 
 def prometheus_name(name: str) -> str:
-    """A metric's name by Prometheus' rules: the base unit at the end, and ``_total`` after it where it is a counter.
+    """The metric's name by Prometheus' conventions: the base unit at the end, followed by ``_total`` for a counter.
 
     >>> prometheus_name("sync/publish"), prometheus_name("tokens/trained")
     ('renio_sync_publish_seconds', 'renio_tokens_trained_total')

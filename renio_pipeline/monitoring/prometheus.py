@@ -1,4 +1,4 @@
-"""The run's one scrape target."""
+"""The run's scrape target."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ if TYPE_CHECKING:
 
 
 class PrometheusSink(Sink):
-    """``/metrics``, whatever the number of actors, and ``/engines`` with vLLM's own, on ``metrics_port``.
+    """Serves ``/metrics`` for the whole run and ``/engines`` with vLLM's own metrics, on ``metrics_port``.
 
     Raises:
-        ConfigError: the port is taken, or ``metrics_discovery`` cannot be written to.
+        ConfigError: the port is in use, or ``metrics_discovery`` cannot be written to.
     """
 
     def __init__(self, config: RunConfig, host: str, last_step: int = 0) -> None:
-        """``host``: by which other nodes reach this one. ``last_step``: after which the run goes on."""
+        """
+        Args:
+            host: the address by which other nodes reach this node.
+            last_step: the step after which the run resumes; 0 for a new run.
+        """
         assert config.metrics_port is not None
-        check_discovery(config)
+        check_discovery(config.metrics_discovery)
         self._config = config
         self._figures, self._live, self._engines = Figures(config, last_step), Live(config.name), Engines(config.name)
         registry = CollectorRegistry()
@@ -47,7 +51,7 @@ class PrometheusSink(Sink):
         self.address = f"{host}:{self._endpoint.port}"
 
     async def serve(self, run: Run) -> None:
-        """Be found, and show the pools of ``run`` as they are, for ever."""
+        """Advertise the endpoint and export the current state of the pools of ``run``, forever."""
 
         def statuses() -> Statuses:
             return {name: pool.status() for name, pool in run.stages.pools.items()} | run.fixed_pools()

@@ -1,4 +1,4 @@
-"""What each replica and rank has done, by its place in its pool: a replacement goes on with its predecessor's count."""
+"""Work done by each replica and rank, by its slot in the pool: a replacement continues its predecessor's count."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from prometheus_client.metrics_core import Metric
 
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
-Place = tuple[str, str]  # pool and replica: there are never more than the largest size that a pool has had
+Place = tuple[str, str]  # pool and replica; never more than the largest size that the pool has had
 
 
 class Replicas:
-    """Filled by one thread; any other may collect meanwhile."""
+    """Filled by one thread; any other thread may collect at the same time."""
 
     def __init__(self) -> None:
         self._samples: Counter[Place] = Counter()
         self._tokens: Counter[Place] = Counter()
         self._seconds: Counter[Place] = Counter()
-        self._seen: dict[tuple[str, str], float] = {}  # busy seconds by pool and worker, a process
+        self._seen: dict[tuple[str, str], float] = {}  # busy seconds by pool and worker process
 
     def observe(self, result: StepResult | SkippedStep) -> None:
         self._add("generator", ((j.rollout.replica, len(j.rollout.token_ids)) for j in result.judged.values()))
@@ -43,7 +43,8 @@ class Replicas:
             self._tokens[pool, replica] += tokens
 
     def _worked(self, kind: str, busy: Mapping[str, float]) -> None:
-        """``busy``: seconds since a process began, by ``REPLICA/PID``, or ``TEACHER/REPLICA/PID`` of several teachers."""
+        """``busy``: busy seconds since each process began, by ``REPLICA/PID``, or ``TEACHER/REPLICA/PID`` with several
+        teachers."""
         for worker, seconds in busy.items():
             place, _, _ = worker.rpartition("/")
             pool, replica = place_of_teacher(place) if kind == "teacher" else (kind, place)
@@ -54,7 +55,7 @@ class Replicas:
         for name, meaning, counted in (
             ("renio_replica_samples", "samples written, scored or trained on", self._samples),
             ("renio_replica_tokens", "response tokens written; prompt and response tokens scored or trained on", self._tokens),
-            ("renio_replica_busy_seconds", "time at work; of a rank, that of training", self._seconds),
+            ("renio_replica_busy_seconds", "busy time; for a rank, the time spent training", self._seconds),
         ):
             family = CounterMetricFamily(name, meaning, labels=["run", "pool", "replica"])
             for (pool, replica), value in list(counted.items()):
@@ -63,7 +64,8 @@ class Replicas:
 
 
 def place_of_teacher(replica: str) -> Place:
-    """
+    """The pool and the slot of a teacher's replica.
+
     >>> place_of_teacher("maths/0"), place_of_teacher("0")
     (('teacher.maths', '0'), ('teacher', '0'))
     """

@@ -1,4 +1,4 @@
-"""Which sinks a run has, by its configuration."""
+"""The sinks of a run, chosen by its configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renio_pipeline.run_dir.directory import RunDirectory
 
 
 def check_sinks(config: RunConfig) -> None:
-    """Raises ConfigError for a sink whose package is not installed, or that nobody has logged in to."""
+    """Raises ConfigError for a sink whose package is not installed, or that needs a login."""
     for name in config.sinks:
         if find_spec(name) is None:
             raise ConfigError(f"sinks: {name} is not installed; pip install 'renio-pipeline[{name}]', or leave it out")
@@ -22,7 +22,7 @@ def check_sinks(config: RunConfig) -> None:
 
 
 def file_sinks(config: RunConfig, directory: RunDirectory, last_step: int) -> list[Sink]:
-    """All but the endpoint, for a run that goes on after ``last_step``."""
+    """All sinks except the endpoint. ``last_step``: the step after which the run resumes; 0 for a new run."""
     sinks: list[Sink] = [JsonlSink(directory.metrics)]
     if config.trace.steps:
         sinks.append(Trace(directory.path / "trace.json", config.trace.steps))

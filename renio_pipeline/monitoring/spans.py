@@ -1,5 +1,8 @@
-"""Who did what when in a step, as a trace shows it. Times are seconds of the driver's ``time.perf_counter``: a sample is with a
-worker from when the driver sent it there to when the result came back."""
+"""Which worker did what during a step, as a trace shows it.
+
+Times are in seconds of the driver's ``time.perf_counter``. A sample is at a worker from when the driver sends it until the
+driver has the result.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Of a sample that was trained on: where it was, and a moment at which it was there."""
+    """The way of a sample that was trained on: the workers that had it, each with a moment at which it was there."""
 
     sample_id: int
     stops: tuple[tuple[Place, float], ...]
 
 
-REMEMBERED = 1000  # spans of a row, among which those of a later step may have to fit
+REMEMBERED = 1000  # spans kept per row: those of a later step may have to fit between them
 
 
 class Rows:
-    """Lays steps out on rows, of which each shows one thing at a time."""
+    """Lays out steps on rows; each row shows one span at a time."""
 
     def __init__(self) -> None:
         self._taken: dict[Place, list[Times]] = {}  # in order
@@ -69,7 +72,7 @@ class Rows:
 
 
 def union(times: Iterable[Times]) -> list[Times]:
-    """Times that touch or overlap as one, in order.
+    """Merge times that touch or overlap, in order.
 
     >>> union([(4, 5), (1, 2), (2, 3)])
     [(1, 3), (4, 5)]
@@ -84,7 +87,7 @@ def union(times: Iterable[Times]) -> list[Times]:
 
 
 def outside(span: Times, taken: Iterable[Times]) -> Iterator[Times]:
-    """What of a span none of ``taken`` covers; they are in order.
+    """The parts of a span that are not covered by ``taken``, which is in order.
 
     >>> list(outside((1, 9), [(0, 2), (4, 5)]))
     [(2, 4), (5, 9)]
@@ -101,7 +104,7 @@ def outside(span: Times, taken: Iterable[Times]) -> Iterator[Times]:
 
 
 def ways(result: StepResult) -> Iterator[Way]:
-    """From the generator to the teacher, the weighting, and the rank that trained on it."""
+    """The way of each sample: generator, teacher, weighting, and the rank that trained on it."""
     rank_of = {i: str(rank) for rank, share in enumerate(result.report.shares) for i in share}
     for s in result.scored:
         rollout, scores, sample_id = s.rollout, s.scores, s.rollout.sample_id

@@ -1,4 +1,4 @@
-"""The metrics as TensorBoard shows them."""
+"""The metrics as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoardSink(Sink):
-    """Event files in a folder, written by a thread of the writer's own. What is done again takes the place of what was."""
+    """Event files in a folder, written on the writer's own thread. Steps that are done again replace the earlier ones."""
 
     def __init__(self, folder: Path, last_step: int = 0) -> None:
-        """``last_step``: after which one the run goes on."""
+        """``last_step``: the step after which the run resumes; 0 for a new run."""
         self._folder, self._last = folder, last_step
         self._writer = self._open(last_step + 1 if last_step else None)
 
     def observe(self, result: StepResult | SkippedStep) -> None:
-        if result.step <= self._last:  # the run went back
+        if result.step <= self._last:  # the run was rolled back
             self._writer.close()
             self._writer = self._open(result.step)
         self._last = result.step

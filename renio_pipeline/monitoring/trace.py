@@ -19,18 +19,20 @@ from renio_pipeline.monitoring.spans import Rows, Span, Way, ways
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 Event = dict[str, Any]
-ORDER = ("generator", "teacher", "weighting", "trainer")  # of the pools, from top to bottom
-CLOSE_SECONDS = 30.0  # for the last write
+ORDER = ("generator", "teacher", "weighting", "trainer")  # pools from top to bottom
+CLOSE_SECONDS = 30.0  # allowed for the last write
 
 logger = logging.getLogger(__name__)
 
 
 class Trace(Sink):
-    """A thread of its own lays out and writes, so a step costs a look at the clock. After each step the file is whole, unless
-    steps come faster than it is written: then the latest is."""
+    """Layout and writing happen on a separate thread, so the step itself loses no time.
+
+    The file is complete after each step; if steps are faster than the writing, some are written together.
+    """
 
     def __init__(self, path: Path, steps: int) -> None:
-        """``steps``: how many of the last ones it shows."""
+        """``steps``: how many of the last steps the file shows."""
         self._path = path
         self._steps: deque[str] = deque(maxlen=steps)
         self._origin, self._began = time.perf_counter(), time.time()
@@ -51,17 +53,17 @@ class Trace(Sink):
         while (result := self._queue.get()) is not None:
             try:
                 self._steps.append(",\n".join(map(json.dumps, self._events(result))))
-                if self._queue.qsize() <= 1:  # what may be there is the end
+                if self._queue.qsize() <= 1:  # the one entry may be the end marker
                     self._write()
-            except Exception as error:  # a full disk, say: nothing that a run should end of
+            except Exception as error:  # such as a full disk: no reason to end the run
                 logger.warning("trace.json of step %d: %s: %s", result.step, type(error).__name__, error)
-            del result  # it refers to the step's payload, whose memory is wanted
+            del result  # it keeps the step's payload in memory
 
     def _write(self) -> None:
         about = {"displayTimeUnit": "ms", "otherData": {"began": self._began, "steps": len(self._steps)}}
         names = ",\n".join(map(json.dumps, self._names()))
         body = ",\n".join(filter(None, [names, *self._steps]))
-        aside = self._path.with_name(f".{self._path.name}.aside")  # replaced in one go, but not worth a wait for the disk
+        aside = self._path.with_name(f".{self._path.name}.aside")  # replaced atomically, but without waiting for the disk
         aside.write_text(f'{json.dumps(about)[:-1]}, "traceEvents": [\n{body}\n]}}\n', encoding="utf-8")
         aside.replace(self._path)
 
@@ -81,7 +83,7 @@ class Trace(Sink):
         arrow = {"name": "sample", "cat": "sample", "id": next(self._ids), "args": {"sample_id": way.sample_id}}
         last = len(way.stops) - 1
         for i, (place, at) in enumerate(way.stops):
-            # A moment before the slice of writing ends, and just after the others begin: an arrow ends in the slice around it.
+            # Just before the writing slice ends, and just after the others begin: an arrow attaches to the slice around it.
             moment = self._micros(at) - 1 if i == 0 else self._micros(at)
             phase = "s" if i == 0 else "f" if i == last else "t"
             yield {"ph": phase, "ts": moment, **arrow, **self._place(place), **({"bp": "e"} if phase == "f" else {})}

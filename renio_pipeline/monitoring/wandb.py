@@ -1,4 +1,4 @@
-"""The metrics as Weights & Biases shows them."""
+"""The metrics as a Weights & Biases run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 
 class WandbSink(Sink):
-    """Offline, ``wandb sync RUN/wandb/offline-run-*`` uploads it later. A run that goes on is the same run there."""
+    """In offline mode, ``wandb sync RUN/wandb/offline-run-*`` uploads the run later. A resumed run stays the same W&B run."""
 
     def __init__(self, config: RunConfig) -> None:
         import wandb
@@ -31,7 +31,7 @@ class WandbSink(Sink):
             config=config.model_dump(mode="json"),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
-        # Its own counter never goes back, as a run does that has lost a rank.
+        # W&B's own step counter never goes back, but a run that has lost a rank does.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
@@ -46,7 +46,7 @@ class WandbSink(Sink):
 
 
 def check_login(settings: Wandb) -> None:
-    """Raises ConfigError if the run would be asked for a key."""
+    """Raises ConfigError if W&B would ask for a key."""
     import wandb
 
     if settings.mode == "online" and not wandb.login(prompt=False, verify=False):

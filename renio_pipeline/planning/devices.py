@@ -1,4 +1,4 @@
-"""GPUs, as their vendor's data sheets have them: dense rates, without sparsity."""
+"""GPUs by their vendor's data sheets: dense rates, without sparsity."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Of one GPU."""
+    """The figures of one GPU."""
 
     name: str
-    memory: float  # bytes that a program can have
-    bf16_flops: float  # a second, tensor cores, dense
-    fp32_flops: float  # a second, without tensor cores: what PyTorch does unless it is told otherwise
-    bandwidth: float  # bytes a second of its memory
-    link: float  # bytes a second to another GPU of its node, one way
-    network: float = 50e9  # bytes a second to another node, one way: 400 Gb/s a GPU
-    host: float = 25e9  # bytes a second to host memory
+    memory: float  # bytes that are available to a program
+    bf16_flops: float  # FLOP/s on tensor cores, dense
+    fp32_flops: float  # FLOP/s without tensor cores, PyTorch's default
+    bandwidth: float  # bytes/s of the GPU's memory
+    link: float  # bytes/s to another GPU of the node, one way
+    network: float = 50e9  # bytes/s to another node, one way: 400 Gb/s per GPU
+    host: float = 25e9  # bytes/s to host memory
 
     def flops(self, dtype: str) -> float:
         return self.bf16_flops if dtype == "bfloat16" else self.fp32_flops
@@ -28,7 +28,7 @@ class Device:
 
 # Sources, NVIDIA's data sheets: "H100 Tensor Core GPU" (SXM5), "H200 Tensor Core GPU" (SXM), "A100 Tensor Core GPU" (SXM4),
 # "HGX B200" (an eighth of the board), "L40S", "L4". Where a sheet gives a rate with sparsity, half of it is dense.
-# Memory is a little below the name's: what the driver leaves. NVLink one way is half of the sheets' figure.
+# Memory is slightly below the nominal size, because the driver reserves some. One-way NVLink is half of the sheets' figure.
 DEVICES = {
     d.name: d
     for d in (
@@ -44,10 +44,10 @@ DEVICES = {
 
 
 def device_of(name: str) -> Device:
-    """Raises ConfigError for one that is not in the table."""
+    """A device by name. Raises ConfigError for a name that is not in the table."""
     if name not in DEVICES:
         raise ConfigError(
-            f"--device: {name!r} is not known; there are {', '.join(DEVICES)}. Another one's figures go into a --rates file, "
-            "under `device`"
+            f"--device: {name!r} is not known; known devices: {', '.join(DEVICES)}. Describe any other device in a --rates "
+            "file, under `device`"
         )
     return DEVICES[name]

@@ -1,4 +1,4 @@
-"""What the user says: a ``--rates`` file."""
+"""Rates given by the user: a ``--rates`` file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from renio_pipeline.planning.devices import GIB, Device
 class GivenDevice(Section):
     name: str = "device"
     memory_gib: PositiveFloat
-    bf16_tflops: PositiveFloat = Field(description="dense")
+    bf16_tflops: PositiveFloat = Field(description="dense tensor-core rate")
     fp32_tflops: PositiveFloat
-    bandwidth_gb: PositiveFloat = Field(description="of its memory, 10^9 bytes a second")
-    link_gb: PositiveFloat = Field(32.0, description="to another GPU of its node, one way")
-    network_gb: PositiveFloat = Field(12.5, description="to another node, one way, of one GPU's share")
+    bandwidth_gb: PositiveFloat = Field(description="memory bandwidth, 10^9 bytes per second")
+    link_gb: PositiveFloat = Field(32.0, description="bandwidth to another GPU of the node, one way, 10^9 bytes per second")
+    network_gb: PositiveFloat = Field(12.5, description="one GPU's bandwidth to another node, one way, 10^9 bytes per second")
 
     def device(self) -> Device:
         return Device(
@@ -38,22 +38,22 @@ class GivenDevice(Section):
 
 class GivenGenerator(Section):
     tokens_per_second: dict[PositiveInt, PositiveFloat] = Field(
-        min_length=1, description="of one replica, by how many responses it writes at a time"
+        min_length=1, description="tokens per second of one replica, by its number of concurrent responses"
     )
 
 
 class GivenTeacher(Section):
-    tokens_per_second: PositiveFloat = Field(description="of one replica, prompts included")
-    batch_seconds: NonNegativeFloat = Field(0.0, description="of any batch, beside its tokens")
+    tokens_per_second: PositiveFloat = Field(description="tokens per second of one replica, including prompts")
+    batch_seconds: NonNegativeFloat = Field(0.0, description="overhead per batch")
 
 
 class GivenTrainer(Section):
-    tokens_per_second: PositiveFloat = Field(description="of one rank, forward and backward")
-    step_seconds: NonNegativeFloat = Field(0.0, description="of any step, beside its tokens")
+    tokens_per_second: PositiveFloat = Field(description="tokens per second of one rank, forward and backward")
+    step_seconds: NonNegativeFloat = Field(0.0, description="overhead per step")
 
 
 class Given(Section):
-    """Every key may be left out: then a run (``--from``) or a device says it."""
+    """Every key is optional: what is missing comes from a run (``--from``) or a device."""
 
     device: GivenDevice | None = None
     generator: GivenGenerator | None = None
@@ -63,12 +63,12 @@ class Given(Section):
     weigh_seconds: NonNegativeFloat | None = None
     response_tokens: PositiveFloat | None = Field(None, description="mean")
     response_spread: NonNegativeFloat = Field(0.5, description="sigma of log-normal lengths")
-    prompt_tokens: NonNegativeFloat | None = Field(None, description="mean, of the student's prompt")
-    teacher_prompt_tokens: NonNegativeFloat | None = Field(None, description="mean, of the teacher's")
+    prompt_tokens: NonNegativeFloat | None = Field(None, description="mean length of the student's prompt")
+    teacher_prompt_tokens: NonNegativeFloat | None = Field(None, description="mean length of the teacher's prompt")
 
 
 def read_given(path: Path) -> Given:
-    """Raises ConfigError, a line a fault, with the key and what is allowed."""
+    """Read a ``--rates`` file. Raises ConfigError with one line per fault: the key and what is allowed."""
     try:
         values: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a plan knows, and where from: a ``--rates`` file counts before a run, and a run before a device's data sheet."""
+"""What a plan knows, and its sources: a ``--rates`` file takes precedence over a run, and a run over a device's data sheet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import Opsd
+from renio_pipeline.config.schema import Generator, Opsd
 from renio_pipeline.planning.devices import Device, device_of
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given, read_given
@@ -19,26 +19,26 @@ from renio_pipeline.planning.sizes import ModelSizes, sizes_of
 from renio_pipeline.planning.stage_rates import StageRates
 from renio_pipeline.stages.engine_limits import EngineLimits
 
-PROMPT = 256.0  # tokens, where nothing is known
+PROMPT = 256.0  # tokens, if nothing is known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """Everything that a plan is made from."""
+    """All inputs of a plan."""
 
     sizes: Sizes
     lengths: Lengths
     longest_prompt: float
     longest_teacher_prompt: float
-    limits: dict[str, EngineLimits]  # of engines, by the name of the pool
+    limits: dict[str, EngineLimits]  # the engines' limits, by pool
     rates: Rates
     device: Device | None
-    sources: dict[str, str]  # what is known -> where from
+    sources: dict[str, str]  # what is known -> its source
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What the user named."""
+    """The sources that the user named."""
 
     device: str | None = None
     run: Path | None = None
@@ -48,18 +48,18 @@ class Sources:
 
 
 def gather(config: RunConfig, sources: Sources) -> Known:
-    """Read all that a plan needs.
+    """Read all inputs of a plan.
 
     Raises:
-        ConfigError: something cannot be read, or is known from nowhere; names the option that would say it.
+        ConfigError: something cannot be read, or is unknown; names the option that would supply it.
     """
     given = read_given(sources.rates) if sources.rates else Given()
     seen = measured(sources.run) if sources.run else None
     device = given.device.device() if given.device else device_of(sources.device) if sources.device else None
     notes: dict[str, str] = {}
     if seen is not None and (others := differences(seen.config, config)):
-        notes["measured otherwise"] = f"{sources.run} had another {', '.join(others)}: its rates may not hold"
-    lengths = _lengths(config, given, seen)
+        notes["measured otherwise"] = f"{sources.run} had another {', '.join(others)}: its rates may not apply"
+    lengths = _lengths(config.max_response_tokens, given, seen)
     notes["response lengths"] = f"{lengths.source}: mean {lengths.mean:.0f}, longest {lengths.longest:.0f} tokens"
     prompt, teacher_prompt = _prompts(config, given, seen, lengths, notes)
     student, *teachers = _models(config, offline=sources.offline)
@@ -70,7 +70,7 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     longest_taught = max(longest, 2 * teacher_prompt)
     limits = engine_limits(config, device, seen.limits if seen else Recorded(), prompt=longest, teacher_prompt=longest_taught)
     notes["engine limits"] = (
-        f"{_limits_from(config, device, seen)}: a generator writes {limits['generator'].sequences} at a time"
+        f"{_limits_from(config.generator, device, seen)}: a generator writes {limits['generator'].sequences} at a time"
     )
     rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, limits, notes).all()
     return Known(
@@ -85,14 +85,14 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     )
 
 
-def _limits_from(config: RunConfig, device: Device | None, seen: Measured | None) -> str:
-    if seen is not None and seen.limits.of("generator", config.generator.engine) is not None:
+def _limits_from(section: Generator, device: Device | None, seen: Measured | None) -> str:
+    if seen is not None and seen.limits.of("generator", section.engine) is not None:
         return "measured"
     return f"as vLLM chooses for {device.name}" if device else "as vLLM chooses for a small device"
 
 
 def _models(config: RunConfig, *, offline: bool) -> list[ModelSizes]:
-    """The student's sizes, and each teacher's."""
+    """The sizes of the student and of each teacher."""
     student = sizes_of(config.student, model_config(config.student, "student", offline=offline))
     names = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.all_teachers}
     return [
@@ -104,8 +104,8 @@ def _models(config: RunConfig, *, offline: bool) -> list[ModelSizes]:
     ]
 
 
-def _lengths(config: RunConfig, given: Given, seen: Measured | None) -> Lengths:
-    longest = float(config.max_response_tokens)
+def _lengths(max_response_tokens: int, given: Given, seen: Measured | None) -> Lengths:
+    longest = float(max_response_tokens)
     if given.response_tokens is not None:
         try:
             return Lengths.log_normal(given.response_tokens, longest, "given", given.response_spread)
@@ -121,7 +121,7 @@ def _lengths(config: RunConfig, given: Given, seen: Measured | None) -> Lengths:
 def _prompts(
     config: RunConfig, given: Given, seen: Measured | None, lengths: Lengths, notes: dict[str, str]
 ) -> tuple[float, float]:
-    """Mean tokens of the student's prompt and of the teacher's."""
+    """The mean lengths of the student's and the teacher's prompt, in tokens."""
     assumed = min(PROMPT, float(config.data.max_prompt_tokens or PROMPT))
     prompt = given.prompt_tokens if given.prompt_tokens is not None else seen.prompt if seen else assumed
     if given.teacher_prompt_tokens is not None:

@@ -1,4 +1,4 @@
-"""How long responses are, and the lengths of a step's."""
+"""The distribution of response lengths, and the lengths of a step's responses."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from functools import cached_property
 
 import numpy as np
 
-SPREAD = 0.5  # sigma of log-normal lengths, where nothing is known: the longest of 32 is then 2.6 times the mean
-GRID = 2048  # quantiles that stand for a distribution
+SPREAD = 0.5  # sigma of log-normal lengths, if nothing is known: the longest of 32 is then 2.6 times the mean
+GRID = 2048  # quantiles that represent a distribution
 _MIDDLES = (np.arange(GRID) + 0.5) / GRID
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """A distribution of response lengths, as quantiles that lie evenly."""
+    """A distribution of response lengths, as evenly spaced quantiles."""
 
     quantiles: tuple[float, ...]
-    source: str  # where it is known from
+    source: str  # where it comes from
 
     @classmethod
     def of(cls, tokens: Sequence[float], source: str) -> Lengths:
-        """Those that were seen."""
+        """The distribution of observed lengths, in tokens."""
         return cls(tuple(float(t) for t in np.quantile(tokens, _MIDDLES, method="inverted_cdf")), source)
 
     @classmethod
     def log_normal(cls, mean: float, longest: float, source: str, spread: float = SPREAD) -> Lengths:
-        """Log-normal lengths, cut at ``longest``, with this mean after the cut.
+        """Log-normal lengths, truncated at ``longest``, with this mean after truncation.
+
+        Args:
+            mean, longest: in tokens.
+            spread: sigma of the logarithm.
 
         Raises:
             ValueError: the mean is above the longest, or not positive.
         """
         if not 0 < mean <= longest:
-            raise ValueError(f"a mean length of {mean:g} tokens does not lie between 0 and the longest, {longest:g}")
+            raise ValueError(f"a mean length of {mean:g} tokens is not between 0 and the longest, {longest:g}")
         if mean > 0.999 * longest:
             return cls((float(longest),) * GRID, source)
         normal = statistics.NormalDist()
@@ -55,12 +59,12 @@ class Lengths:
 
     @cached_property
     def under_way(self) -> float:
-        """Tokens that a response under way has written, at least where many begin together: the larger of the mean and of
-        what a look at any moment of a steady stream finds (long ones are seen more often)."""
+        """The tokens of a response in flight when many begin together: the larger of the mean, and of the mean in a steady
+        stream at a random moment (where long responses are more frequent)."""
         values = np.array(self.quantiles)
         return max(self.mean, float((values**2).mean() / (2 * values.mean())))
 
     def step(self, samples: int, number: int) -> list[float]:
-        """The lengths of a step's samples: evenly over the distribution, in an order of the step's own."""
+        """The lengths of a step's samples: evenly spaced over the distribution, in an order that depends on the step."""
         places = ((np.arange(samples) + 0.5) / samples * len(self.quantiles)).astype(int)
         return [self.quantiles[i] for i in np.random.default_rng(number).permutation(places)]

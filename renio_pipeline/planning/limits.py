@@ -1,4 +1,4 @@
-"""How much each engine of a run does at a time: as a run's engines were built, or as vLLM would build them on the device."""
+"""The batch limits of each engine: those of a run's engines, or those that vLLM would choose on the device."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from renio_pipeline.config.schema import Generator
 from renio_pipeline.planning.devices import Device
 from renio_pipeline.stages.engine_limits import EngineLimits, offline_limits
 
-CHOOSING = ("performance_mode", "enable_chunked_prefill")  # options that change what vLLM chooses
-GIVEN = {"max_num_seqs": "sequences", "max_num_batched_tokens": "batched_tokens"}  # options that are limits themselves
+CHOOSING = ("performance_mode", "enable_chunked_prefill")  # options that change vLLM's choice
+GIVEN = {"max_num_seqs": "sequences", "max_num_batched_tokens": "batched_tokens"}  # options that set a limit directly
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The limits that a run's engines were built with, and the configuration that they were built from."""
+    """The limits of a run's engines, with the configuration that they were built from."""
 
     config: RunConfig | None = None  # None: there is no run
-    limits: Mapping[str, EngineLimits] = field(default_factory=dict)  # by pool; empty: it wrote none
+    limits: Mapping[str, EngineLimits] = field(default_factory=dict)  # by pool; empty: the run recorded none
 
     def of(self, pool: str, options: Mapping[str, Any]) -> EngineLimits | None:
-        """What engines with these options would have; None where the record does not say."""
+        """The limits of engines with these options; None if the record does not determine them."""
         found = self.limits.get(pool)
         if found is None or self.config is None:
             return None
@@ -31,26 +31,26 @@ class Recorded:
         if any(before.get(key) != options.get(key) for key in CHOOSING):
             return None
         if any(key in before and before[key] != options.get(key) for key in GIVEN):
-            return None  # the run does not say what vLLM would have chosen without it
+            return None  # the record does not show what vLLM would have chosen without the option
         return replace(found, **{name: int(options[key]) for key, name in GIVEN.items() if key in options})
 
 
 def engine_limits(
     config: RunConfig, device: Device | None, recorded: Recorded, *, prompt: float, teacher_prompt: float
 ) -> dict[str, EngineLimits]:
-    """The limits of the generators' engines and of each teacher's, by the name of the pool; a torch teacher has none.
+    """The limits of the engines of the generators and of each teacher, by pool. A torch teacher has none.
 
     Args:
-        device: None: not known, and treated as a small one.
-        recorded: of the run whose rates the plan takes.
-        prompt, teacher_prompt: tokens of the longest ones.
+        device: None: unknown, and treated as a small device.
+        recorded: the limits of the run whose rates the plan uses.
+        prompt, teacher_prompt: lengths of the longest prompts, in tokens.
     """
 
     def of(pool: str, section: Generator, longest: float) -> EngineLimits:
         on_cpu = device is None and not config.pool(pool).gpus
         return recorded.of(pool, section.engine) or offline_limits(
             section.engine,
-            context=context(config, longest),
+            context=context(config.max_response_tokens, longest),
             memory=device.memory if device else 0.0,
             device=device.name if device else "",
             cpu_workers=section.tensor_parallel if on_cpu else 0,
@@ -62,11 +62,11 @@ def engine_limits(
 
 
 def sections(config: RunConfig) -> dict[str, Generator]:
-    """The section of each pool whose replicas have a vLLM engine."""
+    """The configuration section of each pool whose replicas have a vLLM engine."""
     teachers = {config.teacher_pools[name]: teacher for name, teacher in config.all_teachers.items() if teacher.type == "vllm"}
     return {"generator": config.generator, **teachers}
 
 
-def context(config: RunConfig, longest_prompt: float) -> int:
-    """Tokens of the longest sequence that an engine may see: a prompt, a whole response, and the token that scoring adds."""
-    return int(longest_prompt) + config.max_response_tokens + 1
+def context(max_response_tokens: int, longest_prompt: float) -> int:
+    """The longest sequence of an engine, in tokens: a prompt, a whole response, and the token that scoring adds."""
+    return int(longest_prompt) + max_response_tokens + 1

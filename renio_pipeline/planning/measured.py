@@ -16,14 +16,14 @@ from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRat
 from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens, read_limits
 
-SKIPPED = 2  # first steps, in which engines warm up
-SAMPLE_FILES = 50  # newest steps whose response lengths are read
+SKIPPED = 2  # the first steps, in which engines warm up
+SAMPLE_FILES = 50  # the newest steps whose response lengths are read
 Line = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a run's steps took: medians over steps."""
+    """The measured rates and lengths of a run: medians over steps."""
 
     config: RunConfig
     generator: GeneratorRate
@@ -36,22 +36,22 @@ class Measured:
     prompt: float
     teacher_prompt: float
     steps: int
-    limits: Recorded  # of the run's engines
+    limits: Recorded  # the limits of the run's engines
 
 
 def measured(run: Path) -> Measured:
-    """Read ``config.yaml``, ``metrics.jsonl`` and ``samples/`` of a run, which may still be going on.
+    """Read ``config.yaml``, ``metrics.jsonl`` and ``samples/`` of a run, which may still be running.
 
     Raises:
-        ConfigError: it is no run's directory, or no step of it was trained yet.
+        ConfigError: the folder is not a run directory, or the run has not trained a step yet.
     """
     for name in ("config.yaml", "metrics.jsonl"):
         if not (run / name).is_file():
-            raise ConfigError(f"--from: {run} has no {name}: expected a run's directory")
+            raise ConfigError(f"--from: {run} has no {name}: expected a run directory")
     config = load(run / "config.yaml")
     lines = [line for line in complete_lines(run / "metrics.jsonl") if "loss" in line]
     if not lines:
-        raise ConfigError(f"--from: no step of {run} was trained yet")
+        raise ConfigError(f"--from: {run} has not trained a step yet")
     lines = lines[SKIPPED:] or lines
     lengths = _lengths(run, lines)
     drawn = [line["filter/drawn"] * line.get("filter/kept", 1.0) for line in lines]
@@ -69,14 +69,14 @@ def measured(run: Path) -> Measured:
     first_teacher, pool = next(iter(config.all_teachers.values())), next(iter(config.teacher_pools.values()))
     return Measured(
         config=config,
-        generator=_generator(config, limits, lines, lengths, lambda line: busy(line, "generator")),
+        generator=_generator(config.max_staleness, limits, lines, lengths, lambda line: busy(line, "generator")),
         teacher=TeacherRate(
             _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
             batch_tokens(first_teacher, limits.get(pool)),
         ),
         trainer=TrainerRate(_median(line["tokens/trained"] / (line["time/train"] * ranks) for line in lines)),
         sync_seconds=_median(line["time/sync"] - line.get("time/sync_wait", 0.0) for line in lines),
-        weigh_seconds=_median(line["time/weigh"] + _rest(config, line) for line in lines),
+        weigh_seconds=_median(line["time/weigh"] + _rest(config.max_staleness, line) for line in lines),
         turn_seconds=_median(line.get("time/turns", 0.0) for line in lines),
         lengths=lengths,
         prompt=prompt("tokens/trained"),
@@ -87,7 +87,7 @@ def measured(run: Path) -> Measured:
 
 
 def differences(run: RunConfig, config: RunConfig) -> list[str]:
-    """Keys that make a stage faster or slower, and that the run had otherwise."""
+    """The keys that affect a stage's speed and that were different in the run."""
     keys = (
         "student", "generator.dtype", "generator.tensor_parallel", "teacher.model", "teacher.type", "teacher.dtype",
         "teacher.tensor_parallel", "teachers", "objective.type", "trainer.dtype", "trainer.zero_stage",
@@ -97,19 +97,20 @@ def differences(run: RunConfig, config: RunConfig) -> list[str]:
 
 
 def _generator(
-    config: RunConfig, limits: Mapping[str, EngineLimits], lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]
+    max_staleness: int, limits: Mapping[str, EngineLimits], lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]
 ) -> GeneratorRate:
-    """A point for each number of responses that a generator had at a time, of which pools of several sizes give several.
+    """The generator's rate at each number of concurrent responses; steps with different pool sizes give several points.
 
-    How many are under way at any moment is not in the metrics. Where a step's responses all begin together, they become
-    fewer as they end: the time of a token is then that of the longest, and is taken to be the same from first to last.
+    The metrics do not contain the number of responses in flight at each moment. If the responses of a step all begin
+    together, their number falls as they end: the time per token is then that of the longest response, and is assumed to be
+    constant.
     """
     slots = limits["generator"].sequences
     points: dict[int, list[float]] = {}
     for line in lines:
         size, drawn = max(1.0, line["pool/generator/size"]), line["filter/drawn"]
         rate = line["tokens/generated"] / (size * busy(line))
-        if drawn / size <= slots and not config.max_staleness:
+        if drawn / size <= slots and not max_staleness:
             rate *= lengths.quantiles[int((1 - 0.5 / drawn) * len(lengths.quantiles))] / lengths.mean
         points.setdefault(max(1, round(min(slots, drawn / size))), []).append(rate)
     return GeneratorRate(slots, {n: statistics.median(rates) for n, rates in points.items()})
@@ -123,10 +124,10 @@ def _lengths(run: Path, lines: list[Any]) -> Lengths:
     return Lengths.of([line["response/tokens"] for line in lines], f"mean lengths of {run}'s steps")
 
 
-def _rest(config: RunConfig, line: Line) -> float:
-    """Seconds of a step in which no stage works: the driver's. Where steps overlap it is not to be seen."""
+def _rest(max_staleness: int, line: Line) -> float:
+    """The seconds of a step in which no stage works: the driver's overhead. It is not visible if steps overlap."""
     stages = ("start", "first_response", "score", "weigh", "turns", "train", "sync")
-    return 0.0 if config.max_staleness else max(0.0, line["time/step"] - sum(line.get(f"time/{s}", 0.0) for s in stages))
+    return 0.0 if max_staleness else max(0.0, line["time/step"] - sum(line.get(f"time/{s}", 0.0) for s in stages))
 
 
 def _median(values: Iterable[float]) -> float:

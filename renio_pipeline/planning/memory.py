@@ -1,4 +1,4 @@
-"""What an actor needs of its GPU's memory, part by part, and what it may have."""
+"""The GPU memory of generators and teachers, part by part, and its limit."""
 
 from __future__ import annotations
 
@@ -6,31 +6,26 @@ import math
 from dataclasses import dataclass
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.config.schema import DTYPE_BYTES, Generator, Teacher, Trainer
-from renio_pipeline.config.sections import HIDDEN
-from renio_pipeline.objectives import trained_objective
+from renio_pipeline.config.schema import DTYPE_BYTES, Generator, Teacher
 from renio_pipeline.planning.devices import GIB, Device
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.sizes import ModelSizes
 from renio_pipeline.stages.engine_limits import EngineLimits
 
 UTILIZATION = 0.92  # vLLM 0.32's default of gpu_memory_utilization
-PROMPT_LOGITS = 1024  # tokens whose logits vLLM 0.32's GPU runner makes at a time: CHUNK_SIZE of its prompt_logprob.py
-CONTEXT_BYTES = 1.5 * GIB  # of an engine: CUDA's context, kernels, captured graphs
-RESERVE = 0.1  # of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
-BUCKET = 5e8  # elements of DeepSpeed's default reduce_bucket_size: it is allocated whole, however small the model
-PACKED_BYTES = 2**28  # of a packed weight transfer's buffer, where sync.packed_bytes says nothing
-SUB_GROUP = 1e9  # elements of DeepSpeed's zero_optimization.sub_group_size, which stage 3 updates one at a time
-LIVE = 1e9  # elements of its stage3_max_live_parameters: of whole parameters that a rank holds at stage 3
+PROMPT_LOGITS = 1024  # tokens per chunk of prompt logits in vLLM 0.32's GPU runner: CHUNK_SIZE of prompt_logprob.py
+CONTEXT_BYTES = 1.5 * GIB  # overhead of an engine: CUDA's context, kernels, captured graphs
+RESERVE = 0.1  # share of a GPU without vLLM: CUDA's context, NCCL's buffers, fragmentation
+PACKED_BYTES = 2**28  # default of sync.packed_bytes: the buffer of a packed weight transfer
 PACKED_ROW = 16384  # tokens of a torch teacher's row, renio_pipeline.models.teacher.UNMASKED_TOKENS on a GPU
 
 
 @dataclass(frozen=True)
 class Use:
-    """Bytes on one GPU."""
+    """Memory use on one GPU, in bytes."""
 
     parts: dict[str, float]
-    limit: float  # infinite where no device is known
+    limit: float  # infinite if no device is known
 
     @property
     def total(self) -> float:
@@ -43,11 +38,11 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A vLLM engine's memory, and how many sequences it has room for."""
+    """The memory of a vLLM engine, and the number of sequences that its cache holds."""
 
     use: Use
-    cache_tokens: float  # that the rest of its share holds
-    sequences: float  # of the mean size that they have while they are under way
+    cache_tokens: float  # tokens that the rest of the engine's share can cache
+    sequences: float  # sequences in the cache, at their mean size in flight
 
     @property
     def fits(self) -> bool:
@@ -67,21 +62,22 @@ def engine(
     model_share: float = 0.0,
     transfer: float = 0.0,
 ) -> Engine:
-    """An engine takes its share of the GPU whole, and caches keys and values in what its weights and its work leave.
+    """The memory of a vLLM engine. It takes its whole share of the GPU, and caches keys and values in what weights and
+    activations leave.
 
     Args:
-        limits: how much it computes at a time.
-        prompt: tokens of the mean prompt.
-        lengths: of responses; None: it writes none.
-        context: tokens of the longest sequence, which the cache must hold.
-        prompt_logits: logits of every prompt token are made, as scoring does.
-        model_share: bytes that a trainer rank takes of the same GPU.
-        transfer: bytes that a weight sync takes outside of the engine's share.
+        limits: the engine's batch limits.
+        prompt: mean length of a prompt, in tokens.
+        lengths: the response lengths; None: the engine generates nothing.
+        context: the longest sequence in tokens, which the cache must hold.
+        prompt_logits: whether the logits of every prompt token are computed, as in scoring.
+        model_share: bytes of the same GPU that a trainer rank takes.
+        transfer: bytes that a weight sync takes outside the engine's share.
     """
     each, parallel = DTYPE_BYTES[section.dtype], section.tensor_parallel
     options = section.engine
     batched = limits.batched_tokens
-    # Fp32 logits and what is made of them: of the sequences that a token is sampled for, or of a chunk of a prompt's tokens.
+    # Fp32 logits and their derivatives, for the sequences that are sampled or for a chunk of a prompt's tokens.
     logits = min(PROMPT_LOGITS, batched, context) * 3 if prompt_logits else min(limits.sequences, batched) * 2
     parts = {
         "weights": model.parameters * each / parallel,
@@ -100,9 +96,9 @@ def engine(
 
 
 def transfer(config: RunConfig, model: ModelSizes) -> float:
-    """Bytes that a generator's GPU needs for a weight sync: the packed tensors that arrive, and a layer that is put together.
+    """The bytes that a generator's GPU needs for a weight sync: the packed tensors that arrive, and a layer being assembled.
 
-    The largest tensor may not fit into the buffer, which is then as large as that and what is packed with it.
+    If the largest tensor does not fit into the buffer, the buffer grows to that tensor and what is packed with it.
     """
     if config.sync.backend == "host":
         return 0.0
@@ -113,7 +109,12 @@ def transfer(config: RunConfig, model: ModelSizes) -> float:
 
 
 def torch_teacher(section: Teacher, model: ModelSizes, device: Device | None, longest: float, hidden_sent: float) -> Use:
-    """A transformers forward over packed rows. hidden_sent: bytes of the states of a batch, where they are the payload."""
+    """The memory of a torch teacher: a transformers forward pass over packed rows.
+
+    Args:
+        longest: the longest sequence, in tokens.
+        hidden_sent: bytes of a batch's hidden states, if they are the payload.
+    """
     each, row = DTYPE_BYTES[section.dtype], max(PACKED_ROW, longest)
     parts = {
         "weights": model.parameters * each,
@@ -122,104 +123,9 @@ def torch_teacher(section: Teacher, model: ModelSizes, device: Device | None, lo
         "logits": 3 * 4 * 2**25,
         "hidden states": hidden_sent,
     }
-    return Use(parts, _limit(device))
+    return Use(parts, limit_of(device))
 
 
-def trainer_rank(
-    config: RunConfig,
-    model: ModelSizes,
-    teachers: list[ModelSizes],
-    device: Device | None,
-    ranks: int,
-    longest: float,
-    answered: float,
-) -> Use:
-    """Model states as in ZeRO (arXiv 1910.02054, section 3), and the larger of what the two halves of a step add to them.
-
-    Forward and backward passes add activations and the loss; the optimizer's step, by when those are free, adds its copies of
-    the gradients.
-
-    Args:
-        longest: tokens of the longest sample.
-        answered: share of the tokens that have a loss.
-    """
-    trainer = config.trainer
-    each = DTYPE_BYTES[trainer.dtype]
-    states = model_states(trainer, model, ranks) | average(config, model, ranks)
-    tokens = max(float(trainer.micro_batch_tokens), longest)
-    passes = {"activations": activations(trainer, model, tokens), **_loss(config, model, teachers, tokens * answered)}
-    if trainer.zero_stage:
-        given = trainer.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
-        passes["bucket"] = (given if isinstance(given, int | float) else BUCKET) * each  # "auto" is the default
-    if trainer.zero_stage == 3 and ranks > 1:
-        passes["gathered parameters"] = min(LIVE, model.parameters) * each
-    update = {"optimizer's step": optimizer_step(trainer, model, ranks, fused=bool(config.pools.trainer.gpus))}
-    return Use(states | max(passes, update, key=lambda parts: sum(parts.values())), _limit(device))
-
-
-def optimizer_step(trainer: Trainer, model: ModelSizes, ranks: int, *, fused: bool) -> float:
-    """Bytes that the optimizer's step adds to the model states at its peak.
-
-    ZeRO flattens the gradients of a partition and casts them to fp32: stages 1 and 2 whole partitions, and then they free the
-    gradients that the states count; stage 3 one sub-group after another, and it keeps them. Stage 0 casts without flattening.
-    An AdamW that is not fused then makes the square roots of the second moments as well, 4 bytes each.
-
-    Args:
-        fused: the update is one kernel, as it is on GPUs.
-    """
-    each, stage = DTYPE_BYTES[trainer.dtype], trainer.zero_stage
-    roots, half = (0 if fused else 4), trainer.dtype != "float32"
-    partition = _trained(trainer, model) / (ranks if stage >= 1 else 1)
-    if stage == 0:
-        return partition * ((4 if half else 0) + roots)
-    if stage == 3:
-        partition = min(SUB_GROUP, partition)
-    casting = each + (4 if half else 0)
-    updating = 4 + roots - (0 if stage == 3 else each)
-    return partition * max(casting, updating)
-
-
-def average(config: RunConfig, model: ModelSizes, ranks: int) -> dict[str, float]:
-    """What a teacher that averages the student keeps on each rank: its share of the average, in fp32."""
-    averages = config.follow is not None and config.follow.teacher == "ema"
-    return {"teacher's average": 4 * model.parameters / ranks} if averages else {}
-
-
-def model_states(trainer: Trainer, model: ModelSizes, ranks: int) -> dict[str, float]:
-    """Weights, gradients, and the optimizer's fp32 weights and two moments; a ZeRO stage shares them over the ranks."""
-    each, trained, stage = DTYPE_BYTES[trainer.dtype], _trained(trainer, model), trainer.zero_stage
-    weights = model.parameters + (trained if trainer.lora else 0)
-    own_masters = trainer.dtype == "float32" and stage == 0  # ZeRO keeps fp32 copies of fp32 weights too
-    return {
-        "weights": weights * each / (ranks if stage == 3 else 1),
-        "gradients": trained * each / (ranks if stage >= 2 else 1),
-        "optimizer": trained * (8 if own_masters else 12) / (ranks if stage >= 1 else 1),
-    }
-
-
-def activations(trainer: Trainer, model: ModelSizes, tokens: float) -> float:
-    """Bytes that a forward pass keeps for the backward one.
-
-    A layer of a Llama-like model in transformers keeps 8 H + 4 I + 5 (Q + K) elements of a token, with attention that keeps
-    no scores; with checkpointing a layer keeps its input, and one layer at a time the rest.
-    """
-    layer = 8 * model.hidden + 4 * model.mlp + 5 * (model.queries + model.keys)
-    kept = model.layers * model.hidden + layer if trainer.gradient_checkpointing else model.layers * layer
-    return tokens * kept * DTYPE_BYTES[trainer.dtype]
-
-
-def _loss(config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], tokens: float) -> dict[str, float]:
-    held = (0 if config.trainer.lora else 4 * model.head) + 8 * tokens * model.hidden  # gradients of the head and of the states
-    parts = {"loss": trained_objective(config).working_bytes(model.vocab) + held}
-    if config.objective.payload == HIDDEN:
-        owners = zip(teachers, config.all_teachers.values(), strict=True)
-        parts["teachers' heads"] = sum(t.head * DTYPE_BYTES[s.dtype] for t, s in owners)
-    return parts
-
-
-def _trained(trainer: Trainer, model: ModelSizes) -> float:
-    return model.factors(trainer.lora.targets, trainer.lora.r) if trainer.lora else model.parameters
-
-
-def _limit(device: Device | None) -> float:
+def limit_of(device: Device | None) -> float:
+    """The memory of a GPU without vLLM that is available, in bytes; infinite if no device is known."""
     return math.inf if device is None else (1 - RESERVE) * device.memory

@@ -1,4 +1,4 @@
-"""Where a model's ``config.json`` is found: in a folder, in this package (released models), in the hub's cache, on the hub."""
+"""Finds a model's ``config.json``: in a folder, in this package (released models), in the hub's cache, or on the hub."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from renio_pipeline.models.info import is_local, resolve
 
 
 def model_config(name: str, key: str, *, offline: bool = False) -> dict[str, Any]:
-    """What a model's configuration file says; nothing else of the model is needed, or read.
+    """The contents of a model's configuration file. No other file of the model is read.
 
     Raises:
-        ConfigError: there is none at hand; names ``key`` and what would help.
+        ConfigError: the file cannot be found; names ``key`` and a remedy.
     """
     known = released().get(name)
     if known is not None and not Path(name).exists():
@@ -28,10 +28,10 @@ def model_config(name: str, key: str, *, offline: bool = False) -> dict[str, Any
     found = try_to_load_from_cache(name, "config.json")
     if not isinstance(found, str):
         if offline:
-            raise ConfigError(f"{key}: {name!r} is not in the hub's cache, and --offline asks no network; {_HELP}")
+            raise ConfigError(f"{key}: {name!r} is not in the hub's cache, and --offline forbids the network; {_HELP}")
         try:
             found = hf_hub_download(name, "config.json")
-        except Exception as error:  # no network, no such name, no access: each library has its own
+        except Exception as error:  # no network, no such name, no access: many exception types
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"{key}: the configuration of {name!r} cannot be read from the hub ({reason}); {_HELP}") from None
     return _read(Path(found), name, key)
@@ -42,7 +42,7 @@ _HELP = "give a folder with the model's config.json instead: its weights are not
 
 @cache
 def released() -> dict[str, dict[str, Any]]:
-    """Configurations of released models, by hub name: as much of each as its sizes come of."""
+    """The configurations of released models, by hub name, as far as they determine the sizes."""
     found: dict[str, dict[str, Any]] = json.loads((files(__package__) / "released.json").read_text(encoding="utf-8"))
     return found
 
@@ -51,9 +51,9 @@ def _read(path: Path, name: str, key: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{key}: {name!r} has no config.json ({path} does not exist); expected a model's folder") from None
+        raise ConfigError(f"{key}: {name!r} has no config.json ({path} does not exist); expected a model folder") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}: {path} cannot be read: {error}") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{key}: {path} holds no model's configuration")
+        raise ConfigError(f"{key}: {path} is not a model configuration")
     return found

@@ -1,4 +1,4 @@
-"""The memory of a run's actors, and what of it is too large."""
+"""The memory of a run's actors, and what does not fit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
-from renio_pipeline.planning.memory import Engine, Use, average, engine, model_states, torch_teacher, trainer_rank, transfer
+from renio_pipeline.planning.memory import Engine, Use, engine, torch_teacher, transfer
+from renio_pipeline.planning.rank_memory import average, model_states, trainer_rank
 from renio_pipeline.preflight import payload_token_bytes
 from renio_pipeline.stages.engine_limits import batch_tokens
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Of a configuration's actors; trainer ranks by how many there are."""
+    """The memory needs of a configuration's actors; for trainer ranks, by their number."""
 
     config: RunConfig
     known: Known
@@ -27,7 +28,7 @@ class Needs:
     def generator(self) -> Engine:
         sizes, config = self.known.sizes, self.config
         ranks = config.pools.trainer.replicas
-        rank = sum((model_states(config.trainer, sizes.student, ranks) | average(config, sizes.student, ranks)).values())
+        rank = sum((model_states(config.trainer, sizes.student, ranks) | average(config.follow, sizes.student, ranks)).values())
         if config.trainer.offload == "optimizer":
             rank -= model_states(config.trainer, sizes.student, ranks)["optimizer"]
         return engine(
@@ -36,7 +37,7 @@ class Needs:
             self.known.device,
             prompt=sizes.prompt,
             lengths=self.known.lengths,
-            context=context(config, self.known.longest_prompt),
+            context=context(config.max_response_tokens, self.known.longest_prompt),
             limits=self.known.limits["generator"],
             model_share=rank if config.placement == "colocated" else 0.0,
             transfer=transfer(config, sizes.student),
@@ -44,9 +45,9 @@ class Needs:
 
     @cached_property
     def teachers(self) -> dict[str, Use]:
-        """By the name of the pool."""
+        """The use of each teacher's replicas, by pool."""
         config, known, found = self.config, self.known, dict[str, Use]()
-        longest = context(config, known.longest_teacher_prompt)
+        longest = context(config.max_response_tokens, known.longest_teacher_prompt)
         for (name, section), model in zip(config.all_teachers.items(), known.sizes.teachers, strict=True):
             pool = config.teacher_pools[name]
             if section.type == "torch":
@@ -75,13 +76,13 @@ class Needs:
 
     @cached_property
     def payload(self) -> int:
-        """Bytes that a teacher sends of a token."""
+        """The bytes that a teacher sends per token."""
         models = zip(self.config.all_teachers, self.known.sizes.teachers, strict=True)
         return max(payload_token_bytes(self.config, name, model.hidden) for name, model in models)
 
     @cached_property
     def host(self) -> dict[str, float]:
-        """Bytes of host memory, on the nodes that have them."""
+        """Host memory in bytes, by use."""
         config, known, student = self.config, self.known, self.known.sizes.student
         step = config.batch_size * self.payload * known.sizes.response
         lora = config.trainer.lora
@@ -95,7 +96,7 @@ class Needs:
         }
 
     def obstacles(self, ranks: int) -> list[str]:
-        """Why no split with so many trainer ranks can be run."""
+        """Why no split with this number of trainer ranks can run."""
         found = []
         if not self.generator.fits:
             found.append(_too_large("a generator", self.generator.use, "raise generator.tensor_parallel (and its pool's gpus)"))
@@ -119,4 +120,4 @@ def _too_large(what: str, use: Use, help: str) -> str:
     parts = ", ".join(
         f"{name} {part / GIB:.1f}" for name, part in sorted(use.parts.items(), key=lambda p: -p[1]) if part > GIB / 20
     )
-    return f"{what} needs {use.total / GIB:.1f} GiB of a GPU ({parts}), and may have {use.limit / GIB:.1f}; {help}"
+    return f"{what} needs {use.total / GIB:.1f} GiB of a GPU ({parts}), but may use {use.limit / GIB:.1f}; {help}"

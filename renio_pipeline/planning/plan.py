@@ -1,4 +1,4 @@
-"""A plan: from a configuration and what is known of models, engines and lengths, to step time, memory and the best split."""
+"""A plan: from a configuration and what is known about models, engines and lengths to step time, memory and the best split."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.needs import Needs
 from renio_pipeline.planning.rates import Rates
-from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
+from renio_pipeline.planning.schedule import replay
 from renio_pipeline.planning.search import Room, best_splits, sizes_up_to, with_gpus
+from renio_pipeline.planning.workload import Replayed, Split, Work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a split gives."""
+    """The prediction for a split."""
 
     split: Split
     gpus: float
     replayed: Replayed
-    obstacles: tuple[str, ...] = ()  # why it cannot be run
+    obstacles: tuple[str, ...] = ()  # why the split cannot run
 
     @property
     def per_gpu(self) -> float:
-        """Samples a second of each GPU that it uses."""
+        """Samples per second and GPU."""
         return self.replayed.samples_per_second / self.gpus
 
 
@@ -36,7 +37,7 @@ class Planner:
 
     config: RunConfig
     known: Known
-    gpus: float | None = None  # None: those that the configured pools use
+    gpus: float | None = None  # None: as many as the configured pools use
     gpus_per_node: int = 8
 
     @cached_property
@@ -45,7 +46,7 @@ class Planner:
 
     @cached_property
     def work(self) -> Work:
-        """What each step is given: lengths spread evenly over their distribution, in an order of the step's own."""
+        """The work of each step: lengths evenly spaced over their distribution, in an order that depends on the step."""
         config, known = self.config, self.known
 
         @cache
@@ -62,7 +63,7 @@ class Planner:
 
     @cached_property
     def rates(self) -> Rates:
-        """With no more slots than the generators' cache has room for."""
+        """The rates of all stages, with at most as many slots as the generators' cache has room for."""
         rates, room = self.known.rates, self.needs.generator.sequences
         slots = min(rates.generator.slots, max(1, int(min(room, 1e9))))
         return replace(rates, generator=replace(rates.generator, slots=slots))
@@ -91,7 +92,7 @@ class Planner:
         return replace(room, least_ranks=next(fitting, room.most_ranks + 1))
 
     def _width(self, *pools: str) -> float:
-        """GPUs of a replica, of several pools on average. What has none is counted as if it had."""
+        """The GPUs of a replica, averaged over the pools. A replica without GPUs is counted as if it had one."""
         config = self.config
         parallel = {"generator": config.generator.tensor_parallel}
         parallel |= {config.teacher_pools[name]: teacher.tensor_parallel for name, teacher in config.all_teachers.items()}
@@ -103,14 +104,14 @@ class Planner:
 
     @cached_property
     def best(self) -> list[Answer]:
-        """The best splits, the first first; none if nothing fits."""
+        """The best splits, best first; empty if nothing fits."""
         if self.needs.obstacles(self.room.most_ranks):
             return []
         return [self._answered(split, found) for split, found in best_splits(self.rates, self.room, self.work)]
 
     @cached_property
     def by_size(self) -> list[Answer]:
-        """The best split of smaller clusters, the largest first."""
+        """The best split of each smaller cluster, the largest cluster first."""
         found = [] if not self.best else [self.best[0]]
         for gpus in sizes_up_to(self.room.gpus, self.room.least)[1:] if found else ():
             splits = best_splits(self.rates, with_gpus(self.room, gpus), self.work, count=1)
@@ -119,7 +120,7 @@ class Planner:
 
     @cached_property
     def ahead(self) -> Answer | None:
-        """The best split, if generation went on while the trainer works; None where it does already, or cannot."""
+        """The best split if generation continued while the trainer works; None if it already does, or cannot."""
         if self.config.max_staleness or self.room.colocated or not self.best or self.config.deterministic:
             return None
         work = replace(self.work, max_staleness=1, in_flight="keep")
@@ -134,13 +135,13 @@ class Planner:
 
 
 def check(planner: Planner) -> None:
-    """Raises ConfigError if no split of the GPUs fits; says what is too large, or how many GPUs it takes."""
+    """Raises ConfigError if no split of the GPUs fits, with what is too large or how many GPUs are needed."""
     obstacles = planner.needs.obstacles(planner.room.most_ranks)
     if obstacles:
         raise ConfigError("no split fits:\n" + "\n".join(f"  {line}" for line in obstacles))
     if not planner.best:
         room = planner.room
         raise ConfigError(
-            f"--gpus: {room.gpus:g} given, and a generator, {room.teacher_pools} teacher(s) and {room.least_ranks} trainer "
-            f"rank(s) take at least {room.least:g}, each replica on one node of {room.gpus_per_node} (--gpus-per-node)"
+            f"--gpus: {room.gpus:g} given, but a generator, {room.teacher_pools} teacher(s) and {room.least_ranks} trainer "
+            f"rank(s) need at least {room.least:g}, each replica on one node of {room.gpus_per_node} (--gpus-per-node)"
         )

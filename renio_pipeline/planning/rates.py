@@ -1,4 +1,4 @@
-"""How fast each stage is: of one replica, in tokens and seconds, wherever that is known from."""
+"""The speed of one replica of each stage, in tokens and seconds, from whatever source."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class GeneratorRate:
-    """Continuous batching: all responses of a replica advance together, and the more there are, the slower each.
+    """Continuous batching: all responses of a replica advance together, and the more there are, the slower each one is.
 
-    ``tokens_per_second``: of the replica as a whole, by how many responses it writes at a time. In between, a token takes what
-    lies between; with fewer than the first, as long as with these; with more than the last, the whole becomes no faster.
+    ``tokens_per_second``: the rate of the whole replica, by the number of concurrent responses. Between two numbers, the time
+    per token is interpolated; below the first, it is constant; above the last, the rate of the replica is constant.
     """
 
-    slots: int  # the most at a time
+    slots: int  # the maximum number of concurrent responses
     tokens_per_second: Mapping[int, float]
 
     def __post_init__(self) -> None:
         if self.slots < 1 or not self.tokens_per_second:
-            raise ValueError("a generator has at least one slot, and a rate for at least one number of responses")
+            raise ValueError("a generator needs at least one slot, and a rate for at least one number of responses")
         if any(n < 1 or not rate > 0 or math.isinf(rate) for n, rate in self.tokens_per_second.items()):
-            raise ValueError(f"rates are positive, for one response or more at a time, not {dict(self.tokens_per_second)}")
+            raise ValueError(f"rates must be positive, for at least one response at a time, not {dict(self.tokens_per_second)}")
 
     @cached_property
     def token_seconds(self) -> list[float]:
-        """Of one response's token, by how many (0 to ``slots``) are written at a time; the first entry says nothing."""
+        """Seconds per token of a response, by the number of concurrent responses (0 to ``slots``); entry 0 is unused."""
         counts = sorted(self.tokens_per_second)
         seconds = [n / self.tokens_per_second[n] for n in counts]
         inside = np.interp(np.arange(self.slots + 1), counts, seconds)
@@ -38,35 +38,35 @@ class GeneratorRate:
 
     @cached_property
     def best(self) -> float:
-        """Tokens a second, at whatever number of responses is best."""
+        """Tokens per second at the best number of responses."""
         return max(n / s for n, s in enumerate(self.token_seconds) if n)
 
 
 @dataclass(frozen=True)
 class TeacherRate:
-    """A batch at a time, of whatever waits."""
+    """One batch at a time, from whatever is waiting."""
 
     tokens_per_second: float
-    max_batch_tokens: float  # of prompts and responses
-    batch_seconds: float = 0.0  # of any batch, beside its tokens
+    max_batch_tokens: float  # prompt and response tokens
+    batch_seconds: float = 0.0  # overhead per batch
 
     def seconds(self, tokens: float) -> float:
-        """Of a batch."""
+        """The seconds of a batch of this many tokens."""
         return self.batch_seconds + tokens / self.tokens_per_second
 
 
 @dataclass(frozen=True)
 class TrainerRate:
-    """Ranks share a step's tokens, and then exchange gradients in a ring."""
+    """The ranks share a step's tokens, and then exchange gradients in a ring."""
 
-    tokens_per_second: float  # of one rank, forward and backward
-    step_seconds: float = 0.0  # of any step: the optimizer's part, for one
-    exchange_bytes: float = 0.0  # of gradients (and of weights, where they are partitioned)
-    link: tuple[float, float] = (math.inf, math.inf)  # bytes a second of a rank: within a node, and between nodes
+    tokens_per_second: float  # one rank, forward and backward
+    step_seconds: float = 0.0  # overhead per step, such as the optimizer's
+    exchange_bytes: float = 0.0  # gradients (and weights, if they are partitioned)
+    link: tuple[float, float] = (math.inf, math.inf)  # bytes/s of a rank: within a node, and between nodes
     gpus_per_node: int = 8
 
     def seconds(self, tokens: float, longest: float, ranks: int) -> float:
-        """Of a step of so many tokens, the longest sample's among them: that one is not shared out."""
+        """The seconds of a step with this many tokens, of which ``longest`` belong to one sample, which cannot be split."""
         ring = 2 * (ranks - 1) / ranks * self.exchange_bytes / self.link[ranks > self.gpus_per_node]
         return self.step_seconds + max(tokens / ranks, longest) / self.tokens_per_second + ring
 
@@ -76,7 +76,7 @@ class Rates:
     generator: GeneratorRate
     teacher: TeacherRate
     trainer: TrainerRate
-    sync_seconds: float = 0.0  # of a weight sync, without the wait for responses under way
+    sync_seconds: float = 0.0  # a weight sync, without the wait for responses in flight
     weigh_seconds: float = 0.0
     turn_seconds: float = 0.0  # colocated: handing the GPUs to the ranks and back
-    between_seconds: float = 0.0  # of the driver, from one step to the next
+    between_seconds: float = 0.0  # the driver, from one step to the next

@@ -1,7 +1,7 @@
-"""The step loop's schedule, replayed in virtual time: when each response is written, scored and trained on.
+"""The schedule of the step loop, replayed in virtual time: when each response is generated, scored and trained on.
 
-The pools hand out work as ``actors.pools.generators`` and ``actors.pools.teachers`` do, and steps are collected ahead of the
-trainer as ``renio_pipeline.loop.lookahead`` does; engines take what their rates say, and everything else takes no time.
+Work is dispatched as in ``actors.pools.generators`` and ``actors.pools.teachers``, and steps are collected ahead of the trainer
+as in ``renio_pipeline.loop.lookahead``. Engines take the time that their rates give; everything else takes no time.
 """
 
 from __future__ import annotations
@@ -9,62 +9,20 @@ from __future__ import annotations
 import heapq
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
-from renio_pipeline.planning.batched_engine import BatchedEngine
 from renio_pipeline.planning.rates import Rates
+from renio_pipeline.planning.workload import BatchedEngine, Replayed, Split, Work
 
-COUNTED = 4  # steps that are looked at, between those in which the pipeline fills and those in which it empties
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every step is given."""
-
-    lengths: Callable[[int], Sequence[float]]  # of a step's responses, in tokens, by its number from 1 on
-    prompt_tokens: float = 0.0  # that the trainer reads of each sample
-    teacher_prompt_tokens: float = 0.0  # that the teacher reads
-    max_staleness: int = 0
-    in_flight: Literal["drain", "keep"] = "drain"
-
-
-@dataclass(frozen=True)
-class Split:
-    """How many of each there are."""
-
-    generators: int
-    teachers: int
-    ranks: int
-
-    def __post_init__(self) -> None:
-        if min(self.generators, self.teachers, self.ranks) < 1:
-            raise ValueError(f"every pool has at least one replica, not {self}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replayed:
-    """What came out."""
-
-    steps: tuple[float, ...]  # seconds of each that counts
-    samples: float  # of a step
-    idle: dict[str, float]  # share of the time in which a pool's workers do nothing, on average
-    slots_idle: float  # share of the generators' slots without a response
-    parts: dict[str, float]  # seconds of a step that is one stage after the other, on average; ahead of time they overlap
-
-    @property
-    def step(self) -> float:
-        """Seconds, on average."""
-        return statistics.fmean(self.steps)
-
-    @property
-    def samples_per_second(self) -> float:
-        return self.samples / self.step
+COUNTED = 4  # measured steps, after the pipeline has filled and before it empties
 
 
 def replay(rates: Rates, split: Split, work: Work, counted: int = COUNTED, *, after: int | None = None) -> Replayed:
-    """See ``counted`` steps under full sail: those after step ``after`` (None: after as many as the pipeline takes to fill)."""
+    """Replay a run and measure ``counted`` steps in the steady state.
+
+    Args:
+        after: the last step before the measured ones; None: as many steps as the pipeline needs to fill.
+    """
     if after is None:
         after = work.max_staleness + 2 if work.max_staleness else 0
     return _Replay(rates, split, work, counted, after).run()
@@ -73,7 +31,7 @@ def replay(rates: Rates, split: Split, work: Work, counted: int = COUNTED, *, af
 class _Replay:
     def __init__(self, rates: Rates, split: Split, work: Work, counted: int, after: int) -> None:
         self.rates, self.split, self.work = rates, split, work
-        self.first = after  # the step after whose end time counts
+        self.first = after  # measuring starts at the end of this step
         self.last = self.first + counted
         self.final = self.last + work.max_staleness
         self.events: list[tuple[float, int, Callable[..., None], tuple[int, ...]]] = []
@@ -90,7 +48,7 @@ class _Replay:
         self.teacher_busy, self.trainer_busy = 0.0, 0.0
         self.marks: dict[int, tuple[float, float, float, float]] = {}
         self.last_written: dict[int, float] = {}
-        self.begun: dict[int, float] = {}  # when a step was whole, and the ranks free
+        self.begun: dict[int, float] = {}  # when a step was complete, and the ranks free
 
     def run(self) -> Replayed:
         self.mark(0)
@@ -129,7 +87,7 @@ class _Replay:
         heapq.heappush(self.events, (seconds, self.order, act, arguments))
 
     def learned(self, step: int) -> None:
-        """Collect what may be collected once this step was trained on."""
+        """Open the steps that may be collected once this step has been trained on."""
         for number in range(self.opened + 1, min(step + 1 + self.work.max_staleness, self.final) + 1):
             tokens = self.work.lengths(number)
             longest = max(tokens) + self.work.prompt_tokens
@@ -140,7 +98,7 @@ class _Replay:
         self.write()
 
     def write(self) -> None:
-        """Hand out prompts: to each generator its fair share of all, and no more than it has slots."""
+        """Dispatch prompts: to each generator its fair share of all, but at most as many as it has slots."""
         if self.holding:
             return
         fair = -(-(len(self.queue) + self.in_flight) // len(self.engines))
@@ -159,7 +117,7 @@ class _Replay:
                 self.expect(i)
 
     def expect(self, i: int) -> None:
-        """The engine's responses have changed: so has the moment at which the next one ends."""
+        """Schedule the end of the engine's next response, after its responses have changed."""
         engine = self.engines[i]
         engine.plan += 1
         if engine.writing and not engine.held:
@@ -185,7 +143,7 @@ class _Replay:
             self.sync()
 
     def score(self) -> None:
-        """Give each teacher that is free a batch of what waits, the oldest step first."""
+        """Give each free teacher a batch of waiting responses, those of the oldest step first."""
         rate = self.rates.teacher
         while self.free and self.to_score:
             batch: list[int] = []
@@ -208,7 +166,7 @@ class _Replay:
         self.train()
 
     def train(self) -> None:
-        """As soon as a step is whole, and the one before it is done."""
+        """Train as soon as a step is complete and the previous one is done."""
         step = self.step
         if self.training or step > self.opened or self.scored[step] < self.sizes[step][0]:
             return
@@ -219,7 +177,7 @@ class _Replay:
         self.at(self.now + self.rates.weigh_seconds + seconds + self.rates.turn_seconds, self.publish)
 
     def publish(self) -> None:
-        """No prompt is handed out until the generators have the new weights; with ``drain`` none is under way either."""
+        """Stop dispatching until the generators have the new weights; with ``drain``, first wait for responses in flight."""
         self.holding = True
         if self.work.in_flight == "drain" and self.in_flight:
             self.draining = True
@@ -251,7 +209,7 @@ class _Replay:
         self.train()
 
     def mark(self, step: int) -> None:
-        """What the workers have done by the end of a step; of what the teachers have begun, what is still to come too."""
+        """Record the work done by the end of a step; batches that teachers have begun count in full."""
         busy = sum(e.busy for e in self.engines)
         slots = sum(e.slot_seconds for e in self.engines)
         self.marks[step] = busy, slots, self.teacher_busy, self.trainer_busy

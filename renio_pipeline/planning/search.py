@@ -1,4 +1,4 @@
-"""Which split of the GPUs makes a step the shortest."""
+"""Finds the split of the GPUs with the shortest step."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from renio_pipeline.planning.rates import Rates, TeacherRate, TrainerRate
-from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
+from renio_pipeline.planning.schedule import replay
+from renio_pipeline.planning.workload import Replayed, Split, Work
 
-NEAR = 1.01  # a split that may be better by less is not looked at
-MOST = 150  # splits that are looked at; as they come in the order of their bounds, later ones hardly ever win
-_AT_ONCE = 1e18  # tokens a second
-FINE = 16  # replicas; of many more, only those numbers are tried that differ by a few per cent
+NEAR = 1.01  # a split whose possible gain is smaller is not replayed
+MOST = 150  # splits that are replayed; they come in the order of their bounds, so later ones hardly ever win
+_AT_ONCE = 1e18  # tokens per second: instantaneous
+FINE = 16  # replicas up to which every number is tried; beyond, only numbers that differ by a few percent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What GPUs there are, and what a replica of each pool takes of them."""
+    """The available GPUs, and the GPUs that a replica of each pool takes."""
 
     gpus: float
     gpus_per_node: int = 8
     generator: float = 1.0
     teacher: float = 1.0
     rank: float = 1.0
-    teacher_pools: int = 1  # each gets as many replicas as the others
-    least_ranks: int = 1  # with fewer, a rank's share of the model does not fit into its memory
-    most_ranks: int = 1  # with more, there would be ranks without a sample
-    colocated: bool = False  # a generator on each rank's GPU
+    teacher_pools: int = 1  # all get the same number of replicas
+    least_ranks: int = 1  # with fewer, a rank's share of the model does not fit into memory
+    most_ranks: int = 1  # with more, some ranks would have no sample
+    colocated: bool = False  # a generator shares the GPU of each rank
 
     @property
     def least(self) -> float:
-        """GPUs of the smallest split."""
+        """The GPUs of the smallest split."""
         generators = 0.0 if self.colocated else self.generator
         return generators + self.teacher * self.teacher_pools + self.rank * self.least_ranks
 
@@ -41,7 +42,7 @@ class Room:
         return generators + split.teachers * self.teacher + split.ranks * self.rank
 
     def holds(self, split: Split) -> bool:
-        """Whether every replica finds its GPUs on one node."""
+        """Whether every replica gets all its GPUs on one node."""
         if self.used(split) > self.gpus + 1e-9:
             return False
         wanted = [self.teacher] * split.teachers + [self.rank] * split.ranks
@@ -56,7 +57,7 @@ class Room:
         return True
 
     def splits(self) -> Iterator[Split]:
-        """Those that leave no room for another generator: it would never make a step longer."""
+        """The splits that leave no room for another generator, because one more never makes a step longer."""
         for ranks in _counts(self.least_ranks, 1, self.most_ranks):
             left = self.gpus - ranks * self.rank
             if self.colocated:
@@ -69,7 +70,7 @@ class Room:
 
 
 def _counts(first: int, each: int, most: float) -> Iterator[int]:
-    """From ``first`` to ``most`` by ``each``, and by more once they are many."""
+    """Numbers from ``first`` to ``most`` in steps of ``each``, and in larger steps for large numbers."""
     count = first
     while count <= most + 1e-9:
         yield count
@@ -77,9 +78,10 @@ def _counts(first: int, each: int, most: float) -> Iterator[int]:
 
 
 def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> float:
-    """A bound that no schedule of this split stays below: each stage's work, and what one step must go through.
+    """A lower bound on the step time of this split: the work of each stage, and the path through a single step.
 
-    writing: seconds in which these generators write a step if nothing else is asked of them.
+    Args:
+        writing: the seconds in which these generators write a step if they do nothing else.
     """
     tokens = work.lengths(1)
     count, written = len(tokens), sum(tokens)
@@ -95,16 +97,16 @@ def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> flo
 
 
 def writing_seconds(rates: Rates, generators: int, work: Work) -> float:
-    """Of a step, by so many generators that do nothing else, on average."""
+    """The mean seconds in which this many generators write a step if they do nothing else."""
     at_once = replace(rates, teacher=TeacherRate(_AT_ONCE, _AT_ONCE), trainer=TrainerRate(_AT_ONCE))
     alone = replace(at_once, sync_seconds=0.0, weigh_seconds=0.0, turn_seconds=0.0, between_seconds=0.0)
     return replay(alone, Split(generators, 1, 1), replace(work, max_staleness=0)).step
 
 
 def best_splits(rates: Rates, room: Room, work: Work, count: int = 3) -> list[tuple[Split, Replayed]]:
-    """The fastest ones, best first; none if the room holds none.
+    """The fastest splits, best first; empty if none fits.
 
-    Splits are replayed in the order of their bounds, until nothing much better can come.
+    Splits are replayed in the order of their lower bounds, until no significantly better one can follow.
     """
     writing = cache(lambda generators: writing_seconds(rates, generators, work))
     bounded = sorted(
@@ -124,7 +126,7 @@ def best_splits(rates: Rates, room: Room, work: Work, count: int = 3) -> list[tu
 
 
 def sizes_up_to(gpus: float, step: float) -> list[float]:
-    """Smaller clusters that are worth a look: halves, down to where nothing could be shared out."""
+    """The sizes of smaller clusters to examine: successive halves, as long as there is a choice of splits."""
     sizes = [gpus]
     while sizes[-1] / 2 >= step:
         sizes.append(float(int(sizes[-1] / 2)))
@@ -132,7 +134,7 @@ def sizes_up_to(gpus: float, step: float) -> list[float]:
 
 
 def with_gpus(room: Room, gpus: float) -> Room:
-    """The same demands on another number of GPUs."""
+    """The same demands with another number of GPUs."""
     others = room.teacher * room.teacher_pools + (0 if room.colocated else room.generator)
     return replace(room, gpus=gpus, most_ranks=min(room.most_ranks, max(1, int((gpus - others) / room.rank))))
 

@@ -1,4 +1,4 @@
-"""A model's sizes, from its configuration alone: parameters, the width of its parts, what a cached token takes."""
+"""A model's sizes from its configuration alone: parameters, widths, and the bytes of a cached token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 
-DENSE = ("llama", "mistral", "qwen2", "qwen3")  # model types whose parameters are counted by formula
+DENSE = ("llama", "mistral", "qwen2", "qwen3")  # model types whose parameters are counted with formulas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,32 +19,32 @@ class Widths:
     hidden: int  # H
     vocab: int  # rows of the output head
     queries: int  # width of all query heads of a layer
-    keys: int  # width of all key heads; of the value heads too
+    keys: int  # width of all key heads, and of all value heads
     key_heads: int
-    mlp: int  # width of the MLP that a token passes through: of all experts that it is sent to
+    mlp: int  # width of the MLP that a token passes through, over all experts that it is routed to
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes(Widths):
-    """Counts in parameters."""
+    """Sizes in parameters."""
 
     name: str
     parameters: int
-    matrices: int  # parameters that some token is multiplied with: all but an embedding that is no head too
-    passed: int  # those that any one token is: of experts, its own alone
+    matrices: int  # parameters in matrix products: all except an embedding that is not also the head
+    passed: int  # parameters that a single token is multiplied with: only the experts that it is routed to
 
     @property
     def head(self) -> int:
-        """Parameters of the output head."""
+        """The parameters of the output head."""
         return self.vocab * self.hidden
 
     def cache_bytes(self, element_bytes: float, tensor_parallel: int = 1) -> float:
-        """Keys and values of one token, on one of the GPUs that share the model; a head is not divided."""
+        """The bytes of one token's keys and values on one of the GPUs that share the model. A head is never split."""
         heads = max(1.0, self.key_heads / tensor_parallel)
         return 2 * self.layers * heads * (self.keys / self.key_heads) * element_bytes
 
     def factors(self, targets: Sequence[str], rank: int) -> int:
-        """Parameters of LoRA factors beside these modules. Names that are none of a layer's seven projections count nothing."""
+        """The parameters of the LoRA factors of these modules. Only a layer's seven projections are counted."""
         shapes = {
             "q_proj": (self.hidden, self.queries), "k_proj": (self.hidden, self.keys), "v_proj": (self.hidden, self.keys),
             "o_proj": (self.queries, self.hidden), "gate_proj": (self.hidden, self.mlp), "up_proj": (self.hidden, self.mlp),
@@ -54,10 +54,10 @@ class ModelSizes(Widths):
 
 
 def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
-    """From what a ``config.json`` says. Architectures beyond DENSE are built on torch's meta device, and counted.
+    """The sizes from a ``config.json``. Architectures outside DENSE are built on torch's meta device and counted.
 
     Raises:
-        ConfigError: it is no causal language model of transformers.
+        ConfigError: the configuration is not that of a causal language model known to transformers.
     """
     text = config.get("text_config") or config
     try:
@@ -85,11 +85,11 @@ def _dense(config: Mapping[str, Any], w: Widths) -> dict[str, int]:
     kind, tied = config["model_type"], bool(config.get("tie_word_embeddings", False))
     attention = w.hidden * (2 * w.queries + 2 * w.keys)
     if kind == "qwen2":
-        attention += w.queries + 2 * w.keys  # its q, k and v have biases, whatever the configuration says
+        attention += w.queries + 2 * w.keys  # its q, k and v always have biases
     elif config.get("attention_bias"):
         attention += w.queries + 2 * w.keys + w.hidden
     if kind == "qwen3":
-        attention += 2 * (w.queries // int(config["num_attention_heads"]))  # norms of a query's and of a key's head
+        attention += 2 * (w.queries // int(config["num_attention_heads"]))  # the norms of a query head and of a key head
     biases = 2 * w.mlp + w.hidden if kind == "llama" and config.get("mlp_bias") else 0
     layer = attention + 3 * w.hidden * w.mlp + biases + 2 * w.hidden
     matrices = w.layers * layer + w.hidden + w.vocab * w.hidden
@@ -97,7 +97,7 @@ def _dense(config: Mapping[str, Any], w: Widths) -> dict[str, int]:
 
 
 def _on_meta(name: str, config: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of the model as transformers builds it, without memory for it."""
+    """The parameter counts of the model as transformers builds it on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -105,7 +105,7 @@ def _on_meta(name: str, config: Mapping[str, Any]) -> dict[str, int]:
         made = AutoConfig.for_model(**config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(made)
-    except Exception as error:  # transformers raises any of them for what it does not know
+    except Exception as error:  # for an unknown model, transformers may raise any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{name}: transformers cannot build the model of its config.json: {reason}") from None
     text = made.get_text_config()

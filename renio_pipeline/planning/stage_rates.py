@@ -1,4 +1,4 @@
-"""How fast each stage is, from the first of these that says it: the user, a run, a device's data sheet."""
+"""The rate of each stage from the first source that has it: the user, a run, a device's data sheet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens
 
 @dataclass(frozen=True)
 class StageRates:
-    """Where each stage's rate comes from; says so in ``notes``."""
+    """Finds the rate of each stage, and records its source in ``notes``."""
 
     config: RunConfig
     sizes: Sizes
@@ -25,7 +25,7 @@ class StageRates:
     given: Given
     seen: Measured | None
     gpus_per_node: int
-    limits: dict[str, EngineLimits]  # of engines, by the name of the pool
+    limits: dict[str, EngineLimits]  # the engines' limits, by pool
     notes: dict[str, str]
 
     def all(self) -> Rates:
@@ -45,13 +45,13 @@ class StageRates:
             found = replace(self.seen.generator, slots=slots)
             if self.device is None:
                 return self._from("generator", "measured", found)
-            # The run says how fast it was at one number of responses; the device's figures say how that changes.
-            shape = estimate.generator_rate(self.config, self.sizes, self.device, slots)
+            # The run has the rate at one number of responses; the device's data sheet shows how the rate depends on it.
+            shape = estimate.generator_rate(self.config.generator, self.sizes, self.device, slots)
             at, rate = max(found.tokens_per_second.items())
             factor = rate / (at / shape.token_seconds[min(at, slots)])
             scaled = {n: r * factor for n, r in shape.tokens_per_second.items()}
             return GeneratorRate(slots, self._from("generator", "measured, and the device's shape", scaled))
-        return self._estimated("generator", lambda d: estimate.generator_rate(self.config, self.sizes, d, slots))
+        return self._estimated("generator", lambda d: estimate.generator_rate(self.config.generator, self.sizes, d, slots))
 
     def _teacher(self) -> TeacherRate:
         batch = self._batch_tokens(next(iter(self.config.all_teachers)))
@@ -66,9 +66,9 @@ class StageRates:
         return batch_tokens(self.config.all_teachers[name], self.limits.get(self.config.teacher_pools[name]))
 
     def _all_teachers(self, device: Device) -> TeacherRate:
-        """Of several teachers, each of which scores as many samples: their mean time for a token."""
+        """The rate of several teachers that score equally many samples: their mean time per token."""
         found = [
-            estimate.teacher_rate(self.config, self.sizes, device, name, model, self._batch_tokens(name))
+            estimate.teacher_rate(self.config.all_teachers[name], self.sizes, device, model, self._batch_tokens(name))
             for name, model in zip(self.config.all_teachers, self.sizes.teachers, strict=True)
         ]
         mean = len(found) / sum(1 / rate.tokens_per_second for rate in found)
@@ -90,7 +90,7 @@ class StageRates:
         return self._estimated("sync", lambda d: estimate.sync_seconds(self.config, self.sizes, d))
 
     def _turns(self) -> float:
-        """Colocated: the generator's weights go to host memory and back, and with offload the optimizer's state too."""
+        """Colocated: the generator's weights go to host memory and back; with offload, so does the optimizer's state."""
         if self.config.placement != "colocated" or self.device is None:
             return 0.0
         return 2 * self.sizes.student.parameters * (2 + (12 if self.config.trainer.offload != "none" else 0)) / self.device.host
@@ -102,7 +102,7 @@ class StageRates:
     def _estimated(self, stage: str, of: Any) -> Any:
         if self.device is None:
             raise ConfigError(
-                f"how fast the {stage} is, is not known: name a --device ({', '.join(DEVICES)}), a measured run by --from, or "
-                f"give `{'sync_seconds' if stage == 'sync' else stage}` in a --rates file"
+                f"the speed of the {stage} is not known: give a --device ({', '.join(DEVICES)}), a measured run with --from, "
+                f"or `{'sync_seconds' if stage == 'sync' else stage}` in a --rates file"
             )
         return self._from(stage, f"estimated from {self.device.name}'s data sheet", of(self.device))

@@ -1,4 +1,4 @@
-"""A plan as a person reads it, and as a program does."""
+"""A plan as tables for a person, and as JSON for a program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from renio_pipeline.planning.memory import Use
 from renio_pipeline.planning.plan import Answer, Planner
 
 SPLIT = ("GPUs", "gen", "tea", "rank", "step s", "samples/s", "a GPU")
-CLOSE = 0.01  # a cluster within this of another's rate is as good
+CLOSE = 0.01  # relative difference below which two clusters' rates count as equal
 
 
 def plan_view(planner: Planner) -> RenderableType:
@@ -25,7 +25,7 @@ def plan_view(planner: Planner) -> RenderableType:
 
 
 def plan_json(planner: Planner) -> dict[str, Any]:
-    """The same for programs: seconds, bytes, and shares from 0 to 1; null where no device sets a limit."""
+    """The plan for programs: seconds, bytes, and shares from 0 to 1; null if no device sets a limit."""
     known = planner.known
     uses = {
         "generator": planner.needs.generator.use,
@@ -47,7 +47,7 @@ def plan_json(planner: Planner) -> dict[str, Any]:
 
 
 def overrides(planner: Planner, answer: Answer) -> list[str]:
-    """What makes a configuration ask for a split."""
+    """The ``key=value`` overrides that make a configuration use a split."""
     config, split, room = planner.config, answer.split, planner.room
     each = split.teachers // room.teacher_pools
     found = [f"pools.generator.replicas={split.generators}"]
@@ -115,7 +115,7 @@ def _figures(answer: Answer) -> list[str]:
 
 
 def _table(first: str, *columns: str, title: str) -> Table:
-    """As wide as 80 characters bear."""
+    """A table without borders, to fit into 80 characters."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title=title, title_justify="left", caption_justify="left")
     table.add_column(first, no_wrap=True)
     for name in columns:
@@ -128,9 +128,9 @@ def _caption(planner: Planner) -> str:
     lines = [f"a generator takes {room.generator:g} GPUs, a teacher {room.teacher:g}, a rank {room.rank:g}"]
     lines[0] += "; a generator and a rank share theirs" if room.colocated else ""
     if not planner.config.pools.trainer.gpus:
-        lines.append("(pools.*.gpus are 0: what has none is counted as if it had)")
+        lines.append("(pools.*.gpus are 0: replicas without GPUs are counted as if they had one)")
     if planner.ahead:
-        lines.append("* the best split with max_staleness=1 in_flight=keep: generation goes on while the ranks train")
+        lines.append("* the best split with max_staleness=1 in_flight=keep: generation continues while the ranks train")
     return "\n".join(lines)
 
 
@@ -148,28 +148,29 @@ def _advice(planner: Planner) -> list[RenderableType]:
     if thrifty.per_gpu > (1 + CLOSE) * best.per_gpu:
         share = thrifty.replayed.samples_per_second / best.replayed.samples_per_second
         lines.append(
-            f"most samples/s a GPU: {thrifty.gpus:g} GPUs, {thrifty.per_gpu / best.per_gpu:.2g} times those of {best.gpus:g}; "
-            f"they reach {share:.0%} of its samples/s"
+            f"most samples/s per GPU: {thrifty.gpus:g} GPUs, {thrifty.per_gpu / best.per_gpu:.2g} times as many as with "
+            f"{best.gpus:g}; they reach {share:.0%} of its samples/s"
         )
     if planner.config.filter != "all":
         lines.append(
-            f"filter {planner.config.filter} is not counted: where it drops responses, more of them are written than here"
+            f"filter {planner.config.filter} is not modelled: if it drops responses, more of them are written than here"
         )
     lines += [f"configured, does not fit: {obstacle}" for obstacle in planner.configured.obstacles]
     if any(source.startswith("estimated") for source in planner.known.sources.values()):
         lines.append(
             f"estimates assume {estimate.DECODE_BANDWIDTH:.0%} of the memory's bandwidth while tokens are written, and "
-            f"{estimate.PREFILL:.0%} of the arithmetic in scoring, {estimate.TRAINING:.0%} in training: better measure (--from)"
+            f"{estimate.PREFILL:.0%} of the arithmetic in scoring, {estimate.TRAINING:.0%} in training: better to measure, "
+            "with --from"
         )
     lines.append("to use the best split: " + " ".join(overrides(planner, best)))
     return [Text(line, overflow="fold") for line in lines]
 
 
 def limit_of(answer: Answer, planner: Planner) -> str:
-    """What a step waits for most."""
+    """What a step waits for, the largest share first."""
     found = answer.replayed
     if planner.config.max_staleness:
-        return f"the pool {min(found.idle, key=lambda name: found.idle[name])}, which is idle least"
+        return f"the pool {min(found.idle, key=lambda name: found.idle[name])}, which is the least idle"
     shares = ((seconds / found.step, what) for what, seconds in found.parts.items())
     return ", ".join(f"{what} {share:.0%}" for share, what in sorted(shares, reverse=True) if share > 0.005)
 

@@ -1,9 +1,11 @@
-"""One page that shows what runs did: ``report.html``, which needs no network and no server.
+"""``renio report``: one page about one or several runs, ``report.html``, which needs no network and no server.
 
-run directories ──> recorded ──> page data (JSON) ──> page.html + its style, its scripts and plotly.js, in one file └──────>
-plots as PNG
+    run directories ──> recorded ──> page data (JSON) ──> page.html with its style, its scripts and plotly.js, in one file
+                            └──────> plots as PNG
 
-The page's data is numbers and text; its scripts make text of it, never markup, so a response may hold anything.
+Begin with ``write_report`` below, then ``recorded.py`` (reading a run directory) and ``page.py`` (the page). The page's data is
+numbers and text; its scripts insert it as text, never as markup, so responses may contain anything. Live monitoring is in
+``renio_pipeline.monitoring``.
 """
 
 from __future__ import annotations
@@ -15,19 +17,27 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.report.recorded import RecordedRun, read_runs
 from renio_pipeline.report.samples import read_samples
 
-MOST_TOKENS = 300_000  # in the reader, of all runs: some 4 MB of the page
+MOST_TOKENS = 300_000  # in the reader, over all runs: about 4 MB of the page
 
 
 def write_report(
     folders: Sequence[Path], out: Path | None = None, *, steps: Sequence[int] = (), png: bool = False
 ) -> list[Path]:
-    """Write the page of one run or several, and with ``png`` its plots beside it, in a folder of the page's name (with
-    ``-plots`` after it where that is a run's directory).
+    """Write the page of one or several runs.
 
-    out: default ``report.html`` in the run's directory; of several runs it must be given.
-    steps: whose samples the reader holds, whatever they weigh; none: first, last and evenly between, as the page can bear.
+    Args:
+        folders: run directories.
+        out: the page's file; by default ``report.html`` in the run's directory. Required for several runs.
+        steps: the steps whose samples the reader shows, however large; empty: the first, the last and evenly spaced steps
+            between, as many as the page has room for.
+        png: also write the plots as PNG, in a folder named after the page (with ``-plots`` appended if that is a run's
+            directory).
 
-    Returns what was written, the page first. Raises ConfigError for what is not a run, or has no such step.
+    Returns:
+        The files written, the page first.
+
+    Raises:
+        ConfigError: a folder is not a run directory, or has no such step.
     """
     page = _page_path(folders, out)
     runs = read_runs(folders)
@@ -48,10 +58,10 @@ def write_report(
 def _page_path(folders: Sequence[Path], out: Path | None) -> Path:
     if out is None:
         if len(folders) > 1:
-            raise ConfigError("--out: of several runs, say where the page goes, such as --out comparison.html")
+            raise ConfigError("--out: required with several runs, such as --out comparison.html")
         return folders[0] / "report.html"
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--out: expected the name of a file that ends in .html, got {str(out)!r}")
+        raise ConfigError(f"--out: expected a file name that ends in .html, got {str(out)!r}")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: the folder {str(out.parent)!r} does not exist")
     return out

@@ -1,4 +1,4 @@
-"""What a page has room for, and which steps the user asked for."""
+"""Choosing the steps that a page shows: as many as there is room for, or those that the user asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_STEPS = 10_000
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """The first, the last, and evenly between; all where there are no more than ``count``.
+    """The first item, the last, and evenly spaced ones between; all if there are at most ``count``.
 
     >>> spread(range(1, 11), 4)
     [1, 4, 7, 10]
@@ -25,14 +25,14 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def fitting(items: Sequence[T], sizes: Sequence[int], room: int, least: int = 1) -> list[T]:
-    """As many of ``items``, spread evenly, as fit into ``room``, but never fewer than ``least``."""
+    """As many evenly spaced ``items`` as fit into ``room`` by their ``sizes``, but at least ``least``."""
     if sum(sizes) <= room:
         return list(items)
     return spread(items, max(least, room // max(sizes)))
 
 
 def parse_steps(text: str) -> list[int]:
-    """``1,10,50-52`` as numbers. Raises ConfigError for anything else."""
+    """Parse steps such as ``1,10,50-52``. Raises ConfigError for anything else."""
     steps: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

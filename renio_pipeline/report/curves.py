@@ -1,4 +1,4 @@
-"""The curves of a report, for the page and for PNG alike."""
+"""The curves of a report, shared by the page and the PNG plots."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """One plot over steps: a line a run and metric."""
+    """One plot over steps, with one line per run and metric."""
 
     id: str
     title: str
-    axis: str  # what the y axis counts
+    axis: str  # label of the y axis
     metrics: tuple[str, ...]
-    names: tuple[str, ...] = ("",)  # of the metrics, where there are several
+    names: tuple[str, ...] = ("",)  # names of the metrics, if there are several
     percent: bool = False
-    evaluations: str | None = None  # the key of ``evaluations.jsonl`` that is drawn beside it
+    evaluations: str | None = None  # a key of ``evaluations.jsonl`` to draw as well
 
 
 CURVES = (
     Curve(id="loss", title="Loss", axis="nats", metrics=("loss",)),
-    Curve(id="divergence", title="Divergence from the teacher", axis="nats a token", metrics=("divergence",)),
+    Curve(id="divergence", title="Divergence from the teacher", axis="nats per token", metrics=("divergence",)),
     Curve(
         id="accuracy",
         title="Accuracy",
@@ -45,10 +45,14 @@ CURVES = (
     Curve(id="pivotal", title="Pivotal tokens", axis="of all tokens", metrics=("pivotal/fraction",), percent=True),
     Curve(id="grad-norm", title="Gradient norm before clipping", axis="norm", metrics=("grad_norm",)),
     Curve(
-        id="truncated", title="Cut at max_response_tokens", axis="of responses", metrics=("response/truncated",), percent=True
+        id="truncated",
+        title="Truncated at max_response_tokens",
+        axis="of responses",
+        metrics=("response/truncated",),
+        percent=True,
     ),
 )
-AUROC = Curve(id="auroc", title="Raw weight as a sign of a wrong answer", axis="AUROC", metrics=("weights/auroc",))
+AUROC = Curve(id="auroc", title="Raw weight as a predictor of a wrong answer", axis="AUROC", metrics=("weights/auroc",))
 IDLE = Curve(
     id="idle",
     title="Idle share of each pool",

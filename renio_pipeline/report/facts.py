@@ -1,4 +1,4 @@
-"""A run in a few lines: what it was made of, and how it stands."""
+"""A run in a few lines: its configuration and its results so far."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from renio_pipeline.report.samples import Samples
 
 
 def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
-    """Name and value, in the order in which they are shown."""
+    """Pairs of name and value, in the order in which they are shown."""
     config, last = run.config, run.metrics[-1]["step"]
     seconds = sum(line.get("time/step", 0.0) for line in run.metrics)
-    state = "ended" if run.ended else "no result yet: it is still running, or was cut off"
+    state = "ended" if run.ended else "no result yet: it is still running, or was interrupted"
     found = [
         ("Held-out accuracy", _accuracy(run)),
         ("AUROC of the weights", _auroc(samples)),
@@ -33,20 +33,18 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
 
 
 def notes(run: RecordedRun, shown: int) -> list[str]:
-    """What a reader of the page must know; ``shown``: how many steps its curves hold."""
+    """Notes for the reader of the page. ``shown``: the number of steps in its curves."""
     found = []
     if shown < len(run.metrics):
-        found.append(f"The curves hold {shown} of {len(run.metrics)} steps, evenly chosen.")
+        found.append(f"The curves show {shown} of {len(run.metrics)} steps, evenly spaced.")
     if run.config.student_logprobs == "trainer":
-        found.append(
-            "Log-ratios are shown by the generator's log-probabilities; weights and pivotal tokens are by the trainer's."
-        )
+        found.append("Log-ratios use the generator's log-probabilities; weights and pivotal tokens use the trainer's.")
     return found
 
 
 def _batch(config: RunConfig) -> str:
-    kept = "" if config.filter == "all" else f", {config.filter} ones alone"
-    return f"{config.batch_size} samples a step, of up to {config.max_response_tokens} tokens{kept}"
+    kept = "" if config.filter == "all" else f", {config.filter} ones only"
+    return f"{config.batch_size} samples per step, of up to {config.max_response_tokens} tokens{kept}"
 
 
 def _accuracy(run: RecordedRun) -> str:
@@ -59,7 +57,7 @@ def _accuracy(run: RecordedRun) -> str:
 
 
 def _auroc(samples: Samples) -> str:
-    """Of the raw weights of all steps, as ``result.json`` has it."""
+    """The AUROC of the raw weights of all steps, as in ``result.json``."""
     from renio_pipeline.metrics.step_metrics import verdict_metrics
 
     if not samples.weights:

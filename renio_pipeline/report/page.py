@@ -1,4 +1,4 @@
-"""The page: its data, and the one file that holds everything."""
+"""The page: its data, and the single file that contains everything."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from renio_pipeline.report.recorded import RecordedRun
 from renio_pipeline.report.samples import VERDICTS, Samples, packed
 from renio_pipeline.report.timeline import SPENT, STAGES, bars, spent
 
-MOST_STEPS = 5_000  # of a curve
+MOST_STEPS = 5_000  # points of a curve
 SCRIPTS = ("data.js", "plots.js", "time.js", "weights.js", "tokens.js", "reader.js", "page.js")
 
 
 def page_data(runs: Sequence[RecordedRun], samples: Sequence[Samples]) -> dict[str, Any]:
-    """Everything that the page shows, as JSON can hold it."""
+    """Everything that the page shows, as JSON-compatible data."""
     return {
         "curves": [asdict(curve) for curve in CURVES],
         "idle": asdict(IDLE),
@@ -75,7 +75,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _short(value: float | None) -> float | None:
-    """Six digits; None for what was not measured, or is not finite."""
+    """Rounded to six digits; None if the value was not measured or is not finite."""
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
@@ -84,7 +84,7 @@ def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def render(data: dict[str, Any]) -> str:
-    """The page as one file. It may run its own scripts and load nothing: its policy says so to the browser."""
+    """The page as one file. Its content security policy lets it run only its own scripts and load nothing."""
     from plotly.offline import get_plotlyjs
 
     scripts = [get_plotlyjs(), "\n".join(_asset(name) for name in SCRIPTS)]

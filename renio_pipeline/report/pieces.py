@@ -1,4 +1,4 @@
-"""What each token of a response wrote, so that the pieces join to the response's text."""
+"""The text of each token of a response, such that the pieces join to the response's text."""
 
 from __future__ import annotations
 
@@ -6,44 +6,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.config import RunConfig
 from renio_pipeline.models.info import resolve
 
-BROKEN = "\ufffd"  # what a part of a character decodes to
+BROKEN = "\ufffd"  # decoded from an incomplete character
 
 
-def load_tokenizer(path: Path, config: RunConfig) -> Any | None:
-    """The run's own, from its newest checkpoint or its student, without a network; None if there is none."""
+def load_tokenizer(path: Path, student: str) -> Any | None:
+    """The run's tokenizer, from its newest checkpoint or its student, without a network; None if there is none."""
     from transformers import AutoTokenizer
 
     checkpoints = sorted((path / "checkpoints").glob("step_*/hf"), reverse=True)
-    for folder in [*map(str, checkpoints[:1]), resolve(config.student)]:
+    for folder in [*map(str, checkpoints[:1]), resolve(student)]:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception:  # a folder without one, or with a damaged one, gives any of them
+        except Exception:  # a folder without a tokenizer, or with a damaged one, may raise any type
             continue
-        if len(tokenizer.get_vocab()) > 1:  # transformers makes up an empty tokenizer where a folder has none
+        if len(tokenizer.get_vocab()) > 1:  # transformers creates an empty tokenizer if a folder has none
             return tokenizer
     return None
 
 
 class Pieces:
-    """A table of the pieces of a run's responses. ``cut`` adds to it.
+    """A table of the pieces of a run's responses, to which ``cut`` adds.
 
-    A token that ends in the middle of a character has the empty piece: the next one that is not empty is written by all of
-    them. Special tokens, which the response's text leaves out, have their names.
+    A token that ends in the middle of a character has an empty piece; the next piece that is not empty belongs to all of them.
+    Special tokens, which the response's text omits, are shown by name.
     """
 
     def __init__(self, tokenizer: Any | None) -> None:
         self._tokenizer = tokenizer
-        self.known = tokenizer is not None  # otherwise pieces are ids
+        self.known = tokenizer is not None  # otherwise the pieces are token ids
         self._special = set(tokenizer.all_special_ids) if tokenizer else set()
-        self._alone: dict[int, str] = {}  # what a token decodes to by itself
+        self._alone: dict[int, str] = {}  # the text of a token decoded by itself
         self._index: dict[tuple[int, str], int] = {}
         self.inexact = 0  # responses whose pieces do not join to their text
 
     def cut(self, ids: Sequence[int], text: str) -> list[int]:
-        """The place in the table of each token of a response."""
+        """The index in the table of each token of a response."""
         if self._tokenizer is None:
             return [self._place(i, f"[{i}]") for i in ids]
         pieces = [self._by_itself(i) for i in ids]
@@ -72,9 +71,9 @@ class Pieces:
         return "".join(piece for i, piece in zip(ids, pieces, strict=True) if i not in self._special)
 
     def _in_context(self, ids: Sequence[int]) -> list[str]:
-        """Each piece is what decoding gains by its token: decoders join bytes to characters and drop blanks at the start."""
+        """Each piece is the text that its token adds: decoders join bytes into characters and drop blanks at the start."""
         pieces: list[str] = []
-        since, done = 0, 0  # decoding begins at ``since``, and ``done`` tokens have their pieces
+        since, done = 0, 0  # decoding starts at ``since``; ``done`` tokens have their pieces
         plain = [i for i in ids if i not in self._special]
         for end in range(1, len(plain) + 1):
             before, after = self._decode(plain[since:done]), self._decode(plain[since:end])

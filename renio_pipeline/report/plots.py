@@ -1,4 +1,4 @@
-"""The report's plots as PNG, for slides and papers; the page draws the same with plotly."""
+"""The report's plots as PNG, for slides and papers; the page draws the same plots with plotly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INCHES = (6.4, 3.8)
 
 
 def write_plots(runs: Sequence[RecordedRun], samples: Sequence[Samples], folder: Path) -> list[Path]:
-    """One file a curve; ``timeline``, ``spent``, ``idle`` and ``weights`` have a part for each run."""
+    """Write one file per curve, and ``timeline``, ``spent``, ``idle`` and ``weights``, which have one panel per run."""
     folder.mkdir(exist_ok=True)
 
     def curve(of: Curve) -> Path:
@@ -96,7 +96,7 @@ def _evaluations(axes: Any, key: str, run: RecordedRun, colour: str, prefix: str
 
 
 def _timeline(axes: Any, run: RecordedRun) -> None:
-    """Of the last step."""
+    """The timeline of the last step."""
     when = bars(run.metrics[-1])
     stages = [stage for stage in STAGES if stage in when]
     for row, stage in enumerate(stages):
@@ -140,5 +140,5 @@ def _finish(axes: Any, *, percent: bool = False) -> None:
 
 
 def _plain(label: str) -> str:
-    """Matplotlib reads formulae between dollar signs, and hides names that begin with an underscore."""
+    """Escape a label: matplotlib reads formulas between dollar signs, and hides labels that begin with an underscore."""
     return label.replace("$", r"\$").lstrip("_")

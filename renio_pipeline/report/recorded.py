@@ -1,4 +1,4 @@
-"""What runs left in their directories. A run that is still being written, or that was cut off, reads as far as it got."""
+"""Reads run directories. A run that is still being written, or was interrupted, is read as far as it got."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from renio_pipeline.run_dir.directory import complete_lines
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
     path: Path
-    label: str  # differs between the runs of a report
+    label: str  # unique among the runs of a report
     config: RunConfig
     metrics: list[dict[str, Any]]  # a line a step, at least one
     evaluations: list[dict[str, Any]]
@@ -31,11 +31,11 @@ class RecordedRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[RecordedRun]:
-    """Raises ConfigError for a folder that is not a run's, that has done no step, or of which a file is damaged."""
+    """Read runs. Raises ConfigError for a folder that is not a run directory, has no step, or has a damaged file."""
     resolved = [folder.resolve() for folder in folders]
     twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
     if twice:
-        raise ConfigError(f"RUN: {twice[0]} is given twice; each run once")
+        raise ConfigError(f"RUN: {twice[0]} is given twice; give each run once")
     names = Counter(path.name for path in resolved)
     labels = [path.name if names[path.name] == 1 else str(given) for path, given in zip(resolved, folders, strict=True)]
     return [_read(folder, label) for folder, label in zip(folders, labels, strict=True)]
@@ -43,12 +43,12 @@ def read_runs(folders: Sequence[Path]) -> list[RecordedRun]:
 
 def _read(path: Path, label: str) -> RecordedRun:
     if not path.is_dir():
-        raise ConfigError(f"RUN: {path} {'is a file' if path.exists() else 'does not exist'}; give a run's directory")
+        raise ConfigError(f"RUN: {path} {'is a file' if path.exists() else 'does not exist'}; give a run directory")
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"RUN: {path} is not a run's directory: it has no config.yaml")
+        raise ConfigError(f"RUN: {path} is not a run directory: it has no config.yaml")
     metrics = _lines(path / "metrics.jsonl")
     if not metrics:
-        raise ConfigError(f"RUN: {path / 'metrics.jsonl'} has no step yet; wait until the run has done one")
+        raise ConfigError(f"RUN: {path / 'metrics.jsonl'} has no step yet; wait for the run's first step")
     files = {int(file.stem.removeprefix("step_")): file for file in (path / "samples").glob("step_*.jsonl")}
     return RecordedRun(
         path=path,

@@ -1,4 +1,4 @@
-"""A run's samples as its page holds them: every weight and verdict, and of some steps the responses, token by token."""
+"""A run's samples as its page shows them: all weights and verdicts, and the responses of some steps, token by token."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from renio_pipeline.report.recorded import RecordedRun
 from renio_pipeline.types import Verdict
 
 VERDICTS: tuple[Verdict | None, ...] = ("correct", "incorrect", "unfinished", None)
-MOST_WEIGHTS = 200_000  # samples of a run whose weights its page holds
+MOST_WEIGHTS = 200_000  # samples per run whose weights the page contains
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One step's, of its N samples in the file's order."""
+    """The weights of one step's N samples, in the order of its file."""
 
     step: int
     weight: np.ndarray  # [N] float32
@@ -32,18 +32,26 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    weights: list[Weights]  # by step; evenly chosen steps where there are very many
+    weights: list[Weights]  # by step; evenly spaced steps if there are very many
     reader: dict[str, Any]  # ready for JSON
     notes: list[str]  # what was left out, and why
 
 
 def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Samples:
-    """``steps``: whose responses to hold; none: as many steps as ``most_tokens`` allows. Raises ConfigError."""
+    """Read a run's samples.
+
+    Args:
+        steps: the steps whose responses to include; empty: as many evenly spaced steps as ``most_tokens`` allows.
+        most_tokens: the room for responses, in tokens.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
     weights = [found for step in run.sample_files if len((found := _weights(run, step)).weight)]
     held = [w for w in weights if w.step in steps]
     if not steps:
         held = fitting(weights, [int(w.tokens.sum()) for w in weights], most_tokens, least=2)
-    pieces = Pieces(load_tokenizer(run.path, run.config)) if held else Pieces(None)
+    pieces = Pieces(load_tokenizer(run.path, run.config.student)) if held else Pieces(None)
     without = bool(held) and not pieces.known
     problems: dict[str, int] = {}
     room = most_tokens // max(1, len(held))
@@ -51,11 +59,11 @@ def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Sa
     cut = sum(len(w.weight) - len(entry["sample"]) for w, entry in zip(held, entries, strict=True))
     shown = spread(weights, MOST_WEIGHTS * len(weights) // max(1, sum(len(w.weight) for w in weights)))
     notes = [
-        f"The reader holds the samples of {len(held)} of {len(weights)} steps; --steps chooses others."
+        f"The reader shows the samples of {len(held)} of {len(weights)} steps; --steps chooses others."
         * (len(held) < len(weights)),
         f"{cut} samples of these steps are left out, evenly by weight: they have too many tokens for a page." * bool(cut),
         f"The weights are those of {len(shown)} of {len(weights)} steps." * (len(shown) < len(weights)),
-        "No tokenizer could be loaded, neither of a checkpoint nor of the student: tokens are shown by their ids." * without,
+        "No tokenizer could be loaded, neither a checkpoint's nor the student's: tokens are shown by their ids." * without,
         f"In {pieces.inexact} responses, blanks between tokens may differ from the response's text." * bool(pieces.inexact),
     ]
     reader = {"pieces": pieces.table(), "problems": list(problems), "steps": entries}
@@ -76,7 +84,7 @@ def _weights(run: RecordedRun, step: int) -> Weights:
 def _entry(
     run: RecordedRun, of: Weights, pieces: Pieces, problems: dict[str, int], room: int, *, with_text: bool
 ) -> dict[str, Any]:
-    """A step's samples, heaviest first, in columns; those of tokens are of all samples, one after another."""
+    """A step's samples in columns, the heaviest first; the columns of tokens concatenate all samples."""
     by_weight = [int(i) for i in np.argsort(-of.weight, kind="stable")]
     chosen = fitting(by_weight, [int(of.tokens[i]) for i in by_weight], room)
     every = run.samples(of.step)
@@ -103,5 +111,5 @@ def _entry(
 
 
 def packed(values: ArrayLike, dtype: str) -> str:
-    """Base64 of an array, little-endian."""
+    """An array as base64 of its little-endian bytes."""
     return base64.b64encode(np.asarray(values, dtype).tobytes()).decode("ascii")

@@ -1,7 +1,7 @@
-"""When each stage of a step worked, and what the step waited for, from its line in ``metrics.jsonl``.
+"""When each stage of a step was active, and what the step waited for, from its line in ``metrics.jsonl``.
 
 0 ── time/start ──> first prompt ── time/first_response ──> first response ... last response ... last score
-                                             weigh, train and sync follow each other, up to time/step
+                                             weigh, train and sync follow one another, up to time/step
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Mapping
 STAGES = ("generate", "score", "turns", "weigh", "train", "sync")
 SPENT = ("generate", "score", "turns", "weigh", "train", "sync", "other")
 Metrics = Mapping[str, float]
-Bars = dict[str, list[tuple[float, float]]]  # stage -> when it worked, in seconds since the step began
+Bars = dict[str, list[tuple[float, float]]]  # stage -> its active intervals, in seconds since the start of the step
 
 
 def bars(line: Metrics) -> Bars:
-    """A stage that was not timed is left out. Work that was done ahead of the step (``max_staleness``) has negative times."""
+    """The intervals of each stage, in seconds. Stages without timing are left out.
+
+    Work that was done before the step began (``max_staleness``) has negative times.
+    """
     found: Bars = {}
     if {"time/start", "time/generate"} <= line.keys():
         begun = line["time/start"]
@@ -31,15 +34,16 @@ def bars(line: Metrics) -> Bars:
     weighed = trained - line["time/train"]
     begun = weighed - line["time/weigh"]
     taken = begun - (line.get("time/turns", 0.0) - line.get("time/turn_back", 0.0))
-    if line.get("time/turns", 0.0) >= 0.001:  # without sharing there is nothing to hand over
+    if line.get("time/turns", 0.0) >= 0.001:  # without shared GPUs there is nothing to hand over
         found["turns"] = [(taken, begun), (trained, awake)]
     return found | {"weigh": [(begun, weighed)], "train": [(weighed, trained)], "sync": [(awake, synced)]}
 
 
 def spent(line: Metrics) -> dict[str, float]:
-    """The step's seconds by what it waited for; they add up to ``time/step``.
+    """The step's seconds by what it waited for. They add up to ``time/step``.
 
-    generate: until the last response; score: from then until the last score; other: evaluation, checkpoints, pauses.
+    generate: until the last response; score: from the last response until the last score; other: evaluation, checkpoints and
+    pauses.
     """
     when = bars(line)
     generated = _end(when, "generate", 0.0)

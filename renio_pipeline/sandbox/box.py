@@ -1,11 +1,11 @@
-"""A box: one interpreter inside limits, which does jobs on demand. Usage:
+"""A box: one interpreter within limits, which runs jobs on demand. Usage:
 
 with Box(Limits()) as box:
     box.post({"kind": "script", "code": "print(input())", "stdin": "5"})
     reply = box.reply(seconds=2)
 
-Where the kernel allows no namespaces a ``strict`` box is refused; a ``weak`` one has the limits and a process group of its own,
-and no more: its program reads what its user may read and has the network.
+A ``strict`` box needs kernel namespaces and is refused without them. A ``weak`` box has only resource limits and its own
+process group: its program can read whatever the user can read, and can use the network.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ Mode = Literal["strict", "weak"]
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _MAIN = """import sys; sys.path.insert(0, sys.argv[1])
 from renio_pipeline.sandbox import jail; jail.main(int(sys.argv[2]), int(sys.argv[3]))"""
-_START_SECONDS = 20.0  # on a machine that is busy; a start takes a thirtieth of a second
-_END_SECONDS = 5.0  # for a weak box to end what its program started
-_FOLDER = "/box"  # inside; not /tmp, where a Python installation may lie
+_START_SECONDS = 20.0  # generous, for a busy machine; a start takes about 30 ms
+_END_SECONDS = 5.0  # allowed for a weak box to end what its program started
+_FOLDER = "/box"  # inside the box; not /tmp, where a Python installation may be
 _MOST_REPLY = 64 << 20  # bytes
 
 
 class Refused(RuntimeError):
-    """The kernel, or whoever guards it, does not allow the box."""
+    """The kernel, or a security module, does not permit the box."""
 
 
 class Ended(RuntimeError):
-    """The box ended before it replied: memory, a kill, or its own fault."""
+    """The box ended before it replied: out of memory, killed, or its own fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of one job. ``memory_mb`` bounds each process's address space, and what all of them hold together."""
+    """The limits of one job. ``memory_mb`` bounds the address space of each process and the resident memory of all together."""
 
-    seconds: float = 6.0  # of CPU time, rounded up; the caller of ``reply`` bounds the wall clock
+    seconds: float = 6.0  # CPU time, rounded up; the caller of ``reply`` bounds the wall-clock time
     memory_mb: int = 1024
     processes: int = 16
-    files_mb: int = 32  # all files together
+    files_mb: int = 32  # all files together, in MiB
     output_kb: int = 1024
     open_files: int = 64
 
@@ -72,9 +72,11 @@ def _packages() -> list[str]:
 
 class Box:
     def __init__(self, limits: Limits, *, mode: Mode = "strict", calls: socket.socket | None = None) -> None:
-        """``calls``: a socket that the program gets, to be called or to call by; it is closed here once the box has it.
+        """Start the box. It does not outlive the thread that created it.
 
-        The box does not outlive the thread that made it.
+        Args:
+            calls: a socket for the program, over which its functions are called or it calls others; closed here once the box
+                has it.
         """
         self._folder = _FOLDER if mode == "strict" else tempfile.mkdtemp(prefix="renio-")
         self._mode = mode
@@ -102,11 +104,11 @@ class Box:
             raise
 
     def post(self, job: dict[str, Any]) -> None:
-        """Have a job done: ``kind`` is the name of a function of ``renio_pipeline.sandbox.programs``.
+        """Submit a job. Its ``kind`` is the name of a function in ``renio_pipeline.sandbox.programs``.
 
         Raises:
-            Refused: the box could not be made.
-            Ended: it is gone.
+            Refused: the box could not be created.
+            Ended: the box is gone.
         """
         if not self._ready:
             self._receive(_START_SECONDS)
@@ -114,18 +116,18 @@ class Box:
         self._send(job)
 
     def reply(self, seconds: float) -> dict[str, Any]:
-        """What the job that was posted first gave.
+        """The result of the oldest job without a reply.
 
         Raises:
-            TimeoutError: it has not ended within ``seconds``.
+            TimeoutError: the job has not ended within ``seconds``.
             Ended: the box is gone.
         """
         return self._receive(seconds)
 
     def close(self) -> None:
-        """End whatever runs in the box. Returns once it is gone."""
+        """End everything that runs in the box. Returns once it is gone."""
         self._incoming.close()
-        self._channel.close()  # the watchman sees it
+        self._channel.close()  # the watchdog sees it
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0 if self._mode == "strict" else _END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
@@ -162,7 +164,7 @@ class Box:
 
 
 def check(mode: Mode) -> None:
-    """Try a box once. Raises ConfigError, with what to do, where it cannot be made."""
+    """Try a box once. Raises ConfigError, with advice, if it cannot be created."""
     try:
         with Box(Limits(), mode=mode) as box:
             box.post({"kind": "script", "code": "print(6 * 7)"})
@@ -170,6 +172,6 @@ def check(mode: Mode) -> None:
     except (Refused, Ended) as error:
         raise ConfigError(
             f"task_options.sandbox: {mode} is not possible on this machine ({error}). It needs Linux 5.12 or newer, and user "
-            "namespaces, or root with CAP_SYS_ADMIN in a container. task_options.sandbox=weak does with limits on CPU, memory, "
-            "processes and files alone: programs that the student writes can then read your files and use the network"
+            "namespaces, or root with CAP_SYS_ADMIN in a container. task_options.sandbox=weak only limits CPU, memory, "
+            "processes and files: programs that the student writes can then read your files and use the network"
         ) from error

@@ -1,12 +1,12 @@
-"""The inside of a box, up to the moment where the program starts.
+"""The inside of a box, up to the moment when the program starts.
 
-    box ─> watchman ─> init ─> program ─> whatever it starts
+    box ─> watchdog ─> init ─> program ─> whatever it starts
            outside     process 1 of the box's own process, mount, network and ipc namespaces (and user namespace, unless
                        it was started by root)
 
-The watchman counts all that runs inside, sums up its memory, and ends it when the owner is gone. Init never runs the program's
-code: it forks a child for each job, and when init dies, by whatever hand, the kernel kills all the others. With ``weak`` there
-are no namespaces: a child is a process group, and the watchman ends what it finds below itself.
+The watchdog counts the processes inside, adds up their memory, and ends them when the owner is gone. Init never runs the
+program's code: it forks a child for each job, and when init dies for any reason, the kernel kills all the others. A ``weak``
+box has no namespaces: a child is a process group, and the watchdog ends all its descendants.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from typing import Any, NoReturn
 
 from renio_pipeline.sandbox import jobs, kernel
 
-_ROOT = "/proc"  # where the new root is put together: a directory that every system has, and nothing we bind lies in
-_HIDDEN = ("/usr/src", "/usr/local/src")  # where some keep their own work
+_ROOT = "/proc"  # where the new root is assembled: every system has it, and nothing that we bind is inside
+_HIDDEN = ("/usr/src", "/usr/local/src")  # where some users keep their own work
 _DEVICES = ("null", "zero", "random", "urandom")
-_FIRST_USER, _USERS = 61184, 4096  # numbers that belong to nobody; a box has its own, as processes are counted by user
-_TICK = 0.02  # seconds between two looks at the memory
+_FIRST_USER, _USERS = 61184, 4096  # unused user ids; each box has its own, because the kernel counts processes by user
+_TICK = 0.02  # seconds between two memory checks
 _INODES = 4096
 
 
 def main(control: int, calls: int) -> None:
-    """``control`` and ``calls`` are inherited sockets (``calls``: -1 for none). The first message gives the limits."""
+    """Set the box up. ``control`` and ``calls`` are inherited sockets (-1: no calls). The first message has the limits."""
     channel = socket.socket(fileno=control)
-    line = channel.makefile("rb", buffering=0).readline()  # not a byte more than the line
+    line = channel.makefile("rb", buffering=0).readline()  # unbuffered: reads not a byte beyond the line
     if not line:
         return
     settings: dict[str, Any] = json.loads(line)
     kernel.adopt_orphans()
     if settings["strict"]:
-        kernel.die_with_parent()  # and the namespace with it; a weak box has nobody else who could end what is left
+        kernel.die_with_parent()  # and with it the namespace; in a weak box, nobody else could end what is left
     try:
         user, group = _alone() if settings["strict"] else (os.getuid(), os.getgid())
     except OSError as error:
@@ -56,7 +56,7 @@ def main(control: int, calls: int) -> None:
 
 
 def _alone() -> tuple[int, int]:
-    """A process namespace for what is forked next; the user and group that the program will have."""
+    """Create a process namespace for the next fork. Returns the user and group of the program."""
     user, group = os.getuid(), os.getgid()
     if user == 0:
         kernel.unshare(kernel.NEWPID)
@@ -95,18 +95,18 @@ def _init(channel: socket.socket, calls: int, settings: dict[str, Any], user: in
 
 
 def _own_root(settings: dict[str, Any], user: int, group: int) -> None:
-    """A root of its own: the Python installation to read, a folder to write, and four devices."""
+    """Make the box's own root: the Python installation (read-only), a writable folder, and four devices."""
     kernel.mount("none", "/", None, kernel.RECURSIVE | kernel.PRIVATE)
     kernel.mount("tmpfs", _ROOT, "tmpfs", kernel.NOSUID, "size=1m,mode=755")
     for path in settings["visible"]:
         inside = _ROOT + path
         if os.path.islink(path):
             os.symlink(os.readlink(path), inside)
-        elif os.path.isdir(path) and not os.path.exists(inside):  # else it lies in one that was bound before
+        elif os.path.isdir(path) and not os.path.exists(inside):  # otherwise it is inside a folder that is already bound
             os.makedirs(inside)
             kernel.bind(path, inside)
             for hidden in (_ROOT + h for h in _HIDDEN if h.startswith(path + "/")):
-                if os.path.isdir(hidden) and os.path.realpath(hidden) == hidden:  # else it lies elsewhere, and is not bound
+                if os.path.isdir(hidden) and os.path.realpath(hidden) == hidden:  # otherwise it is elsewhere, and not bound
                     kernel.mount("tmpfs", hidden, "tmpfs", kernel.NOSUID, "size=1m,mode=755")
     for folder in ("/dev", settings["folder"]):
         os.mkdir(_ROOT + folder)
@@ -128,9 +128,9 @@ def _drop(user: int, group: int) -> None:
 
 
 def _watch(init: int, settings: dict[str, Any], channel: socket.socket) -> NoReturn:
-    """Wait for init's end; end all that is left where that is too many, or holds too much, or the owner is gone."""
+    """Wait for init to end. End everything if there are too many processes, too much memory is used, or the owner is gone."""
     owner = select.poll()
-    owner.register(channel, 0)  # it hangs up, and nothing else counts
+    owner.register(channel, 0)  # only a hang-up matters
     while not os.waitpid(init, os.WNOHANG)[0]:
         signal.sigtimedwait([signal.SIGCHLD], _TICK)
         below = _below(os.getpid())
@@ -147,11 +147,11 @@ def _watch(init: int, settings: dict[str, Any], channel: socket.socket) -> NoRet
 
 
 def _below(root: int) -> list[int]:
-    """All processes that descend from ``root``."""
+    """All descendants of the process ``root``."""
     found = [root]
     for pid in found:
-        for task in _listed(f"/proc/{pid}/task"):  # a child belongs to the thread that made it
-            with contextlib.suppress(OSError):  # it may be gone by now
+        for task in _listed(f"/proc/{pid}/task"):  # a child is listed under the thread that created it
+            with contextlib.suppress(OSError):  # the task may have ended
                 found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
     return found[1:]
 
@@ -163,7 +163,7 @@ def _listed(path: str) -> list[str]:
 
 
 def _resident(pid: int) -> int:
-    """Bytes that a process holds."""
+    """The resident memory of a process, in bytes."""
     with contextlib.suppress(OSError):
         return int(_read(f"/proc/{pid}/statm").split()[1]) * resource.getpagesize()
     return 0

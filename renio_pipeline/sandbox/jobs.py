@@ -1,4 +1,4 @@
-"""What init does for the box's owner: fork a child for a program, bound it, gather what it writes, end all that it started."""
+"""What init does for the box's owner: fork a child per program, limit it, collect its output, and end all that it started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "
 
 
 def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
-    """Do one job after another until the owner hangs up. A job's reply: ``output``, ``status`` (0: ended well), ``over``."""
+    """Run one job after another until the owner hangs up.
+
+    The reply to a job has ``output``, ``status`` (0: success) and ``over`` (the output exceeded its limit).
+    """
     sys.path[:] = [*(p for p in sys.path if p.startswith(sys.base_prefix)), *settings["packages"]]
     kinds: dict[str, Callable[[dict[str, Any], int], None]] = {
         "script": programs.script,
@@ -38,12 +41,12 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
         stdin, (out, into) = _file(settings["folder"], job.get("stdin", "")), os.pipe()
         child = os.fork()
         if child == 0:
-            channel.detach()  # its number is closed with the others
+            channel.detach()  # its descriptor is closed with the others
             _become(kinds[job["kind"]], job, [stdin, into, calls], folder, settings)
         for fd in (stdin, into, calls):
             if fd >= 0:
                 os.close(fd)
-        calls = -1  # whoever waits at its other end must see it close when the child ends
+        calls = -1  # the reader at the other end must see it close when the child ends
         output, over = _gather(out, child, settings["output"])
         status = _end(child, settings["strict"])
         reply = {"output": output.decode(errors="replace"), "status": status, "over": over}
@@ -51,7 +54,7 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
 
 
 def _file(folder: str, text: str) -> int:
-    """A file that has lost its name, to be read from its start."""
+    """An unlinked file with this text, positioned at its start."""
     name = f"{folder}/stdin"
     with open(name, "w") as file:
         file.write(text)
@@ -63,7 +66,7 @@ def _file(folder: str, text: str) -> int:
 def _become(
     run: Callable[[dict[str, Any], int], None], job: dict[str, Any], fds: list[int], folder: str, settings: dict[str, Any]
 ) -> NoReturn:
-    """In the child: give away all that the program has no business with, then be the program."""
+    """In the child: drop everything that the program must not have, then run the program."""
     status = 1
     try:
         os.setpgid(0, 0)
@@ -73,7 +76,7 @@ def _become(
         os.environ.clear()
         os.environ.update(_ENVIRONMENT, HOME=folder, TMPDIR=folder)
         _limit(settings)
-        builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what `site` gives, which was left out
+        builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # normally set by `site`, which was skipped
         run(job, programs.CALLS)
         status = 0
     except SystemExit as ending:
@@ -87,10 +90,10 @@ def _become(
 
 
 def _arrange(stdin: int, into: int, calls: int, *, private: bool) -> None:
-    """File descriptors 0 to 4 and no more. What is gathered is standard output, or with ``private`` a number beside it."""
+    """Keep only file descriptors 0 to 4. Standard output is collected, or with ``private`` a separate descriptor."""
     null = os.open(os.devnull, os.O_RDWR)
     order = [stdin, null if private else into, null, null if calls < 0 else calls, into if private else null]
-    above = [fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE) for fd in order]  # where nothing that is put in place overwrites them
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE) for fd in order]  # above the numbers that are about to be overwritten
     for target, fd in enumerate(above):
         os.dup2(fd, target, inheritable=target < programs.CALLS)
     os.closerange(len(order), 1 << 20)
@@ -107,13 +110,14 @@ def _limit(settings: dict[str, Any]) -> None:
         "MSGQUEUE": 0,
     }
     if settings["strict"]:
-        limits["NPROC"] = settings["processes"]  # else it counts all that the user has; the watchman counts these alone
+        # Without a user of its own, a weak box would count all of the user's processes; there the watchdog counts instead.
+        limits["NPROC"] = settings["processes"]
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 def _gather(fd: int, child: int, most: int) -> tuple[bytes, bool]:
-    """What was written until the child ended, and whether it was more than ``most`` bytes."""
+    """The output until the child ended, and whether it exceeded ``most`` bytes."""
     pieces, size, ended = [], 0, os.pidfd_open(child)
     poll = select.poll()
     poll.register(fd, select.POLLIN)
@@ -135,9 +139,9 @@ def _gather(fd: int, child: int, most: int) -> tuple[bytes, bool]:
 
 
 def _end(child: int, strict: bool) -> int:
-    """Kill what is left, reap it, and return the child's exit status."""
+    """Kill and reap whatever is left, and return the child's exit status."""
     if strict:
-        assert os.getpid() == 1, "only the first process of a namespace may kill all that it sees"
+        assert os.getpid() == 1, "only the first process of a namespace may kill everything that it sees"
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
     else:

@@ -1,8 +1,8 @@
-"""What the child of a job runs: a script, a program whose functions others call, or tests that call them.
+"""What the child of a job runs: a script, a program whose functions are called from outside, or tests that call them.
 
-Program and tests never share an interpreter. The tests run in a box of their own, where each function of the program is a
-``Remote``: arguments go and results come as plain data (see ``wire``), over a socket that carries nothing else. All that a
-program can forge is therefore its own results; it has neither the expected values nor the place where the verdict is written.
+Program and tests never share an interpreter. The tests run in a separate box, where each function of the program is a
+``Remote``: arguments and results cross as plain data (see ``wire``), over a socket that carries nothing else. A program can
+therefore forge only its own results; it reaches neither the expected values nor the descriptor of the verdict.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _NEVER_RAISED = (Exception, AssertionError, StopIteration, StopAsyncIteration)
 
 
 class RemoteError(Exception):
-    """The program raised what is no exception of the standard library, or returned what is no plain data."""
+    """The program raised an exception from outside the standard library, or returned something other than plain data."""
 
 
 def script(job: dict[str, Any], _calls: int) -> None:
-    """Run a whole program, as if it were started by hand."""
+    """Run a whole program, as if it were started from the command line."""
     _execute(job["code"], _module("__main__"), "program.py")
     threading = sys.modules.get("threading")
     if threading is not None:
-        threading._shutdown()  # waits for the program's threads, as an interpreter does at its end
+        threading._shutdown()  # waits for the program's threads, as an interpreter does on exit
 
 
 def functions(job: dict[str, Any], calls: int) -> None:
-    """Define a program's functions, say so, and answer calls until the caller hangs up."""
+    """Define a program's functions, report that, and answer calls until the caller hangs up."""
     namespace = _module("program")
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         _execute(job["code"], namespace, "program.py")
@@ -45,18 +45,18 @@ def functions(job: dict[str, Any], calls: int) -> None:
 
 
 def _module(name: str) -> dict[str, Any]:
-    """The namespace of a new module, where pickle, dataclasses, unittest and the like look names up."""
+    """The namespace of a new module, registered so that pickle, dataclasses and unittest can look names up in it."""
     module = sys.modules[name] = types.ModuleType(name)
     return module.__dict__
 
 
 def _execute(code: str, namespace: dict[str, Any], file: str) -> None:
     sys.argv[:] = [file]
-    exec(compile(code, file, "exec", dont_inherit=True), namespace)  # else with this file's own __future__
+    exec(compile(code, file, "exec", dont_inherit=True), namespace)  # without this file's own __future__ imports
 
 
 def _function(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
-    """A function of the program, or the method of its class Solution."""
+    """A function of the program, or a method of its class Solution."""
     if name in namespace or "Solution" not in namespace:
         return namespace[name]
     return getattr(namespace["Solution"](), name)
@@ -77,7 +77,7 @@ def _say(outgoing: BinaryIO, message: Any) -> None:
 
 
 class Remote:
-    """A function of the program, as the tests see it. Lists, dicts and sets that it changes in place are changed here too."""
+    """A function of the program, as the tests see it. Changes to lists, dicts and sets in place are carried over."""
 
     def __init__(self, name: str, incoming: BinaryIO, outgoing: BinaryIO) -> None:
         self.__name__ = name
@@ -100,16 +100,16 @@ class Remote:
 
 
 def _raised(name: str, text: str) -> Exception:
-    """The program's exception, unless tests would take it for more than that: an end of their own loops, or a failed assert."""
+    """The program's exception, unless the tests would misread it: as the end of their own loops, or as a failed assert."""
     kind: Any = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _NEVER_RAISED:
-        with contextlib.suppress(TypeError):  # some are not made of a text alone
+        with contextlib.suppress(TypeError):  # some cannot be constructed from a text alone
             return kind(text)
     return RemoteError(text)
 
 
 def tests(job: dict[str, Any], calls: int) -> None:
-    """Run a program of tests over another box's functions; write the verdict at the very end."""
+    """Run a test program against the functions of another box, and write the verdict at the very end."""
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         defined = wire.loads(incoming.readline())["defined"]
         remote = {name: Remote(name, incoming, outgoing) for name in job["names"]}
@@ -118,7 +118,7 @@ def tests(job: dict[str, Any], calls: int) -> None:
         namespace.update(remote)
         try:
             _execute(job["code"], namespace, "tests.py")
-        except SystemExit as ending:  # of the tests: a program's own never comes here
+        except SystemExit as ending:  # raised by the tests: the program's own does not get here
             if ending.code not in (None, 0):
                 raise
         else:
@@ -131,7 +131,7 @@ def tests(job: dict[str, Any], calls: int) -> None:
 
 
 def _run_tests(namespace: dict[str, Any], names: list[str]) -> None:
-    """What pytest and unittest would find."""
+    """Run what pytest and unittest would collect."""
     for name in names:
         namespace[name]()
     unittest = sys.modules.get("unittest")

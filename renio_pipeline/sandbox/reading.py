@@ -1,4 +1,4 @@
-"""What a row's tests are, read and judged before any program is: tests that no program could fail, or pass, are refused."""
+"""Reads a row's tests and checks them before any program runs: tests that no program could fail, or pass, are refused."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Tests:
     """Either ``asserts`` or ``cases``."""
 
     asserts: str | None = None  # a Python program
-    names: tuple[str, ...] = ()  # what the asserts take from the program under test
-    runs: tuple[str, ...] = ()  # functions of the asserts that nobody calls and that are tests, by their names
-    check: bool = False  # whether the asserts' ``check`` is to be called with ``entry``
-    entry: str | None = None  # the function under test, where it is told, or is called by cases
-    cases: tuple[tuple[Any, Any], ...] = ()  # text and text; with ``entry``, arguments and all results that are right
+    names: tuple[str, ...] = ()  # what the asserts use from the program under test
+    runs: tuple[str, ...] = ()  # functions of the asserts that are tests by name and called by nobody
+    check: bool = False  # whether to call the asserts' ``check`` with ``entry``
+    entry: str | None = None  # the function under test, if it is named or called by cases
+    cases: tuple[tuple[Any, Any], ...] = ()  # input and output text; with ``entry``, arguments and all correct results
 
 
 def read_tests(text: str, problem: str = "") -> Tests:
-    """A row's tests: a Python program, or JSON with ``inputs`` and ``outputs`` (with ``fn_name``: arguments and results).
+    """Parse a row's tests: a Python program, or JSON with ``inputs`` and ``outputs`` (with ``fn_name``: arguments and results).
 
-    A program that defines ``check(candidate)`` and does not call it tests the function that the problem's text defines last.
+    A test program that defines ``check(candidate)`` without calling it tests the last function that the problem's text defines.
 
     Raises:
-        ValueError: they are neither, or call no function of the program, or no program can satisfy them.
-        SyntaxError: the program is none.
+        ValueError: the text is neither, or calls no function of the program, or no program could satisfy it.
+        SyntaxError: the test program is not valid Python.
     """
     try:
         found = json.loads(text)
@@ -64,26 +64,26 @@ def _text(value: Any) -> str:
     """Text, a number, or a list of them as lines."""
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, str | int | float) for part in parts):
-        raise ValueError(f"{value!r:.100} among inputs and outputs; expected text, as there is no fn_name")
+        raise ValueError(f"{value!r:.100} among inputs and outputs; expected text, because there is no fn_name")
     return "\n".join(map(str, parts))
 
 
 def _arguments(given: Any) -> list[Any]:
-    """Arguments as a list, or as text with one JSON value a line."""
+    """Arguments as a list, or as text with one JSON value per line."""
     if isinstance(given, list):
         return given
     try:
         return [json.loads(part) for part in given.splitlines()]
     except (ValueError, AttributeError):
-        what = "a list of arguments, or text with a JSON value a line"
+        what = "a list of arguments, or text with one JSON value per line"
         raise ValueError(f"{given!r:.100} among inputs; expected {what}") from None
 
 
 def _results(wanted: Any) -> list[Any]:
-    """Published tests put some results into text and some not, into a list of one and some not."""
+    """All accepted forms of a result: published tests wrap some results in text or in a list of one, and others not."""
     results = [wanted]
     if isinstance(wanted, str):
-        with contextlib.suppress(ValueError):  # then it is no more than text
+        with contextlib.suppress(ValueError):  # then it is plain text
             results.append(json.loads(wanted))
     return results + [found[0] for found in results if isinstance(found, list) and len(found) == 1]
 
@@ -103,7 +103,7 @@ def _program(code: Any, entry: str | None, problem: str) -> Tests:
     runs = [n.name for n in named.values() if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
     runs = [name for name in runs if name not in loaded]
     if wants := [name for name in runs if _required(named[name])]:
-        raise ValueError(f"{wants[0]} of the tests takes arguments that nobody gives it")
+        raise ValueError(f"{wants[0]} of the tests takes arguments that nothing passes to it")
     live = _live(tree, named, [*runs, *(["check"] if check else [])])
     names = [entry] if check and entry else unknown_names(tree, live)
     _refuse_unusable(tree, names, stars=not check)
@@ -125,7 +125,7 @@ def _required(function: Any) -> bool:
 
 
 def _live(tree: ast.Module, named: dict[str, Any], roots: Iterable[str]) -> list[ast.AST]:
-    """What runs when the tests do: the module's own statements, and whatever they or ``roots`` name, or is a unittest."""
+    """What runs when the tests run: the module's statements, whatever they or ``roots`` name, and unittests."""
     left = dict(named)
     cases = [
         n.name for n in named.values() if isinstance(n, ast.ClassDef) and any("TestCase" in ast.unparse(b) for b in n.bases)
@@ -146,9 +146,9 @@ def _loaded(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def unknown_names(tree: ast.Module, live: Iterable[ast.AST]) -> list[str]:
-    """Names that ``live`` uses, the tests neither define nor import, and the language lacks: the functions under test.
+    """The functions under test: names that ``live`` uses and that are neither defined, nor imported, nor builtin.
 
-    No name beyond these is taken from the program: one of its own ``all`` or ``isclose`` must not stand in for the real one.
+    No other name is taken from the program: its own ``all`` or ``isclose`` must not replace the real one.
     """
     nodes = list(ast.walk(tree))
     known = set(dir(builtins)) | {"__name__"}
@@ -163,23 +163,23 @@ def unknown_names(tree: ast.Module, live: Iterable[ast.AST]) -> list[str]:
 
 
 def _refuse_unusable(tree: ast.Module, names: Iterable[str], *, stars: bool) -> None:
-    """Raises ValueError for what would make every program wrong. With ``stars``, names may come from where nobody sees."""
+    """Raises ValueError for tests that would fail every program. With ``stars``, names may come from star imports."""
     nodes = list(ast.walk(tree))
     guarded = {inner for node in nodes if isinstance(node, ast.Try) for inner in ast.walk(node)}
     for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and not node.attr.startswith("__"):
             if node.value.id in names:
-                raise ValueError(f"tests use {node.value.id}.{node.attr}; of a program they can call functions alone")
+                raise ValueError(f"tests use {node.value.id}.{node.attr}, but they can only call the program's functions")
         elif isinstance(node, ast.ImportFrom) and stars and node.names[0].name == "*":
-            raise ValueError(f"tests import * from {node.module}; name what they need")
+            raise ValueError(f"tests import * from {node.module}; import the names that they need")
         if isinstance(node, ast.Import | ast.ImportFrom) and node not in guarded:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             if missing := [m for m in modules if getattr(node, "level", 0) or not _exists(m.split(".")[0])]:
                 raise ValueError(f"tests import {missing[0] or 'a neighbour'}, which is not installed")
     if "Solution" in names:
-        raise ValueError("tests make an object of class Solution; of a program they can call functions alone")
+        raise ValueError("tests create an object of class Solution, but they can only call the program's functions")
 
 
 def _exists(module: str) -> bool:
-    packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]  # what a box sees
+    packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]  # those that a box sees
     return module in sys.stdlib_module_names or PathFinder.find_spec(module, packages) is not None

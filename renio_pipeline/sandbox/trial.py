@@ -1,8 +1,8 @@
-"""Whether a program passes its tests. What it should give stays here, outside of its box.
+"""Whether a program passes its tests. The expected results stay here, outside the program's box.
 
-A whole program is given each input and its output is compared here; a function is called from here, and its results, plain
-data, are compared here; a program of asserts runs in a second box and calls the first (see
-``renio_pipeline.sandbox.programs``). What a program prints, how it exits and what its objects claim to equal decide nothing.
+A whole program gets each input, and its output is compared here. A function is called from here, and its results, plain data,
+are compared here. A program of asserts runs in a second box and calls the first (see ``renio_pipeline.sandbox.programs``). With
+functions, what a program prints, how it exits and what its objects claim to equal have no influence.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from renio_pipeline.sandbox import programs, wire
 from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode
 from renio_pipeline.sandbox.reading import Tests
 
-ALL_SECONDS = 50.0  # for all inputs of one program: less than a grader's deadline
+ALL_SECONDS = 50.0  # for all inputs of one program; less than a grader's deadline
 _CLOSE = 1e-6
 _PIECE = 1 << 16
 
 
 def passes(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
-    """Raises Refused where the box cannot be made. All else that goes wrong is the program's fault."""
+    """Whether the program passes. Raises Refused if the box cannot be created; any other failure counts against the program."""
     try:
         if tests.asserts is not None:
             return _asserts(code, tests, limits, mode)
@@ -58,7 +58,7 @@ def _calls(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
     ours, theirs = socket.socketpair()
     with ours, Box(limits, mode=mode, calls=theirs) as box:
         box.post({"kind": "functions", "code": code})
-        _hear(ours, limits, until)  # what it defines
+        _hear(ours, limits, until)  # that its functions are defined
         for given, wanted in tests.cases:
             ours.settimeout(2 * limits.seconds)
             ours.sendall(wire.dumps({"name": tests.entry, "args": given, "kwargs": {}}))
@@ -69,11 +69,11 @@ def _calls(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
 
 
 def _hear(program: socket.socket, limits: Limits, until: float) -> Any:
-    """A message of the program: it may be anything, of any length, and come in as many pieces as it likes.
+    """Receive a message of the program, which may be anything, of any length, in any number of pieces.
 
     Raises:
-        TimeoutError: it has not ended in time.
-        Ended: it is none.
+        TimeoutError: the message is not complete in time.
+        Ended: it is not a message.
     """
     until, line = min(until, time.monotonic() + 2 * limits.seconds), bytearray()
     while not line.endswith(b"\n"):
@@ -95,11 +95,11 @@ def _any_same(value: Any, wanted: Iterable[Any]) -> bool:
     try:
         return any(same(value, one) for one in wanted)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        return False  # what cannot be compared, such as a number beyond all that a float can be
+        return False  # not comparable, such as an integer too large for a float
 
 
 def same(value: Any, wanted: Any) -> bool:
-    """Equal as JSON: tuples are lists, keys are text, and numbers with a fraction agree to six digits."""
+    """Whether two values are equal as JSON: tuples are lists, keys are text, and fractional numbers agree to six digits."""
     if isinstance(wanted, list):
         return (
             isinstance(value, list | tuple)
@@ -115,7 +115,7 @@ def same(value: Any, wanted: Any) -> bool:
 
 
 def same_output(output: str, wanted: str) -> bool:
-    """The same words; numbers with a fraction agree to six digits."""
+    """Whether two outputs have the same words; fractional numbers agree to six digits."""
     found, words = output.split(), wanted.split()
     return len(found) == len(words) and all(f == w or _close(f, w) for f, w in zip(found, words, strict=True))
 

@@ -1,8 +1,8 @@
-"""Values between a program and what judges it: plain data as JSON, one message a line. Never code, never an object.
+"""Values that cross between a program and its judge: plain data as JSON, one message per line. Never code, never objects.
 
-What crosses: None, bool, int, float, complex, Fraction, Decimal, str, bytes, bytearray, list, tuple, range, deque, set,
+Allowed are: None, bool, int, float, complex, Fraction, Decimal, str, bytes, bytearray, list, tuple, range, deque, set,
 frozenset, dict and its views, and iterators (as what they yield). Subclasses arrive as the plain type. Anything else is
-``Foreign``: a value that claims to equal everything cannot cross.
+``Foreign``: a value that claims to equal everything cannot get across.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ MOST_YIELDED = 100_000
 
 
 class Foreign(Exception):
-    """A value that is not plain data. No kind of TypeError: a test that expects one would take it for that."""
+    """A value that is not plain data. Not a TypeError, which a test may expect."""
 
 
 def dumps(value: Any) -> bytes:
-    """Raises Foreign; RecursionError for a value that is nested too deeply or contains itself."""
+    """Encode a value. Raises Foreign, and RecursionError for a value that is nested too deeply or contains itself."""
     return json.dumps(_pack(value)).encode() + b"\n"
 
 
 def loads(line: bytes) -> Any:
-    """Raises ValueError, RecursionError or TypeError for what ``dumps`` never makes."""
+    """Decode a message. Raises ValueError, RecursionError or TypeError for anything that ``dumps`` cannot produce."""
     return _unpack(json.loads(line))
 
 
@@ -63,12 +63,12 @@ def _pack(value: Any) -> Any:
     if isinstance(value, Iterator):
         return {"iterator": [_pack(v) for v in itertools.islice(value, MOST_YIELDED)]}
     if hasattr(type(value), "dtype") and hasattr(type(value), "item") and getattr(value, "ndim", None) == 0:
-        return _pack(value.item())  # a number of numpy
+        return _pack(value.item())  # a NumPy scalar
     raise Foreign(f"a {type(value).__name__} is not plain data")
 
 
 def _number(value: Any) -> Any:
-    """Of modules that take long to load, and are there if the program has such a number."""
+    """Numbers of modules that are slow to import; if the program has such a number, its module is already loaded."""
     fractions, decimal = sys.modules.get("fractions"), sys.modules.get("decimal")
     if fractions is not None and isinstance(value, fractions.Fraction):
         return {"Fraction": [_pack(value.numerator), _pack(value.denominator)]}

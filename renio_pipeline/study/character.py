@@ -1,4 +1,4 @@
-"""What a model of the study is like: how well it writes by itself, and how it goes on from a slip that it did not make."""
+"""Measures a model of the study: how well it answers by itself, and how it continues after a slip that it did not make."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.study.results import Record
 from renio_pipeline.types import Prompt, Row
 
-WHOLE_RESPONSE = 64  # tokens that a response may take, whatever the prefix that is trained on
+WHOLE_RESPONSE = 64  # the longest response in tokens, whatever prefix is trained on
 KINDS = ("correct", "slipped", "guessed", "unfinished")
 
 
 async def measure_model(config: RunConfig, prepared: Prepared, grader: Grader) -> Record:
-    """The student of ``config``; with ``method.type: opsd`` as a teacher, that is, shown the solution."""
+    """Measure the student of ``config``. With ``method.type: opsd`` it is measured as a teacher, that is, with the solution."""
     began = time.process_time()
     import torch
     from transformers import AutoModelForCausalLM
@@ -49,7 +49,7 @@ async def measure_model(config: RunConfig, prepared: Prepared, grader: Grader) -
 
 
 def shares(judged: Sequence[Judged], *, terms: int) -> dict[str, float]:
-    """Of responses: which part is right, which is wrong in which way, how many are marked, and how long they are."""
+    """The shares of correct responses, of each kind of error and of marked responses, and the mean length in tokens."""
     kinds = Counter(kind_of(j, terms=terms) for j in judged)
     return {
         "problems": len(judged),
@@ -60,14 +60,14 @@ def shares(judged: Sequence[Judged], *, terms: int) -> dict[str, float]:
 
 
 def kind_of(judged: Judged, *, terms: int) -> str:
-    """What is wrong with a response, as far as its form tells: an answer after fewer steps than the problem has is a guess."""
+    """The kind of a response by its form. An answer after fewer steps than the problem has is a guess."""
     if judged.verdict != "incorrect":
         return judged.verdict or "unfinished"
     return "guessed" if judged.text.count("=") < terms - 1 else "slipped"
 
 
 def terms_of(config: RunConfig) -> int:
-    """Numbers in a problem."""
+    """The number of terms in a problem."""
     return int(config.task_options.get("terms", 4))
 
 
@@ -78,7 +78,7 @@ def _slip(row: Row, index: int) -> str:
 async def _continued(
     writer: Generators, rows: Sequence[Row], asked: Sequence[np.ndarray], begun: Sequence[np.ndarray], grader: Grader
 ) -> list[Judged]:
-    """What the model makes of each response that was begun for it, judged as a whole."""
+    """The model's continuations of the given response beginnings, judged as whole responses."""
     prompts = [
         Prompt(sample_id=-1 - i, row=row, student_ids=np.concatenate([ids, start]), teacher_ids=ids)
         for i, (row, ids, start) in enumerate(zip(rows, asked, begun, strict=True))

@@ -25,7 +25,7 @@ PAGE = "index.md"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An experiment and what was found."""
+    """An experiment and its results."""
 
     path: Path
     experiment: Experiment
@@ -41,7 +41,7 @@ def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | Non
     """
     results = Results(out)
     if not results.records:
-        raise ConfigError(f"--out: {out} holds no results; leave out --report-only to compute them")
+        raise ConfigError(f"--out: {out} has no results; leave out --report-only to compute them")
     parts = parts_of(experiments, results, seeds)
     for part in parts:
         if part.experiment.kind != "models":
@@ -54,13 +54,13 @@ def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | Non
 
 
 def parts_of(experiments: dict[Path, Experiment], results: Results, seeds: int | None = None) -> list[Part]:
-    """What the results hold of each experiment."""
+    """Each experiment with its part of the results."""
     found = {path: groups(path, e, results, seeds) for path, e in experiments.items()}
     return [Part(path, e, found[path], list(comparisons(e, found[path]))) for path, e in experiments.items()]
 
 
 def text_of(parts: Sequence[Part], results: Results) -> str:
-    """The page. The same results give the same text."""
+    """The text of the page, which depends only on the experiments and the results."""
     sections = [_section(part) for part in parts if part.experiment.kind != "models"]
     return "\n\n".join([_top(parts, results), *sections, f"## What this does not say\n\n{prose.LIMITS}"]) + "\n"
 

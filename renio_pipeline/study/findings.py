@@ -1,4 +1,4 @@
-"""The raw results in the order of the experiments: arms at the levels of their factors, and what they are compared by."""
+"""The raw results arranged by experiment: arms at the levels of their factors, and their comparisons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from renio_pipeline.study.scores import SCORES, WEIGHT
 from renio_pipeline.study.statistics import Estimate, estimate, paired
 
 By = Mapping[int, Record]  # by seed
-Measure = Callable[[Record], float | None]  # None: it has no value there
+Measure = Callable[[Record], float | None]  # None: undefined for the record
 Outcome = Literal["held", "reversed", "better", "worse", "no claim"]
-POINTS = 100.0  # percentage points of a share
+POINTS = 100.0  # percentage points per share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Everything at one level of each factor."""
+    """The results at one level of each factor."""
 
-    where: str  # the levels, "" where there are no factors
+    where: str  # the levels; "" if there are no factors
     arms: dict[str, dict[int, Record]]
 
 
@@ -44,7 +44,7 @@ class Comparison:
 
 
 def groups(path: Path, experiment: Experiment, results: Results, seeds: int | None = None) -> list[Group]:
-    """An experiment's results, those that there are."""
+    """The available results of an experiment."""
     found: dict[str, dict[str, dict[int, Record]]] = {}
     for cell in cells({path: experiment}, seeds):
         arms = found.setdefault(", ".join(cell.factors.values()), {name: {} for name in experiment.arms})
@@ -54,17 +54,17 @@ def groups(path: Path, experiment: Experiment, results: Results, seeds: int | No
 
 
 def accuracy(record: Record) -> float:
-    """Held-out accuracy after training, in %."""
+    """Held-out accuracy after training, in percent."""
     return POINTS * float(record["after"]["correct"])
 
 
 def gain(record: Record) -> float:
-    """What training added to it, in points."""
+    """The gain in held-out accuracy by training, in percentage points."""
     return accuracy(record) - POINTS * float(record["before"]["correct"])
 
 
 def area(score: str, prefix: str = "whole") -> Measure:
-    """AUROC of a score."""
+    """The AUROC of a score, as a measure of a record."""
 
     def measure(record: Record) -> float | None:
         found = record["auroc"][prefix][score]
@@ -74,18 +74,18 @@ def area(score: str, prefix: str = "whole") -> Measure:
 
 
 def measured(by: By, measure: Measure) -> dict[int, float]:
-    """What there is, by seed."""
+    """The values that are defined, by seed."""
     return {seed: value for seed, record in by.items() if (value := measure(record)) is not None}
 
 
 def mean(by: By, measure: Measure) -> Estimate | None:
-    """Over the seeds; None where there are none."""
+    """The mean over seeds; None without values."""
     values = list(measured(by, measure).values())
     return estimate(values) if values else None
 
 
 def comparisons(experiment: Experiment, found: list[Group]) -> Iterator[Comparison]:
-    """Every claim of an experiment wherever both arms have a seed in common."""
+    """Every claim of an experiment at all levels where both arms share a seed."""
     for group in found:
         if experiment.kind == "training":
             for claim in experiment.claims:
@@ -97,7 +97,7 @@ def comparisons(experiment: Experiment, found: list[Group]) -> Iterator[Comparis
 
 
 def _ablations(group: Group) -> Iterator[Comparison]:
-    """The weight against what is left of it without its parts."""
+    """The weight against its ablations."""
     for by in group.arms.values():
         for name in (n for n in SCORES if n != WEIGHT):
             difference = paired(measured(by, area(WEIGHT)), measured(by, area(name)))

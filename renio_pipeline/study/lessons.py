@@ -1,4 +1,4 @@
-"""What the study's own models are taught: to mark a slip and do the step again, or to follow a solution that they are shown."""
+"""The training texts of the study's own models: to mark and repeat a slipped step, or to follow a solution that is shown."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from renio_pipeline.demo.make_models import Lesson, lesson
+from renio_pipeline.demo.training import Lesson, lesson
 from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.tasks.arithmetic import Arithmetic, noisy_solution, work
 
 LARGEST_SLIP = 20
 
-Span = tuple[int, int]  # of characters, from and up to
+Span = tuple[int, int]  # characters: start and end (exclusive)
 
 
 def repaired_solution(problem: str, rng: random.Random, *, slip: float) -> tuple[str, list[Span]]:
-    """A worked solution in which each step slips with probability ``slip``, and is then marked and done again.
+    """A worked solution in which each step slips with probability ``slip``, and is then marked and repeated.
 
     Returns:
-        the text, as in ``37+48=84;;37+48=85;#85``, and where its slipped numbers stand: they are not to be learnt.
+        The text, as in ``37+48=84;;37+48=85;#85``, and the spans of its slipped numbers, which must not be learned.
     """
     *steps, final = work(problem).split(";")
     text, slips = "", []
@@ -35,18 +35,18 @@ def repaired_solution(problem: str, rng: random.Random, *, slip: float) -> tuple
 
 
 def slipped_step(problem: str, rng: random.Random) -> str:
-    """The first step of a solution, with a slip in it."""
+    """The first step of a solution, with a slip."""
     left, result = work(problem).split(";")[0].split("=")
     return f"{left}={_slipped(int(result), rng)}"
 
 
 def _slipped(result: int, rng: random.Random) -> int:
-    """Off by 1 to LARGEST_SLIP, and not negative."""
+    """A wrong result: off by 1 to LARGEST_SLIP, and not negative."""
     return rng.choice([n for n in range(max(0, result - LARGEST_SLIP), result + LARGEST_SLIP + 1) if n != result])
 
 
 def repairing(tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, slip: float, seed: int) -> Iterator[list[Lesson]]:
-    """Lessons of ``repaired_solution``, a batch a step; no problem comes twice."""
+    """Lessons from ``repaired_solution``, one batch per step; no problem is repeated."""
     rng = random.Random(seed)
     rows = task.rows("train", steps * batch)
     for start in range(0, len(rows), batch):
@@ -59,7 +59,7 @@ def repairing(tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, slip:
 def shown(
     tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, share: float, early: float, slip: float, seed: int
 ) -> Iterator[list[Lesson]]:
-    """Lessons of which ``share`` show the solution before the problem, and are clean; the others have flaws, as the demo's."""
+    """Lessons of which a ``share`` show the solution before the problem and are correct; the others have the demo's flaws."""
     rng = random.Random(seed)
     rows = task.rows("train", steps * batch)
     for start in range(0, len(rows), batch):

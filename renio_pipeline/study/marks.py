@@ -1,5 +1,5 @@
-"""How a slip that is repaired looks."""
+"""The mark by which a teacher repairs a slip."""
 
-# An empty step, and then the step again. A mark that the student never wrote would have to be learnt first, and whatever it
-# shares with all other characters that were never written is learnt before it: students then write those, which mean nothing.
+# An empty step, followed by the step again. A character that the student never writes would be a poor mark: before the student
+# learns it, it learns what all unused characters have in common, and then writes any of them.
 REPAIR = ";;"

@@ -1,4 +1,4 @@
-"""The study's own models: the embedded ones, taught further. Made once, deterministically, and kept in the study's folder."""
+"""The study's own models: the embedded ones, trained further. They are made once, deterministically, in the study's folder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ BATCH, PEAK_LR = 96, 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Further:
-    """How one of them is made."""
+    """The recipe of one of these models."""
 
-    start: str  # the model that it begins as
+    start: str  # the model that it starts from
     steps: int
-    repair: float = 0.0  # a teacher's: the share of steps that slip, and are marked and done again
-    shown: float = 0.0  # a student's: the share of lessons that show the solution first
-    early: float = 0.0  # of its other lessons, the share that stops early and guesses
-    slip: float = 0.0  # and the share that slips
+    repair: float = 0.0  # teachers: the share of steps that slip, and are marked and repeated
+    shown: float = 0.0  # students: the share of lessons that show the solution first
+    early: float = 0.0  # students: the share of the other lessons that stop early and guess
+    slip: float = 0.0  # students: the share of the other lessons that slip
 
     def identity(self) -> dict[str, Any]:
-        """All that its bytes follow from."""
+        """Everything that determines the model's bytes."""
         mark = {"mark": REPAIR} if self.repair else {}
         return {**asdict(self), "batch": BATCH, "peak_lr": PEAK_LR, "seed": 0, **mark}
 
@@ -43,10 +43,10 @@ RECIPES = {
 
 
 def ready(name: str, folder: Path, note: Callable[[str], None]) -> str:
-    """The folder of a model that a study names; it is made there first, where it is not yet.
+    """The folder of a model that a study names. The model is made first if it does not exist.
 
     Raises:
-        ConfigError: ``study:`` and a name that has no recipe.
+        ConfigError: ``study:`` with a name that has no recipe.
     """
     if not name.startswith(PREFIX):
         return name
@@ -56,7 +56,7 @@ def ready(name: str, folder: Path, note: Callable[[str], None]) -> str:
     path, recipe = folder / own, RECIPES[own]
     made = path / "recipe.json"
     if not made.is_file() or json.loads(made.read_text()) != recipe.identity():
-        note(f"{name}: teaching {recipe.start} for {recipe.steps} further steps")
+        note(f"{name}: training {recipe.start} for {recipe.steps} further steps")
         _make(own, recipe, path, note)
     return str(path)
 
@@ -65,7 +65,7 @@ def _make(name: str, recipe: Further, path: Path, note: Callable[[str], None]) -
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from renio_pipeline.demo.make_models import fit, threads
+    from renio_pipeline.demo.training import fit, threads
     from renio_pipeline.tasks.arithmetic import Arithmetic
 
     start = info.resolve(recipe.start)

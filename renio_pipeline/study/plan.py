@@ -1,7 +1,7 @@
-"""What a study consists of: experiments, each a file; and every run they ask for, in the order in which it is done.
+"""A study: experiments, each in a file, and all of their runs in the order in which they are done.
 
-An experiment's file names the configuration that its runs share, its arms and its factors, each as ``key=value`` overrides,
-as on the command line. Every arm is run at every combination of the factors' levels, once for each seed.
+The file of an experiment names the configuration that its runs share, its arms and its factors, each as ``key=value``
+overrides, as on the command line. Every arm runs at every combination of the factors' levels, once per seed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ ORDER = "acbdefm"  # experiments at each seed: the first questions first
 
 
 class Claim(Section):
-    """That one arm does better than another: what a comparison is read against."""
+    """The statement that one arm does better than another, against which a comparison is read."""
 
     better: str
     than: str
-    source: Literal["paper", "question"] = Field("question", description="paper: it says so; question: no direction expected")
+    source: Literal["paper", "question"] = Field(
+        "question", description="paper: a claim of the paper; question: no direction expected"
+    )
 
 
 class Experiment(Section):
@@ -43,27 +45,29 @@ class Experiment(Section):
     title: str
     question: str
     chosen: str = Field(description="how the arms and the levels were chosen")
-    kind: Kind = Field("training", description="weights: score the first responses; models: see what the student is like")
-    run: str = Field("run.yaml", description="the configuration that the runs share, beside this file")
+    kind: Kind = Field("training", description="weights: score the first responses; models: measure the student")
+    run: str = Field("run.yaml", description="the configuration that the runs share, in the folder of this file")
     seeds: PositiveInt = 10
     arms: dict[str, Overrides] = Field(min_length=1)
     factors: dict[str, dict[str, Overrides]] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    prefixes: tuple[PositiveInt, ...] = Field((), description="of kind weights: prefix lengths to weigh, beside the whole")
+    prefixes: tuple[PositiveInt, ...] = Field(
+        (), description="for kind weights: prefix lengths to weigh, in addition to the whole"
+    )
     cost: bool = Field(False, description="show what each arm costs")
-    curves: bool = Field(False, description="plot every step's share of right responses")
+    curves: bool = Field(False, description="plot every step's share of correct responses")
 
     @model_validator(mode="after")
     def _claims_of_arms(self) -> Experiment:
         for name in [n for claim in self.claims for n in (claim.better, claim.than)]:
             if self.kind == "training" and name not in self.arms:
-                raise ValueError(f"claims: {name!r} is no arm; there are {', '.join(self.arms)}")
+                raise ValueError(f"claims: {name!r} is not an arm; there are {', '.join(self.arms)}")
         return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One run of a study: an arm at a level of each factor, with a seed."""
+    """One run of a study: an arm at one level of each factor, with a seed."""
 
     experiment: str
     kind: Kind
@@ -71,12 +75,12 @@ class Cell:
     factors: dict[str, str]  # factor -> level
     seed: int
     config: RunConfig
-    key: str  # of everything that its result follows from, but for the seed
+    key: str  # identifies everything that determines the result, except the seed
     prefixes: tuple[int, ...] = ()
 
 
 def read(path: Path) -> Experiment:
-    """Read an experiment's file. Raises ConfigError, which names the file, the key and what is allowed."""
+    """Read the file of an experiment. Raises ConfigError, which names the file, the key and the allowed values."""
     try:
         return Experiment.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
     except FileNotFoundError:
@@ -91,10 +95,10 @@ def read(path: Path) -> Experiment:
 
 
 def in_order(paths: Sequence[Path], only: Sequence[str] = ()) -> dict[Path, Experiment]:
-    """The experiments among ``paths``, by file; those that ``only`` names.
+    """The experiments in ``paths``, by file; only those that ``only`` names, if it names any.
 
     Raises:
-        ConfigError: a file is no experiment, two have one name, or ``only`` names none.
+        ConfigError: a file is not an experiment, two have the same name, or ``only`` has an unknown name.
     """
     found = {path: read(path) for path in paths}
     names = [e.experiment for e in found.values()]
@@ -107,9 +111,10 @@ def in_order(paths: Sequence[Path], only: Sequence[str] = ()) -> dict[Path, Expe
 
 
 def cells(experiments: dict[Path, Experiment], seeds: int | None = None) -> Iterator[Cell]:
-    """Every run, breadth-first: all experiments at the first seed, then all at the next, so that pairs are whole.
+    """All runs, breadth-first: all experiments with the first seed, then with the next, so that pairs are complete.
 
-    ``seeds``: how many of them, instead of each experiment's own number.
+    Args:
+        seeds: the number of seeds, instead of each experiment's own.
     """
     combinations = {e.experiment: list(_combinations(path, e)) for path, e in experiments.items()}
     for seed in range(max((seeds or e.seeds for e in experiments.values()), default=0)):
@@ -140,9 +145,9 @@ def _cell(e: Experiment, arm: str, levels: dict[str, str], config: RunConfig, se
 
 
 def key_of(config: RunConfig, e: Experiment) -> str:
-    """Equal for runs that give the same result at the same seed: arms that coincide are computed once.
+    """A key that is equal for runs with the same result at the same seed, so that coinciding arms are computed once.
 
-    Of values that differ from their defaults, so that a new key of the schema leaves old results valid.
+    It depends only on values that differ from their defaults, so a new key of the schema leaves old results valid.
     """
     values = config.model_dump(mode="json", exclude_defaults=True)
     for name in ("seed", "name", "run_dir"):

@@ -19,7 +19,7 @@ INK, PALE = "#222222", "#b9bec6"
 
 
 def plot(experiment: Experiment, groups: Sequence[Group], compared: Sequence[Comparison], path: Path) -> None:
-    """One picture of an experiment, by its kind."""
+    """Draw the picture of an experiment, according to its kind."""
     with _pyplot() as pyplot:
         if experiment.kind == "weights":
             figure = _weights(pyplot, experiment, groups)
@@ -45,7 +45,7 @@ def _save(pyplot: Any, figure: Any, path: Path) -> None:
 
 
 def _training(pyplot: Any, experiment: Experiment, groups: Sequence[Group], compared: Sequence[Comparison]) -> Any:
-    """Left: accuracy after training, each seed a pale dot. Right: the differences that are compared, with their intervals."""
+    """Left: accuracy after training, with a pale dot per seed. Right: the compared differences with their intervals."""
     arms = list(experiment.arms)
     rows = len(groups) * len(arms)
     figure, (left, right) = pyplot.subplots(
@@ -66,7 +66,7 @@ def _training(pyplot: Any, experiment: Experiment, groups: Sequence[Group], comp
 
 
 def _weights(pyplot: Any, experiment: Experiment, groups: Sequence[Group]) -> Any:
-    """Left: AUROC of each score. Right: of the weight, by the length of the prefix that it is computed from."""
+    """Left: AUROC of each score. Right: AUROC of the weight, by the length of the prefix that it is computed from."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10.5, 3.6), width_ratios=(1.2, 1), layout="constrained")
     lengths = [*map(str, experiment.prefixes), "whole"]
     for index, (group, by) in enumerate((g, by) for g in groups for by in g.arms.values()):
@@ -84,7 +84,7 @@ def _weights(pyplot: Any, experiment: Experiment, groups: Sequence[Group]) -> An
 
 
 def curves(experiment: Experiment, groups: Sequence[Group], path: Path) -> None:
-    """How many of the responses that a step wrote were right, step by step, on average over the seeds."""
+    """Draw the share of each step's responses that are correct, averaged over seeds."""
     with _pyplot() as pyplot:
         figure, axes = pyplot.subplots(1, len(groups), figsize=(10.5, 3.0), sharey=True, squeeze=False, layout="constrained")
         for axis, group in zip(axes[0], groups, strict=True):

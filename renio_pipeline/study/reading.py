@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences that follow from them by rule."""
+"""Sentences about the results, generated from the numbers by fixed rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renio_pipeline.study.tables import READINGS, difference, shown
 
 
 def overall(found: Sequence[tuple[str, Comparison]]) -> str:
-    """The paper's claims, one by one, and how many there are of each outcome. ``found``: experiment and comparison."""
+    """The paper's claims one by one, with the number of each outcome. ``found``: pairs of experiment and comparison."""
     papers = [(name, c) for name, c in found if c.claim.source == "paper"]
     counts = Counter(c.outcome for _, c in papers)
     few = sum(c.difference.n < CLAIM_PAIRS for _, c in papers)
@@ -34,7 +34,7 @@ def sentence(name: str, c: Comparison) -> str:
 
 
 def of_experiment(found: Sequence[Comparison]) -> str:
-    """How many of an experiment's comparisons came out how, and which ones can be claimed."""
+    """The outcomes of an experiment's comparisons: how many can be claimed, and which."""
     if not found:
         return "There are no results yet."
     claimed = [c for c in found if c.outcome != "no claim"]
@@ -47,7 +47,7 @@ def of_experiment(found: Sequence[Comparison]) -> str:
 
 
 def of_harm(experiment: Experiment, groups: Sequence[Group]) -> str:
-    """Where training made students worse: an arm that is better there may have done less harm, and not more good."""
+    """The arms that training made worse: a better arm among them may have done less harm rather than more good."""
     found = [
         (f"{arm} ({group.where})" if group.where else arm, change)
         for group in groups
@@ -57,11 +57,11 @@ def of_harm(experiment: Experiment, groups: Sequence[Group]) -> str:
     if not found:
         return ""
     named = "; ".join(f"{name}: {shown(change, sign=True, unit=' points,')}" for name, change in found)
-    return f" These arms ended below where they began, so that a better one beside them may have done less harm: {named}."
+    return f" These arms ended below where they started, so a better arm may only have done less harm: {named}."
 
 
 def of_weights(areas: dict[str, Estimate | None]) -> str:
-    """How well the weight itself does, by teacher."""
+    """The AUROC of the weight itself, by teacher."""
     known = {where: found for where, found in areas.items() if found is not None}
     if not known:
         return "There are no results yet."
@@ -71,18 +71,18 @@ def of_weights(areas: dict[str, Estimate | None]) -> str:
 
 
 def of_size(parameters: Sequence[int]) -> str:
-    """At which size all this was found."""
+    """The sizes of the models."""
     thousands = [round(count / 1e3) for count in parameters]
     return f"The models have {min(thousands)} to {max(thousands)} thousand parameters." if thousands else ""
 
 
 def of_cost(records: Iterable[Record]) -> str:
-    """What the study took."""
+    """The cost of the study."""
     seconds = sorted(float(r["core_seconds"]) for r in records)
     if not seconds:
         return "Nothing has been computed yet."
     median, most, hours = seconds[len(seconds) // 2], seconds[-1], sum(seconds) / 3600
     return (
-        f"{len(seconds)} runs, of {median:.0f} seconds of one core at the median and {most:.0f} at the most; {hours:.1f} hours "
-        "of a core in all."
+        f"{len(seconds)} runs took {median:.0f} seconds of one core at the median and {most:.0f} at most, {hours:.1f} core "
+        "hours in total."
     )

@@ -1,4 +1,4 @@
-"""A study's raw results: a line a run, in one file an experiment."""
+"""The raw results of a study: one line per run, one file per experiment."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from renio_pipeline.study.plan import Cell
 
 Record = dict[str, Any]
-Key = tuple[str, int]  # of the configuration, and the seed
+Key = tuple[str, int]  # the key of the configuration, and the seed
 
 
 class Results:
-    """What a study has found so far. Arms of several experiments that coincide share a record, wherever it stands."""
+    """The results of a study so far. Coinciding arms of several experiments share one record, in whichever file it is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -30,7 +30,7 @@ class Results:
         return self.records.get((cell.key, cell.seed))
 
     def add(self, cell: Cell, found: Record) -> None:
-        """Append to the experiment's file, in one write; a line that an earlier writer left torn is cut off first."""
+        """Append to the experiment's file in one write. A line that an earlier writer left incomplete is removed first."""
         of = {"experiment": cell.experiment, "arm": cell.arm, "factors": cell.factors, "seed": cell.seed, "config": cell.key}
         record = of | found
         path = self.folder / f"{cell.experiment}.jsonl"
@@ -42,7 +42,7 @@ class Results:
 
 
 def whole_lines(path: Path) -> Iterator[Record]:
-    """The records of a file; a last line without its end is left out."""
+    """The records of a file; an incomplete last line is left out."""
     with path.open(encoding="utf-8") as file:
         yield from (json.loads(line) for line in file if line.endswith("\n"))
 

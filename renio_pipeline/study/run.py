@@ -23,10 +23,10 @@ Note = Callable[[str], None]
 
 
 def run_study(experiments: dict[Path, Experiment], out: Path, *, seeds: int | None, jobs: int, note: Note) -> None:
-    """Compute every run that ``out`` has no record of, one process a job, each on one core.
+    """Compute every run that has no record in ``out``, with one process per job, each on one core.
 
     Raises:
-        ConfigError: a run asks for what one process cannot do; before any of them starts.
+        ConfigError: a run needs something that one process cannot do. Raised before any run starts.
     """
     results, models = Results(out), out / "models"
     missing = list(_missing(cells(experiments, seeds), results))
@@ -34,7 +34,7 @@ def run_study(experiments: dict[Path, Experiment], out: Path, *, seeds: int | No
         check(cell.config)
     out.mkdir(parents=True, exist_ok=True)
     note(f"{len(missing)} runs to do, {len(results.records)} in {out}")
-    if jobs > 1:  # each would make them
+    if jobs > 1:  # otherwise each process would make them
         for name in sorted({name for cell in missing for name in (cell.config.student, cell.config.teacher_model())}):
             ready(name, models, note)
     started = time.monotonic()
@@ -48,7 +48,7 @@ def run_study(experiments: dict[Path, Experiment], out: Path, *, seeds: int | No
 
 
 def _missing(wanted: Iterator[Cell], results: Results) -> Iterator[Cell]:
-    """The first of the cells that give one result, where there is none yet."""
+    """Of the cells that share a result, the first, if there is no result yet."""
     planned = set(results.records)
     for cell in wanted:
         if (cell.key, cell.seed) not in planned:
@@ -76,7 +76,7 @@ def _computed(missing: Sequence[Cell], models: Path, jobs: int, note: Note) -> I
 
 
 def _one(cell: Cell, models: Path) -> Record:
-    """In a process of the pool: its runner lives as long as it does."""
+    """Run one cell in a process of the pool, whose runner lives as long as the process."""
     return asyncio.run(_own_runner(models).run(cell))
 
 

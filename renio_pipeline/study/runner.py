@@ -1,4 +1,4 @@
-"""One run of a study, in this process: the pipeline's own steps, and what they left in the student."""
+"""One run of a study, in this process: the pipeline's own steps, and measurements of the student before and after."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from renio_pipeline.study.results import Record
 from renio_pipeline.study.scores import areas
 from renio_pipeline.types import FIRST_VERSION, Verdict
 
-ASKED = ("student", "task", "task_options", "data", "evaluate")  # keys on which it depends who answers which problems
+ASKED = ("student", "task", "task_options", "data", "evaluate")  # the keys that determine which model answers which problems
 
 
 @dataclass(kw_only=True)
 class Runner:
-    """Runs cells one after another; what they have in common is made once."""
+    """Runs cells one after another; what they share is computed once."""
 
-    models: Path  # where the study's own models are kept
+    models: Path  # the folder of the study's own models
     note: Callable[[str], None] = print
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _before: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Runner:
             return await self._train(config, prepared, grader)
 
     def resolved(self, config: RunConfig) -> RunConfig:
-        """With folders in the place of the study's own models."""
+        """The configuration with the folders of the study's own models."""
         model = config.teacher.model
         teacher = config.teacher.model_copy(update={"model": ready(model, self.models, self.note) if model else None})
         return config.model_copy(update={"student": ready(config.student, self.models, self.note), "teacher": teacher})
@@ -67,7 +67,7 @@ class Runner:
         began = time.process_time()
         stages = in_process_stages(config, prepared)
         asked = _part(config, *ASKED, "seed")
-        if asked not in self._before:  # every arm begins with the same student
+        if asked not in self._before:  # every arm starts from the same student
             self._before[asked] = await held_out(stages, config, prepared, grader)
         results = await steps(stages, config, prepared, grader)
         after = await held_out(stages, config, prepared, grader)
@@ -98,7 +98,7 @@ async def steps(stages: Stages, config: RunConfig, prepared: Prepared, grader: G
 
 
 async def held_out(stages: Stages, config: RunConfig, prepared: Prepared, grader: Grader) -> dict[str, float]:
-    """One whole response to every held-out problem, sampled: how many are correct, and of which kind the others are."""
+    """Sample one whole response to every held-out problem: the share of correct responses and of each kind of error."""
     generators = stages.generators
     assert isinstance(generators, InProcessGenerators)
     prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
@@ -107,7 +107,7 @@ async def held_out(stages: Stages, config: RunConfig, prepared: Prepared, grader
 
 
 def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
-    """What training did and took: sums over the run, and a number a step for its curves. Skipped steps are in neither."""
+    """The results and cost of training: sums over the run, and one number per step for its curves, without skipped steps."""
     trained = [r for r in results if isinstance(r, StepResult)]
     written = [j.rollout for r in results for j in r.judged.values()]
     return {
@@ -128,7 +128,7 @@ def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
 
 
 def _share(result: StepResult) -> float:
-    """Of correct ones among all that the step wrote."""
+    """The share of correct responses among all that the step wrote."""
     return float(np.mean([j.verdict == "correct" for j in result.judged.values()]))
 
 

@@ -1,4 +1,4 @@
-"""The weight of a response as a sign of a wrong answer, and what is left of it without its parts."""
+"""The weight of a response as a predictor of a wrong answer, and its ablations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ SCORES = {
 
 
 def scores(student: np.ndarray, teacher: np.ndarray, *, threshold: float, clip: float) -> dict[str, float]:
-    """Each of SCORES for one response, from [T] log-probabilities of its tokens; 0 where nothing is averaged."""
+    """Each of SCORES for one response; 0 if there is nothing to average.
+
+    Args:
+        student, teacher: [T] log-probabilities of the response's tokens, in nats.
+        threshold, clip: of the ReNIO weight (arXiv 2606.23104), in nats.
+    """
     ratios = student.astype(np.float64) - teacher.astype(np.float64)
     pivotal = ratios >= threshold
     return {
@@ -41,7 +46,13 @@ def areas(
     clip: float,
     prefix: int | None = None,
 ) -> dict[str, float | None]:
-    """AUROC of each score as a sign of an answer that is not correct, from the first ``prefix`` tokens; None: all are alike."""
+    """The AUROC of each score as a predictor of an incorrect answer; None if all verdicts are equal.
+
+    Args:
+        student, teacher: [T] log-probabilities of each response's tokens, in nats.
+        threshold, clip: see ``scores``.
+        prefix: compute the scores from the first ``prefix`` tokens only.
+    """
     wrong = np.array([v != "correct" for v in verdicts], bool)
     found = [scores(s[:prefix], t[:prefix], threshold=threshold, clip=clip) for s, t in zip(student, teacher, strict=True)]
     return {name: auroc(np.array([f[name] for f in found]), wrong) for name in SCORES}

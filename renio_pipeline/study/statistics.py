@@ -11,14 +11,14 @@ from typing import Literal
 import numpy as np
 
 LEVEL = 0.95
-CLAIM_PAIRS = 10  # fewer paired seeds carry no claim, whatever they say
+CLAIM_PAIRS = 10  # with fewer paired seeds, no difference is claimed
 
 Reading = Literal["better", "worse", "no claim"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean over seeds, with Student's interval at LEVEL. One seed has no interval: its ends are not numbers."""
+    """A mean over seeds with Student's interval at LEVEL. With one seed there is no interval: its ends are NaN."""
 
     n: int
     mean: float
@@ -27,17 +27,17 @@ class Estimate:
 
     @property
     def reading(self) -> Reading:
-        """Of a paired difference: which way it goes, if there are seeds enough and the interval leaves out 0."""
+        """The direction of a paired difference, if there are enough seeds and the interval excludes 0."""
         if self.n < CLAIM_PAIRS or not (self.low > 0 or self.high < 0):
             return "no claim"
         return "better" if self.low > 0 else "worse"
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Of at least one value. Raises ValueError for none."""
+    """The mean of at least one value with its interval. Raises ValueError without values."""
     n = len(values)
     if n == 0:
-        raise ValueError("there is no mean of no values")
+        raise ValueError("expected at least one value, got none")
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(n=1, mean=mean, low=math.nan, high=math.nan)
@@ -46,16 +46,16 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate | None:
-    """The difference ``one`` - ``other``, seed by seed, over the seeds that both have; None where there is none."""
+    """The paired difference ``one`` - ``other`` over the seeds that both have; None if there is none."""
     seeds = sorted(one.keys() & other.keys())
     return estimate([one[s] - other[s] for s in seeds]) if seeds else None
 
 
 @lru_cache
 def t_quantile(freedom: int, level: float = LEVEL) -> float:
-    """What Student's t with ``freedom`` degrees stays below, in size, with probability ``level``.
+    """The two-sided quantile of Student's t: |t| with ``freedom`` degrees of freedom stays below it with probability ``level``.
 
-    With x = tan(a) sqrt(freedom) the density is proportional to cos(a)^(freedom - 1), which is summed over a fine grid.
+    With x = tan(a) sqrt(freedom), the density is proportional to cos(a)^(freedom - 1), which is summed over a fine grid.
     """
     angles = np.linspace(0.0, math.pi / 2, 400_001)
     density = np.cos(angles) ** (freedom - 1)

@@ -21,7 +21,7 @@ READINGS = {
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; its first column is text, the others are numbers."""
+    """A Markdown table whose first column is text and whose other columns are numbers."""
     line = "| " + " | ".join(["---", *["---:"] * (len(header) - 1)]) + " |"
     return "\n".join([_row(header), line, *map(_row, rows)])
 
@@ -31,7 +31,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def shown(found: Estimate | None, digits: int = 1, *, sign: bool = False, unit: str = "") -> str:
-    """``65.0 [63.1, 66.9] n=10``; without an interval where there is one seed. ``unit`` comes before n."""
+    """An estimate as text: ``65.0 [63.1, 66.9] n=10``, without an interval if there is one seed. ``unit`` precedes n."""
     if found is None:
         return f"{NOTHING} n=0"
     form = f"{'+' if sign else ''}z.{digits}f"  # z: a zero has no sign
@@ -40,13 +40,13 @@ def shown(found: Estimate | None, digits: int = 1, *, sign: bool = False, unit: 
 
 
 def difference(found: Comparison, *, unit: bool = False) -> str:
-    """A comparison's, signed, in as many digits as its unit has use for."""
+    """The signed difference of a comparison, with the digits that suit its unit."""
     named = f" {found.unit}," if unit else ""
     return shown(found.difference, 1 if found.unit == "points" else 4, sign=True, unit=named)
 
 
 def training_table(experiment: Experiment, groups: Sequence[Group]) -> str:
-    """What each arm led to, and on request what it cost."""
+    """The results of each arm, and its cost if the experiment asks for it."""
     columns: list[tuple[str, Measure, int]] = [
         ("accuracy, %", accuracy, 1), ("gain, points", gain, 1), ("tokens a response", lambda r: r["after"]["tokens"], 1),
         ("unfinished, %", lambda r: POINTS * r["after"]["unfinished"], 1),
@@ -72,7 +72,7 @@ def _name(group: Group, arm: str) -> str:
 
 
 def weights_tables(experiment: Experiment, groups: Sequence[Group]) -> str:
-    """AUROC by score, and of the weight by prefix."""
+    """The AUROC of each score, and of the weight by prefix length."""
     by_group = {group.where: by for group in groups for by in group.arms.values()}
     scores = [[f"{name}: {what}", *_areas(by_group, name)] for name, what in SCORES.items()]
     lengths = [*map(str, experiment.prefixes), "whole"]
@@ -100,7 +100,7 @@ def _raw(verdict: str) -> Measure:
 
 
 def models_table(groups: Sequence[Group]) -> str:
-    """What each model is like, by itself and after a slip."""
+    """Each model's responses, by itself and after a slip."""
     columns: list[tuple[str, Measure]] = [
         ("parameters, thousands", lambda r: r["parameters"] / 1e3),
         *((f"{kind}, %", _share("alone", kind)) for kind in ("correct", "slipped", "guessed", "unfinished", "marked")),

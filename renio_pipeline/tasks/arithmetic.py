@@ -1,7 +1,7 @@
-"""Chained two-digit additions and subtractions, each intermediate result written out.
+"""Chained two-digit additions and subtractions, with each intermediate result written out.
 
-``37+48-9+21`` is answered by ``37+48=85;85-9=76;76+21=97;#97``. Small enough for a model of half a million parameters to
-learn on two CPU cores, and long enough for a slip in an early step to be carried to the end.
+``37+48-9+21`` is answered by ``37+48=85;85-9=76;76+21=97;#97``. The task is small enough for a model of half a million
+parameters to learn on two CPU cores, and long enough for a slip in an early step to be carried to the end.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Flaw = Literal["none", "early", "slip"]
 
 _FINAL = re.compile(r"[^#]*#(0|-?[1-9][0-9]*)\s*")
 _CLAIM = re.compile(r"#-?[0-9]")
-_PATIENCE = 10_000  # draws without a new problem after which a split counts as exhausted
+_PATIENCE = 10_000  # consecutive draws without a new problem after which a split counts as exhausted
 _LARGEST_SLIP = 20
-_GUESSES = 1000  # many, so that a blind guess is hardly ever right
+_GUESSES = 1000  # a wide range, so that a blind guess is hardly ever right
 
 
 def split_of(problem: str) -> Split:
-    """The split a problem belongs to, by its text alone: no choice of seed or count can make the two overlap."""
+    """The split that a problem belongs to. It depends on the text alone, so the splits never overlap for any seed or count."""
     return "held_out" if zlib.crc32(problem.encode()) % 8 == 0 else "train"
 
 
 class Arithmetic:
-    """The task. No running total is negative, so that every number is plain digits."""
+    """The task. Running totals are never negative, so every number is plain digits."""
 
     name = "arithmetic"
     slow = False
@@ -46,7 +46,7 @@ class Arithmetic:
         self.seed = seed
 
     def rows(self, split: Split, count: int) -> list[Row]:
-        """The first ``count`` distinct problems of a split; ConfigError when the split has too few."""
+        """The first ``count`` distinct problems of a split. Raises ConfigError if the split has too few."""
         rng = random.Random(f"arithmetic/{self.terms}/{self.seed}/{split}")
         seen: dict[str, None] = {}  # a set that keeps its order
         misses = 0
@@ -58,21 +58,21 @@ class Arithmetic:
                 misses = 0
             if misses > _PATIENCE:
                 raise ConfigError(
-                    f"data.problems or evaluate.problems: {count} problems asked of {split}, "
+                    f"data.problems or evaluate.problems: {count} problems requested of split {split}, "
                     f"but terms={self.terms} has about {len(seen)}"
                 )
         return [_row(f"arithmetic-{split}-{index}", problem) for index, problem in enumerate(seen)]
 
     def messages(self, row: Row) -> list[dict[str, str]]:
-        """The problem as the one message of a user."""
+        """The problem as a single user message."""
         return [{"role": "user", "content": row.problem}]
 
     def privileged_messages(self, row: Row) -> list[dict[str, str]]:
-        """The worked solution before the problem, in the few characters that the demo's models know."""
+        """The worked solution before the problem, in the few characters that the demo's models have learned."""
         return [{"role": "user", "content": f"{row.solution};{row.problem}"}]
 
     def verify(self, row: Row, text: str) -> Verdict | None:
-        """Judge by the final answer alone: one ``#``, a canonical integer right after it, then nothing but white space."""
+        """Judge the final answer alone: one ``#``, directly followed by a canonical integer, then only white space."""
         if row.answer is None:
             return None
         final = self.final_answer(text)
@@ -81,12 +81,12 @@ class Arithmetic:
         return "incorrect" if _CLAIM.search(text) else "unfinished"
 
     def final_answer(self, text: str) -> str | None:
-        """The number after the one ``#``, None where there is none or more than that."""
+        """The number after the only ``#``; None if there is no ``#``, or more than one, or anything after the number."""
         final = _FINAL.fullmatch(text)
         return None if final is None else final[1]
 
     def fault(self, row: Row) -> str | None:
-        """An answer that is no plain integer can never be given."""
+        """An answer that is not a plain integer could never be matched."""
         if row.answer is None or re.fullmatch("0|-?[1-9][0-9]*", row.answer):
             return None
         return f"answer {row.answer!r} is not an integer in plain digits"
@@ -94,14 +94,14 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class NoisySolution:
-    """A worked solution and what is wrong with it, known because it was put there."""
+    """A worked solution with the error that was put into it, if any."""
 
     text: str
     flaw: Flaw
 
 
 def noisy_solution(problem: str, rng: random.Random, *, early: float = 0.3, slip: float = 0.3) -> NoisySolution:
-    """With probability ``early`` stop early, with probability ``slip`` slip in one step, else the clean solution."""
+    """A solution that stops early with probability ``early``, slips in one step with probability ``slip``, or is correct."""
     draw = rng.random()
     if draw < early:
         return NoisySolution(stop_early(problem, rng), "early")
@@ -111,22 +111,26 @@ def noisy_solution(problem: str, rng: random.Random, *, early: float = 0.3, slip
 
 
 def work(problem: str) -> str:
-    """The clean worked solution."""
+    """The correct worked solution."""
     return ";".join(_steps(problem))
 
 
 def stop_early(problem: str, rng: random.Random) -> str:
-    """The clean solution cut after 1 to all-but-one of its steps, and a blind guess, never the answer."""
+    """The correct solution, cut after 1 to all but one of its steps, with a blind guess that is never the answer.
+
+    Raises:
+        ValueError: the problem has a single step.
+    """
     *steps, final = _steps(problem)
     if len(steps) < 2:
-        raise ValueError(f"arithmetic: {problem} has one step, so that a solution cannot stop early: expected 3 terms or more")
+        raise ValueError(f"arithmetic: {problem} has one step, so a solution cannot stop early; expected at least 3 terms")
     kept = steps[: rng.randint(1, len(steps) - 1)]
     guess = rng.randrange(_GUESSES - 1)
     return ";".join([*kept, f"#{guess + (guess >= int(final[1:]))}"])
 
 
 def slip_once(problem: str, rng: random.Random) -> str:
-    """The solution with one step's result off by 1 to 20, and every later step carried on from it without error."""
+    """The solution with the result of one step off by 1 to 20; the later steps continue correctly from the wrong result."""
     totals = _totals(problem)[1:]
     slip_at = rng.randrange(len(totals))
     lowest = max(-_LARGEST_SLIP, -min(totals[slip_at:]))  # no total may become negative

@@ -20,11 +20,11 @@ _PYTHON = re.compile(r"(?:\{? ?\.?(?:python|py)[\d.]*(?![\w-]).*)?", re.IGNORECA
 
 
 class Code(Plain):
-    """The last code block of a response is the program; ``Row.tests`` says what it must do.
+    """The last code block of a response is the program; ``Row.tests`` specifies what it must do.
 
-    Tests are a Python program of asserts (also as functions ``test_...`` or as unittests), one that defines
-    ``check(candidate)``, or JSON with ``inputs`` and ``outputs``
-    (and ``fn_name``, where a function is tested and not a whole program).
+    Tests are a Python program of asserts (possibly as functions ``test_...`` or as unittests), a program that defines
+    ``check(candidate)``, or JSON with ``inputs`` and ``outputs`` (and ``fn_name``, if a function is tested instead of a
+    whole program).
     """
 
     name = "code"
@@ -38,10 +38,16 @@ class Code(Plain):
         processes: int = 16,
         instruction: str = INSTRUCTION,
     ) -> None:
-        """``seconds`` of CPU time, and twice that by the clock, for each input of a program, or for all its asserts.
+        """
+        Args:
+            sandbox: strict (with namespaces) or weak (resource limits only).
+            seconds: CPU time for each input of a program, or for all its asserts; wall-clock time is bounded by twice that.
+            memory_mb: memory of the program and everything it starts, in MiB.
+            processes: how many processes the program may have.
+            instruction: text that follows the problem.
 
         Raises:
-            ConfigError: the machine cannot make the sandbox.
+            ConfigError: the sandbox cannot be created on this machine.
             ValueError: an option is out of its range.
         """
         if not 0 < 2 * seconds <= ALL_SECONDS:
@@ -70,7 +76,7 @@ class Code(Plain):
         return "correct" if passes(code, read_tests(row.tests, row.problem), self._limits, self._mode) else "incorrect"
 
     def final_answer(self, text: str) -> str | None:
-        """The last code block, outside of what a model thinks before it answers."""
+        """The last code block after the model's thinking section, if it has one."""
         programs = [block for tag, block in code_blocks(text.rpartition("</think>")[2]) if _PYTHON.fullmatch(tag)]
         return programs[-1].rstrip() if programs else None
 
@@ -78,13 +84,13 @@ class Code(Plain):
         try:
             if row.tests is not None:
                 read_tests(row.tests, row.problem)
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the latter two of the parser
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the parser raises the last two
             return f"tests cannot be used: {error}"
         return None
 
 
 def code_blocks(text: str) -> list[tuple[str, str]]:
-    """Markdown's fenced blocks that are closed, each with its tag. Of a block in a list, the indentation is not part."""
+    """The closed fenced blocks of Markdown text, as (tag, code). The indentation of a block inside a list is removed."""
     found, opened, lines = [], ("", "", ""), list[str]()
     for line in text.replace("\r\n", "\n").split("\n"):
         fence = _FENCE.fullmatch(line.rstrip())

@@ -1,7 +1,7 @@
 """The tasks of reasoning-gym: its generators make the problems, its verifiers score the answers.
 
-A row is known by its index. Whoever grades it makes the whole entry anew, so that what the verifier needs (metadata of any
-type) never has to travel.
+A row is identified by its index. A grader generates the whole entry again, so the verifier's metadata, which may be of any
+type, is never sent between processes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from renio_pipeline.tasks.protocol import Split
 from renio_pipeline.types import Row, Verdict
 
 INSTRUCTION = "Think step by step. Give your final answer, and nothing else, between <answer> and </answer>."
-CORRECT = 0.99  # scores are from 0 to 1, and between them for answers that are nearly right
+CORRECT = 0.99  # scores lie in [0, 1]; answers that are nearly right get a score in between
 
-_UNREPEATABLE = "task_options.dataset: reasoning-gym's {} makes another problem each time, and cannot be graded"
+_UNREPEATABLE = (
+    "task_options.dataset: reasoning-gym's {} generates different problems each time, so its answers cannot be graded"
+)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 class ReasoningGym:
-    """One of reasoning-gym's data sets."""
+    """A data set of reasoning-gym."""
 
     name = "reasoning-gym"
     recipe: tuple[str, dict[str, Any]]
@@ -36,13 +38,13 @@ class ReasoningGym:
     def __init__(self, dataset: str, config: dict[str, Any] | None = None, seed: int = 0, size: int = 20_000) -> None:
         """
         Args:
-            dataset: its name there, such as ``chain_sum``.
-            config: keys of its own configuration, such as ``{min_terms: 2, max_terms: 3}``.
-            seed: of its generator.
-            size: how many entries the splits are taken from; where two have one problem, the first counts.
+            dataset: the data set's name in reasoning-gym, such as ``chain_sum``.
+            config: keys of the data set's own configuration, such as ``{min_terms: 2, max_terms: 3}``.
+            seed: the seed of the generator.
+            size: the number of entries from which both splits are taken; of entries with the same problem, the first counts.
 
         Raises:
-            ConfigError: reasoning-gym is not installed, has no such data set, or its configuration is not allowed.
+            ConfigError: reasoning-gym is not installed, has no such data set, or rejects the configuration.
         """
         self._label, self._size = dataset, size
         self._make = partial(_made, dataset, config or {}, seed, size)
@@ -50,7 +52,7 @@ class ReasoningGym:
         self._entry = lru_cache(512)(self._data.__getitem__)
 
     def rows(self, split: Split, count: int) -> list[Row]:
-        """The first ``count`` distinct problems whose text falls into the split; ConfigError when there are too few."""
+        """The first ``count`` distinct problems of a split, by a hash of the text. Raises ConfigError if there are too few."""
         found: dict[str, Row] = {}
         for index in range(self._size):
             if len(found) == count:
@@ -62,11 +64,11 @@ class ReasoningGym:
                 found[problem] = Row(id=f"{self._label}-{index}", problem=problem, answer=answer)
         if len(found) < count:
             raise ConfigError(
-                f"data.problems or evaluate.problems: {count} problems asked of {split}, but {self._label} has "
+                f"data.problems or evaluate.problems: {count} problems requested of split {split}, but {self._label} has "
                 f"{len(found)} in its first {self._size} entries; ask for fewer, or raise task_options.size"
             )
         rows = list(found.values())
-        if split == "train":  # once a run is enough
+        if split == "train":  # once per run is enough
             self._check_repeats(rows)
         return rows
 
@@ -74,10 +76,10 @@ class ReasoningGym:
         return [{"role": "user", "content": f"{row.problem}\n\n{INSTRUCTION}"}]
 
     def privileged_messages(self, row: Row) -> list[dict[str, str]]:
-        raise ConfigError("method.privileged: reasoning-gym has answers, but no solutions that a teacher could be shown")
+        raise ConfigError("method.privileged: reasoning-gym has answers, but no solutions to show to a teacher")
 
     def verify(self, row: Row, text: str) -> Verdict | None:
-        """Correct from a score of 0.99 on; a verifier that chokes on an answer has not accepted it."""
+        """Correct if the score is at least 0.99. An answer on which the verifier raises is incorrect."""
         answer = self.final_answer(text)
         if answer is None:
             return "unfinished"
@@ -88,7 +90,7 @@ class ReasoningGym:
             return "incorrect"
 
     def final_answer(self, text: str) -> str | None:
-        """What stands between the last ``<answer>`` and ``</answer>``."""
+        """The text between the last ``<answer>`` and ``</answer>``."""
         found = _ANSWER.findall(text)
         return found[-1].rpartition("<answer>")[2].strip() or None if found else None
 
@@ -100,7 +102,7 @@ class ReasoningGym:
         return None
 
     def _check_repeats(self, rows: list[Row]) -> None:
-        """Another process, with other hash seeds and in another order, must find the same problems under the indices."""
+        """Check that another process, with other hash seeds and in another order, finds the same problem at each index."""
         some = rows[:: -(len(rows) // 12 + 1)]
         indices = [int(row.id.rpartition("-")[2]) for row in some]
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
@@ -111,7 +113,7 @@ class ReasoningGym:
     def _of(self, row: Row) -> dict[str, Any]:
         label, _, index = row.id.rpartition("-")
         if label != self._label or not index.isdecimal() or int(index) >= self._size:
-            raise ConfigError(f"row {row.id!r} is not reasoning-gym's; leave data.path and data.held_out_path out")
+            raise ConfigError(f"row {row.id!r} is not from reasoning-gym; leave data.path and data.held_out_path out")
         entry: dict[str, Any] = self._entry(int(index))
         if entry["question"] != row.problem:
             raise ConfigError(_UNREPEATABLE.format(self._label))
@@ -143,5 +145,5 @@ def _made(dataset: str, config: dict[str, Any], seed: int, size: int) -> Any:
         raise ConfigError(f"task_options.config.{unknown[0]}: {dataset} has no such key; allowed: {', '.join(allowed)}")
     try:
         return reasoning_gym.create_dataset(dataset, **config, seed=seed, size=size)
-    except Exception as error:  # its checks are assertions, and wrong types fail wherever they are used first
-        raise ConfigError(f"task_options.config: {dataset} refuses it: {type(error).__name__}: {error}") from error
+    except Exception as error:  # its checks are assertions, and a wrong type fails wherever it is first used
+        raise ConfigError(f"task_options.config: {dataset} rejects it: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Mathematics: the final answer stands in a box, and math-verify says whether it equals the row's."""
+"""Mathematics: the final answer is in a box, and math-verify decides whether it equals the row's answer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ _DIGIT = re.compile("[0-9]")
 
 
 class Maths(Plain):
-    """A problem of mathematics. Parsing and comparing may take for ever (``9^{9^{9^9}}``): whoever calls needs a deadline."""
+    """Mathematics problems. Parsing and comparing may never end (``9^{9^{9^9}}``), so callers need a deadline."""
 
     name = "maths"
     slow = True
 
     def __init__(self, instruction: str | None = INSTRUCTION) -> None:
-        """``instruction`` follows the problem; a model that is not told of a box is graded on what math-verify finds last."""
+        """
+        Args:
+            instruction: text that follows the problem; None for none. Without a box, the last expression that math-verify
+                finds is graded.
+        """
         self.instruction = instruction
 
     def messages(self, row: Row) -> list[dict[str, str]]:
@@ -35,7 +39,7 @@ class Maths(Plain):
         return shown_solution(self.messages(row), row)
 
     def verify(self, row: Row, text: str) -> Verdict | None:
-        """Equal to the row's answer as math-verify compares: numbers to six digits, sets, intervals and matrices by value."""
+        """Compare with the row's answer by math-verify: numbers to six digits; sets, intervals and matrices by value."""
         if row.answer is None:
             return None
         given = _said_last(text)
@@ -46,7 +50,8 @@ class Maths(Plain):
         return "correct" if verify(_gold(row.answer), given, timeout_seconds=None) else "incorrect"
 
     def final_answer(self, text: str) -> str | None:
-        r"""The last ``\boxed{}``, or else what math-verify finds last, as sympy writes it: 0.5, 1/2 and \frac12 are one."""
+        r"""The last ``\boxed{}``, or else the last expression that math-verify finds, in sympy's form: 0.5, 1/2 and \frac12
+        are equal."""
         given = _said_last(text)
         if not given:
             return None
@@ -61,11 +66,11 @@ class Maths(Plain):
         if row.answer is None or _parses(_DIGIT.sub("2", row.answer)):
             return None
         shown = row.answer if len(row.answer) <= 200 else row.answer[:200] + "..."
-        return f"answer {shown!r} is none that math-verify can parse"
+        return f"answer {shown!r} cannot be parsed by math-verify"
 
 
 def last_box(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{...}`` that is closed, or None."""
+    r"""The contents of the last closed ``\boxed{...}``, or None."""
     for start in reversed([match.end() for match in _BOX.finditer(text)]):
         depth = 1
         for at in range(start, len(text)):
@@ -77,8 +82,12 @@ def last_box(text: str) -> str | None:
 
 @lru_cache(65536)
 def _parses(form: str) -> bool:
-    """Whether an answer of this form is an expression. ``form`` has a 2 for each digit: which digits they are decides nothing,
-    and so the few thousand forms of a hundred thousand answers are parsed once each."""
+    """Whether an answer of this form is an expression.
+
+    Args:
+        form: the answer with each digit replaced by 2. Which digits they are does not matter, so the few thousand forms of a
+            hundred thousand answers are parsed once each.
+    """
     found = _gold(form)
     return bool(found) and not isinstance(found[0], str)
 
@@ -96,10 +105,10 @@ def _gold(answer: str) -> list[Any]:
 
 
 def _parse(text: str) -> list[Any]:
-    """math-verify's reading, best first: a sympy expression, then the text it was made of; only the text if none was."""
+    """math-verify's parse, best first: a sympy expression and the text that it came from; the text alone if none parsed."""
     from math_verify import parse
 
     for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns of the missing timeout, which needs the main thread
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns about the missing timeout, which needs the main thread
     found: list[Any] = parse(text, parsing_timeout=None)
     return found

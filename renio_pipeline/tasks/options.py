@@ -1,4 +1,4 @@
-"""A task's options are the keyword arguments of its constructor, checked as the rest of the configuration is."""
+"""A task's options: the keyword arguments of its constructor, checked like the rest of the configuration."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def checked(cls: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _hints(cls: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-    except (NameError, TypeError, AttributeError):  # no constructor of its own, or a name that only a type checker sees
+    except (NameError, TypeError, AttributeError):  # no own constructor, or a name that only a type checker sees
         return {}

@@ -1,4 +1,4 @@
-"""A task of the user's own: one Python file, named in the configuration as ``task: path.py:Class``."""
+"""The user's own task: one Python file, named in the configuration as ``task: path.py:Class``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class TaskError(ConfigError):
-    """Code of the user's task raised: its traceback, and the row it was given."""
+    """The user's task raised an exception, or returned a wrong type. The text has the traceback and the row."""
 
 
 class OwnTask(Plain):
-    """The user's object behind the protocol. What it does not have (all but ``messages`` and ``verify``), ``plain`` has.
+    """Adapts the user's object to the protocol. Only ``messages`` and ``verify`` are required; ``plain`` supplies the rest.
 
-    Graded in worker processes unless it says ``slow = False``: what a user's verifier does must not stall a run.
+    Responses are graded in worker processes unless the object sets ``slow = False``: a user's verifier must not stall a run.
     """
 
     def __init__(self, task: Any, file: str) -> None:
@@ -34,7 +34,7 @@ class OwnTask(Plain):
     def rows(self, split: Split, count: int) -> list[Row]:
         made = self._call("rows", super().rows, split, count)
         if not isinstance(made, list) or not all(isinstance(row, Row) for row in made):
-            raise TaskError(f"task: {self._file}: rows must give a list of renio_pipeline.types.Row, not {_kind(made)}")
+            raise TaskError(f"task: {self._file}: rows must return a list of renio_pipeline.types.Row, not {_kind(made)}")
         return made
 
     def messages(self, row: Row) -> list[dict[str, str]]:
@@ -47,7 +47,7 @@ class OwnTask(Plain):
         verdict = self._call("verify", super().verify, row, text)
         if verdict not in (None, "correct", "incorrect", "unfinished"):
             raise TaskError(
-                f"task: {self._file}: verify must give 'correct', 'incorrect', 'unfinished' or None, "
+                f"task: {self._file}: verify must return 'correct', 'incorrect', 'unfinished' or None, "
                 f"not {verdict!r}, for {_shown(row)}"
             )
         return verdict
@@ -62,7 +62,7 @@ class OwnTask(Plain):
         made: Any = self._call(method, default, given)
         if made is not None and not isinstance(made, str):
             shown = _shown(given) if isinstance(given, Row) else repr(given)[:500]
-            raise TaskError(f"task: {self._file}: {method} must give text or None, not {repr(made)[:500]}, for {shown}")
+            raise TaskError(f"task: {self._file}: {method} must return text or None, not {repr(made)[:500]}, for {shown}")
         return made
 
     def _messages(self, method: str, default: Callable[..., T], row: Row) -> T:
@@ -70,7 +70,7 @@ class OwnTask(Plain):
         good = isinstance(made, list) and made and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in made)
         if not good:
             raise TaskError(
-                f"task: {self._file}: {method} must give a list of {{'role': ..., 'content': ...}}, "
+                f"task: {self._file}: {method} must return a list of {{'role': ..., 'content': ...}}, "
                 f"not {made!r}, for {_shown(row)}"
             )
         return made
@@ -87,11 +87,11 @@ class OwnTask(Plain):
 
 
 def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
-    """Load ``path.py:Class`` (relative to the working directory) and make its task.
+    """Load ``path.py:Class`` (relative to the working directory) and construct its task.
 
     Raises:
         ConfigError: there is no such file or class, the file or the constructor raises (with its traceback), a method is
-            missing, or an option is not the constructor's.
+            missing, or the constructor has no such option.
     """
     file = OwnFile.read(name, "task")
     cls = file.load("task")
@@ -103,7 +103,7 @@ def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"task: {name} cannot be made:\n{traceback_of(error, __file__)}") from error
+        raise ConfigError(f"task: {name} cannot be constructed:\n{traceback_of(error, __file__)}") from error
 
 
 def _shown(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Problems of one's own from a file, asked as they stand."""
+"""Problems from the user's own file, asked as they are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Plain:
 
     def rows(self, split: Split, count: int) -> list[Row]:
         key = "data.path" if split == "train" else "data.held_out_path (or evaluate.problems=0)"
-        raise ConfigError(f"task {self.name} makes no problems of its own: set {key}")
+        raise ConfigError(f"task {self.name} generates no problems: set {key}")
 
     def messages(self, row: Row) -> list[dict[str, str]]:
         return [{"role": "user", "content": row.problem}]

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a task."""
+"""The interface of a task."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ TRANSITION = "Now that you have understood the reference solution, solve the pro
 
 
 class Task(Protocol):
-    """What a task provides. Rows of the two splits never share a problem."""
+    """What a task provides. The two splits never share a problem."""
 
     name: str
-    recipe: tuple[str, dict[str, Any]]  # name and options that ``make_task`` made it of, and another process can make it of
-    slow: bool  # grading takes more than a millisecond, or may hang: it is done in worker processes, with a deadline
+    recipe: tuple[str, dict[str, Any]]  # the arguments of ``make_task``, from which another process can make the same task
+    slow: bool  # grading takes more than a millisecond or may hang, so it runs in worker processes with a deadline
 
     def rows(self, split: Split, count: int) -> list[Row]:
-        """The first ``count`` problems of a split, the same at every call.
+        """The first ``count`` problems of a split, the same in every call.
 
         Raises:
-            ConfigError: the task makes no problems of its own; they come from ``data.path``.
+            ConfigError: the task generates no problems; they are read from ``data.path``.
         """
         ...
 
@@ -31,27 +31,27 @@ class Task(Protocol):
         ...
 
     def privileged_messages(self, row: Row) -> list[dict[str, str]]:
-        """The same for a teacher that is shown the row's reference solution. Only called for rows that have one."""
+        """The chat messages for a teacher that sees the row's reference solution. Only called for rows that have one."""
         ...
 
     def verify(self, row: Row, text: str) -> Verdict | None:
-        """The verdict on a response's text, or None where the task (or the row) has no known answer."""
+        """The verdict on a response's text; None if the task (or the row) has no known answer."""
         ...
 
     def final_answer(self, text: str) -> str | None:
-        """What a response says last, for majority votes: equal answers are equal text where the task can tell.
+        """The final answer of a response, for majority votes; None if the response is unfinished.
 
-        None: the response is not finished.
+        Equal answers should be equal text, as far as the task can tell.
         """
         ...
 
     def fault(self, row: Row) -> str | None:
-        """Why the row's own answer cannot be used to grade, or None. A row without an answer has no fault."""
+        """Why the row's own answer cannot be used for grading; None if it can, or if the row has no answer."""
         ...
 
 
 def shown_solution(messages: list[dict[str, str]], row: Row) -> list[dict[str, str]]:
-    """The messages with the row's reference solution at the end of the last one."""
+    """The messages with the row's reference solution appended to the last one."""
     *before, last = messages
     content = f"{last['content']}\n\nA reference solution:\n{row.solution}\n\n{TRANSITION}"
     return [*before, {**last, "content": content}]

@@ -1,4 +1,4 @@
-"""The registry: a task's name, or the user's file, to a task."""
+"""The registry of tasks: from a name, or a file of the user's, to a task."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ REGISTRY = {
 
 
 def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
-    """The task ``task`` names, a registered one or ``path.py:Class``, made with ``task_options``.
+    """Make the task that the configuration names.
+
+    Args:
+        name: the key ``task``: a registered name or ``path.py:Class``.
+        options: the key ``task_options``: keyword arguments of the task's constructor.
 
     Raises:
-        ConfigError: the name is not known, its file is not usable, or an option is not the task's.
+        ConfigError: the name is unknown, the file is not usable, or the task has no such option.
     """
     task = _made(name, options or {})
     task.recipe = name, dict(options or {})
@@ -35,7 +39,7 @@ def _made(name: str, options: Mapping[str, Any]) -> Task:
     if ".py:" in name or name.endswith(".py"):
         return own_task(name, options)
     if name not in REGISTRY:
-        raise ConfigError(f"task: {name!r} is not known; allowed: {', '.join(REGISTRY)}, or a file of yours, path.py:Class")
+        raise ConfigError(f"task: {name!r} is not known; allowed: {', '.join(REGISTRY)}, or your own file, path.py:Class")
     module, _, cls = REGISTRY[name].partition(":")
     task: Task = constructed(getattr(import_module(module), cls), options, name)
     return task

@@ -44,8 +44,8 @@ def test_in_a_pipe_each_check_of_each_node_is_a_line_and_the_advice_follows() ->
         "run_dir",
         "ports",
     ]
-    assert mend.startswith("what must be mended:\n  b: shm: give the container at least 32 GiB")
-    assert look.startswith("what deserves a look:\n  c: open_files: run `ulimit -n 65536`")
+    assert mend.startswith("what must be fixed:\n  b: shm: give the container at least 32 GiB")
+    assert look.startswith("what should be checked:\n  c: open_files: run `ulimit -n 65536`")
     assert last == "1 fault on b; a run could fail there"
 
 
@@ -59,7 +59,7 @@ def test_warnings_alone_are_healthy_and_faults_are_not() -> None:
     assert not healthy(findings(SICK, REQUIRED))
     found = findings(cluster(c=facts("c", machine=machine(open_files=4096))), REQUIRED)
     assert healthy(found)
-    assert verdict(found) == "all is well on 3 nodes, with 1 to look at"
+    assert verdict(found) == "no faults on 3 nodes, 1 to check"
 
 
 def test_a_fault_takes_the_place_of_the_same_checks_good_result() -> None:

@@ -96,4 +96,4 @@ def test_two_earlier_results_are_compared_without_an_engine(capsys: pytest.Captu
 def test_without_a_configuration_only_a_comparison_is_possible(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "--config is required" in refusal(capsys)
     assert "takes no suite" in refusal(capsys, "--compare", "a", "b", "--suite", "aime24")
-    assert "--compare: a is no folder that renio eval wrote" in refusal(capsys, "--compare", "a", "b")
+    assert "--compare: a is not a folder written by renio eval" in refusal(capsys, "--compare", "a", "b")

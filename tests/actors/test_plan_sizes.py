@@ -13,7 +13,7 @@ from actors.weight_sync import factory
 from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.config.schema import Lora, Trainer
 from renio_pipeline.models import teacher
-from renio_pipeline.planning import memory
+from renio_pipeline.planning import memory, rank_memory
 from renio_pipeline.planning.devices import DEVICES, GIB
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.model_configs import model_config, released
@@ -113,7 +113,7 @@ def test_activations_are_what_autograd_keeps(checkpointing: bool) -> None:
     kept = {n: _saved(n, checkpointing) for n in (2, 4)}
     trainer = Trainer(gradient_checkpointing=checkpointing)
     sizes = {n: sizes_of("m", {**SMALL, "model_type": "qwen3", "num_hidden_layers": n}) for n in kept}
-    expected = memory.activations(trainer, sizes[4], 128) - memory.activations(trainer, sizes[2], 128)
+    expected = rank_memory.activations(trainer, sizes[4], 128) - rank_memory.activations(trainer, sizes[2], 128)
     assert kept[4] - kept[2] == pytest.approx(expected, rel=0.03)
 
 
@@ -144,19 +144,19 @@ EIGHT = sizes_of("eight", released()["Qwen/Qwen3-8B"])
 
 @pytest.mark.parametrize(("stage", "each"), [(0, 2 + 2 + 12), (1, 2 + 2 + 12 / 4), (2, 2 + 2 / 4 + 12 / 4), (3, 16 / 4)])
 def test_model_states_shrink_with_the_zero_stage_as_in_its_paper(stage: Any, each: float) -> None:
-    states = memory.model_states(Trainer(zero_stage=stage), EIGHT, 4)
+    states = rank_memory.model_states(Trainer(zero_stage=stage), EIGHT, 4)
     assert sum(states.values()) == pytest.approx(each * EIGHT.parameters)
 
 
 def test_with_lora_only_factors_have_gradients_and_moments() -> None:
     lora = Lora(r=64)
-    states = memory.model_states(Trainer(zero_stage=0, lora=lora), EIGHT, 1)
+    states = rank_memory.model_states(Trainer(zero_stage=0, lora=lora), EIGHT, 1)
     factors = EIGHT.factors(lora.targets, 64)
     assert states == {"weights": 2 * (EIGHT.parameters + factors), "gradients": 2 * factors, "optimizer": 12 * factors}
 
 
 def rank(config: RunConfig, ranks: int = 2) -> memory.Use:
-    return memory.trainer_rank(config, EIGHT, [EIGHT], DEVICES["h100"], ranks, 1280.0, 0.7)
+    return rank_memory.trainer_rank(config, EIGHT, [EIGHT], DEVICES["h100"], ranks, 1280.0, 0.7)
 
 
 def test_what_makes_a_rank_smaller_makes_it_smaller() -> None:
@@ -203,9 +203,9 @@ def test_a_devices_memory_is_a_little_below_its_name() -> None:
     ("name", "says"),
     [
         ("{}/none", "student: '{}/none' has no config.json"),
-        ("{}/list", "student: {}/list/config.json holds no model's configuration"),
+        ("{}/list", "student: {}/list/config.json is not a model configuration"),
         ("{}/torn", "student: {}/torn/config.json cannot be read"),
-        ("Some/Model", "student: 'Some/Model' is not in the hub's cache, and --offline asks no network; give a folder"),
+        ("Some/Model", "student: 'Some/Model' is not in the hub's cache, and --offline forbids the network; give a folder"),
     ],
 )
 def test_a_model_without_a_configuration_is_named_with_what_would_help(tmp_path: Path, name: str, says: str) -> None:
@@ -261,9 +261,9 @@ def test_full_fine_tuning_of_eight_billion_parameters_does_not_fit_on_two_ranks_
 
 def test_an_unfused_update_takes_square_roots_of_its_own() -> None:
     trainer = Trainer(zero_stage=3)
-    fused, apart = (memory.optimizer_step(trainer, EIGHT, 16, fused=fused) for fused in (True, False))
+    fused, apart = (rank_memory.optimizer_step(trainer, EIGHT, 16, fused=fused) for fused in (True, False))
     assert apart - fused == pytest.approx(2 * EIGHT.parameters / 16)
-    assert memory.optimizer_step(trainer, EIGHT, 1, fused=True) == 6 * memory.SUB_GROUP  # not the whole partition
+    assert rank_memory.optimizer_step(trainer, EIGHT, 1, fused=True) == 6 * rank_memory.SUB_GROUP  # not the whole partition
 
 
 @pytest.mark.parametrize("context", [1500, 16384])

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
-from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
+from renio_pipeline.planning.schedule import replay
+from renio_pipeline.planning.workload import Replayed, Split, Work
 from renio_pipeline.preflight import prepare
 from tests.benchmarks.schedule.load import BATCH_SAMPLES, TOKENS, length_factor
 from tests.benchmarks.schedule.mixes import Mix

@@ -100,7 +100,7 @@ def _qwen(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     """The demo's, a token a byte, with further tokens that no text becomes: a response may have any of the V."""
-    from renio_pipeline.demo.make_models import make_tokenizer
+    from renio_pipeline.demo.tokenizer import make_tokenizer
 
     # In the vocabulary itself, as a real model has them: 32 k added tokens take seconds to load, everywhere.
     bytes_alone = len(make_tokenizer())

@@ -85,7 +85,7 @@ def test_the_keys_that_we_own_are_deepspeed_s() -> None:
 def test_buckets_of_reductions_have_this_size() -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    from renio_pipeline.planning.memory import BUCKET
+    from renio_pipeline.planning.rank_memory import BUCKET
 
     assert DeepSpeedZeroConfig().reduce_bucket_size == BUCKET
 

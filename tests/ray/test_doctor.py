@@ -97,7 +97,7 @@ def test_a_node_with_another_version_and_one_without_the_folder_are_named(cluste
     assert {(node, check) for node, check, level, _ in rows if level == "fault"} == {("old", "versions"), ("blind", "run_dir")}
     assert "deepspeed 0.18.0; required is <0.20,>=0.19.8" in told
     assert "deepspeed 0.18.0, but 0.19.8 on head, blind, second" in told
-    assert f"{shared / 'run'}: the driver's files are not seen (No such file or directory)" in told
+    assert f"{shared / 'run'}: the driver's files are not visible (No such file or directory)" in told
     assert "  blind: run_dir: choose a run_dir on a file system that is mounted, and writable, on every node" in told
     assert "3 faults on blind, old" in told
     assert not any(shared.iterdir())

@@ -14,7 +14,7 @@ from actors.cluster.placement import actor_options
 from actors.trainer.deepspeed_engine import build
 from actors.trainer.messages import RankSpec
 from renio_pipeline.config.schema import Trainer
-from renio_pipeline.planning import memory
+from renio_pipeline.planning import rank_memory
 from renio_pipeline.planning.sizes import sizes_of
 from tests.ray.conftest import demo, kill
 from tests.ray.live_bytes import LiveBytes
@@ -110,6 +110,6 @@ def test_model_states_and_the_optimizers_step_take_what_is_planned(
     folder = tmp_path_factory.getbasetemp() / "planned"
     states, added = ray.get(rank.measure.remote(str(folder), trainer, kind))
     model = sizes_of("m", SIZES)
-    assert states == pytest.approx(sum(memory.model_states(trainer, model, 1).values()), rel=0.01)
-    expected = memory.optimizer_step(trainer, model, 1, fused=kind == "fused")
+    assert states == pytest.approx(sum(rank_memory.model_states(trainer, model, 1).values()), rel=0.01)
+    expected = rank_memory.optimizer_step(trainer, model, 1, fused=kind == "fused")
     assert added == pytest.approx(expected, rel=0.01)

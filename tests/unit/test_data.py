@@ -100,7 +100,7 @@ def test_a_folder_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "\n", " \n\t\n\n"], ids=["empty", "newline", "blank"])
 def test_a_file_without_rows_is_empty(path: Path, content: str) -> None:
     path.write_text(content)
-    assert "is empty; expected one JSON object a line, with 'problem'" in refusal(path)
+    assert "is empty; expected one JSON object per line, with 'problem'" in refusal(path)
 
 
 def test_text_that_is_not_utf8_is_refused(path: Path) -> None:
@@ -118,10 +118,10 @@ def test_text_that_is_not_utf8_is_refused(path: Path) -> None:
         ('["a"]', "expected an object, got list"),
         ('"a"', "expected an object, got str"),
         ("null", "expected an object, got NoneType"),
-        ('{"question": "a", "final": "b"}', "field 'problem' must be text that is not empty; the line has 'question', "),
+        ('{"question": "a", "final": "b"}', "field 'problem' must be non-empty text; the line has 'question', "),
         ("{}", "the line has nothing (data.fields maps names)"),
-        ('{"problem": " "}', "field 'problem' must be text that is not empty"),
-        ('{"problem": 3}', "field 'problem' must be text that is not empty"),
+        ('{"problem": " "}', "field 'problem' must be non-empty text"),
+        ('{"problem": 3}', "field 'problem' must be non-empty text"),
         ('{"problem": "a", "answer": ["1"]}', "field 'answer' must be text or a number, got list"),
         ('{"problem": "a", "answer": true}', "field 'answer' must be text or a number, got bool"),
         ('{"problem": "a", "solution": {}}', "field 'solution' must be text or a number, got dict"),
@@ -141,7 +141,7 @@ def test_a_missing_field_names_all_that_the_line_has(path: Path) -> None:
 
 def test_a_bad_mapped_field_is_called_by_the_name_in_the_file(path: Path) -> None:
     write(path, {"problem": "a"})
-    with pytest.raises(ConfigError, match=r"line 1: field 'question' must be text.*the line has 'problem'"):
+    with pytest.raises(ConfigError, match=r"line 1: field 'question' must be non-empty text.*the line has 'problem'"):
         read(path, {"problem": "question"})
 
 

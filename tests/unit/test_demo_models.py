@@ -11,7 +11,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 import renio_pipeline
-from renio_pipeline.demo.make_models import STUDENT, TEACHER, Recipe, accuracy, make_demo_models, make_tokenizer
+from renio_pipeline.demo.make_models import STUDENT, TEACHER, Recipe, accuracy, make_demo_models
+from renio_pipeline.demo.tokenizer import make_tokenizer
 from renio_pipeline.tasks.arithmetic import Arithmetic
 
 DEMO = Path(renio_pipeline.__file__).parent / "demo"

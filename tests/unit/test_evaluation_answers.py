@@ -227,15 +227,15 @@ def test_results_are_whole_after_each_data_set_and_read_back(tmp_path: Path) -> 
         "notes": [],
     }
     assert read_results(str(tmp_path / "out/a")) == ("a", {OWN: results.problems["a"][OWN]})
-    with pytest.raises(ConfigError, match=r"has results of 2 models; give one of them: .*out/a, .*out/b"):
+    with pytest.raises(ConfigError, match=r"has the results of 2 models; give one of them: .*out/a, .*out/b"):
         read_results(str(tmp_path / "out/results.json"))
 
 
 def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"--out: .* has something in it already"):
+    with pytest.raises(ConfigError, match=r"--out: .* is not empty"):
         Results(tmp_path, make_config(), {}, [])
-    with pytest.raises(ConfigError, match=r"--out: .* cannot be made"):
+    with pytest.raises(ConfigError, match=r"--out: .* cannot be created"):
         Results(tmp_path / "notes.txt", make_config(), {}, [])
     Results(tmp_path / "later/deep", make_config(), {}, [])
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
@@ -244,8 +244,8 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
 def test_a_damaged_line_of_earlier_results_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    with pytest.raises(ConfigError, match="is no folder that renio eval wrote"):
+    with pytest.raises(ConfigError, match="is not a folder written by renio eval"):
         read_results(str(folder))
     (folder / "set.jsonl").write_text('{"id": "a"}\n')
-    with pytest.raises(ConfigError, match=r"set.jsonl, line 1: not what renio eval writes"):
+    with pytest.raises(ConfigError, match=r"set.jsonl, line 1: not written by renio eval"):
         read_results(str(folder))

@@ -195,7 +195,7 @@ def test_an_adapter_alone_is_refused_with_what_would_do(tmp_path: Path) -> None:
     (partial / "adapter/adapter_config.json").write_text("{}")
     folder = commit(partial, RunState(step=1))
     for model in (tmp_path / "run", folder, folder / "adapter"):
-        with pytest.raises(ConfigError, match=r"has a LoRA adapter and no merged model; train with checkpoint.merged=true"):
+        with pytest.raises(ConfigError, match=r"has a LoRA adapter but no merged model; train with checkpoint.merged=true"):
             locate(str(model))
     (tmp_path / "empty/checkpoints").mkdir(parents=True)
     with pytest.raises(ConfigError, match="is a run without a complete checkpoint"):

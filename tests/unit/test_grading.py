@@ -161,7 +161,7 @@ def test_a_task_that_raises_ends_the_run_with_its_own_traceback(own: Any) -> Non
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("no text", "final_answer must give text or None, not {'no text'}, for 'no text'"),
+        ("no text", "final_answer must return text or None, not {'no text'}, for 'no text'"),
         ("odd", "Odd is not JSON serializable"),
     ],
 )

@@ -35,7 +35,9 @@ def test_no_problem_is_in_both_splits_or_twice_in_one() -> None:
 
 
 def test_a_split_that_is_used_up_says_how_many_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"5000 problems asked of train, but chain_sum has \d+ in its first 600 entries"):
+    with pytest.raises(
+        ConfigError, match=r"5000 problems requested of split train, but chain_sum has \d+ in its first 600 entries"
+    ):
         gym(size=600).rows("train", 5000)
 
 
@@ -69,12 +71,12 @@ def test_an_answer_that_is_nearly_right_is_not_correct() -> None:
 
 
 def test_a_row_that_is_not_its_own_is_a_fault() -> None:
-    assert "is not reasoning-gym's" in str(gym().fault(Row(id="1", problem="1+1", answer="2")))
-    assert "another problem each time" in str(gym().fault(Row(id="chain_sum-3", problem="1+1", answer="2")))
+    assert "is not from reasoning-gym" in str(gym().fault(Row(id="1", problem="1+1", answer="2")))
+    assert "different problems each time" in str(gym().fault(Row(id="chain_sum-3", problem="1+1", answer="2")))
 
 
 def test_a_data_set_that_makes_other_problems_in_another_process_is_refused() -> None:
-    with pytest.raises(ConfigError, match="isomorphic_strings makes another problem each time"):
+    with pytest.raises(ConfigError, match="isomorphic_strings generates different problems each time"):
         make_task("reasoning-gym", {"dataset": "isomorphic_strings"}).rows("train", 30)
 
 
@@ -83,7 +85,7 @@ def test_a_data_set_that_makes_other_problems_in_another_process_is_refused() ->
     [
         ({"dataset": "chain_sums"}, "task_options.dataset: reasoning-gym has no 'chain_sums'; it has chain_sum"),
         ({"config": {"min_term": 2}}, "task_options.config.min_term: chain_sum has no such key; allowed: min_terms, max_terms"),
-        ({"config": {"min_terms": 9, "max_terms": 2}}, "task_options.config: chain_sum refuses it: AssertionError: max_terms"),
+        ({"config": {"min_terms": 9, "max_terms": 2}}, "task_options.config: chain_sum rejects it: AssertionError: max_terms"),
         ({"config": {"seed": 3}}, "task_options.config.seed: "),
     ],
 )

@@ -93,12 +93,12 @@ def test_a_box_ends_where_its_braces_balance(content: str) -> None:
 
 @pytest.mark.parametrize("gold", ["", "  ", "$$", r"\frac{", "{", r"\boxed{}"])
 def test_a_gold_answer_that_cannot_be_parsed_is_a_fault(gold: str) -> None:
-    assert TASK.fault(row(gold)) == f"answer {gold!r} is none that math-verify can parse"
+    assert TASK.fault(row(gold)) == f"answer {gold!r} cannot be parsed by math-verify"
 
 
 def test_a_long_gold_answer_is_told_shortly() -> None:
     said = TASK.fault(row("{" * 250))
-    assert said == f"answer {'{' * 200 + '...'!r} is none that math-verify can parse"
+    assert said == f"answer {'{' * 200 + '...'!r} cannot be parsed by math-verify"
 
 
 SOUND = [

@@ -410,7 +410,7 @@ def test_prometheus_takes_the_discovery_file(tmp_path: Path) -> None:
 
 def test_a_folder_for_discovery_that_cannot_be_made_is_an_error_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"metrics_discovery: .*file/below cannot be made"):
+    with pytest.raises(ConfigError, match=r"metrics_discovery: .*file/below cannot be created"):
         PrometheusSink(make_config(metrics_port=0, metrics_discovery=str(tmp_path / "file/below")), "127.0.0.1")
     with pytest.raises(ConfigError, match=r"metrics_discovery: .*metrics_port"):
         make_config(metrics_discovery=str(tmp_path))

@@ -219,13 +219,13 @@ def test_held_out_rows_without_answers_are_found_before_the_engines_start(tmp_pa
 
 
 def test_a_task_without_problems_of_its_own_asks_for_a_file(tmp_path: Path) -> None:
-    assert refusal(task="plain") == "task plain makes no problems of its own: set data.path"
+    assert refusal(task="plain") == "task plain generates no problems: set data.path"
     train = with_rows(tmp_path / "train", {"problem": "1"})
     assert "set data.held_out_path (or evaluate.problems=0)" in refusal(task="plain", data={"path": train})
 
 
 def test_an_unknown_task_is_told_the_known_ones() -> None:
-    allowed = "arithmetic, plain, maths, code, reasoning-gym, or a file of yours, path.py:Class"
+    allowed = "arithmetic, plain, maths, code, reasoning-gym, or your own file, path.py:Class"
     assert refusal(task="chess") == f"task: 'chess' is not known; allowed: {allowed}"
 
 

@@ -102,7 +102,7 @@ def test_a_file_or_class_that_cannot_be_used_is_refused_by_its_key(file: Path) -
     assert f"weighting.path: {file} names no class; expected path.py:Class" in _refused(
         weighting={"type": "custom", "path": str(file)}
     )
-    assert "is no file (looked for it from" in refusal(file.parent / "none.py")
+    assert "is not a file (relative to" in refusal(file.parent / "none.py")
     assert f"weighting.path: {file} has no class 'Other'" in refusal(file, "Other")
     assert "weighting.path: ScoredBatch in" in refusal(file, "ScoredBatch")
     assert "does not derive from renio_pipeline.weightings.Weighting" in refusal(file, "ScoredBatch")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
-from renio_pipeline.planning.schedule import Replayed, Split, Work, replay
+from renio_pipeline.planning.schedule import replay
+from renio_pipeline.planning.workload import Replayed, Split, Work
 
 InFlight = Literal["drain", "keep"]
 # Three responses at a time take as long as one, a fourth makes all slower.
@@ -146,7 +147,7 @@ def test_rates_grow_with_the_responses_at_a_time_until_they_saturate() -> None:
     assert totals[0] == pytest.approx(100)
     assert totals[7] == pytest.approx(600)
     assert rate.best == pytest.approx(800) == pytest.approx(totals[63])
-    with pytest.raises(ValueError, match="rates are positive"):
+    with pytest.raises(ValueError, match="rates must be positive"):
         GeneratorRate(4, {1: 0.0})
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
-from renio_pipeline.planning.schedule import Split, Work, replay
+from renio_pipeline.planning.schedule import replay
 from renio_pipeline.planning.search import Room, best_splits, least_seconds, with_gpus, writing_seconds
+from renio_pipeline.planning.workload import Split, Work
 
 RATES = Rates(
     generator=GeneratorRate(16, {1: 100.0, 16: 900.0}),

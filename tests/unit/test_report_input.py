@@ -31,7 +31,7 @@ def test_more_tokens_than_a_page_bears_are_left_out_and_the_page_says_so(tmp_pat
     of_a_step = 4 * len(sample(0)["token_ids"])
     found = read_samples(run, (), 4 * of_a_step)
     assert [entry["step"] for entry in found.reader["steps"]] == [1, 4, 7, 10]
-    assert found.notes == ["The reader holds the samples of 4 of 10 steps; --steps chooses others."]
+    assert found.notes == ["The reader shows the samples of 4 of 10 steps; --steps chooses others."]
     assert [w.step for w in found.weights] == list(range(1, 11))
     tight = read_samples(run, (), of_a_step)
     assert [entry["step"] for entry in tight.reader["steps"]] == [1, 10]
@@ -85,7 +85,7 @@ def test_what_is_no_run_is_refused_by_what_is_missing(tmp_path: Path, capsys: py
     assert "has no step yet" in refused(capsys, record(tmp_path / "new", {}))
     folder = record(tmp_path / "run")
     assert "is given twice" in refused(capsys, folder, tmp_path / "run/../run", "--out", tmp_path / "x.html")
-    assert "--out: of several runs" in refused(capsys, folder, tmp_path / "new")
+    assert "--out: required with several runs" in refused(capsys, folder, tmp_path / "new")
     assert "ends in .html" in refused(capsys, folder, "--out", tmp_path / "page.png")
     assert "does not exist" in refused(capsys, folder, "--out", tmp_path / "gone/page.html")
     assert "no samples of step 9" in refused(capsys, folder, "--steps", "2,9")

@@ -103,14 +103,14 @@ def test_a_checkpoint_without_a_usable_tokenizer_leaves_the_students(tmp_path: P
     folder = tmp_path / "checkpoints/step_000001/hf"
     folder.mkdir(parents=True)
     damage(folder)
-    assert len(load_tokenizer(tmp_path, make_config()).get_vocab()) > 10
+    assert len(load_tokenizer(tmp_path, make_config().student).get_vocab()) > 10
 
 
 def test_the_newest_checkpoints_tokenizer_comes_before_the_students(tmp_path: Path) -> None:
     for step, tokenizer in ((9, WORDS), (10, BYTES)):
         tokenizer.save_pretrained(tmp_path / f"checkpoints/step_{step:06d}/hf")
-    assert load_tokenizer(tmp_path, make_config()).eos_token == "<|end|>"
+    assert load_tokenizer(tmp_path, make_config().student).eos_token == "<|end|>"
 
 
 def test_no_tokenizer_is_no_error(tmp_path: Path) -> None:
-    assert load_tokenizer(tmp_path, make_config(student=str(tmp_path / "gone"))) is None
+    assert load_tokenizer(tmp_path, str(tmp_path / "gone")) is None

@@ -158,7 +158,7 @@ def test_a_head_that_changes_its_logits_in_its_own_way_is_refused(factor: float,
 
     model = wrapped(granite, dtype)
     model.lm.__class__ = OwnWay
-    with pytest.raises(ValueError, match="OwnWay scales its logits in a way that this trainer does not know"):
+    with pytest.raises(ValueError, match="OwnWay scales its logits in a way that this trainer does not support"):
         check_head(model, CPU)
 
 

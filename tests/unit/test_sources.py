@@ -121,15 +121,15 @@ def test_a_split_is_chosen_by_its_name(write: Any, tmp_path: Path, table: datase
 @pytest.mark.parametrize("write", [jsonl, parquet])
 def test_one_file_has_no_splits(write: Any, tmp_path: Path, table: datasets.Dataset) -> None:
     path = write(tmp_path, table)
-    assert refusal(path, split="test") == f"data.split: {path} is one file, and has no splits; leave data.split out"
+    assert refusal(path, split="test") == f"data.split: {path} is a single file and has no splits; leave data.split out"
     assert refusal(path, subset="main").startswith("data.subset: ")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"problem": ""}, "row 3: field 'problem' must be text that is not empty; the row has 'problem', 'Answer', 'solution'"),
-        ({"problem": None}, "row 3: field 'problem' must be text"),
+        ({"problem": ""}, "row 3: field 'problem' must be non-empty text; the row has 'problem', 'Answer', 'solution'"),
+        ({"problem": None}, "row 3: field 'problem' must be non-empty text"),
         ({"solution": ["a"]}, "row 3: field 'solution' must be text or a number, got list"),
     ],
 )
@@ -190,7 +190,9 @@ def test_a_hub_name_that_cannot_be_asked_for_is_told_from_a_missing_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = refusal("nobody-here/no-such-data")
-    assert said.startswith("data.path: nobody-here/no-such-data is no file or folder here, and the hub could not be asked")
+    assert said.startswith(
+        "data.path: nobody-here/no-such-data is not a local file or folder, and the hub could not be reached"
+    )
     for missing in ("nobody-here/rows.jsonl", "rows.parquet", "./folder", "a/b/c"):
         assert refusal(missing) == f"data.path: {missing} does not exist"
 
@@ -216,7 +218,7 @@ def test_the_held_out_problems_may_be_another_split_of_the_same_folder(tmp_path:
     training, held_out = problems_of(config, make_task("plain"))
     assert (list(training.rows), [row.answer for row in held_out.rows]) == (WANTED, ["0", "2"])
     assert training.notes == (
-        "warning: 2 of 7 training problems are held out too, so that the held-out accuracy says less; "
+        "warning: 2 of 7 training problems are also held out, so the held-out accuracy is less meaningful; "
         f"first: {path}, row 1; {path}, row 2",
     )
 

@@ -103,7 +103,7 @@ def test_arms_that_lost_accuracy_are_named_and_those_that_gained_are_not(
 ) -> None:
     experiments, out = study
     fill(experiments, out, {"clean": -0.35, "slow": 0.1})
-    sentence = next(line for line in page_of(experiments, out).splitlines() if "ended below where they began" in line)
+    sentence = next(line for line in page_of(experiments, out).splitlines() if "ended below where they started" in line)
     assert re.search(r"less harm: renio \(clean\): -15\.2 \[-[\d.]+, -[\d.]+\] points, n=10\.$", sentence)
 
 
@@ -187,7 +187,7 @@ def test_without_results_there_is_no_page_and_no_folder_is_made(
     monkeypatch.chdir(tmp_path)
     files = [str(path) for path in sorted(STUDY.glob("?.yaml"))]
     assert main(["study", "--report-only", "--out", "nothing", "--config", *files]) == 2
-    assert "nothing holds no results" in capsys.readouterr().err
+    assert "nothing has no results" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert main(["study"]) == 2
     assert "there is no configs/study here" in capsys.readouterr().err
@@ -205,5 +205,5 @@ def test_the_page_that_is_shipped_is_the_one_that_its_raw_results_give(tmp_path:
 
 
 def test_an_unknown_arm_in_a_claim_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'absent' is no arm"):
+    with pytest.raises(ConfigError, match="'absent' is not an arm"):
         in_order([experiment(tmp_path, "b", claims=[{"better": "absent", "than": "uniform"}])])

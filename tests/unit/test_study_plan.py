@@ -95,7 +95,7 @@ def test_levels_of_factors_are_crossed_with_arms(tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds"),
         ({"arms": {"one": ["weighting.typo=renio"]}}, "typo"),
         ({"arms": {"one": ["filter=wrong"]}}, "filter"),
-        ({"claims": [{"better": "one", "than": "nobody"}]}, "'nobody' is no arm"),
+        ({"claims": [{"better": "one", "than": "nobody"}]}, "'nobody' is not an arm"),
         ({"arms": {"one": ["teacher.model=study:nobody"]}}, "study:nobody"),
         ({"run": "absent.yaml"}, "absent.yaml"),
         ({"arms": {"one": ["teachers.maths.model=embedded:teacher"]}}, "teachers: a study's student has one"),

@@ -85,7 +85,7 @@ def test_what_a_users_task_lacks_is_as_in_plain(file: Path) -> None:
     system, user = task.privileged_messages(ROW)
     assert system == {"role": "system", "content": "Shout."}
     assert user["content"].startswith("2+2!\n\nA reference solution:\n2+2=4\n\n")
-    with pytest.raises(ConfigError, match=r"task Shout makes no problems of its own: set data\.path"):
+    with pytest.raises(ConfigError, match=r"task Shout generates no problems: set data\.path"):
         task.rows("train", 3)
 
 
@@ -102,7 +102,7 @@ def test_a_path_is_relative_to_the_working_directory(file: Path, monkeypatch: py
 
 
 def test_a_file_or_class_that_is_not_there_is_said(file: Path) -> None:
-    assert f"task: {file.parent / 'no.py'} is no file" in refusal(f"{file.parent / 'no.py'}:Shout")
+    assert f"task: {file.parent / 'no.py'} is not a file" in refusal(f"{file.parent / 'no.py'}:Shout")
     assert refusal(f"{file}:Whisper") == f"task: {file} has no class 'Whisper'"
     assert "names no class; expected path.py:Class" in refusal(str(file))
     assert refusal(f"{file}:Shout", marc="?") == "task_options.marc: task Shout has no such option; did you mean mark?"
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_imported_shows_its_traceback(file: Path, text: st
 def test_a_constructor_that_raises_shows_its_traceback(file: Path) -> None:
     file.write_text(ECHO + "\nclass Deaf(Shout):\n    def __init__(self):\n        raise OSError('deaf')\n")
     said = refusal(f"{file}:Deaf")
-    assert said.startswith(f"task: {file}:Deaf cannot be made:\nTraceback")
+    assert said.startswith(f"task: {file}:Deaf cannot be constructed:\nTraceback")
     assert said.endswith("OSError: deaf")
 
 
@@ -158,11 +158,11 @@ def test_a_method_that_raises_shows_its_traceback_and_what_it_was_given(file: Pa
 @pytest.mark.parametrize(
     ("method", "arguments", "given", "message"),
     [
-        ("verify", (ROW, ""), "True", "must give 'correct', 'incorrect', 'unfinished' or None, not True, for row 'r7'"),
-        ("final_answer", ("so 4",), "{4}", "must give text or None, not {4}, for 'so 4'"),
-        ("fault", (ROW,), "False", "must give text or None, not False, for row 'r7'"),
-        ("messages", (ROW,), "'2+2'", "must give a list of {'role': ..., 'content': ...}, not '2+2', for row 'r7'"),
-        ("rows", ("train", 1), "['2+2']", "must give a list of renio_pipeline.types.Row, not a list with str"),
+        ("verify", (ROW, ""), "True", "must return 'correct', 'incorrect', 'unfinished' or None, not True, for row 'r7'"),
+        ("final_answer", ("so 4",), "{4}", "must return text or None, not {4}, for 'so 4'"),
+        ("fault", (ROW,), "False", "must return text or None, not False, for row 'r7'"),
+        ("messages", (ROW,), "'2+2'", "must return a list of {'role': ..., 'content': ...}, not '2+2', for row 'r7'"),
+        ("rows", ("train", 1), "['2+2']", "must return a list of renio_pipeline.types.Row, not a list with str"),
     ],
 )
 def test_what_a_method_gives_is_checked(file: Path, method: str, arguments: tuple[Any, ...], given: str, message: str) -> None:

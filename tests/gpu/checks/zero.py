@@ -128,7 +128,7 @@ def _samples(settings: Settings) -> tuple[list[Any], dict[int, Any]]:
 
 def _planned(settings: Settings, config: Any) -> float:
     """Bytes that `renio plan` counts for this rank."""
-    from renio_pipeline.planning.memory import trainer_rank
+    from renio_pipeline.planning.rank_memory import trainer_rank
     from renio_pipeline.planning.sizes import sizes_of
 
     sizes = sizes_of("student", models.config_of(settings, settings.main).to_dict())
