@@ -55,6 +55,11 @@ class VariantSection(Section):
 
     type: str
 
+    @property
+    def label(self) -> str:
+        """Its name for people: the type, or the class's name where it is the user's own."""
+        return self.type
+
     def check(self, config: Any) -> None:
         """Refuse a RunConfig that this variant cannot work with. Raises ValueError that names the key to change."""
 

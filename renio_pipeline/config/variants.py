@@ -118,6 +118,10 @@ class _Travels(Own):
     kind: ClassVar[Kind]
     file: ClassVar[OwnFile]
 
+    @property
+    def label(self) -> str:
+        return self.file.cls
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (self.kind, self.file, self.model_dump())
 

@@ -27,8 +27,8 @@ class Info:
     def __init__(self, config: RunConfig) -> None:
         teachers = ",".join(dict.fromkeys(config.teacher_model(name) for name in config.all_teachers))
         self._values = {
-            "run": config.name, "method": config.method.type, "weighting": config.weighting.type,
-            "objective": config.objective.type, "task": config.task, "student": config.student, "teacher": teachers,
+            "run": config.name, "method": config.method.type, "weighting": config.weighting.label,
+            "objective": config.objective.label, "task": config.task, "student": config.student, "teacher": teachers,
             "python": platform.python_version(),
             **{f"{name}_version": _version(*packages) for name, packages in PACKAGES.items()},
         }  # fmt: skip

@@ -38,8 +38,7 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
     from renio_pipeline.weighting import effective_sample_size
 
     found = weighting.weigh(batch, state)
-    who = f"weighting {weighting.type}" if weighting.type != "custom" else f"weighting {type(weighting).__name__}"
-    weights, factors, after = _checked(found, batch, who)
+    weights, factors, after = _checked(found, batch, f"weighting {weighting.label}")
     shown = pivotal_tokens(batch, pivotal)
     import torch
 

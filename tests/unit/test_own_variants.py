@@ -60,7 +60,7 @@ def refusal(file: Path, cls: str = "ByLength", kind: str = "weighting", **keys: 
 def test_a_users_weighting_has_its_own_keys_beside_type_and_path(file: Path) -> None:
     config = config_of(file, power=2)
     found = weigh_step(weighting_of(config), config.pivotal, BATCH, 4)
-    assert (found.weights.tolist(), found.state) == ([9, 1, 0], 5)
+    assert (found.weights.tolist(), found.state, config.weighting.label) == ([9, 1, 0], 5, "ByLength")
     dumped = config.model_dump(mode="json")["weighting"]
     assert dumped == {"type": "custom", "path": f"{file}:ByLength", "power": 2.0}
     assert parse(values(weighting=dumped)).weighting == config.weighting

@@ -92,7 +92,7 @@ def test_the_running_mean_of_ema_is_a_state_that_goes_from_step_to_step() -> Non
 class Sees(Weighting):
     """Returns what it is told to."""
 
-    type: str = "custom"
+    type: str = "Sees"
     result: Any = None
 
     def weigh(self, batch: ScoredBatch, state: State) -> Weights:
