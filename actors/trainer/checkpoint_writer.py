@@ -14,7 +14,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,11 @@ def host_copy(value: Any) -> tuple[Any, int]:
 
     copied = of(value)
     return copied, sum(t.numel() * t.element_size() for t in seen.values())
+
+
+def size_of(state: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of all tensors."""
+    return sum(t.numel() * t.element_size() for t in state.values())
 
 
 def _deepspeed_classes() -> list[Any]:

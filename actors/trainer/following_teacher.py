@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from actors.trainer.checkpoint_writer import Writer, size_of
 from actors.trainer.deepspeed_engine import weight_source
 from actors.trainer.lora import merged, scale_of
-from actors.trainer.rank_checkpoint import size_of
 from actors.trainer.weight_source import ParameterMeta
 from renio_pipeline.config.schema import Lora
 from renio_pipeline.models.heads import logit_settings
 from renio_pipeline.objectives.projection import Head
-
-if TYPE_CHECKING:
-    from actors.trainer.checkpoint_writer import Writer
 
 
 class Ema:

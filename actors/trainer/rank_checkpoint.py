@@ -15,15 +15,39 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.trainer.messages import Restore
+from actors.trainer.deepspeed_engine import on_host, weight_source
+from actors.trainer.messages import RankSpec, Restore
 
 if TYPE_CHECKING:
     import torch
     from deepspeed import DeepSpeedEngine
 
     from actors.trainer.checkpoint_writer import Writer
+    from actors.trainer.following_teacher import Ema
 
 TAG = "state"
+
+
+def save(engine: DeepSpeedEngine, spec: RankSpec, folder: str, rank: int, ema: Ema | None, writer: Writer) -> None:
+    """Copy a rank's part of checkpoint ``folder`` to host memory and hand it to the writer. Collective."""
+    from actors.trainer.checkpoint_writer import size_of
+    from actors.trainer.lora import AdapterSource, save_adapter
+
+    lm, lora, first = engine.module.lm, spec.trainer.lora, rank == 0
+    use_writer(engine, writer)
+    engine.save_checkpoint(f"{folder}/deepspeed", tag=TAG, save_latest=False, exclude_frozen_parameters=lora is not None)
+    save_random_state(folder, rank, writer)
+    if ema is not None:
+        ema.save(f"{folder}/ema", writer)
+    if lora is not None:
+        factors = on_host(AdapterSource(lm, dtype=None), keep=first)
+        if first:
+            path = f"{folder}/adapter"
+            writer.add(path, size_of(factors), lambda: save_adapter(factors, lora, spec.model, path))
+    if spec.merged_checkpoint:
+        state = on_host(weight_source(lm, lora, next(lm.parameters()).dtype), keep=first)
+        if first:
+            save_student(lm, state, spec.model, f"{folder}/hf", writer)
 
 
 def use_writer(engine: DeepSpeedEngine, writer: Writer) -> None:
@@ -121,13 +145,10 @@ def save_student(lm: Any, state: Mapping[str, torch.Tensor], model: str, folder:
     """``hf/``: the whole student, as transformers and vLLM load it."""
     from transformers import AutoTokenizer
 
+    from actors.trainer.checkpoint_writer import size_of
+
     def write() -> None:
         lm.save_pretrained(folder, state_dict=dict(state), safe_serialization=True)
         AutoTokenizer.from_pretrained(model).save_pretrained(folder)
 
     writer.add(folder, size_of(state), write)
-
-
-def size_of(state: Mapping[str, torch.Tensor]) -> int:
-    """Bytes of all tensors."""
-    return sum(t.numel() * t.element_size() for t in state.values())

@@ -1,0 +1,42 @@
+"""What a rank needs for a micro-batch, and what it reports of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from actors.trainer.messages import RankReport
+from renio_pipeline.types import Payload, TrainSample
+
+if TYPE_CHECKING:  # Imported lazily: the driver imports this module and must not import torch.
+    from renio_pipeline.models.student import MicroLoss
+
+
+def fetch_payloads(samples: Sequence[TrainSample]) -> dict[int, Payload]:
+    """The samples' payloads by sample id, read in place from the object store."""
+    import ray
+
+    refs = list(dict.fromkeys(s.payload for s in samples if s.payload is not None))
+    tables: dict[int, Payload] = {}
+    for table in ray.get(refs):
+        tables |= table
+    return tables
+
+
+def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
+    """What one micro-batch adds to the rank's report."""
+    import torch
+
+    lengths = [len(s.response_ids) for s in samples]
+    means = [float(part.mean()) if len(part) else 0.0 for part in micro.per_token.split(lengths)]
+    generator = torch.cat([torch.tensor(s.student_logprobs) for s in samples]).to(micro.student_logprobs.device)
+    gap = (micro.student_logprobs - generator).abs()
+    return RankReport(
+        loss=float(micro.loss),
+        divergence=sum(means),
+        tokens=sum(s.tokens for s in samples),
+        padded_tokens=micro.computed_tokens,
+        mismatch_sum=float(gap.sum()),
+        mismatch_max=float(gap.max()) if len(gap) else 0.0,
+        response_tokens=sum(lengths),
+    )
