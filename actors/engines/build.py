@@ -12,25 +12,25 @@ from renio_pipeline.types import FIRST_VERSION
 if TYPE_CHECKING:
     from vllm import LLMEngine
 
-CPU_CACHE_BYTES = 2**30  # of an engine's KV cache where nobody says otherwise: vLLM would take most of the machine's memory
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has buffers for; a lower rank fits into the next
+CPU_CACHE_BYTES = 2**30  # default KV cache of a CPU engine; vLLM's default would take most of the machine's memory
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has buffers; another rank uses the next larger
 
 
 def build_engine(spec: EngineSpec) -> LLMEngine:
-    """Load the model. Raises whatever vLLM raises; its text is passed on."""
+    """Load the model and configure the engine's workers. Raises whatever vLLM raises."""
     with kept_imports():
         from vllm import EngineArgs, LLMEngine
         from vllm.config.weight_transfer import WeightTransferConfig
         from vllm.usage.usage_lib import UsageContext
 
-        import actors.engines.vllm_extension  # noqa: F401  registers the host backend where the engine shares this process
+        import actors.engines.vllm_extension  # noqa: F401  registers the host backend if the engine runs in this process
 
     options = dict(spec.options)
-    if spec.dtype == "bfloat16":  # logits near 20 are 0.125 apart in bf16: the head and the softmax need fp32
-        head_dtype = "model" if spec.hidden_states else "float32"  # of states: they must stay what the model makes
+    if spec.dtype == "bfloat16":  # bf16 logits near 20 are 0.125 apart, so the head and the softmax need fp32
+        head_dtype = "model" if spec.hidden_states else "float32"  # hidden states must stay as the model computes them
         options["hf_overrides"] = {"head_dtype": head_dtype, **options.get("hf_overrides", {})}
     if not spec.on_gpu:
-        # Of a seeded request whose prompt is cut in chunks vLLM rewinds the random numbers, which torch cannot do on a CPU.
+        # Chunked prefill rewinds a seeded request's generator; torch's CPU generator cannot, so chunking is off here.
         options = {"enforce_eager": True, "enable_chunked_prefill": False, "kv_cache_memory_bytes": CPU_CACHE_BYTES} | options
     if spec.sleeps and spec.on_gpu:
         options["enable_sleep_mode"] = True
@@ -44,7 +44,7 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         dtype=spec.dtype,
         seed=spec.seed,
         tensor_parallel_size=spec.tensor_parallel,
-        # Inside a placement group vLLM would choose Ray and compete for the resources that this actor holds already.
+        # In a placement group vLLM would choose its Ray executor, which competes for the resources this actor already holds.
         distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
         worker_extension_cls="actors.engines.vllm_extension.RenioWorker",
         weight_transfer_config=WeightTransferConfig(backend=spec.sync_backend) if spec.sync_backend else None,
@@ -52,17 +52,17 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         disable_log_stats=not spec.counts,
         **({"max_model_len": spec.context} | options),
     )
-    # Defaults of a bare engine are for testing (128 sequences, 2048 tokens a step); those of the offline class suit the device.
+    # A bare engine's defaults (128 sequences, 2048 tokens a step) are for testing. The offline class's suit the device.
     engine = LLMEngine.from_engine_args(
         args, UsageContext.LLM_CLASS, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1
     )
     engine.collective_rpc("renio_configure", args=(spec.temperature, spec.vocab_size))
-    engine.set_weight_version(str(FIRST_VERSION))  # its label of every token from here on
+    engine.set_weight_version(str(FIRST_VERSION))  # vLLM labels every token with it
     return engine
 
 
 def read_limits(engine: LLMEngine) -> EngineLimits:
-    """The limits that an engine was built with, whether it shares this process or not."""
+    """The limits an engine was built with, whether it runs in this process or in its own."""
     scheduler, cache = engine.vllm_config.scheduler_config, engine.vllm_config.cache_config
     return EngineLimits(
         sequences=scheduler.max_num_seqs,

@@ -1,4 +1,4 @@
-"""A generator: vLLM with the student's weights, writing responses and receiving new weights."""
+"""A generator: a vLLM engine with the student's weights, which writes responses and receives new weights."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRequest(Message):
-    """One sample to write."""
+    """One response to write."""
 
     sample_id: int
     prompt_ids: np.ndarray  # [P] int32
     seed: int
     max_tokens: int
-    temperature: float  # T of sampling, not divided by the distillation temperature
+    temperature: float  # of sampling, not divided by the distillation temperature
     top_p: float
     top_k: int
-    slack: float = SLACK  # share of the time it takes by which its answer may be late
+    slack: float = SLACK  # share of its duration by which the result may be delayed: see ``ResultBatcher``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written(Message):
-    """A response. An aborted one has no tokens that may be used, and is sent out again."""
+    """A finished response. An aborted one has no usable tokens, and is sent out again."""
 
     sample_id: int
     token_ids: np.ndarray  # [T] int32
-    logprobs: np.ndarray  # [T] float32 at the distillation temperature
+    logprobs: np.ndarray  # [T] float32, in nats, at the distillation temperature
     stop_reason: StopReason | None  # None: aborted
-    version: Version  # the weights that sampled its first token
-    last_version: Version | None = None  # those that sampled its last one; None: aborted
+    version: Version  # of the weights that sampled its first token
+    last_version: Version | None = None  # of the weights that sampled its last token; None: aborted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """In the place of a response: the engine refused the request, or failed."""
+    """Takes the place of a response: the engine refused the request, or failed."""
 
     sample_id: int
     error: Exception
@@ -60,18 +60,22 @@ Ended = Written | Failed
 
 
 class Generator(VllmReplica):
-    """A Ray actor. ``exchange`` takes requests and gives responses."""
+    """A Ray actor. ``exchange`` takes requests and returns responses."""
 
     def __init__(self, spec: EngineSpec) -> None:
         super().__init__(spec)
         self._results: ResultBatcher[Ended] = ResultBatcher()
 
     async def exchange(self, packed: bytes) -> bytes:
-        """``WriteRequest``s against ``Ended``, both packed: see ``actors.packed_messages``.
+        """Admit requests together, in order, and return all responses that finished since the last call.
 
-        Admit requests together, in their order, and return whatever has ended since the last call, of these or earlier ones.
+        Waits for the next response to finish. A later call makes this one return an empty list.
 
-        Waits for the next response to end, or for a later call, at which this one returns with nothing.
+        Args:
+            packed: a list of ``WriteRequest``: see ``actors.packed_messages``.
+
+        Returns:
+            A packed list of ``Ended``, of these or earlier requests.
         """
         requests: list[WriteRequest] = unpack(packed)
         loop = asyncio.get_running_loop()
@@ -81,7 +85,7 @@ class Generator(VllmReplica):
         return pack(await self._results.take())
 
     async def score(self, prompts: list[list[int]]) -> list[np.ndarray]:
-        """log p_S of every token but the first of each sequence, [len - 1] float32: what the tests compare."""
+        """log p_S in nats of every token except the first of each sequence, [len - 1] float32. Used by tests."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
@@ -96,10 +100,10 @@ class Generator(VllmReplica):
 
         from actors.engines.vllm_lora import ADAPTER_ID
 
-        # The path is never read: the adapter comes before the first request, and each later one takes its place under the
-        # same id. So requests under way, which go on by that id, go on with the new adapter, as with whole weights.
-        # Cached prefixes go by the name, and every adapter empties the cache: what a request under the older name caches
-        # after that is of the newer weights, and no request under the newer name finds it.
+        # The path is never read: an adapter is loaded before the first request, and each later adapter replaces it under the
+        # same id. So requests in flight, which refer to that id, continue with the new adapter, as they do with whole weights.
+        # Prefixes are cached under the name, and loading an adapter empties the cache. A request under the older name that
+        # continues after that caches prefixes of the newer weights, which no request under the newer name finds.
         return Request(prompt_ids, params, LoRARequest(f"student-{self._version}", ADAPTER_ID, "memory"))
 
     def _params(self, request: WriteRequest) -> Any:
@@ -107,7 +111,7 @@ class Generator(VllmReplica):
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
-            # The engine's logits are divided by the distillation temperature already.
+            # The engine's logits are already divided by the distillation temperature.
             temperature=request.temperature / self._spec.temperature,
             top_p=request.top_p,
             top_k=request.top_k,
@@ -122,7 +126,7 @@ class Generator(VllmReplica):
     def _ended(
         self, loop: asyncio.AbstractEventLoop, request: WriteRequest, began: float, future: Future[RequestOutput]
     ) -> None:
-        """Called by the engine's thread."""
+        """Called in the engine's thread when a request has finished."""
         sample_id = request.sample_id
         error = future.exception()
         if error is None:
@@ -136,7 +140,7 @@ class Generator(VllmReplica):
         if completion.finish_reason not in ("stop", "length"):
             empty = np.empty(0)
             return Written(sample_id=sample_id, token_ids=empty, logprobs=empty, stop_reason=None, version=self._version)
-        spans = completion.weight_versions  # in the order of the tokens, by the engine that sampled them
+        spans = completion.weight_versions  # in token order, as the engine labelled the tokens when it sampled them
         return Written(
             sample_id=sample_id,
             token_ids=np.asarray(completion.token_ids, np.int32),

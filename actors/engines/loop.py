@@ -1,7 +1,7 @@
-"""A vLLM engine that a thread of its own owns; everything else reaches it through an inbox.
+"""A vLLM engine owned by one thread; everything else reaches it through a command queue.
 
-One owner means that requests, weight updates and steps never interleave, and that an actor's event loop stays free to
-answer while the engine works.
+With one owner, requests, weight updates and steps never interleave, and an actor's event loop stays free to answer while the
+engine works.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def reset_cache(engine: LLMEngine, *, running: bool = False) -> None:
-    """Forget every cached prefix. Raises RuntimeError if vLLM kept them, as it does where requests run.
+    """Drop every cached prefix. Raises RuntimeError if vLLM kept them, as it does while requests are running.
 
     Args:
-        running: requests that run lose theirs too, and compute it anew before their next token.
+        running: also drop the prefixes of running requests, which recompute them before their next token.
     """
     if not engine.reset_prefix_cache(reset_running_requests=running):
         raise RuntimeError("vLLM kept its prefix cache: requests were still running")
@@ -41,10 +41,10 @@ class Request:
 
 
 class EngineLoop:
-    """Runs an engine on its thread.
+    """Runs an engine on its own thread.
 
-    Every method may be called from any thread and returns a future. When a step fails, every future under way and every
-    later one fails with EngineFailed. A request that the engine refuses fails alone, with its own error.
+    Every method may be called from any thread and returns a future. When a step fails, all pending and later futures fail with
+    EngineFailed. A request that the engine refuses fails alone, with its own error.
 
     Weights change between ``hold`` and ``release``. In between, a part of them is new, and no step may run. If an update fails,
     ``mark_weights_invalid`` ends the hold.
@@ -53,14 +53,14 @@ class EngineLoop:
     def __init__(self, build: Callable[[], LLMEngine]) -> None:
         self.busy_seconds = 0.0
         self._inbox: queue.SimpleQueue[tuple[Callable[[], None], Sequence[Future[Any]]]] = queue.SimpleQueue()
-        self._taken: Sequence[Future[Any]] = ()  # of the command that runs
+        self._taken: Sequence[Future[Any]] = ()  # the futures of the command that is running
         self._under_way: dict[str, Future[RequestOutput]] = {}
         self._ids = itertools.count()
         self._error: EngineFailed | None = None
-        # Of the engine's thread alone, so that they change between two steps:
+        # Used by the engine's thread only, so that they change between two steps:
         self._held = False
         self._asleep = False
-        self._mixed: EngineFailed | None = None  # the weights are neither the old nor the new ones
+        self._mixed: EngineFailed | None = None  # set while the weights are partly old and partly new
         self._built: Future[None] = Future()
         threading.Thread(target=self._run, args=(build,), name="engine", daemon=True).start()
         self._built.result()
@@ -68,7 +68,7 @@ class EngineLoop:
     def submit(self, requests: Sequence[Request]) -> list[Future[RequestOutput]]:
         """Admit requests together, in order, before the engine's next step.
 
-        They fail with RuntimeError while the engine sleeps, with EngineFailed while it has no whole weights.
+        They fail with RuntimeError while the engine sleeps, and with EngineFailed while its weights are invalid.
         """
         futures: list[Future[RequestOutput]] = [Future() for _ in requests]
 
@@ -86,13 +86,13 @@ class EngineLoop:
         return futures
 
     def call(self, function: Callable[[LLMEngine], Any], *, held: bool = False) -> Future[Any]:
-        """Run ``function(engine)`` between two steps. ``held``: under ``hold`` alone, RuntimeError otherwise."""
+        """Run ``function(engine)`` between two steps. ``held``: fail with RuntimeError unless the engine is held."""
         future: Future[Any] = Future()
 
         def run() -> None:
             try:
                 if held and not self._held:
-                    raise RuntimeError("no weight update is under way: start_weight_update comes first")
+                    raise RuntimeError("no weight update is under way: call start_weight_update first")
                 future.set_result(function(self._engine))
             except Exception as error:
                 _raise_if_dead(error)
@@ -113,10 +113,10 @@ class EngineLoop:
             if self._asleep:
                 raise _asleep()
             try:
-                # An engine in a process of its own steps by itself: level 0 pauses it, and frees nothing.
+                # An engine in its own process runs steps by itself. Sleep level 0 pauses it and frees nothing.
                 engine.sleep(level=0, mode="keep")
             except Exception:
-                # Already paused, although it failed. Steps of a paused engine do nothing, so its requests would never end.
+                # It failed but is paused all the same. A paused engine's steps do nothing, so its requests would never finish.
                 if not self._held:
                     engine.wake_up(tags=["scheduling"])
                 raise
@@ -125,7 +125,7 @@ class EngineLoop:
         return self.call(begin)
 
     def release(self) -> Future[None]:
-        """The weights are whole: go on. Fails with RuntimeError if nothing is held."""
+        """The weights are complete: resume. Fails with RuntimeError if the engine is not held."""
 
         def end(engine: LLMEngine) -> None:
             engine.wake_up(tags=["scheduling"])
@@ -134,9 +134,9 @@ class EngineLoop:
         return self.call(end, held=True)
 
     def mark_weights_invalid(self, error: BaseException) -> Future[None]:
-        """The weights did not become whole: fail what is under way, and what comes before a later ``release``.
+        """The weight update failed. Requests in flight fail, and so do later ones until an update completes.
 
-        No effect if nothing is held.
+        No effect if the engine is not held.
         """
 
         def end(engine: LLMEngine) -> None:
@@ -152,7 +152,7 @@ class EngineLoop:
         return self.call(end)
 
     def cancel_all(self) -> Future[None]:
-        """Fail every request under way with RuntimeError: nobody wants them any more."""
+        """Fail every request in flight with RuntimeError, because nobody waits for them any more."""
 
         def end(engine: LLMEngine) -> None:
             engine.abort_request(list(self._under_way))
@@ -162,26 +162,26 @@ class EngineLoop:
         return self.call(end)
 
     def sleep(self, *, free_memory: bool) -> Future[None]:
-        """Refuse requests and weights until ``wake_up``. Fails with RuntimeError while either is under way.
+        """Refuse requests and weights until ``wake_up``. Fails with RuntimeError while either is in progress.
 
         Args:
-            free_memory: by vLLM's sleep mode at level 1: the weights go to host memory, the KV cache is dropped.
+            free_memory: use vLLM's sleep mode at level 1, which moves the weights to host memory and drops the KV cache.
         """
 
         def fall_asleep(engine: LLMEngine) -> None:
             if self._under_way or self._held:
                 what = f"{len(self._under_way)} requests are" if self._under_way else "a weight update is"
-                raise RuntimeError(f"an engine sleeps when it is idle, but {what} under way")
+                raise RuntimeError(f"an engine can sleep only while idle, but {what} under way")
             if not self._asleep:
                 reset_cache(engine)
-                self._asleep = True  # from here on, even if the next line fails
+                self._asleep = True  # even if the next line fails
                 if free_memory:
                     engine.sleep(level=1)
 
         return self.call(fall_asleep)
 
     def wake_up(self, *, free_memory: bool) -> Future[None]:
-        """Serve again, with the weights that the engine fell asleep with. ``free_memory`` as in ``sleep``."""
+        """Serve again, with the weights from before ``sleep``. ``free_memory`` as in ``sleep``."""
 
         def rise(engine: LLMEngine) -> None:
             if self._asleep and free_memory:
@@ -206,7 +206,7 @@ class EngineLoop:
             _fail_all(futures, self._error)
         else:
             self._inbox.put((command, futures))
-            if self._error is not None:  # it came in between
+            if self._error is not None:  # the engine failed in between
                 self._fail(self._error)
 
     def _run(self, build: Callable[[], LLMEngine]) -> None:
@@ -227,7 +227,7 @@ class EngineLoop:
     def _take_commands(self, *, wait: bool) -> None:
         while wait or not self._inbox.empty():
             command, self._taken = self._inbox.get()
-            # A caller that gave up may have cancelled: from here on it cannot any more, and results may be set.
+            # A caller that gave up may have cancelled. After this call it cannot, so results may be set.
             if [future for future in self._taken if future.set_running_or_notify_cancel()]:
                 command()
             self._taken = ()
@@ -242,7 +242,7 @@ class EngineLoop:
                 future.set_result(output)
 
     def _fail(self, error: EngineFailed) -> None:
-        """Nothing may wait for ever: whoever waits, and whoever comes, gets the error."""
+        """Pass the error to all pending futures and to all later ones, so that no caller waits forever."""
         self._error = error
         waiting, self._under_way = [*self._taken, *self._under_way.values()], {}
         while not self._inbox.empty():
@@ -252,7 +252,7 @@ class EngineLoop:
 
 def _fail_all(futures: Iterable[Future[Any]], error: Exception) -> None:
     for future in futures:
-        with contextlib.suppress(InvalidStateError):  # it is answered already, or cancelled
+        with contextlib.suppress(InvalidStateError):  # it is already done or cancelled
             future.set_exception(error)
 
 
@@ -261,10 +261,10 @@ def _failure(what: str, error: BaseException) -> EngineFailed:
 
 
 def _asleep() -> RuntimeError:
-    return RuntimeError("the engine sleeps: wake it up before it gets requests or weights")
+    return RuntimeError("the engine sleeps: wake it up before sending requests or weights")
 
 
 def _raise_if_dead(error: Exception) -> None:
-    """An engine's process that is gone shows in whatever is asked of it next: that is not one request's own error."""
-    if type(error).__name__ == "EngineDeadError":  # vLLM's, by its name: this module is read where vLLM is not loaded
+    """Raise the error if the engine's process is dead: that is not the fault of this one request."""
+    if type(error).__name__ == "EngineDeadError":  # by name: this module is imported without vLLM too
         raise error

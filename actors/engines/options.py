@@ -1,4 +1,4 @@
-"""Which options vLLM's engine accepts, without the seconds and the memory of importing it."""
+"""Which options vLLM's engine accepts, read from its source: importing vLLM takes seconds and much memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 
 
 def accepted() -> set[str]:
-    """The fields of vLLM's EngineArgs, read off its source; empty where vLLM is not installed (a driver without it)."""
+    """The fields of vLLM's EngineArgs. Empty if vLLM is not installed, as on a driver without it."""
     package = find_spec("vllm")
     if package is None or package.origin is None:
         return set()

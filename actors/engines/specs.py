@@ -14,7 +14,7 @@ from renio_pipeline.types import ScorerSpec
 
 
 class Sizes(Protocol):
-    """What an engine must hold: of a run, or of a model that is only evaluated."""
+    """The sizes an engine needs, of a run or of a model that is only evaluated."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -25,7 +25,7 @@ class Sizes(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """What a replica's vLLM engine is built from."""
+    """The specification of a replica's vLLM engine."""
 
     model: str
     dtype: str
@@ -33,21 +33,21 @@ class EngineSpec:
     separate_process: bool = False
     context: int  # tokens of prompt and response together
     temperature: float  # the distillation temperature
-    vocab_size: int  # V: rows that both student and teacher have
+    vocab_size: int  # V: the output rows that student and teacher share
     seed: int = 0
     max_logprobs: int = 0
     sync_backend: str | None = None  # None: the weights never change
     on_gpu: bool = False
-    hidden_states: bool = False  # give hidden states, not text
-    lora: Lora | None = None  # serve the model with an adapter, which comes by ``renio_load_adapter``
-    keep_in_flight: bool = False  # new weights may come while requests are under way, which go on with them
-    sleeps: bool = False  # on a GPU: can free its memory and take it again
-    counts: bool = False  # keep vLLM's own metrics
+    hidden_states: bool = False  # return hidden states instead of text
+    lora: Lora | None = None  # serve the model with an adapter, loaded by ``renio_load_adapter``
+    keep_in_flight: bool = False  # new weights may arrive while requests are in flight; these continue with them
+    sleeps: bool = False  # on a GPU: it can free its memory and reclaim it
+    counts: bool = False  # collect vLLM's own metrics
     options: dict[str, Any] = field(default_factory=dict)
 
 
 def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:
-    """What a teacher on the torch engine is built from."""
+    """The specification of a teacher on the torch engine."""
     section = config.all_teachers[teacher]
     return ScorerSpec(
         model=info.resolve(config.teacher_model(teacher)),
@@ -63,7 +63,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
 
 
 def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
-    """What a generator's engine is built from."""
+    """The specification of a generator's engine."""
     model = info.resolve(config.student)
     lora = config.trainer.lora if config.sync.lora == "adapter" else None
     return _engine_spec(
@@ -80,7 +80,7 @@ def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
 
 
 def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> EngineSpec:
-    """What the engine of a teacher on vLLM is built from."""
+    """The specification of a vLLM teacher's engine."""
     return _engine_spec(
         config,
         prepared,

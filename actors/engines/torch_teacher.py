@@ -1,4 +1,4 @@
-"""A teacher on the torch engine: a Ray actor around ``renio_pipeline.models.teacher``, with the verbs of a weight sync."""
+"""A teacher on the torch engine: a Ray actor around ``renio_pipeline.models.teacher`` with the methods of a weight sync."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TorchTeacher:
-    """Answers as ``vllm_teacher.Teacher`` does, and can send hidden states, which vLLM's generation engine cannot."""
+    """Has the methods of ``vllm_teacher.Teacher``, and can return hidden states, which vLLM's generation engine cannot."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         with kept_imports():
@@ -32,11 +32,11 @@ class TorchTeacher:
         self._busy_seconds = 0.0
 
     def ready(self) -> Ready:
-        """Answered when the model is loaded. This process alone receives weights."""
+        """Returns when the model is loaded. Only this one process receives weights."""
         return Ready()
 
     def ping(self) -> int:
-        """This process's id: called in a concurrency group of its own, at once, whatever is being scored."""
+        """This process's id. Called in the concurrency group ``CONTROL``, so it answers while a batch is scored."""
         return os.getpid()
 
     def busy_seconds(self) -> float:
@@ -51,17 +51,17 @@ class TorchTeacher:
             self._busy_seconds += time.perf_counter() - started
 
     def cancel_all(self) -> None:
-        """Nobody waits for what was asked. It does one thing at a time, so whatever that was has ended."""
+        """Nothing to do: the actor runs one call at a time, so earlier work has finished when this runs."""
 
     def weight_version(self) -> str:
         return str(self._scorer.version)
 
     def start_weight_update(self) -> None:
-        """An earlier update that was not finished is forgotten."""
+        """Start an update, and forget an earlier one that was not finished."""
         self._missing = {name for name, _ in self._scorer.model.named_parameters()}
 
     def update_weights(self, update_info: dict[str, Any]) -> float:
-        """Load one chunk. Returns the seconds of fetching it. Raises TimeoutError if it did not come in time."""
+        """Load one chunk. Returns the seconds spent fetching it. Raises TimeoutError if it did not arrive in time."""
         import ray
 
         from actors.weight_sync.chunked_arrays import join_arrays
@@ -75,15 +75,15 @@ class TorchTeacher:
         return fetched
 
     def finish_weight_update(self, version: Version) -> None:
-        """Raises RuntimeError if a parameter did not get its new value."""
+        """Use the new weights. Raises RuntimeError if a parameter did not receive its new value."""
         if self._missing:
             raise RuntimeError(f"the weight update did not reach {sorted(self._missing)[:5]}")
         self._scorer.version = Version(*version)
 
     def load_copy(self, copy: HostCopy) -> None:
-        """Bring a newcomer to what the others were sent last: see ``actors.engines.vllm_replica.VllmReplica.load_copy``."""
+        """Load the weights that the other replicas were sent last: see ``VllmReplica.load_copy``."""
         if copy.kind != "weights":
-            raise ValueError("an adapter alone does not make this teacher's weights")
+            raise ValueError("a torch teacher cannot load an adapter without its base weights")
         self.start_weight_update()
         for chunk in copy.chunks:
             self.update_weights(chunk)

@@ -1,7 +1,7 @@
-"""A teacher on vLLM that sends hidden states: for teachers of more than one GPU.
+"""A vLLM teacher that returns hidden states, for teachers that need more than one GPU.
 
-vLLM's pooling runner returns the states after the final norm; the log-probabilities of the sampled tokens are made of them
-here, with the head read from the model's files, because the pooling runner does not load it.
+vLLM's pooling runner returns the states after the final norm. The log-probabilities of the sampled tokens are computed from
+them here, with the output head from the model's files, because the pooling runner does not load it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class HiddenTeacher(VllmReplica):
         self._head = head.to("cuda" if torch.cuda.is_available() else "cpu")
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Hidden]]:
-        """Two results, so that the payload stays in the object store: see ``actors.engines.vllm_teacher.Teacher.score``."""
+        """log p_T and the hidden states, as two results: see ``actors.engines.vllm_teacher.Teacher.score``."""
         import torch
         from vllm import PoolingParams
 
         from renio_pipeline.objectives.payload import to_numpy
 
-        # With a cached prefix vLLM would give the states of the rest alone.
+        # With a cached prefix vLLM would return the states of the remaining tokens only.
         params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)
         asked = [r for r in requests if len(r.response_ids)]
         futures = self._loop.submit([Request(_tokens(r), params) for r in asked])
@@ -74,15 +74,15 @@ class HiddenTeacher(VllmReplica):
 
 
 def _tokens(request: ScoreRequest) -> list[int]:
-    """The last response token predicts nothing: its state is not asked for."""
+    """All tokens except the last, whose state predicts nothing that is needed."""
     ids: list[int] = request.prompt_ids.tolist() + request.response_ids.tolist()
     return ids[:-1]
 
 
 def _own(states: torch.Tensor, request: ScoreRequest) -> torch.Tensor:
-    """The [T, H'] states that predict the response; a copy, because on a CPU vLLM gives a view of the whole step's.
+    """A copy of the states [T, H'] that predict the response. On a CPU vLLM returns a view of the whole step's states.
 
-    Counted from the end: after a preemption in the middle of a chunked prefill vLLM returns the abandoned chunks in front.
+    Counted from the end: after a preemption during a chunked prefill vLLM also returns the discarded chunks, in front.
     """
     if len(states) < request.tokens - 1:
         raise RuntimeError(

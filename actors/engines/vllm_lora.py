@@ -1,4 +1,4 @@
-"""LoRA factors from memory into a vLLM worker: vLLM itself reads adapters from files only."""
+"""Load LoRA factors from memory into a vLLM worker; vLLM itself reads adapters only from files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from vllm.lora.peft_helper import PEFTHelper
 
 from renio_pipeline.config.schema import Lora
 
-ADAPTER_ID = 1  # there is one at a time; requests name it
+ADAPTER_ID = 1  # there is one adapter at a time; requests name it
 
 
 def load_adapter(manager: Any, tensors: Sequence[tuple[str, torch.Tensor]], lora: Lora, device: Any) -> None:
-    """Make ``tensors`` (under peft's names) the worker's adapter, in place of the one before.
+    """Make ``tensors``, under peft's names, the worker's adapter, in place of the previous one.
 
     Args:
         manager: the model runner's LoRA manager.
 
     Raises:
-        ValueError: a target module lacks its factors, or factors have no module: vLLM would serve zeros without a word.
+        ValueError: a target module lacks its factors, or factors have no module. vLLM would silently serve zeros.
     """
     slots = manager._adapter_manager
     helper = PEFTHelper.from_dict({"r": lora.r, "lora_alpha": lora.alpha, "target_modules": list(lora.targets)})

@@ -1,4 +1,4 @@
-"""What generators and vLLM teachers share: an engine, and vLLM's weight-transfer protocol around it."""
+"""What generators and vLLM teachers share: an engine and vLLM's weight-transfer protocol."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class VllmReplica:
-    """Base of the Ray actors that hold a vLLM engine. The four ``*_weight_*`` verbs are vLLM's weight-transfer protocol.
+    """Base of the Ray actors that hold a vLLM engine. The four ``*_weight_*`` methods are vLLM's weight-transfer protocol.
 
-    From the start of an update to its end no token is sampled. Requests that were under way then go on with the new weights
-    if the spec says ``keep_in_flight``; otherwise they are an error. After an update that failed, or was aborted, requests
-    fail with EngineFailed until a later one succeeds.
+    No token is sampled between the start and the end of an update. Requests in flight then continue with the new weights if the
+    spec says ``keep_in_flight``; otherwise having any is an error. After an update failed or was aborted, requests fail with
+    EngineFailed until a later update completes.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -43,54 +43,55 @@ class VllmReplica:
         self._waiting = Waiting()
 
     async def ready(self) -> Ready:
-        """Answered when the engine is built: its workers, and the limits that it was built with."""
+        """Returns when the engine is built: its number of workers, and the limits it was built with."""
         return Ready(receivers=self._spec.tensor_parallel, limits=await self._call(read_limits))
 
     async def ping(self) -> int:
-        """This process's id, at once, whatever the engine does."""
+        """This process's id. Answers at once, whatever the engine is doing."""
         return os.getpid()
 
     async def busy_seconds(self) -> float:
         return self._loop.busy_seconds
 
     async def engine_text(self, labels: dict[str, str]) -> EngineText:
-        """vLLM's own metrics, with these labels added; of an engine that does not count, none."""
+        """vLLM's own metrics with these labels added; empty if the engine does not collect any."""
         from vllm.v1.metrics.prometheus import get_prometheus_registry
 
         return engine_text(get_prometheus_registry(), "vllm:", labels)
 
     async def sleep(self) -> None:
-        """Free the GPU for others. The replica must be idle, and refuses requests and weights until it wakes up.
+        """Free the GPU's memory. The replica must be idle, and refuses requests and weights until it wakes up.
 
-        vLLM's level 1 copies the weights to host memory and drops the KV cache; it frees the GPU memory of both. The weights
-        are not there to be changed, so a sync comes after ``wake_up``, which brings back the ones that fell asleep. On a CPU
-        vLLM has no sleep mode: the memory stays, all else is the same.
+        vLLM's level 1 moves the weights to host memory, drops the KV cache, and frees the GPU memory of both. ``wake_up``
+        restores the same weights; a weight sync must wait for it. On a CPU vLLM has no sleep mode: the memory stays in use, and
+        everything else is the same.
 
-        Raises RuntimeError if requests or a weight update are under way, and on a GPU if the spec does not say ``sleeps``.
+        Raises:
+            RuntimeError: requests or a weight update are in progress, or the spec of a GPU engine does not say ``sleeps``.
         """
         await asyncio.wrap_future(self._loop.sleep(free_memory=self._frees_memory()))
 
     async def wake_up(self) -> None:
-        """Take the GPU's memory again: same weights, same version, nothing cached. Without effect on one that is awake."""
+        """Reclaim the GPU's memory: same weights and version, empty cache. No effect on an engine that is awake."""
         await asyncio.wrap_future(self._loop.wake_up(free_memory=self._frees_memory()))
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Join a transfer group, in place of an earlier one. Raises TransferAborted if that is called off."""
-        self._waiting.abort()  # the sender of the earlier one may have died in the middle of a transfer
+        """Join a transfer group, in place of a previous one. Raises TransferAborted if the rendezvous is aborted."""
+        self._waiting.abort()  # the previous group's sender may have died during a transfer
         with self._waiting.for_others() as file:
             await self._call(_rpc("renio_join", init_info, file))
 
     async def start_weight_update(self) -> None:
-        """From here on the engine makes no step. Called again, it begins anew."""
+        """Stop the engine's steps until the update ends. Called again, the update starts over."""
         with self._invalid_on_failure():
             await asyncio.wrap_future(self._loop.hold())
             await self._call(_rpc("renio_start_update"), held=True)
 
     async def update_weights(self, update_info: dict[str, Any]) -> float:
-        """Load one chunk. Returns the seconds of fetching it, before the engine's own load.
+        """Load one chunk. Returns the seconds spent fetching it, without the engine's own load.
 
         Raises:
-            TimeoutError: the chunk did not come in time.
+            TimeoutError: the chunk did not arrive in time.
             TransferAborted: the update was aborted while this receiver waited for the others.
         """
         with self._invalid_on_failure():
@@ -106,7 +107,7 @@ class VllmReplica:
             return fetched
 
     async def finish_weight_update(self, version: Version) -> None:
-        """Make the new weights those of every later token. Raises RuntimeError if a layer did not get its own."""
+        """Use the new weights for every later token. Raises RuntimeError if a layer did not receive its weights."""
         with self._invalid_on_failure():
             await self._call(_rpc("renio_verify_loaded"), held=True)
             await self._call(_rpc("finish_weight_update"), held=True)
@@ -114,17 +115,17 @@ class VllmReplica:
             await self._adopt(version)
 
     async def abort_weight_update(self) -> None:
-        """Give up the update under way, if there is one, and waiting for others: whoever sent it is gone, or has failed."""
+        """Abort the update in progress, if any, and stop waiting for other receivers: the sender has failed or is gone."""
         self._waiting.abort()
         await asyncio.wrap_future(self._loop.mark_weights_invalid(RuntimeError("it was aborted")))
 
     async def cancel_all(self) -> None:
-        """End every request, and the weight update under way: the run goes back, and nobody waits for them."""
+        """Cancel every request and the weight update in progress: the run rolls back, and nobody waits for them."""
         await self.abort_weight_update()
         await asyncio.wrap_future(self._loop.cancel_all())
 
     async def load_adapter(self, update_info: dict[str, Any]) -> float:
-        """Make LoRA factors those of every later token. Returns the seconds of fetching them."""
+        """Use these LoRA factors for every later token. Returns the seconds spent fetching them."""
         started = time.perf_counter()
         chunk = await self._receiver.fetch(update_info)
         fetched = time.perf_counter() - started
@@ -137,11 +138,11 @@ class VllmReplica:
         return fetched
 
     async def load_copy(self, copy: HostCopy) -> None:
-        """Bring a newcomer to what the others were sent last.
+        """Load the weights that the other replicas were sent last: for a replica that joins between two syncs.
 
         Raises:
-            TimeoutError: a chunk did not come in time.
-            ray.exceptions.ObjectLostError: the copy is gone, with the process that published it.
+            TimeoutError: a chunk did not arrive in time.
+            ray.exceptions.ObjectLostError: the process that published the copy is gone, and the copy with it.
         """
         if copy.kind == "adapter":
             (chunk,) = copy.chunks
@@ -153,12 +154,12 @@ class VllmReplica:
         await self.finish_weight_update(copy.version)
 
     async def weight_version(self) -> str:
-        """The version as the engine itself knows it."""
+        """The weight version that the engine itself reports."""
         version: str = await self._call(lambda engine: engine.get_weight_version())
         return version
 
     async def _adopt(self, version: Version) -> None:
-        """What was cached is of older weights; from here on every token carries the new version."""
+        """Drop prefixes cached under older weights; every later token carries the new version."""
 
         def adopt(engine: LLMEngine) -> None:
             reset_cache(engine, running=self._spec.keep_in_flight)
@@ -170,9 +171,9 @@ class VllmReplica:
 
     @contextmanager
     def _invalid_on_failure(self) -> Iterator[None]:
-        """A part of an update. If it fails, the weights are a mixture that nothing may be sampled from.
+        """Around one part of an update: if it fails, the weights are a mixture, and nothing may be sampled from them.
 
-        ``hold`` belongs inside: a caller that is cancelled while it waits for the device would leave the engine held.
+        ``hold`` must be called inside: a caller that is cancelled while it waits for the device would leave the engine held.
         """
         try:
             yield
@@ -182,7 +183,7 @@ class VllmReplica:
 
     def _frees_memory(self) -> bool:
         if self._spec.on_gpu and not self._spec.sleeps:
-            raise RuntimeError("this engine was built without sleep mode: its spec must say sleeps")
+            raise RuntimeError("this engine was built without sleep mode: set sleeps in its spec")
         return self._spec.on_gpu
 
     async def _call(self, function: Callable[[LLMEngine], Any], *, held: bool = False) -> Any:
@@ -190,7 +191,7 @@ class VllmReplica:
 
 
 def _rpc(method: str, *args: Any) -> Callable[[LLMEngine], None]:
-    """A method of every worker. Raises RuntimeError with the text of the first that failed."""
+    """Call a method on every engine worker. The call raises RuntimeError with the text of the first that failed."""
 
     def call(engine: LLMEngine) -> None:
         failures: list[str | None] = engine.collective_rpc("renio_try", args=(method, *args))

@@ -14,17 +14,19 @@ from renio_pipeline.types import ScoreRequest, TopK
 
 
 class Teacher(VllmReplica):
-    """A Ray actor. Its weights change only where the student teaches itself."""
+    """A Ray actor. Its weights change only if it follows the student."""
 
     def __init__(self, spec: EngineSpec, name: str = "") -> None:
         super().__init__(spec)
         self._top_k = spec.max_logprobs
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, TopK]]:
-        """Two results: log p_T of each response's tokens ([T] float32), and the payload by sample id.
+        """Score responses.
 
-        The payload is a result of its own so that it stays in the object store: it goes to the trainer ranks, never
-        through the driver. It is empty where only the sampled token counts.
+        Returns:
+            log p_T of each response's tokens ([T] float32, in nats), and the payload by sample id. The payload is a separate
+            result so that it stays in the object store: trainer ranks fetch it from there, and it never passes through the
+            driver. It is empty if only the sampled tokens are needed.
         """
         from vllm import SamplingParams
 
@@ -40,9 +42,9 @@ class Teacher(VllmReplica):
 
 
 def top_k_of(flat: object, tokens: int, k: int) -> TopK:
-    """The last ``tokens`` positions of vLLM's flat prompt log-probabilities.
+    """The last ``tokens`` positions of vLLM's flat prompt log-probabilities, as ids [T, k + 1] and nats [T, k + 1].
 
-    vLLM gives k + 1 entries for every position but the first: the prompt's own token, then the k likeliest.
+    vLLM returns k + 1 entries for every position except the first: the prompt's own token, then the k likeliest tokens.
     """
     width = k + 1
     if tokens == 0:

@@ -81,7 +81,7 @@ class TrainerRank:
         self._teacher_heads = {(n, Version(0, 0)): load_teacher_head(*head, device) for n, head in self._spec.heads.items()}
 
     def offload(self) -> None:
-        """Free GPU memory for a colocated generator: torch's cache, and the optimizer state if ``trainer.offload`` is set."""
+        """Free GPU memory for a colocated generator: torch's cache, and the optimizer if ``trainer.offload`` says so."""
         if self._spec.trainer.offload == "optimizer":
             self._host_state.offload()
         free_cached()

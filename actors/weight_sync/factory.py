@@ -32,20 +32,26 @@ def make_sender(
     port: int = 0,
     packed_bytes: int | None = None,
 ) -> Sender:
-    """The sender of a backend.
+    """The weight sender of a backend.
 
     Args:
-        dtype: for ``host``, which casts while it writes. The others send what the source gives them.
+        backend: "host", "nccl" or "ipc".
+        source: iterates over (name, tensor) and has ``metadata()``, as ``DeepSpeedSource`` does.
+        rank: this trainer rank. Rank 0 drives the receivers.
+        dtype: used by ``host``, which casts while it writes. The others send tensors as the source yields them.
         address, port: the first rank's, for ``nccl``'s rendezvous.
-        packed_bytes: for ``nccl`` and ``ipc``: see ``sync.packed_bytes``.
+        packed_bytes: buffer size for ``nccl`` and ``ipc``: see ``sync.packed_bytes``.
+
+    Raises:
+        ValueError: ``backend`` is none of these.
     """
     if backend == "host":
         return HostSender(source, client, rank=rank, dtype=dtype)
     if backend == "nccl":
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        # One buffer, so one CUDA stream: with two, a layer that was gathered on one stream would be packed on the other, which
-        # nothing makes wait for it; and every receiver would hold two buffers outside of its engine's share of the GPU.
+        # One buffer means one CUDA stream. With two, a layer gathered on one stream could be packed on the other before it is
+        # complete. Also, every receiver would hold two buffers beyond its engine's share of the GPU memory.
         info: Any = NCCLTrainerInitInfo(
             master_address=address,
             master_port=port,
@@ -58,7 +64,7 @@ def make_sender(
     elif backend == "ipc":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-        # Packed into one reused buffer: unpacked, every rank would hold a second whole model. Each tensor must fit into it.
+        # Packed into one reused buffer, which must hold the largest tensor. Otherwise each rank would hold a second model.
         info = IPCTrainerInitInfo(
             rank=rank, packed=True, packed_buffer_size_bytes=packed_bytes or max(PACKED_BYTES, largest_tensor(source))
         )

@@ -1,4 +1,4 @@
-"""Weights and adapters through the object store."""
+"""Senders of weights and of LoRA adapters through the object store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ CHUNK_BYTES = 256 * 2**20
 
 
 class HostSender(Sender):
-    """Writes the weights once to the object store: every generator of a node reads the same copy in place.
+    """Writes the weights to the object store once; all generators of a node read the same copy in place.
 
-    While the receivers load a chunk, the next one is written.
+    While the receivers load one chunk, the next one is written.
 
     Args:
-        dtype: what the receivers load: the source's tensors are cast as they are written. None: as they are.
+        dtype: the receivers' dtype. Tensors are cast as they are written; None: not at all.
+        chunk_bytes: about the size of one chunk.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class HostSender(Sender):
             exhaust(pairs)
 
     def _drive(self, version: Version, pairs: Iterator[Any]) -> SyncReceipt:
-        """With all receivers lost, too: the copy is for those that come."""
+        """Write and send all chunks. Also runs when every receiver is lost: the copy serves receivers that join later."""
         started = time.perf_counter()
         client = self._client
         client.begin()
@@ -72,14 +73,14 @@ class HostSender(Sender):
         )
 
     def _written(self, pairs: Iterator[Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each chunk as it is in the object store, and its bytes."""
+        """Each chunk as published in the object store, and its size in bytes."""
         for chunk in pack_chunks(pairs, self._chunk_bytes, self._dtype, self._scratch):
             yield put(chunk, self._client.seconds), size_of(chunk)
-            del chunk  # what was gathered for it is free before the next layers are gathered
+            del chunk  # free the gathered layers before the next ones are gathered
 
 
 class AdapterSender(Sender):
-    """Sends LoRA factors alone, through the object store, to engines that serve the base with an adapter."""
+    """Sends only the LoRA factors, through the object store, to engines that serve the base model with an adapter."""
 
     def __init__(self, source: Any, client: SyncClient, *, rank: int) -> None:
         self._source, self._client, self._rank = source, client, rank

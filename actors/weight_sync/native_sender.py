@@ -1,4 +1,4 @@
-"""Weights through vLLM's own trainer engines: ``nccl`` and ``ipc``."""
+"""The sender for vLLM's own trainer engines, ``nccl`` and ``ipc``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from renio_pipeline.types import Version
 
 
 class NativeSender(Sender):
-    """vLLM's own trainer engine of a backend (``nccl``, ``ipc``) behind ``send``.
+    """Runs vLLM's trainer engine of a backend (``nccl``, ``ipc``) behind ``send``.
 
-    Its rendezvous and its broadcast wait for ever for a receiver that is missing, so the first rank runs them on a thread and
-    gives up when a receiver has failed, or when the receivers' time is over. The group is unusable then: ``send`` raises
-    until another sender takes this one's place, on a fresh port.
+    The engine's rendezvous and broadcast wait forever for a missing receiver. So the first rank runs them on a thread, and
+    gives up when a receiver has failed or the receivers' time is over. Then the group is unusable: ``send`` raises until
+    another sender replaces this one, on a fresh port.
     """
 
     def __init__(self, init_info: Any, source: Any, client: SyncClient, *, rank: int) -> None:
         self._info, self._source, self._rank, self._client = init_info, _Round(source), rank, client
         self._engines = CollectiveClient(client) if init_info.backend == "nccl" else IndependentClient(client)
-        self._engine: Any = None  # before open, and after a failure
+        self._engine: Any = None  # None before ``open`` and after a failure
 
     def open(self) -> None:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
@@ -41,15 +41,15 @@ class NativeSender(Sender):
         self._engines.begin(Version(0, 0))
         made: Future[Any] = on_thread(make)
         if not self._ends_well(made):
-            made.add_done_callback(_shut_down)  # it may still come
-            self._raise(made, "the receivers did not meet")
+            made.add_done_callback(_shut_down)  # it may still complete
+            self._raise(made, "the receivers did not join the rendezvous")
         self._engine = made.result()
 
     def send(self, version: Version) -> SyncReceipt:
         import torch
 
         if torch.accelerator.is_available():
-            torch.accelerator.synchronize()  # engines read on streams of their own, which do not wait for the optimizer's
+            torch.accelerator.synchronize()  # engines read on their own streams, which do not wait for the optimizer's
         started = time.perf_counter()
         self._source.begin()
         if self._rank:
@@ -61,7 +61,7 @@ class NativeSender(Sender):
             self.close()  # aborts a broadcast under way, so that the thread can end
             wait([sent], grace(self._client))
             if not sent.done():
-                self._source.finish()  # in its place: the other ranks gather
+                self._source.finish()  # in the thread's place, because the other ranks are gathering
             self._raise(sent, f"version {version} was not sent")
         return SyncReceipt(
             version=version,
@@ -87,13 +87,13 @@ class NativeSender(Sender):
             self._source.finish()
 
     def _ends_well(self, work: Future[Any]) -> bool:
-        """Wait for the engine's work, until the receivers' verbs have failed. They end in time, so they come first."""
+        """Wait until the engine's work is done or a receiver's call has failed. The calls have deadlines, so this returns."""
         failure = self._engines.failure
         wait([work, failure], self._client.seconds + 2 * grace(self._client), FIRST_COMPLETED)
         return work.done() and work.exception() is None and not failure.done()
 
     def _raise(self, work: Future[Any], what: str) -> None:
-        """A lost receiver breaks the engine's work too, and that may show first: the receivers' own answers come before it."""
+        """Raise the cause. A lost receiver breaks the engine's work too, so the receivers' own errors take precedence."""
         self._engines.give_up(2 * grace(self._client))
         for part in (self._engines.failure, work):
             if part.done() and not isinstance(part.exception(), TransferAborted):
@@ -107,7 +107,7 @@ def _shut_down(made: Future[Any]) -> None:
 
 
 class _Round:
-    """A source whose pass under way can be brought to its end."""
+    """A weight source whose current pass can be completed from outside."""
 
     def __init__(self, source: Any) -> None:
         self._source, self.metadata = source, source.metadata

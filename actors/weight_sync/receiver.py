@@ -1,4 +1,4 @@
-"""A receiver's side of a weight sync, before its engine's own load: host memory, and waiting that can be called off."""
+"""The receiver's side of a weight sync before its engine's own load: host memory, and waits that can be aborted."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from actors.weight_sync.chunked_arrays import join_arrays
 
 
 class TransferAborted(RuntimeError):
-    """A member of a transfer group was told not to wait for the others any longer: it is not the one that failed."""
+    """A member of a transfer group was told to stop waiting for the others. It is not the member that failed."""
 
 
 class Waiting:
-    """Calls in which an engine's workers wait for the other members of a transfer group, which may never come.
+    """Calls in which an engine's workers wait for the other members of a transfer group, which may never join.
 
-    A worker may be a process of its own, which answers nothing while it waits. So it watches a file, and waits for as long
-    as the file is there.
+    A worker may be a separate process, which answers nothing while it waits. So it watches a file, and waits only while the
+    file exists.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Waiting:
 
     @contextlib.contextmanager
     def for_others(self) -> Iterator[str]:
-        """The file to watch in this block. Raises TransferAborted if ``abort`` was called meanwhile."""
+        """The file to watch within this block. Raises TransferAborted if ``abort`` was called in the meantime."""
         handle, name = tempfile.mkstemp(prefix="renio-transfer-")
         os.close(handle)
         file = Path(name)
@@ -49,15 +49,15 @@ class Waiting:
             self._files.discard(file)
 
     def abort(self) -> None:
-        """End every block of ``for_others``, soon: a worker looks at its file now and then."""
+        """End every block of ``for_others`` soon: workers check their files periodically."""
         for file in list(self._files):
             file.unlink(missing_ok=True)
 
 
 class HostReceiver:
-    """Turns a published chunk into what vLLM's workers can read: the store's own memory here, a copy of it for other processes.
+    """Makes a published chunk readable for vLLM's workers: in place within this process, as a copy for other processes.
 
-    Ray closes the store's file once it has mapped it, so that a process that is not Ray's own has no way to it.
+    Ray closes the object store's file once it has mapped it, so a process that Ray did not start cannot reach that memory.
     """
 
     def __init__(self, *, in_process: bool) -> None:
@@ -65,11 +65,11 @@ class HostReceiver:
         self._blocks: list[shared_memory.SharedMemory] = []
 
     async def fetch(self, update_info: dict[str, Any]) -> dict[str, Any]:
-        """Raises TimeoutError if the chunk does not come within its seconds, and what Ray raises if it is gone."""
+        """Fetch a chunk. Raises TimeoutError if it does not arrive in time, and Ray's errors if it is lost."""
         try:
             pieces = await asyncio.wait_for(update_info["ref"], update_info["seconds"])
         except TimeoutError:
-            raise TimeoutError(f"a chunk of weights did not come within {update_info['seconds']:g} s") from None
+            raise TimeoutError(f"a chunk of weights did not arrive within {update_info['seconds']:g} s") from None
         layout = {key: update_info[key] for key in ("names", "dtypes", "shapes")}
         arrays = join_arrays(pieces, update_info["pieces"])
         if self._in_process:
@@ -84,7 +84,7 @@ class HostReceiver:
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
-        """Free what was fetched, after this block. Workers keep open what they still read: a death leaves nothing behind."""
+        """Free the fetched chunks after this block. Workers keep a block mapped as long as they read from it."""
         try:
             yield
         finally:

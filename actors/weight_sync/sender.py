@@ -7,10 +7,11 @@
     receipt = sender.send(Version(0, 1))                                              # collective: all ranks call it
 
 Every backend follows vLLM's protocol: start_weight_update, update_weights (once or more), finish_weight_update(version).
-``host`` goes through the object store; ``nccl`` and ``ipc`` are vLLM's own trainer engines behind the same ``send``.
+``host`` sends through the object store; ``nccl`` and ``ipc`` are vLLM's own trainer engines behind the same ``send``.
 
-A receiver that dies or hangs does not end the run. Through ``host`` and ``ipc`` the others get their weights, and the
-receipt names it. The members of an ``nccl`` group wait for each other, so there the transfer fails, and the error names it.
+A receiver that dies or hangs does not end the run. With ``host`` and ``ipc`` the others receive their weights, and the receipt
+names the lost one. The members of an ``nccl`` group wait for each other, so the transfer fails, and the error names the lost
+one.
 """
 
 from __future__ import annotations
@@ -25,36 +26,38 @@ from renio_pipeline.types import Version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCopy:
-    """What was published last, for a receiver that comes later: see its verb ``load_copy``.
+    """What was published last, for a receiver that joins later: see its method ``load_copy``.
 
-    The chunks lie in the object store of the first rank's node, and in that of every node that has read them: one model's
-    bytes a node (or one adapter's), until the last holder of this object lets it go. The sender itself does not hold it: who
-    keeps the newest one, and no older one, keeps the memory of one. It dies with the first rank's process.
+    The chunks are in the object store of the first rank's node and of every node that has read them. They take one model's
+    bytes per node (or one adapter's) until the last holder of this object drops it. The sender does not hold it, so a caller
+    that keeps only the newest copy uses the memory of one. The copy is lost with the first rank's process.
     """
 
     version: Version
     kind: Literal["weights", "adapter"]
-    chunks: tuple[dict[str, Any], ...]  # as ``wire.put`` makes them
+    chunks: tuple[dict[str, Any], ...]  # as returned by ``wire.put``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReceipt:
+    """What a weight sync did. A rank that only takes part in gathering reports zeros."""
+
     version: Version
     bytes: int
     publish_seconds: float  # gathering, casting and writing the host copy; 0 where the backend overlaps them
     receive_seconds: float  # the slowest generator's fetch, before its engine's own load
     seconds: float
-    lost: dict[int, str] = field(default_factory=dict)  # receivers without this version, and why, by place in the list
-    copy: HostCopy | None = None  # of the first rank, where weights or adapter went through the object store
+    lost: dict[int, str] = field(default_factory=dict)  # the reason for each receiver that lacks this version, by index
+    copy: HostCopy | None = None  # set on the first rank if weights or adapter went through the object store
 
 
 class TransferFailed(RuntimeError):
-    """Receivers that did not come to a rendezvous, or did not see a transfer through, so that the others could not either.
+    """Receivers did not join a rendezvous or did not complete a transfer, so the others could not complete it either.
 
-    The others hold a part of new weights. They serve again after a ``connect`` without the lost ones and another ``publish``.
+    The others have incomplete weights. They serve again after a ``connect`` without the lost ones and another ``publish``.
 
     Attributes:
-        lost: why, by place in the list of receivers.
+        lost: the reason for each lost receiver, by its index.
     """
 
     def __init__(self, lost: dict[int, str]) -> None:
@@ -63,38 +66,38 @@ class TransferFailed(RuntimeError):
 
     def __str__(self) -> str:
         named = "; ".join(f"receiver {index} {reason}" for index, reason in sorted(self.lost.items()))
-        return f"the weight transfer failed ({named}): connect the receivers that are left, and publish again"
+        return f"the weight transfer failed ({named}): connect the remaining receivers and publish again"
 
 
 class Sender(abc.ABC):
-    """Brings the receivers to the weights of a source. One for a list of receivers: another list, another sender."""
+    """Sends the weights of a source to a fixed list of receivers. Another list needs another sender."""
 
-    def open(self) -> None:  # noqa: B027  only some have something to do
-        """Meet the receivers. All trainer ranks call it.
+    def open(self) -> None:  # noqa: B027  only some senders need it
+        """Set up the transfer with the receivers. All trainer ranks call it.
 
         Raises:
-            TransferFailed: receivers did not come; on the first rank. ``send`` then raises too, and keeps the ranks in step.
+            TransferFailed: receivers did not join. Raised on the first rank; ``send`` then raises too and keeps ranks in step.
         """
 
     @abc.abstractmethod
     def send(self, version: Version) -> SyncReceipt:
-        """Bring every receiver to ``version``. All trainer ranks call it, at the same time, and all come out of it.
+        """Send ``version`` to every receiver. All trainer ranks call it at the same time, and it returns on all of them.
 
         Raises:
-            TransferFailed: receivers that wait for each other lost some; on the first rank.
-            Exception: a receiver that is well refuses; on the first rank, as the receiver raised it.
+            TransferFailed: some receivers of a group that waits for each other were lost. Raised on the first rank.
+            Exception: a healthy receiver refused. Raised on the first rank, as the receiver raised it.
         """
 
     def close(self) -> None:  # noqa: B027
-        """Leave the receivers; another sender will come."""
+        """Leave the receivers. Another sender takes over."""
 
 
 def no_part(version: Version) -> SyncReceipt:
-    """Of a rank that only gathers."""
+    """The receipt of a rank that only takes part in gathering."""
     return SyncReceipt(version=version, bytes=0, publish_seconds=0, receive_seconds=0, seconds=0)
 
 
 def exhaust(pairs: Iterator[Any]) -> None:
-    """Gathering is a collective of all ranks: a rank that is done, or has failed, still takes part in what is left."""
+    """Consume the rest. Gathering is collective, so a rank that is done or has failed must still take part in it."""
     for _ in pairs:
         pass

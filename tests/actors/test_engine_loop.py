@@ -333,7 +333,7 @@ def test_after_an_update_that_failed_or_was_aborted_a_later_one_helps(monkeypatc
         await replica.start_weight_update()
         await replica.abort_weight_update()
         assert "it was aborted" in await refused()
-        with pytest.raises(RuntimeError, match="start_weight_update comes first"):
+        with pytest.raises(RuntimeError, match="call start_weight_update first"):
             await replica.finish_weight_update(Version(0, 1))
         await update(replica, Version(0, 2))
         await replica.abort_weight_update()  # there is none
@@ -359,7 +359,7 @@ def test_a_replica_answers_a_ping_and_sleeps_as_its_hardware_can(monkeypatch: py
     pause = ("sleep", 0, "keep")
     assert asyncio.run(naps(Versioned())) == [pause]
     assert asyncio.run(naps(Versioned(), on_gpu=True, sleeps=True)) == [("sleep", 1, "abort"), pause]
-    with pytest.raises(RuntimeError, match="its spec must say sleeps"):
+    with pytest.raises(RuntimeError, match="set sleeps in its spec"):
         asyncio.run(naps(Versioned(), on_gpu=True))
 
 

@@ -11,7 +11,7 @@ import torch
 from tests.contracts.reliance import expressions, parameters, relied_on
 
 JOIN = "actors.engines.vllm_extension.RenioWorker.renio_join"
-HOST = "actors.engines.vllm_extension.HostWeightTransferEngine"
+HOST = "actors.engines.host_backend.HostWeightTransferEngine"
 
 
 def engine(vllm_config: Any, backend: str) -> Any:
@@ -69,7 +69,7 @@ def test_the_runner_that_a_cpu_uses_takes_the_wait_for_a_device_away(vllm_config
 def test_our_backend_has_every_method_that_must_be_written() -> None:
     from vllm.distributed.weight_transfer.base import WeightTransferEngine
 
-    from actors.engines.vllm_extension import HostWeightTransferEngine
+    from actors.engines.host_backend import HostWeightTransferEngine
 
     asked = {"init_transfer_engine", "start_weight_update", "receive_weights", "finish_weight_update", "shutdown"}
     assert WeightTransferEngine.__abstractmethods__ == asked

@@ -98,8 +98,8 @@ def test_an_update_that_fails_is_closed_and_one_that_is_open_refuses_another(wor
     "vllm",
     f"{EXTENSION}.renio_start_update",
     f"{EXTENSION}.renio_verify_loaded",
-    "actors.engines.vllm_extension._forget_update",
-    "actors.engines.vllm_extension._lacks_weights",
+    "actors.engines.layerwise_reload.forget_update",
+    "actors.engines.layerwise_reload.lacks_weights",
     breaks="an unfinished update would mix into the next one, or a layer without its new weights would go unnoticed",
 )
 def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config: Any) -> None:
@@ -136,8 +136,8 @@ def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config
 
 @relied_on(
     "vllm",
-    "actors.engines.vllm_extension._lacks_weights",
-    "actors.engines.vllm_extension._is_tied",
+    "actors.engines.layerwise_reload.lacks_weights",
+    "actors.engines.layerwise_reload.is_tied",
     f"{EXTENSION}.renio_repack_tied_head",
     breaks="whole updates would be refused, or a tied head would keep the packing of old weights",
 )

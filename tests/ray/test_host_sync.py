@@ -239,5 +239,5 @@ def test_a_chunk_that_does_not_come_is_not_waited_for_for_ever() -> None:
     async def fetch() -> None:
         await HostReceiver(in_process=True).fetch({"ref": asyncio.Event().wait(), "seconds": 0.1})
 
-    with pytest.raises(TimeoutError, match=r"a chunk of weights did not come within 0\.1 s"):
+    with pytest.raises(TimeoutError, match=r"a chunk of weights did not arrive within 0\.1 s"):
         asyncio.run(fetch())

@@ -531,7 +531,7 @@ def test_a_receiver_lost_in_the_middle_of_a_transfer_is_named_and_the_others_go_
     ray.get(victim.fail_at.remote("load", fault))
     started = time.monotonic()
     first, second = (rank.publish.remote(Version(1, fleet.number + 1)) for rank in fleet.ranks)
-    with pytest.raises(TransferFailed, match="connect the receivers that are left") as failed:
+    with pytest.raises(TransferFailed, match="connect the remaining receivers") as failed:
         ray.get(first, timeout=3 * SHORT)
     assert time.monotonic() - started < 2 * SHORT + 2
     (reason,) = lost_of(failed.value, 1)
