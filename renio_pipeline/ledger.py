@@ -1,7 +1,7 @@
-"""What a run was trained on, by the ledgers that its trainer ranks wrote, and the proof that it was each sample exactly once.
+"""What a run was trained on, from the ledgers of its trainer ranks, and the proof that it was each sample exactly once.
 
-A ledger is never cut: after a rollback it has lines of steps that were trained again, or of other ranks than there are now.
-Lines of an incarnation count up to the step that each later one went on from; those that count are the run's final history.
+A ledger is never cut: after a rollback it also has lines of steps that were trained again, or of ranks that no longer exist.
+The lines of a restart epoch count up to the step that each later epoch resumed after; those that count are the final history.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class _Line(NamedTuple):
 
 
 def history(run_dir: Path) -> History:
-    """What the weights of the run as it stands were trained on, in the order of steps and ranks.
+    """What the run's present weights were trained on, in the order of steps and ranks.
 
-    A rank that has a step twice, which no sound run has, is shown with the sample ids of both.
+    A rank that has a step twice, which is an error, is shown with the sample ids of both.
     """
     found: History = {}
     for line in sorted(_lines(run_dir), key=lambda line: (line.step, line.rank)):

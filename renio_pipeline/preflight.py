@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before an engine starts."""
+"""Every check that can be made before an engine starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Inspect = Callable[[str, str], info.ModelInfo]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A checked run: its data, read and encoded when it is drawn, and the sizes that the engines are built with."""
+    """A checked run: its data, which is read and encoded lazily, and the sizes that the engines are built with."""
 
     task: Task
     tokenizer: Any
@@ -92,7 +92,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
 def _encoded(
     config: RunConfig, encoder: Encoder, training: Problems, held_out: Problems, bounds: Bounds, tokenizer: Any
 ) -> dict[str, Any]:
-    """The fields of ``Prepared`` that come of the problems."""
+    """The fields of ``Prepared`` that derive from the problems."""
     own = isinstance(config.method, Opsd)  # the teacher is the student, which thinks only when it teaches
 
     def asked(problems: Problems) -> Encoded:
@@ -195,6 +195,6 @@ def check_run_dir(config: RunConfig, *, resume: bool = False) -> None:
         raise ConfigError(f"{key}: {folder} cannot be made: {parent} is not a folder that this user can write to")
     if folder.exists() and (not folder.is_dir() or (not resume and any(folder.iterdir()))):
         raise ConfigError(
-            f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name, or go on with that "
-            "run by --resume"
+            f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name, or resume that "
+            "run with --resume"
         )

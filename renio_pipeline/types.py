@@ -39,7 +39,10 @@ def _remake(kind: type[Message], values: list[Any]) -> Message:
 
 
 class Version(NamedTuple):
-    """A weight version. ``incarnation`` rises at every rollback, so no version is mistaken for an earlier one."""
+    """A weight version: the ``number``-th publication in its restart epoch (``renio_pipeline.loop.restart_epoch``).
+
+    The epoch, ``incarnation`` in files, rises at every restart, so that no version is mistaken for one of an earlier epoch.
+    """
 
     incarnation: int
     number: int
@@ -49,7 +52,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        """What ``str`` made. Raises ValueError for anything else."""
+        """The inverse of ``str``. Raises ValueError for any other text."""
         incarnation, number = text.split(".")
         return cls(int(incarnation), int(number))
 

@@ -1,4 +1,4 @@
-"""Python's garbage collector, in a process that has imported much and now runs for days."""
+"""Garbage collection in a long-running process that has imported a lot."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import gc
 
 
 def spare_all_so_far() -> None:
-    """Whatever there is stays until the end: let no later collection look at it again.
+    """Exclude every object that exists now from later collections.
 
-    Modules and tokenizers make up nearly all of a driver's objects. Looking through them stops its event loop for a tenth of a
-    second, every thousand samples or so.
+    Modules and tokenizers make up nearly all of a driver's objects. Traversing them blocks its event loop for a tenth of a
+    second, about every thousand samples.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Lets the pools that may change their size follow the load, while a run goes on."""
+"""Resizes pools with the load, during a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renio_pipeline.stages.elastic_pool import ElasticPool
 
 
 async def follow_load(name: str, pool: ElasticPool, limits: Autoscale, pause: Pause, note: Callable[[str], None]) -> None:
-    """Look at a pool every ``interval_seconds``, for ever. A pool that is incomplete, or paused, is not looked at."""
+    """Adapt a pool's size every ``interval_seconds``, until cancelled. A pool that is incomplete or paused is left alone."""
     scaler = Scaler(limits)
     busy, at = await pool.busy_seconds(), time.monotonic()
     while True:
@@ -31,7 +31,7 @@ async def follow_load(name: str, pool: ElasticPool, limits: Autoscale, pause: Pa
 
 
 def _idle(before: dict[str, float], after: dict[str, float], seconds: float) -> float | None:
-    """The share of the time in which the workers that were there all of it did nothing; None without such."""
+    """The idle share, 0 to 1, of the workers that existed throughout; None if there are none."""
     both = before.keys() & after.keys()
     if not both:
         return None

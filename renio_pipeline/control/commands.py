@@ -1,4 +1,4 @@
-"""What a live run does when it is asked: status, scale, pause, resume, checkpoint, stop."""
+"""The commands of a live run: status, scale, pause, resume, checkpoint, stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Events:
 
 
 class WithEvents:
-    """A Progress that keeps its notes."""
+    """A Progress whose notes are recorded."""
 
     def __init__(self, shown: Progress, events: Events) -> None:
         self._shown, self._events = shown, events
@@ -59,7 +59,7 @@ async def in_background(*services: Coroutine[Any, Any, None]) -> AsyncIterator[N
 
 
 class Commands:
-    """``await commands(verb, arguments)``. Raises Refused; its text says why, and what would be possible."""
+    """``await commands(verb, arguments)``. Raises Refused, whose text says why and what is possible."""
 
     def __init__(self, run: Run, events: Events) -> None:
         self._run, self._events = run, events
@@ -122,7 +122,7 @@ class Commands:
         return {"state": self._state()}
 
     async def checkpoint(self) -> dict[str, Any]:
-        """After the step under way, or at once where the run is paused."""
+        """Write a checkpoint after the current step, or at once while the run is paused."""
         step, path = await self._run.ask_checkpoint()
         if path is None:
             raise Refused(f"checkpoint: the one of step {step} failed; see the run's notes")

@@ -1,4 +1,4 @@
-"""What the driver of a live run and the command line say to each other."""
+"""The protocol between a live run's driver and the command line."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _SCALABLE = re.compile(r"generator|teacher(\.[^.=\s]+)?")
 
 
 class Refused(ValueError):
-    """The driver will not do what was asked; the text says why. Travels between processes."""
+    """The driver refuses a command; the text says why. Pickled between processes."""
 
 
 class Ended(Refused):
-    """The run has ended, or is just ending."""
+    """The run has ended or is ending."""
 
 
 class Unanswered(TimeoutError):
-    """The driver did not answer in the time that was given to it. Travels between processes."""
+    """The driver did not answer in time. Pickled between processes."""
 
 
 def parse_sizes(pairs: Sequence[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What a live run answers, as a person reads it. Whatever a reply lacks is left out, or shown as "-"."""
+"""A live run's status as text. Fields that a reply lacks are left out or shown as "-"."""
 
 from __future__ import annotations
 

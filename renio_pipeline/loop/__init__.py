@@ -1,5 +1,5 @@
 """The step and the run: what happens in which order.
 
-Begin with ``step.py``, one optimizer step, then ``run.py``, which repeats it, resumes, evaluates and ends. Everything that
-works is behind the protocols of ``renio_pipeline.stages``.
+Begin with ``step.py``, one optimizer step, then ``run.py``, which repeats it, evaluates, writes checkpoints and rolls back;
+``restart_epoch.py`` defines what a restart epoch is. The engines are behind the protocols of ``renio_pipeline.stages``.
 """

@@ -16,7 +16,11 @@ Z_95 = 1.959964
 
 
 async def evaluate(generators: Generators, prompts: Sequence[Prompt], judge: Judge, temperature: float) -> Evaluation:
-    """Write one response a problem and grade it beside the writing; a response that is not finished counts as wrong."""
+    """Sample one response per problem, and grade each while others are sampled. An unfinished response counts as wrong.
+
+    Raises:
+        ValueError: the task has a verdict on no row.
+    """
     judged = await judge_all(generators.generate(prompts, temperature), judge)
     verdicts = [found.verdict for found in judged]
     graded = [v for v in verdicts if v is not None]
@@ -50,4 +54,4 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     centre = p + z2 / (2 * trials)
     spread = Z_95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
     low, high = (centre - spread) / (1 + z2 / trials), (centre + spread) / (1 + z2 / trials)
-    return max(0.0, low), min(1.0, high)  # rounding leaves -4e-18 where nothing succeeded
+    return max(0.0, low), min(1.0, high)  # rounding can leave -4e-18 where nothing succeeded

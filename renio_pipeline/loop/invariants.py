@@ -12,14 +12,14 @@ from renio_pipeline.types import NonFiniteError, ScoredRollout, Version
 
 
 def in_order(scored: Sequence[ScoredRollout], kept: Sequence[int]) -> None:
-    """Every sample that was kept must have been scored, once, and stand in the order of sample ids."""
+    """Assert that every sample that was kept was scored exactly once, and that they are in the order of their ids."""
     came = [s.rollout.sample_id for s in scored]
     exactly_once(came, kept)
     assert came == sorted(came), f"samples came back as {came}, not in the order of their ids"
 
 
 def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
-    """How many versions the oldest token lies behind the weights to be trained; ``bound`` is the most allowed."""
+    """The staleness of the oldest token in versions, relative to the weights to be trained; asserted to be within ``bound``."""
     versions = {s.rollout.sample_id: s.rollout.version for s in scored}
     bad = [
         i for i, v in versions.items() if v.incarnation != version.incarnation or not 0 <= version.number - v.number <= bound
@@ -30,8 +30,12 @@ def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
 
 
 def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.ndarray]) -> None:
-    """Raises NonFiniteError for a log-probability that is no number: it would pass for a token that is not pivotal."""
+    """Check the log-probabilities of both sides, [T] of each sample. A NaN would pass for a token that is not pivotal.
+
+    Raises:
+        NonFiniteError: a log-probability is NaN; the text names the samples.
+    """
     found = [[own, s.rollout.logprobs, s.scores.logprobs] for s, own in zip(scored, student, strict=True)]
     if np.isnan(np.concatenate(list(itertools.chain.from_iterable(found)))).any():
         bad = [s.rollout.sample_id for s, own in zip(scored, found, strict=True) if np.isnan(np.concatenate(own)).any()]
-        raise NonFiniteError(f"step {step}: log-probabilities that are not numbers; samples {bad}")
+        raise NonFiniteError(f"step {step}: log-probabilities are NaN; samples {bad}")

@@ -1,4 +1,4 @@
-"""A run: evaluate, step, checkpoint, evaluate; back to the last checkpoint when a trainer rank is lost."""
+"""A run: evaluate, step, checkpoint, evaluate; a rollback to the newest checkpoint when a trainer rank is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from renio_pipeline.types import Evaluation, Version
 
 
 class Progress(Protocol):
-    """What a person watches."""
+    """What the user sees of a run while it goes on."""
 
     def note(self, text: str) -> None: ...
 
@@ -50,13 +50,13 @@ class Run:
     directory: RunDirectory
     progress: Progress
     sinks: Sequence[Sink]
-    start: RunState = THE_START  # after which step the run goes on
+    start: RunState = THE_START  # the state that the run starts from, or resumes
     stop: Stop = field(default_factory=Stop)
     pause: Pause = field(init=False)
     version: Version = field(init=False)  # of the weights that the generators have
-    step: int = field(init=False)  # the last one that was done
-    metrics: dict[str, float] = field(default_factory=dict, init=False)  # its
-    teachers_idle: dict[str, float] = field(default_factory=dict, init=False)  # its, see StepResult
+    step: int = field(init=False)  # the last step that was completed
+    metrics: dict[str, float] = field(default_factory=dict, init=False)  # of that step
+    teachers_idle: dict[str, float] = field(default_factory=dict, init=False)  # of that step, see StepResult
     replayed: dict[str, int] = field(default_factory=lambda: {"steps": 0, "samples": 0}, init=False)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Run:
         self._quarantined_before = 0  # in earlier restart epochs
 
     async def run(self) -> dict[str, Any]:
-        """Every step of the run. Returns what ``result.json`` says."""
+        """Run every step. Returns the contents of ``result.json``."""
         self._past = self.directory.past()
         restart: ResumePoint | None = None
         try:
@@ -86,11 +86,11 @@ class Run:
             await self._on_run_end(None)
         except Exception as error:
             with suppress(Exception):
-                await self.checkpointer.finish()  # of an earlier step: all the more worth having
+                await self.checkpointer.finish()  # an earlier step's checkpoint is needed all the more
             await self._on_run_end(error)
             raise
         except SystemExit:
-            if self.stop.exit_code == 0:  # a SIGTERM has no time for it
+            if self.stop.exit_code == 0:  # not after SIGTERM, whose grace period is short
                 await self._on_run_end(None)
             raise
         finally:
@@ -98,7 +98,7 @@ class Run:
             for sink in self.sinks:
                 sink.close()
         if not self._past.raw:
-            self.progress.note(f"filter {self.config.filter} kept nothing in any step: the weights are what they were")
+            self.progress.note(f"filter {self.config.filter} kept nothing in any step: the weights are unchanged")
         outcome = self._outcome(self._past)
         self.directory.write_result(outcome)
         return outcome
@@ -108,7 +108,7 @@ class Run:
             await sink.on_run_end(error)
 
     async def _steps(self) -> None:
-        """From ``self.step`` to the end."""
+        """Train from the step after ``self.step`` to the last."""
         config, epoch = self.config, self._epoch
         try:
             await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
@@ -138,7 +138,7 @@ class Run:
         return RestartEpoch(self.config, self.prepared, self.stages, self.start, self._grader.judge)
 
     async def _after(self, step: int, result: StepResult | SkippedStep) -> None:
-        """Write down what a step did."""
+        """Record a step; evaluate and write a checkpoint where they are due."""
         past, config = self._past, self.config
         metrics = self._record(result)
         if isinstance(result, StepResult):
@@ -159,7 +159,7 @@ class Run:
 
     async def _roll_back(self, error: TrainerLost) -> ResumePoint:
         """Cut the run's directory back to its newest complete checkpoint, after which the next restart epoch resumes."""
-        await self.checkpointer.abandon(str(error))
+        await self.checkpointer.give_up(str(error))
         point = next_point(self.directory.path)
         state = point.state
         done = self.step - state.step
@@ -170,7 +170,7 @@ class Run:
             f"{done} steps will be trained again"
         )
         self.start, self.step, self.version = state, state.step, state.version
-        self.directory.go_on(state)
+        self.directory.begin_epoch(state)
         self._past = self.directory.past()
         self._epoch = self._new_epoch()
         return point
@@ -185,7 +185,7 @@ class Run:
         await self.stages.trainers.begin(point)
 
     async def ask_checkpoint(self) -> tuple[int, Path | None]:
-        """Have one written as soon as no step is under way. Returns its step, and its folder unless it failed."""
+        """Write a checkpoint after the current step, or now while paused. Returns its step, and its folder unless it failed."""
         if self.pause.complete:
             await self._checkpoint(self.step)
             return self.step, await self.checkpointer.finish()
@@ -197,7 +197,7 @@ class Run:
         return {**replayed, "samples/rejected": self._quarantined_before + len(self.stages.quarantined)}
 
     def fixed_pools(self) -> dict[str, dict[str, int]]:
-        """The status of those whose size does not change."""
+        """The status of the pools whose size is fixed."""
         trainers = self.stages.trainers
         ranks = self.config.pools.trainer.replicas
         return {
@@ -253,7 +253,7 @@ class Run:
             world_size=self.config.pools.trainer.replicas,
             zero_stage=self.config.trainer.zero_stage,
         )
-        async with self.stages.turns.training():  # what the ranks have put out of the way is saved too
+        async with self.stages.turns.training():  # offloaded state is part of the checkpoint
             await self.checkpointer.save(state)
 
     def _outcome(self, past: Past) -> dict[str, Any]:

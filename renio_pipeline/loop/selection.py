@@ -1,7 +1,7 @@
 """Which of the student's responses a step trains on: all, or those with the verdict that the user asked for.
 
-Without a filter a response goes on to a teacher at once, and is judged beside. With one it goes on when its verdict has come; a
-verdict that takes long holds up no other's.
+Without a filter a response is passed on to a teacher at once and judged concurrently. With a filter it is passed on when its
+verdict arrives; a slow verdict delays no other response.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.grading.grader import Judge, Judged
 from renio_pipeline.types import Prompt, Rollout
 
-MOST_DRAWN = 16  # times batch_size: a student that is (almost) never wrong must not draw for ever
+MOST_DRAWN = 16  # times batch_size: a student that is almost never wrong must not draw for ever
 
 
 class Selection:
@@ -111,5 +111,5 @@ async def _cancel(waiting: Sequence[asyncio.Future[Any]]) -> None:
 
 
 def exactly_once(came: Sequence[int], sent: Sequence[int]) -> None:
-    """Every sample that was sent out must have come back, once."""
+    """Assert that every sample that was sent out came back exactly once."""
     assert sorted(came) == sorted(sent), f"samples {sorted(sent)} were sent out, {sorted(came)} came back"

@@ -1,7 +1,7 @@
-"""The step, and the stages that it asks.
+"""The step, and the stages that it calls.
 
     prompts ──> generators ──> teachers ──> weighting ──> trainers
-    (cursor)        ^     each response goes on as it ends    │
+    (cursor)        ^     each response is scored as it ends   │
                     └──────── publish: version N+1 ───────────┘
 
 Who waits for whom: a teacher never waits for the slowest response of the step; weighting waits for every score, because
@@ -132,7 +132,7 @@ def make_batch(
 
 
 async def _student_logprobs(stages: Stages, config: RunConfig, scored: Sequence[ScoredRollout], step: int) -> list[np.ndarray]:
-    """log p_S for the weights: the generator's own, or one more forward pass by the trainers."""
+    """log p_S that the weights are computed from, [T] of each sample: the generator's, or those of another trainer forward."""
     if config.student_logprobs == "generator":
         return [s.rollout.logprobs for s in scored]
     by_id = await stages.trainers.logprobs(make_batch(step, scored, np.ones(len(scored))))

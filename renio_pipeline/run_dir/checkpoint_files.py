@@ -1,10 +1,10 @@
-"""A run's checkpoints on the disk: written aside, then renamed; found again, whatever else lies there; pruned.
+"""A run's checkpoints on disk: written under a temporary name, then renamed; found among other files; pruned.
 
-    checkpoints/.step_000010.0.partial/   being written by incarnation 0
+    checkpoints/.step_000010.0.partial/   being written in restart epoch 0
     checkpoints/step_000010/              complete: run.json, which is written last, lists every file and its size
     checkpoints/latest                    the name of the newest one; moves last
 
-Nothing here knows what the trainer writes into a folder.
+This module does not know what the trainer writes into a folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = re.compile(r"step_(\d{6,})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """What the driver must know to go on after ``step``; the trainer's ranks keep the rest beside it."""
+    """What the driver needs to resume after ``step``; the trainer's ranks write the rest into the same folder."""
 
     step: int = 0
     samples_drawn: int = 0  # the prompt cursor's position
@@ -40,10 +40,10 @@ THE_START = RunState()
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """Where a run begins: at the start, or after a checkpoint, as an incarnation that no version was made by yet."""
+    """Where a run resumes: its start, or a checkpoint, in a restart epoch in which no version was published yet."""
 
     state: RunState = THE_START
-    folder: Path | None = None  # the checkpoint; None: from the start
+    folder: Path | None = None  # the checkpoint; None: the start
 
 
 def begin(folder: Path, state: RunState) -> Path:
@@ -55,11 +55,11 @@ def begin(folder: Path, state: RunState) -> Path:
 
 
 def commit(partial: Path, state: RunState) -> Path:
-    """Make a written folder count, in one rename. Raises OSError."""
+    """Make a written folder a checkpoint, by one rename. Raises OSError."""
     final = partial.parent / f"step_{state.step:06d}"
     files = {str(path.relative_to(partial)): path.stat().st_size for path in sorted(partial.rglob("*")) if path.is_file()}
     write_durably(partial / "run.json", json.dumps(asdict(state) | {"files": files}, indent=1))
-    shutil.rmtree(final, ignore_errors=True)  # only an incomplete one can lie there
+    shutil.rmtree(final, ignore_errors=True)  # can only be an incomplete one
     partial.rename(final)
     sync_folder(final.parent)
     return final
@@ -100,7 +100,7 @@ def prune(folder: Path, keep: int) -> list[Path]:
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Delete what a run that goes on after ``step`` will write again, and what was never finished. Foreign files stay."""
+    """Delete checkpoints after ``step``, which a resumed run writes again, and unfinished ones. Other files stay."""
     for path in [*folder.glob(".step_*.partial"), *folder.glob(".step_*.universal")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in _numbered(folder):
@@ -117,7 +117,7 @@ def discard(path: Path) -> None:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Replace a file in one go, and on the disk before this returns: a reader sees the old text or the new."""
+    """Replace a file atomically and durably: a reader sees the old text or the new, and the new is on disk on return."""
     aside = path.with_name(f".{path.name}.aside")
     with aside.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -128,14 +128,14 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def sync_files(folder: Path) -> None:
-    """Bring everything below a folder to the disk."""
+    """fsync everything below a folder."""
     for path in folder.rglob("*"):
         sync_folder(path)
     sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:
-    """Bring one folder's entries, or one file's bytes, to the disk."""
+    """fsync one folder or one file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -144,7 +144,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """Folders with a checkpoint's name, in the order of their steps."""
+    """Folders that are named like checkpoints, in the order of their steps."""
     return sorted(_matching(folder), key=lambda path: int(path.name.removeprefix("step_")))
 
 

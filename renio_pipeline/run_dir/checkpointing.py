@@ -1,4 +1,4 @@
-"""Checkpoints while the run goes on: the step waits for a copy in memory, a task of the driver for the disk."""
+"""Checkpoints while the run continues: the step waits for a copy in memory, a background task for the disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit, pru
 
 
 class CheckpointError(RuntimeError):
-    """Ranks could not write their files. The text says which, and why. It fails the checkpoint, not the run."""
+    """Ranks could not write their files. The text names them and the reason. Only the checkpoint fails, not the run."""
 
 
 class Saves(Protocol):
@@ -23,7 +23,7 @@ class Saves(Protocol):
         ...
 
     async def written(self) -> None:
-        """Wait until no rank writes any more. Raises CheckpointError if one could not."""
+        """Wait until no rank is writing. Raises CheckpointError if one failed."""
         ...
 
 
@@ -37,7 +37,7 @@ class Checkpointer:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody waits for a checkpoint of the step under way."""
+        """Whether a caller of ``ask`` waits for a checkpoint of the current step."""
         return bool(self._asked)
 
     async def ask(self) -> tuple[int, Path | None]:
@@ -47,7 +47,7 @@ class Checkpointer:
         return await found
 
     async def save(self, state: RunState) -> None:
-        """Return as soon as training may change the weights again; waits for an earlier checkpoint's files first."""
+        """Start a checkpoint. Returns when training may change the weights again; waits for an earlier checkpoint first."""
         await self.finish()
         try:
             partial = begin(self._folder, state)
@@ -59,21 +59,21 @@ class Checkpointer:
         self._writing = asyncio.create_task(self._complete(partial, state))
 
     async def finish(self) -> Path | None:
-        """Wait until the checkpoint under way counts (its folder), or has failed (None)."""
+        """Wait for the checkpoint in progress. Returns its folder, or None where it failed or there is none."""
         found = None
         if self._writing is not None:
             found = await self._writing
             self._writing = None
         return found
 
-    async def abandon(self, why: str) -> None:
-        """Those who write it are gone. It still counts if they had written all of it, and only then."""
+    async def give_up(self, why: str) -> None:
+        """Give up the checkpoint in progress, whose writers are gone, unless they had written all of it."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
-        (outcome,) = await asyncio.gather(writing, return_exceptions=True)  # ``written`` knows at once that they are gone
+        (outcome,) = await asyncio.gather(writing, return_exceptions=True)  # ``written`` notices at once that they are gone
         if isinstance(outcome, BaseException):
-            self._note(f"the checkpoint under way is given up: {why}")
+            self._note(f"the checkpoint in progress is given up: {why}")
 
     async def _complete(self, partial: Path, state: RunState) -> Path | None:
         final = await self._commit(partial, state)

@@ -1,4 +1,4 @@
-"""A run's directory: what the run was, and what it did."""
+"""A run's directory: its configuration and its records."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from renio_pipeline.types import Evaluation, Verdict
 
 @dataclass(kw_only=True)
 class Past:
-    """What the run has done so far, as ``result.json`` will tell it."""
+    """What the run has done so far, for ``result.json``."""
 
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
-    raw: list[np.ndarray] = field(default_factory=list)  # raw weights, [B] float32 a step
+    raw: list[np.ndarray] = field(default_factory=list)  # raw weights, [B] float32 of each step
     verdicts: list[Verdict | None] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)  # metrics of the first step that trained
 
@@ -38,12 +38,12 @@ class RunDirectory:
     evaluations.jsonl      a line an evaluation
     samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict
     ledger/rank_*.jsonl    what each trainer rank trained on
-    resumes.jsonl          a line a resume: its incarnation, and the step it went on from
+    resumes.jsonl          a line a restart: its restart epoch ("incarnation"), and the step it resumed after
     checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json; ``latest`` names the newest
     result.json            written at the end
 
-    Made for a run that goes on, it cuts back what the earlier incarnation did after ``state.step``. The ledger is never cut:
-    lines of an incarnation count up to the step that the next one went on from.
+    Created for a resumed run, it deletes the records of steps after ``state.step``. The ledger is never cut: the lines of a
+    restart epoch count up to the step that the next epoch resumed after.
     """
 
     def __init__(self, config: RunConfig, state: RunState = THE_START) -> None:
@@ -54,7 +54,7 @@ class RunDirectory:
         for name in ("samples", "ledger", "checkpoints"):
             (self.path / name).mkdir(exist_ok=True)
         if state.version.incarnation:
-            self.go_on(state)
+            self.begin_epoch(state)
 
     @property
     def metrics(self) -> Path:
@@ -74,7 +74,7 @@ class RunDirectory:
         (self.path / "result.json").write_text(json.dumps(result, indent=1) + "\n")
 
     def past(self) -> Past:
-        """What earlier incarnations did, up to where this one goes on; nothing for a run that starts."""
+        """What earlier restart epochs did, up to the step that this one resumes after; empty for a new run."""
         found = Past()
         for line in complete_lines(self.path / "evaluations.jsonl"):
             step = line.pop("step")
@@ -88,17 +88,17 @@ class RunDirectory:
         return found
 
     def samples_of(self, step: int) -> int:
-        """How many samples a step was trained on."""
+        """The number of samples that a step was trained on."""
         return sum(1 for _ in complete_lines(self.path / "samples" / f"step_{step:06d}.jsonl"))
 
-    def go_on(self, state: RunState) -> None:
-        """Cut back what was done after ``state.step``, by an earlier incarnation than ``state``'s."""
+    def begin_epoch(self, state: RunState) -> None:
+        """Begin ``state``'s restart epoch: delete what earlier epochs recorded after ``state.step``."""
         _append(self.path / "resumes.jsonl", {"incarnation": state.version.incarnation, "from_step": state.step})
         (self.path / "result.json").unlink(missing_ok=True)
         for path in (self.metrics, self.path / "evaluations.jsonl"):
             _keep_lines(path, lambda line: line["step"] <= state.step)
         for path in (self.path / "ledger").glob("rank_*.jsonl"):
-            _keep_lines(path, lambda line: True)  # but for a line that a kill tore
+            _keep_lines(path, lambda line: True)  # all but an incomplete last line, which a killed process leaves
         for path in (self.path / "samples").glob("step_*.jsonl"):
             if _step_of(path) > state.step or not state.step:
                 path.unlink()
@@ -106,7 +106,7 @@ class RunDirectory:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    """Of hundreds of numbers, which json writes ten times slower. What is not finite is null to msgspec, -Infinity to json."""
+    """One line of JSON. msgspec is ten times faster than json for hundreds of numbers, but writes non-finite ones as null."""
     import msgspec
 
     numbers = [
@@ -123,10 +123,10 @@ def _append(path: Path, values: dict[str, Any]) -> None:
 
 
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one a line; none if there is no file. A last line that was torn is left out."""
+    """The JSON objects of a file, one a line; none if there is no file. An incomplete last line is left out."""
     if not path.exists():
         return
-    with path.open("rb") as file:  # a torn line may end within a character
+    with path.open("rb") as file:  # an incomplete line may end within a character
         yield from (json.loads(line.decode()) for line in file if line.endswith(b"\n"))
 
 

@@ -1,4 +1,4 @@
-"""Whether, and from where, a run goes on: its directory against the configuration that it is given now."""
+"""Whether and where a run resumes: its directory compared with the configuration that is given now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint
 from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.types import Version
 
-# What may change when a run goes on: how far, on what, and what is looked at. All else is the mathematics.
+# Keys that may change at a resume: length, hardware and observation. All others would change the mathematics.
 FREE = (
     "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
     "placement", "metrics_discovery", "sinks", "wandb", "trace",
@@ -25,10 +25,10 @@ FREE_OF_TEACHERS = ("engine", "tensor_parallel", "separate_process", "attention"
 
 
 def resume_point(config: RunConfig) -> ResumePoint:
-    """Where ``config``'s run goes on; the start, if there is no complete checkpoint or not even a directory.
+    """Where ``config``'s run resumes: its start, where there is no complete checkpoint or no directory.
 
     Raises:
-        ConfigError: the directory is another run's, or the run has done all its steps.
+        ConfigError: the directory is another run's, or the run has completed all its steps.
     """
     path = config.directory
     if not (path / "config.yaml").is_file():
@@ -47,7 +47,7 @@ def resume_point(config: RunConfig) -> ResumePoint:
 
 
 def next_point(path: Path) -> ResumePoint:
-    """After the newest complete checkpoint of a run's directory, or at the start, as the next incarnation."""
+    """The newest complete checkpoint of a run's directory, or the start, in the next restart epoch."""
     folder, state = checkpoint_files.newest(path / "checkpoints") or (None, THE_START)
     earlier = [int(line["incarnation"]) for line in complete_lines(path / "resumes.jsonl")]
     incarnation = max([state.version.incarnation, *earlier]) + 1
@@ -56,7 +56,7 @@ def next_point(path: Path) -> ResumePoint:
 
 
 def check_same_run(was: RunConfig, now: RunConfig) -> None:
-    """Raises ConfigError, one line a key, for differences that would change the mathematics in the middle of a run."""
+    """Raises ConfigError, one line a key, for changes of the mathematics within a run."""
     old, new = dict(_leaves(was.model_dump(mode="json"))), dict(_leaves(now.model_dump(mode="json")))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _free(key)]
     if changed:

@@ -1,4 +1,4 @@
-"""A pool as commands, the autoscaler and the status see it."""
+"""A pool as seen by commands, the autoscaler and the status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from renio_pipeline.stages.engine_text import EngineText
 
 
 class ElasticPool(Protocol):
-    """A pool whose size may change while the run goes on."""
+    """A pool whose size may change during the run."""
 
     @property
     def size(self) -> int:
@@ -24,7 +24,7 @@ class ElasticPool(Protocol):
     def resize(self, size: int) -> None: ...
 
     async def busy_seconds(self) -> dict[str, float]:
-        """Of each worker: the seconds that it has worked so far."""
+        """The seconds of work so far, by worker."""
         ...
 
     def paused_dispatch(self, *, drain: bool) -> AbstractAsyncContextManager[None]:

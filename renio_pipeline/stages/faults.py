@@ -1,4 +1,4 @@
-"""What is learnt from the deaths of workers: a slot whose workers always die, and a sample that kills its workers."""
+"""What the deaths of workers say: a slot whose workers always die, or a sample that kills its workers."""
 
 from __future__ import annotations
 

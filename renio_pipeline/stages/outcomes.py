@@ -1,4 +1,4 @@
-"""What comes of a step."""
+"""The outcomes of a step."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from renio_pipeline.weightings.step import Weighed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What a step will be trained on, and what it took to get it."""
+    """A step's samples, before training."""
 
     step: int
-    judged: Mapping[int, Judged]  # every response that was written, by sample id
-    scored: list[ScoredRollout]  # those that were kept, in the order of sample ids
-    began: float  # when, on the monotonic clock
+    judged: Mapping[int, Judged]  # every response, by sample id
+    scored: list[ScoredRollout]  # the samples that were kept, in the order of sample ids
+    began: float  # time.perf_counter
     seconds: dict[str, float]  # metric name -> seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedStep:
-    """A step that kept nothing: nothing was trained on, and the weights are what they were."""
+    """A step that kept no sample: nothing was trained, and the weights are unchanged."""
 
     step: int
     judged: Mapping[int, Judged]
@@ -34,16 +34,18 @@ class SkippedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
+    """A step that was trained and published."""
+
     step: int
-    judged: Mapping[int, Judged]  # every response that was written, by sample id
-    scored: list[ScoredRollout]  # those that were kept
+    judged: Mapping[int, Judged]  # every response, by sample id
+    scored: list[ScoredRollout]  # the samples that were kept, B
     staleness: int  # of the oldest sample, in versions
-    student: list[np.ndarray]  # of each of them, [T] log p_S that it was weighed by
+    student: list[np.ndarray]  # B arrays, [T] float32: log p_S that the weights were computed from
     weighed: Weighed
     report: TrainReport
     publication: Publication
     seconds: dict[str, float]  # metric name -> seconds
-    ended: float = 0.0  # when, on the monotonic clock
+    ended: float = 0.0  # time.perf_counter
     idle: dict[str, float] = field(default_factory=dict)  # metric name -> share
     teachers_idle: dict[str, float] = field(default_factory=dict)  # of several teachers: pool -> share
     busy: dict[str, Busy] = field(default_factory=dict)  # by pool

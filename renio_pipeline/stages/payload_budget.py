@@ -1,4 +1,4 @@
-"""How much may be scored before it is trained on: ``payload.max_bytes``, shared by the steps under way.
+"""How much may be scored before it is trained on: ``payload.max_bytes``, shared by the steps in progress.
 
 A step is trained on whole, so payloads go only with their step. If younger steps could fill the budget, the oldest one could
 never be completed and nothing would ever be freed. So a batch of a younger step must leave room for the worst that every

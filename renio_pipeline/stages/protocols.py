@@ -1,4 +1,4 @@
-"""What the step asks of its stages. Protocols: Ray pools, one process, or fakes."""
+"""The stages that a step calls, as protocols: Ray pools, one process or fakes implement them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class TrainerLost(RuntimeError):
-    """A trainer rank died or fell silent: the step under way is void, and training begins again from a checkpoint."""
+    """A trainer rank died or stopped answering: the current step is void, and training resumes from a checkpoint."""
 
 
 class Generators(Protocol):
@@ -28,7 +28,7 @@ class Generators(Protocol):
     def size(self) -> int: ...
 
     def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
-        """Yield each response as it ends, every prompt's exactly once."""
+        """Yield one response per prompt, each as soon as it is complete. ``temperature`` is that of sampling."""
         ...
 
     async def busy_seconds(self) -> Busy: ...
@@ -39,11 +39,11 @@ class Teachers(Protocol):
     def size(self) -> int: ...
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
-        """Score rollouts as they come; the list is in the order of sample ids."""
+        """Score rollouts as they arrive. Returns them in the order of sample ids."""
         ...
 
     def dispatch(self) -> None:
-        """The payload budget may have room again."""
+        """Hand out queued work: the payload budget may have room again."""
         ...
 
     async def busy_seconds(self) -> Busy: ...
@@ -68,7 +68,7 @@ class Weighting(Protocol):
 
 
 class Trainers(Protocol):
-    """Every verb but ``begin`` raises TrainerLost where a rank is gone."""
+    """Every method except ``begin`` raises TrainerLost when a rank is lost."""
 
     @property
     def size(self) -> int: ...
@@ -79,7 +79,7 @@ class Trainers(Protocol):
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]: ...
 
     async def train(self, batch: TrainBatch) -> TrainReport:
-        """Forward and backward of the whole batch, then the optimizer's step and the ranks' ledgers."""
+        """Forward and backward of the whole batch, then the optimizer step; each rank then writes its ledger."""
         ...
 
     async def publish(self, version: Version) -> Publication: ...
@@ -89,11 +89,11 @@ class Trainers(Protocol):
     async def written(self) -> None: ...
 
     async def while_healthy(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Await something else, no longer than every rank is healthy."""
+        """Await something else while every rank is healthy."""
         ...
 
     async def begin(self, point: ResumePoint) -> None:
-        """Start the ranks anew, from a checkpoint."""
+        """Start new ranks from a checkpoint."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Several teachers as one stage: each scores the responses of the rows that name it."""
+"""Several teachers as one stage: each response is scored by the teacher that its row names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renio_pipeline.types import Busy, Rollout, ScoredRollout
 
 
 class RoutedTeachers:
-    """Pools side by side, each with a size and a queue of its own: a slow one keeps none of the others waiting."""
+    """Independent pools, each with its own size and queue, so that a slow one does not delay the others."""
 
     def __init__(self, pools: Mapping[str, Teachers]) -> None:
         self.pools = dict(pools)
@@ -25,7 +25,7 @@ class RoutedTeachers:
             pool.dispatch()
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
-        """Pass each rollout on as it comes; the list is in the order of sample ids."""
+        """Route each rollout as it arrives. Returns all of them in the order of sample ids."""
         queues: dict[str | None, asyncio.Queue[Rollout | None]] = {name: asyncio.Queue() for name in self.pools}
         async with asyncio.TaskGroup() as scoring:
             tasks = [scoring.create_task(pool.score(_drain(queues[name]), step)) for name, pool in self.pools.items()]

@@ -1,9 +1,9 @@
-"""Whose turn it is on GPUs that generators and trainer ranks share.
+"""Turns on the GPUs that generators and trainer ranks share.
 
     generators: publish, write, evaluate │               asleep               │ publish, write, evaluate ...
     ranks:            out of the way     │ logprobs, train, save a checkpoint │       out of the way
 
-It is the generators' turn, except within ``training()``: nobody has to ask for it, and nobody can forget to hand it back.
+It is the generators' turn except within ``training()``, so nothing has to ask for it, and nothing can forget to return it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import Protocol
 
 class Turns(Protocol):
     def training(self) -> AbstractAsyncContextManager[None]:
-        """Around whatever the ranks do beside a sync. The generators end what they have in flight first.
+        """Around everything that the ranks do except a weight sync. The generators first finish what is in flight.
 
-        One such turn at a time; it must not be asked for within another. After an error in it the generators may still
-        sleep: ``Trainers.begin`` wakes them.
+        Turns must not be nested. After an error within one the generators may still sleep: ``Trainers.begin`` wakes them.
         """
         ...
 
 
 class Apart:
-    """Generators and ranks have GPUs of their own: nobody waits for anybody."""
+    """Generators and ranks have separate GPUs: neither waits for the other."""
 
     @asynccontextmanager
     async def training(self) -> AsyncIterator[None]:
