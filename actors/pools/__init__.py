@@ -1,5 +1,7 @@
 """Pools of replicas: dispatch of samples, supervision, replacement, elastic sizes.
 
-Begin with ``base.py`` (dispatch) and ``supervisor.py`` (the life of a slot); ``generators.py`` and ``teachers.py`` are the
-two pools, ``weighting.py`` the weighting actor's stage.
+Begin with ``base.py`` (dispatch of ``jobs.py``) and ``supervisor.py`` (the life of a slot's ``worker.py``); ``waiting.py`` has
+guarded waits and the heartbeat. ``generators.py`` and ``teachers.py`` are the two pools, ``kinds.py`` says what their workers
+are, ``probe.py`` compares a teacher's replicas, ``colocated.py`` lets generators share the trainer's GPUs. ``weighting.py`` is
+the stage of the weighting actor, ``weigher.py``.
 """

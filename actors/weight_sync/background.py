@@ -1,4 +1,4 @@
-"""A function on a thread of its own, which nobody has to wait for."""
+"""Run a function on its own thread, which may be left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def on_thread(function: Callable[..., T], *args: Any) -> Future[T]:
-    """Start ``function(*args)``. Unlike an executor's, the thread may be left blocked: it does not keep the process alive."""
+    """Start ``function(*args)``. Unlike an executor's thread, a blocked one does not keep the process alive."""
     future: Future[T] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Calls to the receivers of a weight sync. One that dies or hangs is left out, and is not waited for again."""
+"""Calls to the receivers of a weight sync. A receiver that dies or hangs is left out of later calls."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from actors.errors import GONE, EngineFailed
 
-LOOK_SECONDS = 0.2  # between two looks whether the caller has given up
-Ask = Callable[..., "Future[Any]"]  # ask(receiver, verb, *arguments) -> the answer to come
+LOOK_SECONDS = 0.2  # between two checks whether the caller has given up
+Ask = Callable[..., "Future[Any]"]  # ask(receiver, method, *arguments) -> the pending answer
 
 
 def ask_actor(actor: Any, verb: str, *arguments: Any) -> Future[Any]:
@@ -20,7 +20,7 @@ def ask_actor(actor: Any, verb: str, *arguments: Any) -> Future[Any]:
 
 
 class Call:
-    """One receiver's answer to come, and when it came."""
+    """A pending call to one receiver, and how long it took."""
 
     def __init__(self, index: int, verb: str, future: Future[Any]) -> None:
         self.index, self.verb, self.future = index, verb, future
@@ -33,28 +33,28 @@ class Call:
 
     @property
     def seconds(self) -> float:
-        """Until the answer, or until now."""
+        """From the call to its answer, or until now."""
         return (time.monotonic() if self._ended is None else self._ended) - self.started
 
 
 @dataclass(frozen=True)
 class Answers:
     values: list[Any]
-    errors: list[BaseException]  # of receivers that are well and refuse
+    errors: list[BaseException]  # raised by healthy receivers
 
 
 class SyncClient:
-    """The receivers of a sync, each an actor with its own number of workers.
+    """The receivers of a weight sync: actors, each with its own number of engine workers.
 
-    A receiver is lost when it has died, when its engine has failed, or when it has not answered in time: ``lost`` says why,
-    by its place in ``engines``. It may hold a part of new weights, so it is asked for nothing more, in later rounds neither;
-    a client with other receivers takes this one's place.
+    A receiver is lost when it died, when its engine failed, or when it did not answer in time. ``lost`` has the reason, by the
+    receiver's index in ``engines``. A lost receiver may hold incomplete weights, so it is not called again, in later rounds
+    either. A client with other receivers replaces this one.
 
     Args:
         engines: the receivers.
-        workers: of each, TP x PP.
-        seconds: what each may take over a round, the sender's own work in between not counted.
-        ask: how a receiver is called.
+        workers: the number of workers of each, TP x PP.
+        seconds: the time each receiver has in a round, not counting the sender's own work in between.
+        ask: how to call a receiver.
     """
 
     def __init__(self, engines: Sequence[Any], workers: Sequence[int], *, seconds: float, ask: Ask = ask_actor) -> None:
@@ -65,39 +65,39 @@ class SyncClient:
 
     @property
     def world_size(self) -> int:
-        """Of a transfer group: the sending rank and every worker of every engine."""
+        """The size of a transfer group: the sending rank and every worker of every engine."""
         return 1 + sum(self.workers)
 
     def begin(self) -> None:
-        """A new round: every receiver has its time again."""
+        """Start a round: every receiver has its full time again."""
         self._left = [self.seconds] * len(self.engines)
 
     def call(self, verb: str, *arguments: Any) -> list[Any]:
-        """What the receivers that are left answer, now that some may have been lost.
+        """Call every remaining receiver and return the answers. Receivers may be lost on the way.
 
         Raises:
-            Exception: of a receiver that is well and refuses, as it raised it.
+            Exception: a healthy receiver refused; the error is the receiver's own.
         """
         return self.values(self.ask(verb, [arguments] * len(self.engines)))
 
     def values(self, calls: Sequence[Call]) -> list[Any]:
-        """What the receivers that are left answer to calls under way. Raises as ``call`` does."""
+        """The answers to pending calls, without those of lost receivers. Raises as ``call`` does."""
         answers = self.settle(calls)
         if answers.errors:
             raise answers.errors[0]
         return answers.values
 
     def ask(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> list[Call]:
-        """Call every receiver that is left, each with its own arguments."""
+        """Start a call to every remaining receiver, each with its own arguments."""
         left = [i for i in range(len(self.engines)) if i not in self.lost]
         return [Call(i, verb, self._ask(self.engines[i], verb, *arguments[i])) for i in left]
 
     def abort(self, index: int) -> None:
-        """Tell a receiver not to wait for others any longer. Its answer is to the call under way."""
+        """Tell a receiver to stop waiting for others. The pending call then returns."""
         self._ask(self.engines[index], "abort_weight_update")
 
     def all_well(self, calls: Sequence[Call], given_up: Callable[[], bool]) -> bool:
-        """Wait until all have answered, one has failed, the first one's time is over, or the caller has given up.
+        """Wait until all have answered, one has failed, the first deadline has passed, or the caller gives up.
 
         Returns whether all have answered.
         """
@@ -110,7 +110,7 @@ class SyncClient:
         return all(future.done() and future.exception() is None for future in futures)
 
     def settle(self, calls: Sequence[Call], until: float | None = None) -> Answers:
-        """Wait for every answer as long as its receiver has time, or ``until`` this moment of ``time.monotonic``."""
+        """Wait for each answer until its receiver's deadline, or ``until``, a value of ``time.monotonic``."""
         values: list[Any] = []
         errors: list[BaseException] = []
         for call in calls:
@@ -128,7 +128,7 @@ class SyncClient:
 
 
 def why_lost(error: BaseException) -> str | None:
-    """Why a receiver that raised this is lost; None if it is well and refuses."""
+    """Why a receiver that raised this error is lost. None: it is healthy, and the error is its refusal."""
     if isinstance(error, GONE):
         return f"died: {_first_line(error)}"
     if isinstance(error, EngineFailed):

@@ -1,4 +1,4 @@
-"""vLLM's weight-transfer verbs for several engines at once, as its trainer engines call them."""
+"""vLLM's weight-transfer calls to several engines at once, as vLLM's trainer engines make them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from actors.weight_sync.receiver import TransferAborted
 from actors.weight_sync.sender import TransferFailed
 from renio_pipeline.types import Version
 
-ABORT_SECONDS = 30.0  # for what a failed transfer has under way, at most
+ABORT_SECONDS = 30.0  # the longest wait for the pending calls of a failed transfer
 ASK_AGAIN_SECONDS = 0.5
 
 
 def grace(client: SyncClient) -> float:
-    """Seconds for what a failed transfer has under way."""
+    """Seconds to wait for the pending calls of a failed transfer."""
     return min(ABORT_SECONDS, client.seconds)
 
 
 class EngineGroupClient(abc.ABC):
-    """vLLM's ``VLLMWeightSyncClient`` for several engines, which a trainer engine calls on a thread of its own.
+    """vLLM's ``VLLMWeightSyncClient`` for several engines. A trainer engine calls it on its own thread.
 
-    The stock client gives every engine the same ``rank_offset``, so that independent engines collide in one group, and
-    does not pass the version on. Here engine i starts after the workers of engines 0 to i-1, and ``version`` goes with
-    ``finish_weight_update``.
+    The stock client gives every engine the same ``rank_offset``, so independent engines collide in one group, and it does not
+    pass on the version. Here the ranks of engine i follow those of engines 0 to i - 1, and ``finish_weight_update`` sends
+    ``version``.
     """
 
     def __init__(self, client: SyncClient) -> None:
@@ -36,9 +36,9 @@ class EngineGroupClient(abc.ABC):
         self.begin(Version(0, 0))
 
     def begin(self, version: Version) -> None:
-        """Before each round: what ``finish_weight_update`` will say."""
+        """Start a round. ``version`` is what ``finish_weight_update`` will send."""
         self.version = version
-        self.failure: Future[None] = Future()  # of a verb, while the engine may be blocked in its own half of it
+        self.failure: Future[None] = Future()  # the error of a call, while the trainer engine may be blocked in its own part
         self._client.begin()
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
@@ -59,22 +59,23 @@ class EngineGroupClient(abc.ABC):
         self._all("finish_weight_update", [(self.version,)] * len(self._client.engines))
 
     def give_up(self, seconds: float) -> None:  # noqa: B027
-        """The engine's half has ended: end a verb under way, and wait for that no longer than ``seconds``."""
+        """The trainer engine's part is over: end a pending call, waiting at most ``seconds`` for it."""
 
     @abc.abstractmethod
     def _all(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> None: ...
 
 
 class CollectiveClient(EngineGroupClient):
-    """Receivers that wait for each other: all of them take part, or the transfer fails.
+    """For receivers that wait for each other: all of them take part, or the transfer fails.
 
-    When one is missing, the others cannot tell who. So they are told to stop waiting, and who does not answer then is lost.
+    If one is missing, the others cannot tell which. So they are told to stop waiting, and a receiver that still does not answer
+    is lost.
     """
 
     def __init__(self, client: SyncClient) -> None:
         super().__init__(client)
         self._given_up = threading.Event()
-        self._turn = threading.Lock()  # held by the verb under way
+        self._turn = threading.Lock()  # held during a call
 
     def give_up(self, seconds: float) -> None:
         self._given_up.set()
@@ -82,7 +83,7 @@ class CollectiveClient(EngineGroupClient):
             self._turn.release()
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._client.call("finish_weight_update", self.version)  # all have their weights: nobody waits for anybody
+        self._client.call("finish_weight_update", self.version)  # all have their weights, and none waits for another
 
     def _all(self, verb: str, arguments: Sequence[tuple[Any, ...]]) -> None:
         with self._turn:
@@ -104,7 +105,7 @@ class CollectiveClient(EngineGroupClient):
         until = time.monotonic() + grace(client)
         self._stop(calls, until)
         errors = client.settle(calls, until).errors
-        if client.lost:  # what the others say follows from that
+        if client.lost:  # the other errors are consequences
             raise TransferFailed(dict(client.lost))
         for error in errors:
             if not isinstance(error, TransferAborted):
@@ -113,7 +114,7 @@ class CollectiveClient(EngineGroupClient):
             raise errors[0]
 
     def _stop(self, calls: Sequence[Call], until: float) -> None:
-        """Tell receivers to stop waiting for each other, again and again: they may not have begun to."""
+        """Tell receivers to stop waiting for each other, repeatedly, because some may not have started to wait."""
         waiting = list(calls)
         while (waiting := [c for c in waiting if not c.future.done()]) and time.monotonic() < until:
             for call in waiting:
@@ -122,9 +123,9 @@ class CollectiveClient(EngineGroupClient):
 
 
 class IndependentClient(EngineGroupClient):
-    """Receivers that need nothing of each other: one that is lost is left out.
+    """For receivers that do not depend on each other: a lost one is left out.
 
-    An error waits until the transfer is over, because the ranks have collectives after each verb, which the first rank may
+    An error is raised only after the transfer, because the ranks run a collective after each call, which the first rank must
     not miss.
     """
 

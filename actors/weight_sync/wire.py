@@ -1,7 +1,7 @@
-"""Weights as byte arrays with their layout beside them: what the host backend publishes and every receiver reads in place.
+"""Weights as byte arrays with their layout: what the host backend publishes and every receiver reads in place.
 
-A chunk is one object of the store. Its tensors go there straight from the trainer's memory where they can: one copy, and no
-Python per tensor but a view.
+A chunk is one object in Ray's object store. Where possible its tensors are copied there straight from the trainer's memory: one
+copy, and one view per tensor.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 
 from actors.weight_sync.chunked_arrays import split_arrays
 
-FETCH_SECONDS = 1800.0  # for a receiver to have a chunk, where nobody says otherwise
-SCRATCH_BYTES = 64 * 2**20  # at least, of a block for tensors that are cast
+FETCH_SECONDS = 1800.0  # default time for a receiver to fetch a chunk
+SCRATCH_BYTES = 64 * 2**20  # the smallest block of memory for cast tensors
 
 
 def put(chunk: Mapping[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, Any]:
-    """Publish a chunk: its arrays are copied to the object store, and references take their places (``chunked_arrays.py``).
+    """Publish a chunk: copy its arrays to the object store and replace them by a reference (see ``chunked_arrays.py``).
 
-    A receiver that does not have them within ``seconds`` gives up: their owner may hang.
+    A receiver that cannot fetch it within ``seconds`` gives up, because its owner may hang.
     """
     import ray
 
@@ -32,21 +32,21 @@ def put(chunk: Mapping[str, Any], seconds: float = FETCH_SECONDS) -> dict[str, A
 
 
 def size_of(chunk: Mapping[str, Any]) -> int:
-    """Bytes of its tensors."""
+    """The bytes of a chunk's tensors."""
     return sum(len(array) for array in chunk["arrays"])
 
 
 def pack_chunks(
     pairs: Any, chunk_bytes: int, dtype: torch.dtype | None = None, scratch: Scratch | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Group (name, tensor) pairs into chunks of about ``chunk_bytes``, with their layout beside them.
+    """Group (name, tensor) pairs into chunks of about ``chunk_bytes``, each with its layout.
 
-    A chunk is of the source's own memory, and is good until the next one is asked for: ``put`` it first. Tensors of a GPU are
-    copied into pinned memory, side by side with what the host does, and have arrived when their chunk is yielded.
+    A chunk refers to the source's own memory and is valid until the next one is requested, so ``put`` it first. GPU tensors are
+    copied to pinned memory asynchronously; the copies are complete when their chunk is yielded.
 
     Args:
-        dtype: what the tensors become; None: they stay as they are.
-        scratch: memory for what is cast, or comes from a GPU; None: fresh memory.
+        dtype: the dtype to cast to. None: no cast.
+        scratch: memory for tensors that are cast or come from a GPU. None: fresh memory.
     """
     scratch = scratch or Scratch()
     scratch.reuse()
@@ -67,7 +67,7 @@ def pack_chunks(
 
 
 def _arrived(tensor: torch.Tensor) -> None:
-    """Wait for the copies of this tensor's device."""
+    """Wait until the copies from this tensor's device are complete."""
     if tensor.is_cuda:
         torch.cuda.current_stream(tensor.device).synchronize()
 
@@ -78,34 +78,34 @@ def _chunk(group: Sequence[tuple[str, torch.dtype, Sequence[int], np.ndarray]]) 
 
 
 def _bytes_of(tensor: torch.Tensor, dtype: torch.dtype, scratch: Scratch) -> np.ndarray:
-    """[n] uint8: the tensor's own memory, or a cast copy on the host."""
+    """A tensor's bytes, [n] uint8: its own memory, or a cast copy on the host."""
     flat = tensor.detach().reshape(-1)
     if flat.device.type == "cpu" and flat.dtype == dtype:
         return flat.view(torch.uint8).numpy()
     array = scratch.take(flat.numel() * dtype.itemsize, pinned=flat.is_cuda)
     if flat.is_cuda:
-        flat = flat.to(dtype)  # cast there: a copy that casts on its way to the host waits for its end
+        flat = flat.to(dtype)  # cast on the GPU: a copy to the host that casts would block
     torch.from_numpy(array).view(dtype).copy_(flat, non_blocking=flat.is_cuda)
     return array
 
 
 class Scratch:
-    """Memory for what has to be cast, used again for each chunk and each sync: fresh pages cost more than a copy does.
+    """Memory for cast tensors, reused for each chunk and each sync, because fresh pages cost more than the copy.
 
-    It grows to the bytes of the largest chunk, as sent. All of it is pinned, or none: a source's tensors are on one device. Of
-    pinned memory torch takes the next power of two, and keeps it for the life of the process.
+    It grows to the size of the largest chunk, as sent. Either all of it is pinned or none, because a source's tensors are on
+    one device. torch rounds pinned memory up to a power of two and keeps it until the process ends.
     """
 
     def __init__(self) -> None:
         self._free: list[np.ndarray] = []
         self._taken: list[np.ndarray] = []
-        self._used = 0  # bytes of the last taken block
+        self._used = 0  # bytes used of the last block taken
 
     def take(self, size: int, *, pinned: bool = False) -> np.ndarray:
-        """[size] uint8, aligned for every dtype, until ``reuse``.
+        """An array of [size] uint8, aligned for every dtype and valid until ``reuse``.
 
         Args:
-            pinned: in page-locked memory, to which a GPU copies several times as fast as to any other.
+            pinned: use page-locked memory, to which a GPU copies several times as fast.
         """
         if not self._taken or self._used + size > len(self._taken[-1]):
             block = min((free for free in self._free if len(free) >= size), key=len, default=None)
@@ -119,20 +119,20 @@ class Scratch:
         return self._taken[-1][start : start + size]
 
     def reuse(self) -> None:
-        """All that was taken is free again."""
+        """Make all memory that was taken available again."""
         self._free, self._taken = self._free + self._taken, []
 
 
 def _block(size: int, pinned: bool) -> np.ndarray:
     if pinned:
         return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-    return np.empty(size, np.uint8)  # numpy asks for huge pages, torch does not
+    return np.empty(size, np.uint8)  # numpy requests huge pages, torch does not
 
 
 def tensors(layout: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> list[tuple[str, torch.Tensor]]:
-    """Views of a chunk's (name, tensor) pairs, in place."""
+    """The (name, tensor) pairs of a chunk, as views of ``arrays`` ([n] uint8 each)."""
     pairs = []
-    with warnings.catch_warnings():  # the memory is read-only, and so is what receivers do with it
+    with warnings.catch_warnings():  # the memory is read-only, and receivers only read it
         warnings.simplefilter("ignore", UserWarning)
         for name, dtype_name, shape, array in zip(layout["names"], layout["dtypes"], layout["shapes"], arrays, strict=True):
             dtype = getattr(torch, dtype_name)
