@@ -44,7 +44,7 @@ def start_generators(service: Service, prepared: Sizes, shared: Any = None) -> G
 
 
 def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) -> dict[str, TeacherPool]:
-    """A pool for each teacher, by the name that rows are routed by."""
+    """A pool for each teacher, by the name that routes rows to it."""
     config = service.config
     pools = {}
     for name, pool in config.teacher_pools.items():
@@ -65,9 +65,11 @@ def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) 
 def start_trainers(
     config: RunConfig, prepared: Prepared, ledger: str | None = None, point: ResumePoint | None = None, shared: Any = None
 ) -> TrainerGroup:
-    """The ranks, packed on as few nodes as can be. Their models, or ``point``'s checkpoint, load with ``setup``.
+    """Start the trainer ranks on as few nodes as possible. ``setup`` then loads their model or ``point``'s checkpoint.
 
-    ``shared``: see ``shared_group``; else they have a group of their own.
+    Args:
+        ledger: the folder of the ranks' ledgers. None: none is written.
+        shared: the group of ``shared_group``. None: the ranks have their own placement group.
     """
     point = point or ResumePoint()
     restore = _restore(config, point)
@@ -111,7 +113,7 @@ def _restore(config: RunConfig, point: ResumePoint) -> Restore | None:
 async def stages(
     config: RunConfig, prepared: Prepared, point: ResumePoint | None = None, note: Callable[[str], None] = lambda text: None
 ) -> AsyncIterator[Stages]:
-    """Start every pool, all at once, and wait until each can serve; go on from ``point``. At the end all of them end."""
+    """Start all pools together, resume from ``point``, and wait until each pool can serve. All actors end with the block."""
     point = point or ResumePoint()
     directory = config.directory.absolute()
     service = Service(config=config, quarantine=QuarantineLog(directory / "samples" / "rejected.jsonl", note), note=note)
@@ -126,7 +128,7 @@ async def stages(
 
     async def begin() -> None:
         if shared is not None:
-            await generators.workers.settled(all_of_them=True)  # engines measure the memory that is free while they load
+            await generators.workers.settled(all_of_them=True)  # engines measure the free GPU memory while they load
         await trainers.begin(point, check=partial(_all_see, directory))
 
     try:
@@ -159,7 +161,7 @@ async def stages(
 
 @asynccontextmanager
 async def generators(config: RunConfig, prepared: Sizes) -> AsyncIterator[GeneratorPool]:
-    """The generator pool alone, with the student's own weights."""
+    """Only the generator pool, with the student's weights as they are on disk."""
     pool = start_generators(Service(config=config, quarantine=QuarantineLog(None, lambda text: None)), prepared)
     try:
         pool.workers.open()

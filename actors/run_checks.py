@@ -18,14 +18,14 @@ from renio_pipeline.preflight import Prepared, prepare
 
 
 def prepare_locally(config: RunConfig) -> Prepared | None:
-    """What can be checked before even Ray starts: all but models with hub names. Raises ConfigError."""
+    """Check what needs no Ray. None if a model has a hub name, which only a node can read. Raises ConfigError."""
     check_engine_options(config)
     names = [config.student, *map(config.teacher_model, config.all_teachers)]
     return prepare(config) if all(map(info.is_local, names)) else None
 
 
 def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
-    """What needs the cluster to check, before any engine starts. Raises ConfigError."""
+    """Check what needs the cluster, before any engine starts. Raises ConfigError."""
     check_cluster(config, ray.cluster_resources())
     check_nodes(config, ray.nodes())
     notes = check_versions(config, ray.nodes())
@@ -35,13 +35,13 @@ def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
 
 
 def check_generators(config: RunConfig) -> None:
-    """Raises ConfigError if the cluster has no room for a generator, where nothing else is wanted."""
+    """Raises ConfigError if the cluster has no room for a generator: for runs that start nothing else."""
     check_cluster(config, ray.cluster_resources(), ("generator",))
     check_nodes(config, ray.nodes(), ("generator",))
 
 
 def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo:
-    """Read a folder here; a hub name on a node that has what the model's pool needs, where it will be loaded."""
+    """Inspect a model: a folder on the driver, a hub name on a node with the resources of the pool that will load it."""
     if info.is_local(name):
         return info.inspect(name, key)
     owners = {config.teacher_key(teacher, "model"): pool for teacher, pool in config.teacher_pools.items()}

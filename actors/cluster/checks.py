@@ -9,10 +9,10 @@ from renio_pipeline.preflight import Prepared
 
 
 def demands(config: RunConfig) -> dict[str, dict[str, float]]:
-    """Logical resources without which each pool cannot work: of every trainer rank, but of one generator and teacher alone.
+    """The logical resources without which each pool cannot work, by pool and resource (CPU, GPU, ``pools.*.resources``).
 
-    By name: CPU, GPU, and those of ``pools.*.resources``. Generators on the ranks' GPUs are as many as these. More of the
-    others join as soon as there is room. A deterministic run needs all of them, because its batches depend on them.
+    A run needs all trainer ranks, all colocated generators, and otherwise one generator and one of each teacher; further
+    replicas join as soon as there is room. A deterministic run needs all replicas, because its batches depend on their number.
     """
     colocated = config.placement == "colocated"
     pools = {name: config.pool(name) for name in config.pool_names}
@@ -21,12 +21,12 @@ def demands(config: RunConfig) -> dict[str, dict[str, float]]:
     replica = {name: {"CPU": p.cpus, "GPU": p.gpus, **p.resources} for name, p in pools.items()}
     asked = {name: {unit: amount * needed[name] for unit, amount in units.items()} for name, units in replica.items()}
     if colocated:
-        asked["generator"]["GPU"] = 0.0  # they are the ranks'
+        asked["generator"]["GPU"] = 0.0  # they use the ranks' GPUs
     return asked
 
 
 def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
-    """Raises ConfigError if the pools (None: all) need more than ``resources`` (ray.cluster_resources()): see ``demands``."""
+    """Raises ConfigError if the pools (None: all) need more than ``resources``, as of ``ray.cluster_resources()``."""
     asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
     for unit in dict.fromkeys(unit for pool in asked.values() for unit in pool):
         total, has = sum(pool.get(unit, 0.0) for pool in asked.values()), resources.get(unit, 0.0)
@@ -40,7 +40,7 @@ def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequenc
 
 
 def check_object_store(config: RunConfig, prepared: Prepared, resources: dict[str, float]) -> None:
-    """Raises ConfigError if a step's payload may not fit into the cluster's object store."""
+    """Raises ConfigError if a step's teacher payloads may not fit into the cluster's object store."""
     store = resources.get("object_store_memory", 0.0)
     if prepared.payload_bytes > store:
         raise ConfigError(

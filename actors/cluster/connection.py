@@ -23,8 +23,8 @@ from renio_pipeline.loop.shutdown import leave
 class Cluster:
     """The Ray cluster that a run uses."""
 
-    own: bool  # started by this run, and ends with it
-    host: str  # this node's address, by which others reach it
+    own: bool  # started by this run, and shut down with it
+    host: str  # the address at which other nodes reach this one
 
 
 @contextmanager
@@ -41,21 +41,24 @@ def connect(address: str | None) -> Iterator[Cluster]:
         logging_level=logging.ERROR,
         **options,
     )
-    # Ray has just put a handler of its own in place, which aborts: unwind instead, so that Ray is shut down.
+    # ray.init has installed its own handler, which aborts. Unwind instead, so that Ray is shut down.
     signal.signal(signal.SIGTERM, leave)
     try:
         yield Cluster(own=own, host=ray.util.get_node_ip_address())
     finally:
         ray.shutdown()
         if watch is not None:
-            watch.communicate()  # closes its input: it ends what Ray has left, and itself
+            watch.communicate()  # closes its stdin: it kills what Ray left behind, then exits
 
 
 def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
-    """Settle where the run is written.
+    """The configuration with the run's directory decided.
 
-    On a cluster that was running already, processes run in copies of the working directory that may be evicted, so a
-    relative folder would be lost there.
+    On a running cluster, processes run in copies of the working directory that may be evicted, so a relative path would be
+    lost.
+
+    Raises:
+        ConfigError: ``run_dir`` is relative on a running cluster.
     """
     if found.own:
         return config

@@ -1,4 +1,4 @@
-"""Whether the nodes that a pool's labels allow are enough for it."""
+"""Whether the nodes that a pool's labels select are large enough for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 
 
 def matches(labels: Mapping[str, str], selectors: Mapping[str, str]) -> bool:
-    """Whether a node with ``labels`` is one that ``selectors`` (of ``pools.*.labels``) allow, as Ray itself decides it."""
+    """Whether ``selectors`` (``pools.*.labels``) select a node with ``labels``, by the rules of Ray itself."""
     return all(_allows(selector, labels.get(key)) for key, selector in selectors.items())
 
 
@@ -22,9 +22,13 @@ def _allows(selector: str, value: str | None) -> bool:
 
 
 def check_nodes(config: RunConfig, nodes: Sequence[Mapping[str, Any]], pools: Sequence[str] | None = None) -> None:
-    """Raises ConfigError if the nodes that a pool (None: any) may be on have less than it cannot work without.
+    """Check the nodes that the labels of ``pools`` (None: all) select. See also ``actors.cluster.checks.check_cluster``.
 
-    ``nodes``: as ``ray.nodes()`` gives them. What the cluster must have in all: ``actors.cluster.checks.check_cluster``.
+    Args:
+        nodes: as returned by ``ray.nodes()``.
+
+    Raises:
+        ConfigError: the selected nodes have less than the pool needs.
     """
     live = [node for node in nodes if node["Alive"]]
     for name, demand in demands(config).items():
@@ -45,6 +49,6 @@ def check_nodes(config: RunConfig, nodes: Sequence[Mapping[str, Any]], pools: Se
 
 
 def _shown(nodes: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> str:
-    """What the nodes say of these keys, each answer once."""
+    """The nodes' values of these label keys, each combination once."""
     found = {", ".join(f"{key}={node['Labels'].get(key, 'not given')}" for key in keys): None for node in nodes}
     return "; ".join(found) or "none"

@@ -9,10 +9,10 @@ from typing import Any
 from actors.cluster.processes import end_actor
 from renio_pipeline.config import RunConfig
 
-NEXT_TO_NOTHING = 0.001  # CPUs: a placement group cannot ask for nothing
-# An engine on a CPU makes and frees the same large tensors again and again. glibc gives each back to the kernel, which fills it
-# with zeros for the next: a third of the exact loss's time. So up to a GiB that is free is kept, in one arena: each of several
-# would keep its own.
+NEXT_TO_NOTHING = 0.001  # CPUs: a bundle of a placement group cannot be empty
+# A CPU engine allocates and frees the same large tensors over and over. glibc returns each to the kernel, which zeroes the
+# pages for the next one; that is a third of the exact loss's time. So up to 1 GiB of free memory is kept, in a single arena,
+# because each of several arenas would keep its own.
 KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
 
@@ -20,11 +20,11 @@ COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RA
 def actor_options(
     config: RunConfig, pool_name: str, *, uses_vllm: bool = False, separate_process: bool = False
 ) -> dict[str, Any]:
-    """Ray options of a pool's actors. One actor holds all GPUs of its replica, so they lie on one node."""
+    """Ray options of a pool's actors. One actor holds all GPUs of its replica, so they are on one node."""
     pool = config.pool(pool_name)
     env = dict(COMMON_ENV)
     if not pool.gpus:
-        # Engines that share cores and spin while they wait for their other threads take the time from each other.
+        # Engines that share cores and spin while they wait for their threads would slow each other down.
         threads = {"OMP_NUM_THREADS": str(max(1, int(pool.cpus))), "OMP_WAIT_POLICY": "passive"}
         env |= {**threads, **KEEP_MEMORY, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         if _is_eager(config, pool_name):
@@ -32,13 +32,13 @@ def actor_options(
             env["TORCHDYNAMO_DISABLE"] = "1"
     if uses_vllm:
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
-        env["VLLM_LOG_STATS_INTERVAL"] = "1e9"  # what it counts has an endpoint: the end of its log must say what went wrong
+        env["VLLM_LOG_STATS_INTERVAL"] = "1e9"  # metrics have an endpoint; the end of the log should show errors
         if not pool.gpus:
             env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     options: dict[str, Any] = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": {"env_vars": env | pool.env}}
     options |= {"resources": pool.resources} if pool.resources else {}
     options |= {"label_selector": pool.labels} if pool.labels else {}
-    return options | ({"max_concurrency": 1000} if uses_vllm else {})  # those actors are asynchronous
+    return options | ({"max_concurrency": 1000} if uses_vllm else {})  # these actors are asynchronous
 
 
 def _is_eager(config: RunConfig, pool_name: str) -> bool:
@@ -50,12 +50,12 @@ def _is_eager(config: RunConfig, pool_name: str) -> bool:
 
 @dataclass(frozen=True)
 class GroupLease:
-    """An actor in a bundle of a placement group, so that a wait for resources can be told from a slow start."""
+    """An actor in a bundle of a placement group. The group tells a wait for resources from a slow start."""
 
     actor: Any
     group: Any
     bundle: int = 0
-    owns_group: bool = True  # which then ends with the actor
+    owns_group: bool = True  # remove the group together with the actor
 
     def placed(self) -> bool:
         import ray
@@ -71,13 +71,13 @@ class GroupLease:
 
 
 def start_in_group(actor: Any, arguments: Sequence[Any], options: dict[str, Any]) -> GroupLease:
-    """Ask for the resources in ``options`` (see ``actor_options``), and start a Ray actor class there as soon as they come."""
+    """Reserve the resources in ``options`` (see ``actor_options``) and start a Ray actor class on them once they are free."""
     group = create_placement_group([options])
     return GroupLease(in_bundle(actor, group, 0, options).remote(*arguments), group)
 
 
 def create_placement_group(bundles: Sequence[dict[str, Any]]) -> Any:
-    """A placement group, on as few nodes as can be: a bundle for each of these actor options."""
+    """A placement group on as few nodes as possible, with a bundle for each of these actor options."""
     import ray
 
     asked = [{"CPU": o["num_cpus"], "GPU": o["num_gpus"], **o.get("resources", {})} for o in bundles]
@@ -87,18 +87,18 @@ def create_placement_group(bundles: Sequence[dict[str, Any]]) -> Any:
 
 
 def in_bundle(actor: Any, group: Any, bundle: int, options: dict[str, Any]) -> Any:
-    """A Ray actor class that starts there."""
+    """The actor class with options that start it in this bundle of the group."""
     import ray
 
     strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-    options = {key: value for key, value in options.items() if key != "label_selector"}  # which is the group's
+    options = {key: value for key, value in options.items() if key != "label_selector"}  # the group has it
     return actor.options(scheduling_strategy=strategy, **options)
 
 
 def shared_group(config: RunConfig) -> Any:
-    """For placement colocated: bundle i has the resources of generator i and trainer rank i, and one GPU for both.
+    """The group of ``placement: colocated``. Bundle i has the resources of generator i and rank i, and one GPU for both.
 
-    It belongs to the run: both come back to it when they are started again. ``half_gpu`` is what each of them takes.
+    It belongs to the run: a restarted generator or rank returns to its bundle. ``half_gpu`` is what each of them takes.
     """
     generator, trainer = config.pools.generator, config.pools.trainer
     names = {*generator.resources, *trainer.resources}
@@ -112,5 +112,5 @@ def shared_group(config: RunConfig) -> Any:
 
 
 def half_gpu(options: dict[str, Any]) -> dict[str, Any]:
-    """Actor options with half a GPU: Ray counts a GPU as full when both have theirs, and shows the same one to both."""
+    """Actor options with half a GPU. Ray gives both actors of a bundle the same GPU, and counts it as full."""
     return options | {"num_gpus": options["num_gpus"] / 2}

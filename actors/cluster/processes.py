@@ -1,4 +1,4 @@
-"""Worker processes: ending one that does not listen, and what it wrote last."""
+"""Worker processes: kill one that does not respond, and read the end of its log."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LINES = 20
 
 
 def end_actor(actor: Any, pid: int, group: Any = None, bundle: int = 0) -> None:
-    """Kill an actor, also one whose process is stopped: Ray asks a process to exit, and a stopped one does not hear it.
+    """Kill an actor, even if its process is stopped: Ray asks a process to exit, which a stopped process does not do.
 
     Args:
-        pid: of its process; 0 where it is not known (yet).
-        group: the placement group that says on which node it runs.
+        pid: the actor's process id; 0 if it is not known (yet).
+        group: the placement group that tells which node it runs on.
     """
     import ray
 
@@ -31,18 +31,18 @@ def end_actor(actor: Any, pid: int, group: Any = None, bundle: int = 0) -> None:
         _kill(pid)
     elif node:
         there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        ray.remote(_kill).options(num_cpus=0, scheduling_strategy=there).remote(pid)  # a node that is lost needs none
+        ray.remote(_kill).options(num_cpus=0, scheduling_strategy=there).remote(pid)  # not needed if the node is lost
 
 
 def _kill(pid: int) -> None:
     with suppress(psutil.Error, ProcessLookupError):
-        title = " ".join(psutil.Process(pid).cmdline())  # of a zombie: empty
-        if title.startswith("ray::"):  # the number may be another's by now
+        title = " ".join(psutil.Process(pid).cmdline())  # empty for a zombie
+        if title.startswith("ray::"):  # the id may belong to another process by now
             os.kill(pid, signal.SIGKILL)
 
 
 def last_lines(pid: int, lines: int = LINES) -> str:
-    """The end of the logs of a worker process of this node; nothing if it ran on another one."""
+    """The last lines of a worker process's logs; empty if it ran on another node."""
     import ray
 
     if not pid or not ray.is_initialized():

@@ -1,7 +1,7 @@
-"""Ends what a run's own Ray would leave behind for a minute when its driver is killed.
+"""Ends the processes that a run's own Ray would leave behind for a minute when the driver is killed.
 
 Ray's processes notice a killed driver within seconds, but its agents then wait 60 s for a report to a server that is dead too.
-Run as a script beside the driver: its standard input is a pipe whose other end closes with the driver, however it dies.
+Runs as a script next to the driver: its standard input is a pipe whose other end closes when the driver dies, however it dies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GRACE_SECONDS = 5.0
 
 
 def start() -> subprocess.Popen[bytes]:
-    """Watch over this process's descendants. Closing the returned process's ``stdin`` ends them, and then the watch."""
+    """Watch this process's descendants. Closing the returned process's ``stdin`` kills them and ends the watch."""
     command = [sys.executable, __file__, str(os.getpid())]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
@@ -33,7 +33,7 @@ def watch(driver_pid: int, seconds: float = 2.0) -> None:
     _, left = psutil.wait_procs(descendants, timeout=GRACE_SECONDS)
     for process in left:
         try:
-            process.kill()  # psutil compares start times: a number that was given to another process is left alone
+            process.kill()  # psutil compares start times, so a reused process id is left alone
         except psutil.NoSuchProcess:
             continue
 

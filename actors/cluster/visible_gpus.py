@@ -1,4 +1,4 @@
-"""Does an actor see the GPUs that Ray has assigned to it, and no others?"""
+"""Check that an actor sees the GPUs that Ray assigned to it, and no others."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ NOSET = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 
 
 class WrongGpusError(RuntimeError):
-    """A process would work on other GPUs than its own."""
+    """A process would use other GPUs than its own."""
 
 
 def check_visible_gpus() -> None:
-    """Compare what this process sees with what Ray has assigned, before a model loads. Call it in an actor that has GPUs.
+    """Compare the GPUs that this process sees with those that Ray assigned. Call it in a GPU actor, before a model loads.
 
-    Where Ray is told to leave CUDA_VISIBLE_DEVICES alone, every actor of a node sees all of its GPUs, and takes the first. To a
-    process outside of Ray nothing is assigned, and nothing is checked.
+    If Ray is told to leave CUDA_VISIBLE_DEVICES alone, every actor of a node sees all its GPUs and uses the first. Outside Ray
+    nothing is assigned and nothing is checked.
 
     Raises:
-        WrongGpusError: it sees more or fewer; says what to do.
+        WrongGpusError: the process sees more or fewer GPUs. The message says what to do.
     """
     import ray
     import torch
@@ -28,7 +28,7 @@ def check_visible_gpus() -> None:
 
 
 def judge(assigned: list[str], seen: int, node: str) -> None:
-    """Raises WrongGpusError unless ``seen``, the number of visible GPUs, is that of the ``assigned`` ids."""
+    """Raises WrongGpusError unless ``seen``, the number of visible GPUs, equals the number of ``assigned`` ids."""
     if seen == len(assigned):
         return
     given = f"on node {node} Ray assigned GPU {', '.join(assigned) or 'none'} to this process, which sees {seen or 'none'}"

@@ -19,7 +19,7 @@ from renio_pipeline.preflight import Prepared
 
 
 def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Kind:
-    """What the workers of the generator pool are. ``shared``: see ``shared_group``."""
+    """The workers of the generator pool. ``shared``: the group of ``shared_group``, if generators share the ranks' GPUs."""
     spec = generator_spec(config, prepared)
     options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
     actor = ray.remote(Generator)
@@ -32,7 +32,7 @@ def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Ki
 
 
 def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
-    """What the workers of a teacher's pool are."""
+    """The workers of a teacher's pool."""
     pool = config.teacher_pools[name]
     if config.all_teachers[name].type == "torch":
         options = actor_options(config, pool)

@@ -1,10 +1,10 @@
-"""Writes a rank's checkpoint while the rank trains on: copies on the host first, files by a thread of its own.
+"""Writes a rank's checkpoint while training continues: first copies to host memory, then files by a separate thread.
 
-    save(): collective ──> copies in host memory ──> the training thread goes on
+    save(): collective ──> copies in host memory ──> the training thread continues
                                     │
                                     └──> the writer's thread ──> files ──> disk
 
-The training thread touches no disk: one that fails there would leave the other ranks waiting in a collective.
+The training thread writes nothing to disk: if a write failed there, the other ranks would wait in a collective.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngi
 
 from actors.trainer.messages import WriteState
 
-# Left free, so that a checkpoint which does not fit fails alone: metrics, samples and ledgers lie on the same disk.
+# Kept free, so that a full disk fails only the checkpoint: metrics, samples and ledgers are on the same disk.
 RESERVE_BYTES = 16 * 2**20
 
 
 class Writer:
-    """Jobs for one thread, in order. After one failed, the rest of the same checkpoint is left out."""
+    """Runs jobs in order on one thread. After one failed, the remaining jobs of the same checkpoint are skipped."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -37,12 +37,12 @@ class Writer:
         self._failed = False
 
     def begin(self) -> None:
-        """A new checkpoint: forget the one before."""
-        assert self.state().done, "the checkpoint before is still being written"
+        """Start a new checkpoint, and forget the previous one."""
+        assert self.state().done, "the previous checkpoint is still being written"
         self._jobs, self._failed = [], False
 
     def add(self, path: str | Path, size: int, write: Callable[[], object]) -> None:
-        """Run ``write``, which makes ``path`` (a file or a folder) of about ``size`` bytes, and bring it to the disk."""
+        """Run ``write``, which creates ``path`` (a file or a folder) of about ``size`` bytes, and sync it to disk."""
         self._jobs.append(self._thread.submit(self._run, Path(path), size, write))
 
     def state(self) -> WriteState:
@@ -67,7 +67,7 @@ class Writer:
 
 
 class WriterEngine(CheckpointEngine):
-    """DeepSpeed's files, through a Writer. Reading is immediate, and unpickles nothing but DeepSpeed's own few classes."""
+    """DeepSpeed's files through a Writer. Loading is immediate, and unpickles only a few of DeepSpeed's classes."""
 
     def __init__(self, writer: Writer) -> None:
         self.name, self._writer = "WriterEngine", writer
@@ -76,7 +76,7 @@ class WriterEngine(CheckpointEngine):
         pass
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        pass  # the writer's thread makes them
+        pass  # the writer's thread creates folders
 
     def save(self, state_dict: Any, path: str) -> None:
         copied, size = host_copy(state_dict)
@@ -91,7 +91,7 @@ class WriterEngine(CheckpointEngine):
 
 
 def save_file(value: Any, path: str) -> None:
-    """torch.save, which names the system's error: torch's own says of a full disk that a position was unexpected."""
+    """torch.save that raises the system's error. torch itself reports a full disk as an unexpected position."""
     with _Teller(io.FileIO(path, "wb")) as file:
         try:
             torch.save(value, file)
@@ -115,7 +115,7 @@ class _Teller(io.BufferedWriter):
 
 
 def host_copy(value: Any) -> tuple[Any, int]:
-    """A copy in host memory that no later step changes, and the bytes of its tensors. Tensors that were one stay one."""
+    """A deep copy in host memory, and the bytes of its tensors. Tensors that share memory share the copy too."""
     seen: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def of(part: Any) -> Any:

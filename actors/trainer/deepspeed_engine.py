@@ -1,4 +1,4 @@
-"""A DeepSpeed engine around the student, on one rank."""
+"""The DeepSpeed engine of one rank, around the student."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def engine_config(trainer: Trainer, world_size: int, *, universal: bool = False) -> dict[str, Any]:
-    """DeepSpeed's own configuration for a section of ours."""
+    """DeepSpeed's configuration for our ``trainer`` section."""
     zero = dict(trainer.deepspeed.get("zero_optimization", {})) | {"stage": trainer.zero_stage}
     return {
         **trainer.deepspeed,
-        # Micro-batches are formed by tokens, so these counts say nothing: the caller marks the boundaries itself.
+        # Micro-batches are formed by tokens, so these counts mean nothing. The caller marks the boundaries.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "train_batch_size": world_size,
@@ -38,7 +38,7 @@ def engine_config(trainer: Trainer, world_size: int, *, universal: bool = False)
 
 
 def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
-    """Join the process group, load the model (under ``zero.Init`` at ZeRO 3) and make the engine.
+    """Join the process group, load the model (under ``zero.Init`` at ZeRO 3) and build the engine.
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be in the environment.
     """
@@ -54,13 +54,13 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         from renio_pipeline.models.student import TokenLogits
 
     if not spec.on_gpu:
-        # DeepSpeed would compile a shared-memory all-reduce here, which needs a C++ compiler and a minute.
+        # Otherwise DeepSpeed compiles a shared-memory all-reduce, which needs a C++ compiler and takes a minute.
         deepspeed.ops.__compatible_ops__ = {}
     torch.manual_seed(spec.seed)
     timeout = timedelta(seconds=spec.collective_seconds)
     deepspeed.init_distributed("nccl" if spec.on_gpu else "gloo", auto_mpi_discovery=False, timeout=timeout)
     config = engine_config(spec.trainer, world_size, universal=spec.restore is not None and spec.restore.universal)
-    # from_pretrained looks for this object, and holds it weakly: it must live until the model is loaded.
+    # from_pretrained finds this object through a weak reference, so it must live until the model is loaded.
     zero_3 = HfDeepSpeedConfig(config) if spec.trainer.zero_stage == 3 else None
     lm = AutoModelForCausalLM.from_pretrained(spec.model, dtype=getattr(torch, spec.trainer.dtype))
     del zero_3
@@ -76,7 +76,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         lr=spec.trainer.lr,
         betas=spec.trainer.betas,
         weight_decay=spec.trainer.weight_decay,
-        # torch's default on GPUs, one launch for many tensors, makes a third tensor of every parameter's size in fp32.
+        # On GPUs torch's default (foreach) allocates a third fp32 tensor of every parameter's size.
         fused=True if spec.on_gpu else None,
     )
     engine, *_ = deepspeed.initialize(
@@ -94,7 +94,7 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
 
 
 def wait_for_others(timeout: timedelta) -> None:
-    """Give every process group one timeout. DeepSpeed makes some of its own with torch's default, 10 minutes on NCCL."""
+    """Set one timeout for all process groups. DeepSpeed creates some with torch's default, 10 minutes on NCCL."""
     from torch.distributed import distributed_c10d
 
     for group in distributed_c10d._world.pg_map:
@@ -102,10 +102,10 @@ def wait_for_others(timeout: timedelta) -> None:
 
 
 def optimizer_step(engine: DeepSpeedEngine) -> float:
-    """Clip, step, advance the schedule, clear the gradients. Returns the norm before clipping.
+    """Clip, step, advance the schedule and clear the gradients. Returns the gradient norm before clipping.
 
     Raises:
-        FloatingPointError: the norm is not finite; the weights are then unusable.
+        FloatingPointError: the norm is not finite. The weights are then unusable.
     """
     import torch
 
@@ -128,10 +128,10 @@ def _check(norm: float) -> None:
 
 
 def weight_source(module: torch.nn.Module, lora: Lora | None, dtype: torch.dtype | None) -> DeepSpeedSource | MergedSource:
-    """The whole student's weights under its Hugging Face names, as generators, teachers and checkpoints have them.
+    """The student's full weights under their Hugging Face names, as generators, teachers and checkpoints use them.
 
     Args:
-        dtype: what the tensors are cast to. None: they stay as they are, and with LoRA the sums are in fp32.
+        dtype: the dtype to cast to. None: no cast; with LoRA the merged weights are then in fp32.
     """
     import torch
 
@@ -144,5 +144,5 @@ def weight_source(module: torch.nn.Module, lora: Lora | None, dtype: torch.dtype
 
 
 def on_host(source: Iterable[tuple[str, torch.Tensor]], *, keep: bool) -> dict[str, torch.Tensor]:
-    """A source's tensors on the host, for ranks that ``keep`` them. A collective of all ranks."""
+    """Copies of a source's tensors on the host, for ranks that ``keep`` them. Collective."""
     return {name: tensor.to("cpu", copy=True) for name, tensor in source if keep}

@@ -1,4 +1,4 @@
-"""The weights of a teacher that follows the student: the latest, or their moving average. Runs on every trainer rank."""
+"""The weights of a teacher that follows the student: the latest ones or their moving average. Runs on every trainer rank."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from renio_pipeline.objectives.projection import Head
 class Ema:
     """An exponential moving average of the student's fp32 master weights: ema = decay * ema + (1 - decay) * weights.
 
-    Each rank keeps every n-th parameter whole, so that the average costs the memory of one shard. Updating and iterating are
-    collectives of all ranks. Iteration makes it a weight source, as ``DeepSpeedSource`` is.
+    Each of n ranks keeps every n-th parameter whole, so the average takes the memory of one shard. Updating and iterating are
+    collective. As ``DeepSpeedSource``, it is a weight source.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Ema:
     ) -> None:
         self._module, self._decay, self._dtype, self._lora = module, decay, dtype, lora
         self._rank, self._world_size = rank, world_size
-        # Asked for every parameter of every step, of models with thousands of them.
+        # Looked up for every parameter at every step, in models with thousands of them.
         self._owners = {meta.name: i % world_size for i, meta in enumerate(self.metadata())}
         self._average = {name: full.clone() for name, full in self._masters() if self._owner(name) == rank}
 
     def update(self) -> None:
-        """Take the weights of the step that just ended in."""
+        """Include the weights after the step that just ended. Collective."""
         for name, full in self._masters():
             if self._owner(name) == self._rank:
                 self._average[name].lerp_(full, 1 - self._decay)
@@ -52,7 +52,7 @@ class Ema:
             yield meta.name, whole.to(self._dtype)
 
     def save(self, folder: str, writer: Writer) -> None:
-        """This rank's share, as safetensors, from a copy on the host."""
+        """Write this rank's share as safetensors, from a copy in host memory."""
         from safetensors.torch import save_file
 
         path = f"{folder}/rank_{self._rank}.safetensors"
@@ -60,7 +60,7 @@ class Ema:
         writer.add(path, size_of(copied), lambda: save_file(copied, path))
 
     def load(self, folder: str) -> None:
-        """This rank's share of what any number of ranks saved."""
+        """Load this rank's share of an average that any number of ranks saved."""
         from safetensors import safe_open
 
         for path in sorted(Path(folder).glob("rank_*.safetensors")):
@@ -72,18 +72,18 @@ class Ema:
         return self._owners[name]
 
     def _masters(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each parameter whole, in fp32; with LoRA, the plain model's."""
+        """Each full parameter in fp32; with LoRA, the merged model's."""
         pairs = ((name, _master(parameter)) for name, parameter in self._module.named_parameters())
         return pairs if self._lora is None else merged(pairs, scale_of(self._lora), torch.float32)
 
 
 def _master(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """A whole parameter in fp32, from the optimizer's master copy where there is one."""
+    """A full parameter in fp32, from the optimizer's master copy if it has one. Collective."""
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
 
     partitioned = hasattr(parameter, "ds_id")
-    if partitioned and not parameter.requires_grad:  # the optimizer does not know it
+    if partitioned and not parameter.requires_grad:  # frozen parameters are unknown to the optimizer
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().float().clone()
     full = safe_get_full_fp32_param(parameter) if partitioned or hasattr(parameter, "_hp_mapping") else parameter.detach()
@@ -91,7 +91,7 @@ def _master(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 
 def keep_head(pairs: Any, lm: Any, found: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Pass a weight source on, and keep the output head's tensors as they go by: payloads of this version need it."""
+    """Yield a weight source's pairs and copy the output head's tensors, which payloads of this version need."""
     output = lm.get_output_embeddings()
     names = {id(p): name for name, p in lm.named_parameters()}
     wanted = {names.get(id(output.weight)): "weight", names.get(id(getattr(output, "bias", None))): "bias"}
@@ -107,7 +107,7 @@ def head_from(found: dict[str, torch.Tensor], lm: Any) -> Head:
 
 
 class WithHead:
-    """A weight source that also yields the output head of what it sent last."""
+    """A weight source that also keeps the output head of the weights it sent last."""
 
     def __init__(self, source: Any, lm: Any) -> None:
         self._source, self._lm = source, lm

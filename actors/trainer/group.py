@@ -1,4 +1,4 @@
-"""The trainer ranks as one stage."""
+"""The trainer ranks of one group, called together."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from renio_pipeline.types import TrainBatch, TrainReport, Version
 
 
 class TrainerGroup:
+    """Calls all ranks of a group. Methods without another comment run the method of the same name on every ``TrainerRank``."""
+
     def __init__(
         self,
         ranks: Sequence[Any],
@@ -33,18 +35,18 @@ class TrainerGroup:
         placement: Any = None,
         owns_placement: bool = True,
     ) -> None:
-        """``placement``: the group of which rank i has bundle i; one that is owned ends with the ranks."""
+        """``placement``: the placement group whose bundle i holds rank i. An owned one is removed with the ranks."""
         self.ranks = list(ranks)
         self.size = len(self.ranks)
         self._config, self._vocab_size, self._ledger, self._restore = config, vocab_size, ledger, restore
         self._placement, self._owns_placement = placement, owns_placement
 
     async def ping(self) -> list[int]:
-        """The ranks' process ids. Answered beside whatever they do, also where a collective hangs."""
+        """The ranks' process ids. They answer concurrently with their work, even while a collective hangs."""
         return list(await asyncio.gather(*(r.ping.options(concurrency_group=CONTROL).remote() for r in self.ranks)))
 
     def end(self, pids: Sequence[int] = ()) -> None:
-        """Kill every rank, whatever it does. ``pids``: their processes, where they are known."""
+        """Kill every rank. ``pids``: their process ids, if known."""
         import ray
 
         for i, (rank, pid) in enumerate(zip_longest(self.ranks, pids, fillvalue=0)):
@@ -53,7 +55,7 @@ class TrainerGroup:
             ray.util.remove_placement_group(self._placement)
 
     async def setup(self) -> None:
-        """Load the model on every rank, or the checkpoint that the run goes on from."""
+        """Load the model, or the checkpoint to resume from, on every rank."""
         universal = self._restore.universal_folder if self._restore and self._restore.universal else None
         if universal:
             await self.ranks[0].make_universal.remote()
@@ -63,14 +65,14 @@ class TrainerGroup:
             shutil.rmtree(universal, ignore_errors=True)
 
     async def connect(self, generators: Sequence[Any], workers: Sequence[int] | None = None) -> None:
-        """Tell the first rank whom to send weights to, and how many engine workers each has (None: they are asked)."""
+        """Set the generators that receive weights. ``workers``: the engine workers of each (None: ask the generators)."""
         workers = await _engines(generators) if workers is None else workers
         address, port = await self.ranks[0].address.remote()
         config = self._config
         await self._all("connect", list(generators), list(workers), config.generator.dtype, config.sync.backend, address, port)
 
     async def connect_teacher(self, teachers: Sequence[Any], workers: Sequence[int] | None = None) -> None:
-        """Tell the first rank which teachers follow the student."""
+        """Set the teachers that follow the student. ``workers`` as for ``connect``."""
         workers = await _engines(teachers) if workers is None else workers
         await self._all("connect_teacher", list(teachers), list(workers))
 
@@ -105,12 +107,12 @@ class TrainerGroup:
         )
 
     async def publish(self, version: Version) -> SyncReceipt:
-        """Send the weights to the generators that are connected."""
+        """Send the weights to the connected generators."""
         receipts: list[SyncReceipt] = await self._all("publish", version)
         return receipts[0]
 
     async def publish_teacher(self, version: Version) -> SyncReceipt:
-        """Send the weights, or their average, to the teachers that are connected."""
+        """Send the weights, or their moving average, to the connected teachers."""
         receipts: list[SyncReceipt] = await self._all("publish_teacher", version)
         return receipts[0]
 
@@ -122,11 +124,11 @@ class TrainerGroup:
         await self._all("onload")
 
     async def save(self, folder: str) -> None:
-        """Copy every rank's state to its host's memory and start to write it below ``folder``."""
+        """Copy every rank's state to host memory and start writing it to ``folder``."""
         await self._all("save", folder)
 
     async def written(self) -> None:
-        """Wait until no rank writes any more; training calls go on meanwhile. Raises CheckpointError if one could not."""
+        """Wait until all ranks have written their files, while training continues. Raises CheckpointError if one failed."""
         pause = 0.05
         states = await self._write_states()
         while not all(state.done for state in states):
@@ -138,7 +140,7 @@ class TrainerGroup:
             raise CheckpointError("; ".join(failures))
 
     async def _write_states(self) -> list[WriteState]:
-        """Asked of a thread of its own on each rank: it answers in the middle of a step, and where a collective hangs."""
+        """Asked in the control group: ranks answer during a step, and even while a collective hangs."""
         return list(await asyncio.gather(*(r.written.options(concurrency_group=CONTROL).remote() for r in self.ranks)))
 
     def _plan(self, batch: TrainBatch) -> list[list[list[Any]]]:

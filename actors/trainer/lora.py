@@ -1,7 +1,7 @@
-"""LoRA on a trainer rank: factors beside the student's linear modules (peft), and what is sent of them.
+"""LoRA on a trainer rank: factors on the student's linear modules (peft), and the weights that are sent.
 
 A module's weights are W + scale · B · A with scale = alpha / r (E. Hu et al., arXiv 2106.09685, section 4.1). W itself never
-changes, so that no update is ever added to it twice and none is lost to its rounding.
+changes, so no update is added twice or lost to rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PART = re.compile(r"(?P<module>.+)\.(?P<part>base_layer|lora_A\.default|lora_B\
 
 
 def add_factors(lm: Any, lora: Lora, seed: int) -> None:
-    """Freeze a model and put factors beside its target modules, in place; the seed makes them the same on every rank."""
+    """Freeze a model and add factors to its target modules, in place. The seed makes them equal on all ranks."""
     from peft import inject_adapter_in_model
 
     lm.requires_grad_(False)
@@ -33,7 +33,7 @@ def scale_of(lora: Lora) -> float:
 
 
 def merged(pairs: Iterable[tuple[str, torch.Tensor]], scale: float, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """A factored model's (name, tensor) pairs as those of the plain model: W + scale · B · A in fp32, cast once."""
+    """The plain model's (name, tensor) pairs from a factored model's: W + scale · B · A in fp32, cast once."""
     held: dict[str, torch.Tensor] = {}
     for name, tensor in pairs:
         found = _PART.fullmatch(name)
@@ -43,7 +43,7 @@ def merged(pairs: Iterable[tuple[str, torch.Tensor]], scale: float, dtype: torch
         module, part = found["module"], found["part"]
         if found["name"] == "bias":
             yield f"{module}.bias", tensor.to(dtype)
-        elif part == "lora_B.default":  # the last of a module's three
+        elif part == "lora_B.default":  # the last of a module's three tensors
             whole = held.pop("base_layer").float().addmm(tensor.float(), held.pop("lora_A.default").float(), alpha=scale)
             yield f"{module}.weight", whole.to(dtype)
         else:
@@ -86,7 +86,7 @@ def peft_name(name: str) -> str:
 
 
 class AdapterSource:
-    """A weight source of the factors alone, under the names that peft's files give them."""
+    """A weight source of only the factors, under the names that peft uses in its files."""
 
     def __init__(self, module: torch.nn.Module, *, dtype: torch.dtype | None) -> None:
         self._factors = DeepSpeedSource(module, dtype=dtype, only=is_factor)
@@ -97,7 +97,7 @@ class AdapterSource:
 
 
 def save_adapter(state: dict[str, torch.Tensor], lora: Lora, model: str, folder: str) -> None:
-    """Write factors as a folder that stock peft and vLLM load."""
+    """Write the factors as a folder that peft and vLLM can load."""
     from safetensors.torch import save_file
 
     Path(folder).mkdir(parents=True)

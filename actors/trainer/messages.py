@@ -10,10 +10,10 @@ from renio_pipeline.config.schema import Opsd, Trainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restore:
-    """A checkpoint to go on from."""
+    """A checkpoint to resume from."""
 
     folder: str
-    same_shape: bool  # as many ranks as wrote it
+    same_shape: bool  # this group has as many ranks as wrote it
     universal: bool = False  # on another number of ranks, and with sharded states: loaded through ``universal_folder``
 
     @property
@@ -25,7 +25,7 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class WriteState:
-    """How far a rank's checkpoint is."""
+    """The progress of writing a rank's checkpoint."""
 
     done: bool
     failure: str | None = None
@@ -33,23 +33,23 @@ class WriteState:
 
 @dataclass(frozen=True, kw_only=True)
 class RankSpec:
-    """What a trainer rank is built from."""
+    """The specification of a trainer rank."""
 
     model: str
     trainer: Trainer
     steps: int  # of the whole run, for the learning-rate schedule
     seed: int
     on_gpu: bool = False
-    heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # teacher -> model, dtype: for the full-vocabulary loss
+    heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # (model, dtype) by teacher, for the exact loss
     follow: Opsd | None = None  # a teacher whose weights follow the student's
     teacher_dtype: str = "float32"  # of that teacher
-    adapter_sync: bool = False  # send the factors alone
-    merged_checkpoint: bool = True  # write hf/, the whole model
-    restore: Restore | None = None  # go on from a checkpoint
+    adapter_sync: bool = False  # send only the LoRA factors
+    merged_checkpoint: bool = True  # write hf/, the full model
+    restore: Restore | None = None  # resume from this checkpoint
     incarnation: int = 0  # of the run: for the ledger
-    transfer_seconds: float = 1800.0  # that each receiver of a weight sync has
-    collective_seconds: float = 1920.0  # that a rank waits for the others
-    packed_bytes: int | None = None  # of a packed transfer's buffer: see ``sync.packed_bytes``
+    transfer_seconds: float = 1800.0  # the time each receiver of a weight sync has
+    collective_seconds: float = 1920.0  # how long a rank waits for the others
+    packed_bytes: int | None = None  # buffer size of a packed transfer: see ``sync.packed_bytes``
     kept_heads: int = 2  # versions of a following teacher's head, for payloads that are trained on later
 
 

@@ -1,4 +1,4 @@
-"""The optimizer's state of a rank in host memory, while others have the GPU.
+"""Moves a rank's optimizer state to host memory while a generator uses the GPU.
 
 DeepSpeed has ``offload_states`` for this, but at ZeRO 3 only with its own compiled Adam, and not at ZeRO 0.
 """
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class HostState:
-    """``offload()`` and ``onload()`` move the moments and the fp32 master weights; the model's own weights stay.
+    """``offload()`` and ``onload()`` move the moments and the fp32 master weights; the model's weights stay on the GPU.
 
-    The storages are emptied and filled again, not replaced: DeepSpeed keeps many views of them, and all stay valid. What
-    is away must not be read: no step, and no checkpoint.
+    The storages are emptied and refilled rather than replaced: DeepSpeed keeps many views of them, which stay valid. While the
+    state is offloaded it must not be read, so no step and no checkpoint may run.
     """
 
     engine: DeepSpeedEngine
     _away: list[tuple[torch.UntypedStorage, torch.Tensor]] = field(default_factory=list)
-    _buffers: dict[int, torch.Tensor] = field(default_factory=dict)  # by storage, kept: pinning memory is slow
+    _buffers: dict[int, torch.Tensor] = field(default_factory=dict)  # by storage; kept, because pinning memory is slow
 
     def offload(self) -> None:
-        """Without effect on what is away already."""
+        """Move the state to host memory. No effect if it is already there."""
         if self._away:
             return
         for tensor in _movable(self.engine):
-            if not tensor.untyped_storage().resizable():  # it came out of a checkpoint's file, and cannot be emptied
+            if not tensor.untyped_storage().resizable():  # it was loaded from a checkpoint file and cannot be emptied
                 tensor.data = tensor.data.clone()
         for storage in _optimizer_storages(self.engine):
             there = _bytes(storage)
@@ -42,7 +42,7 @@ class HostState:
             storage.resize_(0)
 
     def onload(self) -> None:
-        """Bit for bit as it was."""
+        """Move the state back to the GPU, bit for bit."""
         away, self._away = self._away, []
         for storage, host in away:
             storage.resize_(host.numel())
@@ -59,7 +59,7 @@ class HostState:
 
 
 def free_cached() -> None:
-    """Give the GPU memory that torch keeps for later back, so that other processes can have it."""
+    """Free the GPU memory that torch caches, so that other processes can use it."""
     import torch
 
     gc.collect()
@@ -74,13 +74,13 @@ def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:
 
 
 def _optimizer_storages(engine: DeepSpeedEngine) -> list[torch.UntypedStorage]:
-    """Those that are there, each once."""
+    """The storages that are not empty, each once."""
     storages = [tensor.untyped_storage() for tensor in _movable(engine)]
     return list({storage.data_ptr(): storage for storage in storages if storage.nbytes()}.values())
 
 
 def _movable(engine: DeepSpeedEngine) -> list[torch.Tensor]:
-    """The optimizer's tensors on the engine's device, but for the weights of the model itself."""
+    """The optimizer's tensors on the engine's device, except the model's own weights."""
     own = {t.untyped_storage().data_ptr() for t in _model_tensors(engine)}
     found = [t for t in _optimizer_tensors(engine.optimizer) if t.device.type == engine.device.type]
     return [t for t in found if t.untyped_storage().data_ptr() not in own]
@@ -88,17 +88,17 @@ def _movable(engine: DeepSpeedEngine) -> list[torch.Tensor]:
 
 def _model_tensors(engine: DeepSpeedEngine) -> Iterator[torch.Tensor]:
     for parameter in engine.module.parameters():
-        yield getattr(parameter, "ds_tensor", parameter)  # at ZeRO 3 this rank's part of it
+        yield getattr(parameter, "ds_tensor", parameter)  # at ZeRO 3, this rank's shard
 
 
 def _optimizer_tensors(optimizer: Any) -> Iterator[torch.Tensor]:
-    """Master weights and moments; of a sharded optimizer this rank's."""
+    """Master weights and moments; of a sharded optimizer, this rank's shard."""
     import torch
 
-    inner = getattr(optimizer, "optimizer", optimizer)  # DeepSpeed's wraps torch's
+    inner = getattr(optimizer, "optimizer", optimizer)  # DeepSpeed's optimizer wraps torch's
     for group in inner.param_groups:
         yield from group["params"]
-    yield from getattr(optimizer, "fp32_partitioned_groups_flat", ())  # at ZeRO 3 the groups are empty but for a step
+    yield from getattr(optimizer, "fp32_partitioned_groups_flat", ())  # at ZeRO 3 the groups are empty except during a step
     for master, state in inner.state.items():
         yield master
         yield from (value for value in state.values() if torch.is_tensor(value))

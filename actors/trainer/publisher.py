@@ -1,4 +1,4 @@
-"""Who gets the trainer's weights: the workers of a pool, whose number changes from sync to sync."""
+"""Publishes the trainer's weights to the workers of a pool, whose number changes from sync to sync."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from renio_pipeline.types import Version
 
 
 class WeightPublisher:
-    """Publishes to all workers of a pool, and brings those that come in between to the last version.
+    """Sends weights to all workers of a pool, and the last version to workers that join in between.
 
-    With ``host``, a newcomer reads the last host copy. The ``native`` backends keep none: a newcomer waits for the next sync,
-    for which the transfer group is built anew, in a new epoch on a fresh port; where nobody serves, it asks for one.
+    With the ``host`` backend, a new worker loads the last host copy. The ``native`` backends keep no copy: a new worker waits
+    for the next sync, for which the transfer group is rebuilt on a fresh port. If no worker is serving, it requests a sync.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class WeightPublisher:
         self.version: Version | None = None
         self._connect, self._send, self._drain, self._native, self._again = connect, send, drain, native, again
         self._faults, self._note = service.config.faults, service.note
-        self.syncing = asyncio.Lock()  # held while anybody gets weights
-        self._members: list[Worker] | None = None  # of the transfer group
+        self.syncing = asyncio.Lock()  # held while a worker receives weights
+        self._members: list[Worker] | None = None  # the transfer group's workers
         self._copy: HostCopy | None = None
 
     def forget(self) -> None:
-        """The ranks that published are gone, and with them the copy that they own."""
+        """The ranks that published are gone, and with them the host copy they own."""
         self.version, self._members, self._copy = None, None, None
 
     async def publish(self, version: Version) -> SyncReceipt:
-        """Bring every worker to ``version``; those that are lost on the way are left to the pool."""
+        """Send ``version`` to every worker. The pool replaces workers that are lost on the way."""
         if self.pool is None:
             return await self._round(version, [])
         async with self.pool.paused_dispatch(drain=self._drain), self.syncing:
@@ -66,7 +66,7 @@ class WeightPublisher:
                     self._failed(error.cause, workers)
 
     async def admit(self, worker: Worker) -> None:
-        """Bring a newcomer to the version that the others have; before the first sync there is none."""
+        """Send a new worker the version that the others have. Before the first sync it waits for that."""
         assert self.pool is not None
         workers = self.pool.workers
         async with self.syncing:
@@ -79,7 +79,7 @@ class WeightPublisher:
                     cause = error.cause if isinstance(error, RayTaskError) else error
                     if not isinstance(cause, (ObjectLostError, *GONE)):
                         raise
-                    self._copy = None  # its owner is gone: new ranks will publish
+                    self._copy = None  # its owner is gone; the next ranks will publish
                 else:
                     workers.serve(worker)
         if self._native and self.version is not None and not workers.serving:
@@ -90,7 +90,7 @@ class WeightPublisher:
             self._members = None
             await self._connect([w.actor for w in workers], [w.ready.receivers for w in workers])
             self._members = list(workers)
-        self._copy = None  # not two models' bytes in the object store
+        self._copy = None  # so that the object store never holds two models
         receipt = await self._send(version)
         for index, reason in receipt.lost.items():
             workers[index].lose(f"in the weight sync: {reason}")
@@ -104,6 +104,6 @@ class WeightPublisher:
         self._members = None
         if not error.lost:
             raise error
-        self._note(f"a weight transfer failed and begins again without {len(error.lost)} of {len(workers)} receivers: {error}")
+        self._note(f"a weight transfer failed and starts over without {len(error.lost)} of {len(workers)} receivers: {error}")
         for index, reason in error.lost.items():
             workers[index].lose(f"in the weight sync: {reason}")

@@ -1,8 +1,8 @@
-"""What a trainer rank keeps in a checkpoint, and how it goes on from one.
+"""What a trainer rank saves in a checkpoint, and how it resumes from one.
 
 deepspeed/state/       DeepSpeed's own files: weights, optimizer, schedule
 random/rank_*.pt       random states of Python, NumPy and torch
-ema/rank_*.safetensors the moving average that teaches, if one does
+ema/rank_*.safetensors the moving average, if it is the teacher
 hf/, adapter/          the student for transformers, peft and vLLM
 """
 
@@ -51,15 +51,15 @@ def save(engine: DeepSpeedEngine, spec: RankSpec, folder: str, rank: int, ema: E
 
 
 def use_writer(engine: DeepSpeedEngine, writer: Writer) -> None:
-    """Let DeepSpeed write its checkpoints through ``writer``, and nothing past it."""
+    """Make DeepSpeed write its checkpoints through ``writer`` only."""
     from actors.trainer.checkpoint_writer import WriterEngine
 
     engine.checkpoint_engine = WriterEngine(writer)
-    engine._copy_recovery_script = lambda path: None  # it writes scripts, on the training thread
+    engine._copy_recovery_script = lambda path: None  # it would write scripts on the training thread
 
 
 def make_universal(restore: Restore) -> None:
-    """Turn DeepSpeed's shards into files by parameter, once, before any rank loads them. Needs no process group."""
+    """Convert DeepSpeed's shards to one file per parameter, before any rank loads them. Needs no process group."""
     import shutil
 
     from deepspeed.checkpoint.ds_to_universal import main as convert
@@ -79,31 +79,31 @@ def make_universal(restore: Restore) -> None:
 
 
 def load(engine: DeepSpeedEngine, restore: Restore, rank: int, *, lora: bool) -> None:
-    """Bring weights, optimizer, schedule and (on the same shape) random states to the checkpoint's. Collective."""
+    """Load weights, optimizer, schedule and (with as many ranks) random states from the checkpoint. Collective."""
     folder = restore.universal_folder if restore.universal else f"{restore.folder}/deepspeed"
     fused = _torchs_own(engine.optimizer).param_groups[0].get("fused")
-    # With LoRA the files lack the frozen weights, which are the student's own.
+    # With LoRA the files lack the frozen weights, which are the original student's.
     found, _ = engine.load_checkpoint(folder, tag=TAG, load_module_strict=not lora)
     assert found is not None, f"{folder} has no state"
     update_as_built(_torchs_own(engine.optimizer), fused)
     schedule = engine.lr_scheduler
     rates = [base * f(schedule.last_epoch) for base, f in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
     for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate  # of this run's `steps`, which may be more than the checkpoint's run had
+        group["lr"] = rate  # by this run's `steps`, which may be more than those of the run that wrote it
     if restore.same_shape:
         set_random_state(f"{restore.folder}/random/rank_{rank}.pt")
 
 
 def _torchs_own(optimizer: Any) -> Any:
-    """torch's optimizer, inside of DeepSpeed's where there is one."""
+    """torch's optimizer, which may be wrapped in DeepSpeed's."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
 def update_as_built(optimizer: Any, fused: bool | None) -> None:
-    """Have an AdamW update as it was built to, whatever the run that wrote its state did.
+    """Restore an AdamW optimizer's own choice between fused and unfused updates, after loading a checkpoint.
 
-    A checkpoint brings its own choice along, and its step counts on the host. A fused update needs them on the device of the
-    moments, any other one on the host.
+    A checkpoint overwrites that choice, and its step counts are on the host. A fused update needs them on the device of the
+    moments, an unfused one on the host.
     """
     import torch
 
@@ -142,7 +142,7 @@ def set_random_state(path: str) -> None:
 
 
 def save_student(lm: Any, state: Mapping[str, torch.Tensor], model: str, folder: str, writer: Writer) -> None:
-    """``hf/``: the whole student, as transformers and vLLM load it."""
+    """Write ``hf/``: the full student, as transformers and vLLM load it."""
     from transformers import AutoTokenizer
 
     from actors.trainer.checkpoint_writer import size_of

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 class ParameterMeta:
     name: str
     dtype: torch.dtype  # as sent
-    shape: tuple[int, ...]  # whole, also where this rank holds a shard
+    shape: tuple[int, ...]  # the full shape, even if this rank holds a shard
 
 
 class DeepSpeedSource:
     """A ``WeightSource`` (structurally vLLM's) over a DeepSpeed engine's module.
 
-    Under ZeRO 3 the parameters of one layer are gathered at a time, by all ranks in the same order, and freed before the
-    next: the extra memory is that of the largest layer. Shapes come from ``ds_shape``, because a partitioned parameter's
-    own shape is [0]. Tied parameters appear once, as in a checkpoint.
+    Under ZeRO 3 all ranks gather the parameters of one layer at a time, in the same order, and free them before the next: the
+    extra memory is the size of the largest layer. Shapes come from ``ds_shape``, because a partitioned parameter's own shape
+    is [0]. Tied parameters appear once, as in a checkpoint.
 
     Args:
         module: the model, with Hugging Face parameter names.
-        dtype: what the generators load; tensors are cast before they are sent. None: as they are.
-        only: which names; None: all.
+        dtype: the dtype that tensors are cast to before they are sent. None: no cast.
+        only: selects parameters by name. None: all.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class DeepSpeedSource:
         self._module, self._dtype, self._only = module, dtype, only
 
     def metadata(self) -> list[ParameterMeta]:
-        """What iteration yields, in its order, without a gather."""
+        """Name, dtype and shape of what iteration yields, in its order, without gathering."""
         return [
             ParameterMeta(name, self._dtype or parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
             for name, parameter in self._parameters()
@@ -58,7 +58,7 @@ class DeepSpeedSource:
         return [(name, p) for name, p in self._module.named_parameters() if self._only is None or self._only(name)]
 
     def _groups(self) -> list[list[tuple[str, torch.nn.Parameter]]]:
-        """Parameters by layer: those that share the name up to its first number."""
+        """Parameters by layer: those whose names agree up to the first number."""
         groups: dict[str, list[tuple[str, torch.nn.Parameter]]] = {}
         for name, parameter in self._parameters():
             groups.setdefault(layer_of(name), []).append((name, parameter))
