@@ -22,8 +22,8 @@ from renio_pipeline.control.status_view import reply_lines, status_view
 HELP = {
     "status": "where a live run is: pools, step, figures, events",
     "scale": "give a live run's pools other sizes; answers when they are taken on, and engines may still be starting",
-    "pause": "drain a live run and hold it; answers when it is drained",
-    "resume": "let a paused run go on; a run that has ended goes on with train --resume instead",
+    "pause": "drain a live run and hold it; answers when nothing is in flight",
+    "resume": "let a paused run continue; a run that has ended is resumed with train --resume instead",
     "checkpoint": "have a live run write a checkpoint; answers when it is written",
     "stop": "end a live run after its step, with a checkpoint",
 }

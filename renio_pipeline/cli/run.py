@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
         command = commands.add_parser(name, parents=[with_config()], help=text, description=text)
         command.set_defaults(run=function)
         if name in ("train", "demo"):
-            command.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start if none")
+            command.add_argument("--resume", action="store_true", help="resume at the run's newest checkpoint; start if there is none")
         if name == "check":
             command.add_argument("--offline", action="store_true", help="without a network, a cluster, or the models' weights")
 
@@ -127,7 +127,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
         with log, make_progress(config.steps) as shown, only_the_main_thread(log.path):
             events = Events(log.note)
             progress = WithEvents(shown, events)
-            begun = f", going on after step {point.state.step}" if point.folder else ""
+            begun = f", resuming after step {point.state.step}" if point.folder else ""
             for note in prepared.notes:
                 progress.note(note)
             progress.note(f"run {config.name} in {directory.path}{begun}: starting the engines")

@@ -1,0 +1,86 @@
+"""``renio train`` around a run whose stages are fakes: what its log has, and what a failure prints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from actors import launch, run_checks
+from actors.cluster import connection
+from actors.control import mailbox
+from renio_pipeline import cli
+from renio_pipeline.preflight import Prepared
+from tests.unit.test_pipeline import config_of, prepared, stages_of
+
+__all__ = ["prepared"]  # a fixture
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def train(tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command for so many steps; a teacher raises in the step that ``fails_in`` names."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    fails: list[int] = []
+
+    @contextmanager
+    def connect(address: str | None) -> Iterator[connection.Cluster]:
+        yield connection.Cluster(own=True, host="127.0.0.1")
+
+    @asynccontextmanager
+    async def stages(config: Any, prepared: Prepared, point: Any, note: Any) -> AsyncIterator[Any]:
+        made = stages_of(prepared, config)
+        score = made.teachers.score
+
+        async def failing(rollouts: Any, step: int) -> Any:
+            if step in fails:
+                raise KeyError("no such teacher")
+            return await score(rollouts, step)
+
+        monkeypatch.setattr(made.teachers, "score", failing)
+        note("the engines are there")
+        yield made
+
+    async def serve(control: Any, handle: Any) -> None:
+        """Nobody asks anything."""
+
+    monkeypatch.setattr(connection, "connect", connect)
+    monkeypatch.setattr(launch, "stages", stages)
+    monkeypatch.setattr(run_checks, "prepare_locally", lambda config: prepared)
+    monkeypatch.setattr(run_checks, "check", lambda config, found: found)
+    monkeypatch.setattr(mailbox, "claim", lambda *arguments: None)
+    monkeypatch.setattr(mailbox, "serve", serve)
+    config = config_of(run_dir=str(tmp_path / "run"), evaluate={"problems": 0}, checkpoint={"every": 1}, name="logged")
+    OmegaConf.save(OmegaConf.create(config.model_dump(mode="json")), tmp_path / "run.yaml")
+
+    def command(steps: int, *options: str, fails_in: int = 0) -> int:
+        fails[:] = [fails_in]
+        return cli.main(["train", "--config", str(tmp_path / "run.yaml"), f"steps={steps}", *options])
+
+    return command
+
+
+def test_a_failure_prints_its_traceback_and_the_log_which_a_resume_continues(
+    train: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "run" / "log.txt"
+    assert train(3, fails_in=2) == 1
+    error = capfd.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert error.endswith(f"error: in step 2: KeyError: 'no such teacher'\nlog: {log}\n")
+    first = log.read_text()
+    assert "run logged in" in first
+    assert "the engines are there" in first
+    assert "the run failed\n    Traceback (most recent call last)" in first
+    assert "KeyError: 'no such teacher'" in first
+
+    assert train(3, "--resume") == 0
+    text = log.read_text()
+    assert text.startswith(first)
+    assert "going on after step 1: starting the engines" in text[len(first) :]
+    assert "Traceback" not in text[len(first) :]
+    assert capfd.readouterr().err == ""
