@@ -24,7 +24,9 @@ def register(commands: Any) -> None:
         command = commands.add_parser(name, parents=[with_config()], help=text, description=text)
         command.set_defaults(run=function)
         if name in ("train", "demo"):
-            command.add_argument("--resume", action="store_true", help="resume at the run's newest checkpoint; start if there is none")
+            command.add_argument(
+                "--resume", action="store_true", help="resume at the newest checkpoint; start if there is none"
+            )
         if name == "check":
             command.add_argument("--offline", action="store_true", help="without a network, a cluster, or the models' weights")
 

@@ -81,6 +81,6 @@ def test_a_failure_prints_its_traceback_and_the_log_which_a_resume_continues(
     assert train(3, "--resume") == 0
     text = log.read_text()
     assert text.startswith(first)
-    assert "going on after step 1: starting the engines" in text[len(first) :]
+    assert "resuming after step 1: starting the engines" in text[len(first) :]
     assert "Traceback" not in text[len(first) :]
     assert capfd.readouterr().err == ""
