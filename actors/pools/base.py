@@ -73,7 +73,7 @@ class Pool:
         async def of(worker: Worker) -> tuple[str, float] | None:
             try:
                 return f"{worker.name}/{worker.pid}", await answer(
-                    self.workers.kind.beside(worker.actor.busy_seconds).remote(), 10, "busy_seconds"
+                    self.workers.kind.concurrent(worker.actor.busy_seconds).remote(), 10, "busy_seconds"
                 )
             except (WorkerLost, *GONE):
                 return None

@@ -1,8 +1,8 @@
-"""Generators on the trainer ranks' GPUs: out of the way in the ranks' turn (see ``renio_pipeline.stages.turns``).
+"""Generators on the trainer ranks' GPUs, which sleep during the ranks' turn (see ``renio_pipeline.stages.turns``).
 
-A generator that dies in the ranks' turn is replaced when that is over: an engine that loads takes its whole share of the
-GPU's memory, and measures what others leave it, so it needs its turn more than one that works. For the same reason the ranks
-wait for one that loads already. They cannot wait for ever: loading has a deadline, and who waits gives up with a lost rank.
+A generator that dies during the ranks' turn is replaced after it: an engine that loads takes its whole share of the GPU memory
+and measures what is free. For the same reason the ranks wait for a generator that is already loading. They cannot wait forever,
+because loading has a deadline, and the wait ends if a rank is lost.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from actors.pools.worker import Worker
 
 
 class ColocatedGenerators:
-    """The generators, as the ranks see them."""
+    """Puts the generators of a pool to sleep for the ranks' turn, and wakes them up afterwards."""
 
     def __init__(self, pool: Pool, syncing: asyncio.Lock) -> None:
-        """``syncing``: held by whoever sends weights to a generator, newcomers among them."""
+        """``syncing``: the lock that is held while weights are sent to any generator."""
         self._pool, self._workers, self._syncing = pool, pool.workers, syncing
         self._seconds = pool.config.faults.deadline_seconds
         self._awake = asyncio.Event()
         self._awake.set()
-        self._holds: AsyncExitStack | None = None  # while they sleep
+        self._holds: AsyncExitStack | None = None  # set while they sleep
 
     async def turn(self) -> None:
         """Wait until a generator may start."""
-        while not self._awake.is_set():  # it may be over again before this task gets to run
+        while not self._awake.is_set():  # the state may change again before this task runs
             await self._awake.wait()
 
     async def sleep(self) -> None:
-        """End what is in flight, take no more and no weights, and free the GPUs. Without effect on those that sleep."""
+        """Finish the requests in flight, accept neither requests nor weights, and free the GPUs. No effect on sleeping ones."""
         self._awake.clear()
         await self._workers.until(lambda: all(w.state not in ("waiting", "starting") for w in self._workers.all))
         if self._holds is None:
@@ -44,7 +44,7 @@ class ColocatedGenerators:
         await self._tell("sleep")
 
     async def wake_up(self) -> None:
-        """Take the GPUs again, with the weights from before, and go on."""
+        """Reclaim the GPUs with the weights from before, and resume."""
         await self._tell("wake_up")
         if self._holds is not None:
             await self._holds.aclose()
@@ -57,5 +57,5 @@ class ColocatedGenerators:
     async def _tell_one(self, worker: Worker, verb: Literal["sleep", "wake_up"]) -> None:
         try:
             await worker.during(answer(getattr(worker.actor, verb).remote(), self._seconds, verb))
-        except Exception as error:  # whatever it is: it must not keep the ranks' memory, or be half awake
+        except Exception as error:  # any error: it must neither keep the ranks' memory nor stay half awake
             worker.lose(f"when it was told to {verb}: {error}")

@@ -1,4 +1,4 @@
-"""The generator pool, as the step loop sees it."""
+"""The generator pool: dispatches prompts and streams responses back."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from actors.pools.worker import Kind, Worker, is_loss
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3
-SPARE = 0.25  # of a replica's slots: samples that it has beyond them, so that no slot waits for the driver
-SPARE_SLACK = 0.2  # that answers may have then, instead of ``SLACK``: less than the spare samples fill
+SPARE = 0.25  # extra samples per replica, as a share of its slots, so that no slot waits for the driver
+SPARE_SLACK = 0.2  # replaces ``SLACK`` then: a shorter delay than the extra samples fill
 
 
 def sample_seed(run_seed: int, sample_id: int) -> int:
-    """A seed of one's own for every sample of every run."""
+    """A seed for each sample, which differs between samples and between run seeds."""
     digest = hashlib.blake2b(f"{run_seed}/{sample_id}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
 @dataclass(eq=False)
 class Sending:
-    """Samples that a replica got together."""
+    """Samples that were sent to a replica together."""
 
-    due: float = 0.0  # of the loop's clock: one of them must have ended by then
+    due: float = 0.0  # on the event loop's clock: by then one of them must have finished
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,13 +48,13 @@ class Writing(Job):
 class GeneratorPool(Pool):
     """Dispatches prompts to replicas and streams the responses back.
 
-    A replica with work always has a call that waits for the next response to end: its answer brings that, and the next call
-    takes along the prompts that come in its place. So a sample costs a call, and less where several end together.
+    A replica with work always has one pending call, which returns when responses finish. The next call sends the prompts that
+    replace them. So a sample costs at most one call, and less if several finish together.
 
-    A replica has at most as many samples as its engine computes at a time, and gets more as they end. Where the next step's
-    are written already and a sync does not wait for what is in flight, it has a few to spare: answers may then take their
-    time, and more of them come together. In a deterministic run each replica gets the samples of its number, all at once and
-    in order, so that batches repeat exactly.
+    A replica has at most as many samples as its engine runs concurrently, and gets more as they finish. If the next step's
+    samples are generated ahead and a sync does not wait for those in flight, it has a few extra: results may then be delayed,
+    and more of them arrive together. In a deterministic run each replica gets the samples whose ids map to its slot, all at
+    once and in order, so that batches repeat exactly.
     """
 
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
@@ -62,13 +62,13 @@ class GeneratorPool(Pool):
         self._spare = spare = bool(self.config.max_staleness) and self.config.in_flight == "keep"
         self._slack = SPARE_SLACK if spare else SLACK
         faults = self.config.faults
-        responses = 2 if spare else 1  # one after another, if a sample has to wait for a slot
+        responses = 2 if spare else 1  # an extra sample may have to wait for a slot for one response's time
         self._seconds = (
             faults.deadline_seconds + faults.generator_seconds_per_token * self.config.max_response_tokens * responses
         )
 
     async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
-        """Yield each response as it ends. A sample that is rejected has none."""
+        """Yield each response when it finishes. A quarantined sample has none."""
         results = ResultQueue(self.workers.failing)
         jobs = {p.sample_id: Writing(prompt=p, results=results, temperature=temperature) for p in prompts}
         self.queue += sorted(jobs.values(), key=lambda j: j.sample_id) if self.config.deterministic else jobs.values()
@@ -100,7 +100,7 @@ class GeneratorPool(Pool):
         return take_for(queue, lambda job: True, most, run_alone=run_alone, idle=idle)
 
     def _most(self, worker: Worker) -> int:
-        """Samples that a replica may have."""
+        """How many samples a replica may have in flight."""
         assert worker.ready.limits is not None, "a generator has an engine"
         slots = worker.ready.limits.sequences
         return slots + math.ceil(SPARE * slots) * self._spare
@@ -112,7 +112,7 @@ class GeneratorPool(Pool):
         return jobs
 
     async def work(self, worker: Worker, jobs: Sequence[Writing]) -> None:
-        """Send these, if any, and take what has ended, which need not be of them."""
+        """Send these jobs, if any, and handle the responses that finished, which may be of earlier jobs."""
         sending = Sending(asyncio.get_running_loop().time() + self._seconds)
         for job in jobs:
             job.sending = sending
@@ -120,7 +120,7 @@ class GeneratorPool(Pool):
             ended = await self._answer(worker, worker.actor.exchange.remote(pack([self._request(job) for job in jobs])))
         finally:
             worker.calls -= 1
-        if worker.state != "gone":  # else it was given up, and what it had is somebody else's
+        if worker.state != "gone":  # otherwise it was given up, and its samples were sent to other workers
             for each in ended:
                 self._came(worker, each)
 
@@ -133,7 +133,7 @@ class GeneratorPool(Pool):
             self.begin(worker, [])
 
     def fail(self, worker: Worker, jobs: Sequence[Writing], error: Exception) -> None:
-        """A call's own error: nobody knows what the answer would have brought."""
+        """Fail all the worker's jobs: the call's answer, which is lost, may have held any of their responses."""
         super().fail(worker, list(worker.jobs.values()), error)
 
     async def _answer(self, worker: Worker, call: Any) -> list[Ended]:
@@ -141,17 +141,17 @@ class GeneratorPool(Pool):
         while True:
             due = min((job.sending.due for job in worker.jobs.values()), default=clock() + self._seconds)
             try:
-                async with asyncio.timeout_at(due):  # wait_for swallows a cancellation that comes with the answer
+                async with asyncio.timeout_at(due):  # wait_for would swallow a cancellation that arrives with the answer
                     ended: list[Ended] = unpack(await call)
                     return ended
             except TimeoutError:
                 if any(job.sending.due <= clock() for job in worker.jobs.values()):
-                    raise WorkerLost(f"no response ended in {self._seconds:g} s") from None
+                    raise WorkerLost(f"no response finished in {self._seconds:g} s") from None
 
     def _came(self, worker: Worker, ended: Ended) -> None:
         job: Writing | None = worker.jobs.get(ended.sample_id)
         if job is None:
-            return  # it failed with the call that it was sent by
+            return  # it failed together with the call that sent it
         job.sending.due = asyncio.get_running_loop().time() + self._seconds
         if isinstance(ended, Failed):
             if is_loss(ended.error):

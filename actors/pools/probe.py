@@ -1,4 +1,4 @@
-"""Do the replicas of a teacher agree? Each scores the same few texts before it serves."""
+"""Check that a teacher's replicas agree: each scores the same few texts before it serves."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import ScoreRequest
 
 TEXTS, TOKENS = 4, 32
-# Nats, on average over the tokens, that are never held against a replica. In bfloat16 kernels that differ (another GPU, another
-# shape of the batch) shift log-probabilities by about 0.04; other weights shift them by several nats.
+# Accepted difference in nats, averaged over tokens. In bfloat16, different kernels (another GPU, another batch shape) shift
+# log-probabilities by about 0.04; different weights shift them by several nats.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
-FACTOR = 4  # times the first replica's own noise, if that is more
+FACTOR = 4  # accepted multiple of the first replica's own noise, if that is larger
 
 
 class Probe:
-    """Holds every later replica to the first one's log p_T of fixed tokens, by the teacher's own weights.
+    """Compares every later replica's log p_T of fixed tokens with the first replica's, under the teacher's initial weights.
 
-    A replica that differs would give another signal than the rest, sample by sample, and nothing else would show it. How much
-    rounding explains depends on the model: the first replica scores the texts together and one by one, which are batches of
-    other shapes, and so other kernels; the gap between the two is the noise.
+    A replica that differs would give its samples another training signal, and nothing else would show it. How large a
+    difference rounding explains depends on the model. The first replica scores the texts together and one by one: batches of
+    different shapes, and so different kernels. The gap between the two is the noise.
     """
 
     def __init__(self, prepared: Prepared, config: RunConfig, teacher: str) -> None:
@@ -40,7 +40,7 @@ class Probe:
         self.tolerance = TOLERANCE[config.all_teachers[teacher].dtype]
         self._seconds = config.faults.deadline_seconds
         self._expected: np.ndarray | None = None  # [tokens of all texts] float32
-        self._first = asyncio.Lock()  # of replicas that start side by side, one becomes the first
+        self._first = asyncio.Lock()  # of replicas that start concurrently, one is the first
 
     async def check(self, worker: Worker) -> None:
         """Raises WorkerLost if a replica differs from the first by more than rounding explains."""

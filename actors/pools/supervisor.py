@@ -1,11 +1,11 @@
-"""The workers of one pool: started, watched, replaced, and their number changed while the run goes on.
+"""The workers of one pool: started, watched, replaced, and resized while the run continues.
 
     waiting ──> starting ──> ready ──────────> serving ──> leaving ──> gone
     (for its    (loads its   (a sync brings    (gets       (ends its
     resources)  model)       it the weights)   samples)    samples)
 
-A slot is a place in the pool, from 0; each has one task, which starts a worker, watches it, and starts the next one when it
-dies or falls silent. What a worker had in flight goes back to the dispatcher through ``on_lost``.
+A slot is a numbered place in the pool. Each slot has one task, which starts a worker, watches it, and starts the next one when
+it dies or stops answering. The jobs that a lost worker had in flight return to the dispatcher through ``on_lost``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from actors.pools.worker import Kind, State, Worker
 from renio_pipeline.config.schema import Faults
 from renio_pipeline.stages.faults import Slots
 
-PATIENCE_SECONDS = 10.0  # before a wait for resources is worth a word
+PATIENCE_SECONDS = 10.0  # after which a wait for resources is reported
 
 
 class Workers:
-    """Usage: ``open()``, ``await settled()``; then ``serving`` has those that may get work. ``resize`` at any time."""
+    """Usage: ``open()``, ``await settled()``; then ``serving`` has the workers that may get jobs. ``resize`` at any time."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Workers:
         self._workers: dict[int, Worker] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._served: set[int] = set()  # slots
-        self.failure: asyncio.Future[None] | None = None  # fails with what must end the run
-        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []  # each for its condition
+        self.failure: asyncio.Future[None] | None = None  # fails with the error that ends the run
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []  # each waits for its condition
 
     def open(self) -> None:
-        """Start a worker in each slot. Must run in the loop that everything else runs in."""
+        """Start a worker in each slot. Must be called in the run's event loop."""
         self.failure = new_failure()
         self.resize(self.target)
 
@@ -62,7 +62,7 @@ class Workers:
         self._tasks, self._workers = {}, {}
 
     def resize(self, size: int) -> None:
-        """Change how many there shall be: new slots start at once, the highest ones leave when their work is done."""
+        """Change the number of workers: new slots start at once, the highest ones leave when their work is done."""
         self.target = size
         for slot in range(size):
             if slot not in self._tasks or self._tasks[slot].done():
@@ -84,14 +84,14 @@ class Workers:
 
     @property
     def receivers(self) -> list[Worker]:
-        """Those that a weight sync must reach."""
+        """The workers that a weight sync must reach."""
         return [w for w in self.all if w.state in ("ready", "serving", "leaving")]
 
     def in_flight(self) -> int:
         return sum(len(w.jobs) for w in self.all)
 
     def serve(self, worker: Worker) -> None:
-        """It has the current weights."""
+        """The worker has the current weights, and may get jobs."""
         if worker.state == "ready":
             worker.state = "serving" if worker.slot < self.target else "leaving"
             self._served.add(worker.slot)
@@ -99,27 +99,27 @@ class Workers:
 
     @property
     def failing(self) -> asyncio.Future[None]:
-        """Fails with what must end the run."""
+        """A future that fails with the error that ends the run."""
         assert self.failure is not None, "open() comes first"
         return self.failure
 
     def progress(self, worker: Worker) -> None:
-        """It finished something."""
+        """The worker finished a job."""
         worker.heard = time.monotonic()
         self._slots.progress(self.kind.name, worker.slot)
 
     def changed(self) -> None:
-        """Something that somebody may wait for has changed."""
+        """A worker's state or jobs have changed: dispatch, and wake those that wait for that."""
         self._on_change()
         self.tell()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition on the workers. Raises what must end the run."""
+        """Wait for a condition on the workers. Raises the error that ends the run."""
         while not condition():
             await guarded(self._when(condition), self.failing)
 
     async def settled(self, *, all_of_them: bool = False) -> None:
-        """Wait until every slot has its worker or waits for resources, and one at least is there."""
+        """Wait until every slot has a worker or waits for resources, and at least one has a worker."""
         fine: tuple[State, ...] = ("ready", "serving") if all_of_them else ("ready", "serving", "waiting")
 
         def reached() -> bool:
@@ -129,7 +129,7 @@ class Workers:
         await self.until(reached)
 
     def tell(self) -> None:
-        """Wake those whose condition has come true, and nobody else: there is news with every sample."""
+        """Wake only the waiters whose condition is true, because this is called for every sample."""
         for worker in self._workers.values():
             worker.tell()
         self._waiting = [(condition, told) for condition, told in self._waiting if not told.done()]
@@ -138,7 +138,7 @@ class Workers:
                 told.set_result(None)
 
     def _when(self, condition: Callable[[], bool]) -> asyncio.Future[None]:
-        """Done when a condition on the workers has been true; whoever waits looks again, for it may have passed."""
+        """A future that is done once the condition was true. The waiter must check again, as it may have changed since."""
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((condition, told))
         return told
@@ -154,7 +154,7 @@ class Workers:
             self.tell()
 
     async def _life(self, slot: int) -> None:
-        """One worker, from its start to its end. Raises what must end the run."""
+        """The life of one worker, from start to end. Raises the error that ends the run."""
         if self.kind.turn is not None:
             await self.kind.turn()
             if slot >= self.target:
@@ -167,7 +167,7 @@ class Workers:
             pass
         except (WorkerLost, *GONE, EngineFailed) as error:
             if isinstance(error, ActorDiedError) and error.actor_init_failed and slot not in self._served:
-                raise  # its model does not load: the next one's would not either
+                raise  # its model does not load, and the next worker's would not either
             self._lost(worker, _reason(error))
         finally:
             self._workers.pop(slot, None)
@@ -198,20 +198,20 @@ class Workers:
                 told = True
                 self._note(
                     f"pool {self.kind.name}: replica {worker.slot} waits for resources that the cluster does not have; the run "
-                    f"goes on with {len([w for w in self.all if w.state != 'waiting'])}"
+                    f"continues with {len([w for w in self.all if w.state != 'waiting'])}"
                 )
             await asyncio.sleep(0.05 if time.monotonic() - asked < 1 else 0.5)
             if worker.slot >= self.target:
                 raise _Unwanted
 
     async def _watch(self, worker: Worker) -> None:
-        """Until it is lost (raises WorkerLost), or has left."""
+        """Return when the worker has left. Raises WorkerLost when it is lost."""
         beats = asyncio.create_task(
             heartbeat(lambda: self.kind.ping(worker.actor), self._faults.heartbeat_seconds, lambda: worker.heard)
         )
         try:
             await worker.over(beats)
-            worker.state = "gone"  # at once: it may be wanted again from now on, and must not be given work
+            worker.state = "gone"  # at once: a resize may want the slot again, but this worker must not get jobs
         finally:
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)
@@ -228,7 +228,7 @@ class Workers:
 
 
 def _reason(error: Exception) -> str:
-    """One line: of a process that died Ray's first one, of a constructor that raised the last one, its error."""
+    """One line: Ray's first line about a dead process, or the last line (the error) of a constructor that raised."""
     lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     if isinstance(error, ActorDiedError) and error.actor_init_failed:
         return f"it did not start: {lines[-1].strip()}"
@@ -236,4 +236,4 @@ def _reason(error: Exception) -> str:
 
 
 class _Unwanted(Exception):
-    """A worker that never came, and is not wanted any more."""
+    """A worker that was never placed is not wanted any more."""

@@ -1,4 +1,4 @@
-"""A teacher's pool, as the step loop sees it."""
+"""The pool of one teacher: scores responses in batches."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Scoring(Job):
 
 
 class TeacherPool(Pool):
-    """Scores rollouts as they come, in batches bounded by tokens, and by what ``payload.max_bytes`` leaves.
+    """Scores rollouts as they arrive, in batches bounded by tokens and by the remaining ``payload.max_bytes``.
 
-    A batch is whatever waits when a replica falls free: short queues give small batches at once, long ones full batches.
+    A batch is what is queued when a replica becomes free: a short queue gives a small batch at once, a long one a full batch.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class TeacherPool(Pool):
         self._budget, self._token_bytes, self._vocab_size, self._teacher = budget, token_bytes, vocab_size, teacher
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
-        """Score rollouts as they come; the list is in the order of sample ids, without those that were rejected."""
+        """Score rollouts as they arrive. Returns them in the order of sample ids, without quarantined samples."""
         results = ResultQueue(self.workers.failing)
         jobs: list[Scoring] = []
         arrived: list[Rollout] = []
         try:
             async for rollout in rollouts:
                 if self.config.deterministic:
-                    arrived.append(rollout)  # each replica scores its own, in order, in batches that repeat exactly
+                    arrived.append(rollout)  # scored in order, in batches that repeat exactly
                 else:
                     jobs.append(self._submit(rollout, step, results))
                     self.schedule_dispatch()
@@ -78,7 +78,7 @@ class TeacherPool(Pool):
         _in_vocabulary(rollout, self._vocab_size)
         size = len(rollout.token_ids) * self._token_bytes
         job = Scoring(prompt=rollout.prompt, results=results, rollout=rollout, step=step, payload_bytes=size)
-        insort(self.queue, job, key=lambda j: j.step)  # the oldest step must never wait for a younger one
+        insort(self.queue, job, key=lambda j: j.step)  # an older step must never wait for a newer one
         return job
 
     def share(self, worker: Worker, fair: int) -> list[Scoring]:
@@ -106,10 +106,10 @@ class TeacherPool(Pool):
         if self._token_bytes:
             logprobs_ref, payload = worker.actor.score.options(num_returns=2).remote(requests)
             logprobs = await answer(logprobs_ref, seconds, what)
-        else:  # nothing that stays in the object store: one result is cheaper than two
+        else:  # no payload for the object store: one result is cheaper than two
             logprobs, payload = (await answer(worker.actor.score.remote(requests), seconds, what))[0], None
         if worker.state == "gone":
-            return  # it was given up, and what it had is somebody else's
+            return  # it was given up, and its samples were sent to other workers
         came = time.perf_counter()
         for job, scores in zip(jobs, logprobs, strict=True):
             found = TeacherScores(
@@ -129,14 +129,14 @@ class TeacherPool(Pool):
 
 @dataclass
 class _Batch:
-    """What a batch has taken so far."""
+    """Collects a batch: its tokens so far, and its share of the payload budget."""
 
     budget: PayloadBudget
     max_tokens: int
     tokens: int = 0
 
     def fits(self, job: Scoring) -> bool:
-        """Take a job in, if it fits into the batch (which takes one at least) and into the budget."""
+        """Add a job if it fits into the batch, which takes at least one, and into the budget. Returns whether it did."""
         if self.tokens and self.tokens + job.tokens > self.max_tokens:
             return False
         if not self.budget.fits(job.step, job.payload_bytes):
@@ -147,11 +147,11 @@ class _Batch:
 
 
 def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
-    """Raises ValueError for a token that the teacher may not know: its probability would be another token's."""
+    """Raises ValueError for a token id outside the shared vocabulary, whose probability would be another token's."""
     ids = rollout.token_ids
     if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
         outside = ids[(ids < 0) | (ids >= vocab_size)]
         raise ValueError(
-            f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside of the {vocab_size} entries that the "
+            f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside the {vocab_size} entries that the "
             "output heads of student and teacher share"
         )

@@ -21,17 +21,17 @@ State = Literal["waiting", "starting", "ready", "serving", "leaving", "gone"]
 
 
 class Lease(Protocol):
-    """A worker's actor and the resources that it holds."""
+    """A worker's actor and the resources it holds."""
 
     @property
     def actor(self) -> Any: ...
 
     def placed(self) -> bool:
-        """Whether its resources are there."""
+        """Whether its resources have been reserved."""
         ...
 
     def end(self, pid: int) -> None:
-        """Kill the actor, whatever it does (``pid`` is its process, or 0 where that is not known), and free the resources."""
+        """Kill the actor, whatever it is doing, and free the resources. ``pid``: its process id, or 0 if unknown."""
         ...
 
 
@@ -42,10 +42,10 @@ class Worker:
     state: State = "waiting"
     ready: Ready = field(default_factory=Ready)
     pid: int = 0
-    jobs: dict[int, Any] = field(default_factory=dict)  # what it has in flight, by sample id
-    calls: int = 0  # of it that are under way, where one asks for whatever has ended
+    jobs: dict[int, Any] = field(default_factory=dict)  # its jobs in flight, by sample id
+    calls: int = 0  # pending calls, for workers whose calls return whatever has finished
     heard: float = 0.0  # when it last answered, ``time.monotonic()``
-    alone: bool = False  # with one sample, which was in flight at two deaths
+    alone: bool = False  # it runs one sample alone, which was in flight at two deaths
     _left: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _lost: asyncio.Future[None] = field(default_factory=new_failure)
 
@@ -59,30 +59,30 @@ class Worker:
 
     @property
     def has_left(self) -> bool:
-        """Whether it is to go, and has done its work."""
+        """Whether it is leaving and has finished its jobs."""
         return self.state == "leaving" and not self.jobs
 
     async def during(self, waiting: Coroutine[Any, Any, T]) -> T:
-        """Await something of this worker. Raises WorkerLost as soon as it is counted as dead."""
+        """Await something of this worker. Raises WorkerLost as soon as it counts as lost."""
         return await guarded(waiting, self._lost)
 
     def lose(self, reason: str) -> None:
-        """Count it as dead from now on."""
+        """Count the worker as lost from now on."""
         if not self._lost.done():
             self._lost.set_exception(WorkerLost(reason))
         self.state = "gone"
 
     def tell(self) -> None:
-        """Its state or its jobs have changed: ``over`` looks again."""
+        """Its state or its jobs have changed: ``over`` checks again."""
         if self.has_left and not self._left.done():
             self._left.set_result(None)
 
     async def over(self, beats: asyncio.Future[NoReturn]) -> None:
-        """Wait until it has left. Raises WorkerLost as soon as it is counted as dead, and what ``beats`` raises."""
+        """Wait until it has left. Raises WorkerLost as soon as it counts as lost, and what ``beats`` raises."""
         while not self.has_left:
             changes: set[asyncio.Future[Any]] = {self._lost, beats, self._left}
             await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
-            if self._left.done():  # though it may have been called back since
+            if self._left.done():  # it may have been called back since
                 self._left = asyncio.get_running_loop().create_future()
             for ended in (self._lost, beats):
                 if ended.done():
@@ -91,23 +91,23 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a pool's workers are."""
+    """The kind of a pool's workers: how to start, check and admit them."""
 
     name: str  # of the pool
     start: Callable[[int], Lease]  # by slot
-    admit: Callable[[Worker], Awaitable[None]] | None = None  # before it serves; None: it may as soon as it is ready
-    check: Callable[[Worker], Awaitable[None]] | None = None  # raises WorkerLost for one that must not serve
-    turn: Callable[[], Awaitable[None]] | None = None  # returns when one may start; None: at any time
-    engine: bool = False  # its actors have a vLLM engine, which counts what it does
-    group: str | None = None  # the concurrency group of what an actor that does one thing at a time answers beside it
+    admit: Callable[[Worker], Awaitable[None]] | None = None  # called before it serves; None: it serves as soon as it is ready
+    check: Callable[[Worker], Awaitable[None]] | None = None  # raises WorkerLost for a worker that must not serve
+    turn: Callable[[], Awaitable[None]] | None = None  # returns when a worker may start; None: at any time
+    engine: bool = False  # its actors have a vLLM engine, which collects metrics
+    group: str | None = None  # the concurrency group for calls that must not wait for the actor's work
 
-    def beside(self, method: Any) -> Any:
-        """An actor's method, to be answered whatever else the actor does."""
+    def concurrent(self, method: Any) -> Any:
+        """An actor's method, to be answered concurrently with the actor's work."""
         return method if self.group is None else method.options(concurrency_group=self.group)
 
     def ping(self, actor: Any) -> Any:
         """A reference to the actor's process id."""
-        return self.beside(actor.ping).remote()
+        return self.concurrent(actor.ping).remote()
 
 
 def is_loss(error: BaseException) -> bool:

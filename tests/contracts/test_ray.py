@@ -98,7 +98,7 @@ def test_references_are_of_one_class_which_a_table_of_pickle_finds() -> None:
     "ray",
     "actors.cluster.placement.actor_options",
     "actors.control.mailbox.start",
-    "actors.pools.worker.Kind.beside",
+    "actors.pools.worker.Kind.concurrent",
     breaks="an actor could not be started with these options",
 )
 def test_actors_take_the_options_that_we_give() -> None:

@@ -43,7 +43,7 @@ SLOW = 600.0  # seconds for a sample: until it is told to hurry
 FAULTS = {"die": [], "hang": ["faults.deadline_seconds=3"], "stop": ["faults.heartbeat_seconds=5"]}
 LOST = {
     "die": "The actor died unexpectedly",
-    "hang": r"no response ended in 3\.48 s|no answer to 3 responses to score in 3\.06 s",
+    "hang": r"no response finished in 3\.48 s|no answer to 3 responses to score in 3\.06 s",
     "stop": "no answer to a ping in 5 s",
 }
 QUICK = ["faults.generator_seconds_per_token=0.01", "faults.teacher_seconds_per_token=0.001"]
@@ -512,7 +512,7 @@ def test_a_pool_that_asks_for_more_than_the_cluster_has_says_so_and_works_with_w
 
     run(go())
     (note,) = bench.notes
-    assert "waits for resources that the cluster does not have; the run goes on with 1" in note
+    assert "waits for resources that the cluster does not have; the run continues with 1" in note
 
 
 # Holding work back
