@@ -1,4 +1,4 @@
-"""The run's named actor: a mailbox between ``renio status`` and its like and the driver. It dies with the driver."""
+"""The run's named actor: a mailbox between the driver and commands such as ``renio status``. It dies with the driver."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control.protocol import NAMESPACE, Ended, Refused, Unanswered
 
-SETTLE_SECONDS = 0.2  # from an answer's arrival here until it is surely on its way to the asker
-PARTING_SECONDS = 1.0  # what is under way when the run ends may still be answered for this long
+SETTLE_SECONDS = 0.2  # time for an answer to be sent on to the caller
+PARTING_SECONDS = 1.0  # how long pending commands may still be answered when the run ends
 Reply = dict[str, Any]
 Handle = Callable[[str, dict[str, Any]], Awaitable[Reply]]
 
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 class Control:
-    """Its name counts too: a second driver of a live run is refused, because the name is taken.
+    """Its name matters too: a second driver of a live run is refused, because the name is taken.
 
-    Askers wait in ``ask``; the driver fetches commands with ``next`` and settles each by its ticket.
+    Callers wait in ``ask``. The driver fetches commands with ``next`` and answers each by its ticket.
     """
 
     def __init__(self, about: dict[str, Any] | None = None) -> None:
@@ -46,15 +46,15 @@ class Control:
         return self._about
 
     async def ask(self, verb: str, arguments: dict[str, Any], seconds: float | None = None) -> Reply:
-        """The driver's answer. A command that nobody has taken up when the asker's time is over is withdrawn.
+        """The driver's answer. A command that the driver has not fetched within ``seconds`` is withdrawn.
 
         Raises:
             Refused: by the driver; Ended, because the run is ending.
-            Unanswered: no answer within ``seconds`` (None: wait for ever).
+            Unanswered: no answer within ``seconds`` (None: wait forever).
         """
         if self._closed is not None:
             raise Ended(self._closed)
-        ticket = secrets.token_hex(8)  # told apart from those of before a restart, which may still be answered
+        ticket = secrets.token_hex(8)  # differs from tickets before a restart, which may still be answered
         self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self._commands.put_nowait((ticket, verb, arguments))
         try:
@@ -67,7 +67,7 @@ class Control:
             self._taken.discard(ticket)
 
     async def next(self) -> tuple[str, str, dict[str, Any]]:
-        """The oldest command that still has an asker, with its ticket; waits for one."""
+        """The oldest command whose caller still waits, with its ticket. Waits for one."""
         while True:
             ticket, verb, arguments = await self._commands.get()
             if ticket in self._waiting:
@@ -75,7 +75,7 @@ class Control:
                 return ticket, verb, arguments
 
     async def answer(self, ticket: str, reply: Reply) -> None:
-        """Returns when the answer is on its way, so that a driver may leave, and take this actor with it."""
+        """Returns when the answer has been sent, so that the driver may then end, and this actor with it."""
         waiting = self._waiting.get(ticket)
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
@@ -86,7 +86,7 @@ class Control:
         await self._fail(ticket, Refused(text))
 
     async def close(self, text: str) -> None:
-        """Refuse all that wait, and all that come."""
+        """Refuse all pending and all later commands."""
         self._closed = text
         await asyncio.gather(*(self._fail(ticket, Ended(text)) for ticket in list(self._waiting)))
 
@@ -100,7 +100,7 @@ class Control:
 def start(run: str, run_dir: str) -> Any:
     """The mailbox of ``run``, driven by this process. Raises ValueError if the name is taken, by a live run."""
     about = {"run": run, "run_dir": run_dir, "node": socket.gethostname(), "pid": os.getpid()}
-    # Restarted should its process die: the name must stay taken for as long as the driver lives.
+    # Restarted if its process dies, because the name must stay taken while the driver lives.
     options = {"name": run, "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
     return ray.remote(Control).options(**options).remote(about)
 
@@ -114,10 +114,10 @@ def claim(run: str, run_dir: str) -> Any:
 
 
 async def serve(control: Any, handle: Handle) -> None:
-    """Give each command to ``handle``, as a task of its own, and send its answer back; until cancelled.
+    """Pass each command to ``handle`` in its own task and send the answer back, until cancelled.
 
-    Whatever ``handle`` raises is the asker's to read, and no fault of the run. Cancelled, it lets what is about to end
-    end, cancels the rest, and refuses it.
+    Errors of ``handle`` are sent to the caller and do not end the run. When cancelled, it waits ``PARTING_SECONDS`` for pending
+    commands, then cancels and refuses the rest.
     """
     running: set[asyncio.Task[None]] = set()
     try:
@@ -127,7 +127,7 @@ async def serve(control: Any, handle: Handle) -> None:
             except ActorDiedError as error:
                 logger.warning("the run cannot be reached by renio status and the like any more: %s", error)
                 return
-            except RayActorError:  # its process has died, and is started again
+            except RayActorError:  # its process died and is being restarted
                 await asyncio.sleep(1.0)
                 continue
             task = asyncio.create_task(_carry_out(control, handle, ticket, verb, arguments))

@@ -1,9 +1,9 @@
-"""The trainer as the step loop sees it: one group of ranks after the other, and who gets their weights.
+"""The trainer as the step loop sees it: one group of ranks after another, and who receives their weights.
 
     begin(point) ──> train, publish, save ... ──> a rank dies: TrainerLost ──> begin(another point) ──> ...
 
-Collectives make the ranks one body: when one dies or falls silent, the others would wait for it, so all are killed at once and
-begin again from a checkpoint.
+Collectives tie the ranks together: if one dies or stops answering, the others would wait for it. So all are killed at once, and
+a new group resumes from a checkpoint.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ POOL = "trainer"
 
 
 class Trainers:
-    """Every method but ``begin`` raises TrainerLost when a rank is gone; then ``begin`` is all that helps."""
+    """Every method except ``begin`` raises TrainerLost when a rank is lost. Then ``begin`` must be called again."""
 
     def __init__(
         self, start: Callable[[ResumePoint], TrainerGroup], generators: Pool | None, followers: Pool | None, service: Service
@@ -44,7 +44,7 @@ class Trainers:
         self._start, self._service, self.restarts = start, service, 0
         self._config = service.config
         self.group: TrainerGroup | None = None
-        self._turn = asyncio.Lock()  # no sync in the middle of a step, or of a copy for a checkpoint
+        self._turn = asyncio.Lock()  # no sync during a step, or during the copy for a checkpoint
         drain = self._config.in_flight == "drain"
         native = self._config.sync.backend != "host"
         self.to_generators = WeightPublisher(
@@ -65,8 +65,8 @@ class Trainers:
             again=self._again,
             service=service,
         )
-        self._version: Version | None = None  # of the weights that the generators have
-        self._moved = False  # the ranks' own are newer
+        self._version: Version | None = None  # the version that the generators have
+        self._moved = False  # the ranks' weights are newer
         self._colocated: ColocatedGenerators | None = None
         if generators is not None and self._config.placement == "colocated":
             self._colocated = ColocatedGenerators(generators, self.to_generators.syncing)
@@ -84,7 +84,7 @@ class Trainers:
         return self.group.size if self.group is not None and self._version is not None else 0
 
     async def begin(self, point: ResumePoint, check: Callable[[TrainerGroup], Awaitable[None]] | None = None) -> None:
-        """Start the ranks at ``point``; whatever ranks there are end first. Their weights reach nobody before ``publish``."""
+        """End the current ranks, if any, and start new ones at ``point``. Their weights are sent only by ``publish``."""
         await self.end()
         self._silent = new_failure()
         self._version, self._moved = None, False
