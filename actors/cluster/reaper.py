@@ -23,14 +23,16 @@ def start() -> subprocess.Popen[bytes]:
 
 
 def watch(driver_pid: int, seconds: float = 2.0) -> None:
-    descendants: list[psutil.Process] = []
+    descendants: set[psutil.Process] = set()
     try:
         driver = psutil.Process(driver_pid)
         while not select.select([sys.stdin], [], [], seconds)[0]:
-            descendants = [p for p in driver.children(recursive=True) if p.pid != os.getpid()]
+            # A driver that dies during this look has no children any more, so those of earlier looks are kept.
+            found = {p for p in driver.children(recursive=True) if p.pid != os.getpid()}
+            descendants = found | {p for p in descendants if p.is_running()}
     except psutil.NoSuchProcess:
         pass
-    _, left = psutil.wait_procs(descendants, timeout=GRACE_SECONDS)
+    _, left = psutil.wait_procs(list(descendants), timeout=GRACE_SECONDS)
     for process in left:
         try:
             process.kill()  # psutil compares start times, so a reused process id is left alone
