@@ -107,9 +107,12 @@ def _own(kind: Kind, file: OwnFile) -> type[Section]:
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not derive from {package}.{name}")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not define {', '.join(missing)}")
-    made: Any = create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__)
-    made.kind, made.file = kind, file
-    return cast(type[Section], made)
+    return _identified(create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__), kind, file)
+
+
+def _identified(cls: Any, kind: Kind, file: OwnFile) -> type[Section]:
+    cls.kind, cls.file = kind, file
+    return cast(type[Section], cls)
 
 
 class _Travels(Own):
