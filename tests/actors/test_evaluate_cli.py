@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from renio_pipeline import cli
 from renio_pipeline.evaluation.records import Problem
 from tests.unit.conftest import values
-from tests.unit.test_evaluation_compare import answered
+from tests.unit.evaluation.test_compare import answered
 
 SMALL = {"max_response_tokens": 48, "data": {"problems": 8}, "evaluate": {"problems": 4}, "name": "cli"}
 

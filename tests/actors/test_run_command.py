@@ -15,7 +15,7 @@ from actors.cluster import connection
 from actors.control import mailbox
 from renio_pipeline import cli
 from renio_pipeline.preflight import Prepared
-from tests.unit.test_pipeline import config_of, prepared, stages_of
+from tests.unit.loop.test_step import config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ import urllib.request
 from renio_pipeline.preflight import prepare
 from renio_pipeline.stages.engine_text import answered
 from tests.fakes.stages import config_of
-from tests.unit.test_metrics_endpoint import endpoint, fill, large_step
+from tests.unit.monitoring.test_metrics_endpoint import endpoint, fill, large_step
 
 
 def page() -> str:

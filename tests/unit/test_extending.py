@@ -17,8 +17,8 @@ from renio_pipeline.types import Row
 from renio_pipeline.weightings import weighting_of
 from renio_pipeline.weightings.step import weigh_step
 from tests.unit.conftest import values
-from tests.unit.test_student import V, make_model, make_samples, share
-from tests.unit.test_weightings import BATCH
+from tests.unit.models.test_student import V, make_model, make_samples, share
+from tests.unit.weightings.test_weightings import BATCH
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAGE = Path(__file__).parents[2] / "docs/extending.md"

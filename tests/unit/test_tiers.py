@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted(Path(__file__).parent.glob("*.py"))
+FILES = sorted(Path(__file__).parent.rglob("*.py"))
 ELSEWHERE = (
     "actors", "ray", "vllm", "deepspeed",
     "tests.actors", "tests.async_engine", "tests.contracts", "tests.ray", "tests.fakes.receivers", "tests.fakes.replicas",

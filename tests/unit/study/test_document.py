@@ -1,0 +1,209 @@
+"""The study's page: every number from the raw results, and every reading by rule."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from renio_pipeline.cli import main
+from renio_pipeline.config import ConfigError
+from renio_pipeline.study import prose
+from renio_pipeline.study.document import parts_of, text_of, write_study
+from renio_pipeline.study.findings import comparisons, groups
+from renio_pipeline.study.plan import Experiment, cells, in_order
+from renio_pipeline.study.results import Results
+from renio_pipeline.study.scores import SCORES
+from renio_pipeline.study.statistics import estimate
+from renio_pipeline.study.tables import shown
+
+STUDY = Path(__file__).parents[3] / "configs/study"
+ARMS = {"renio": ["weighting.type=renio"], "uniform": []}
+TEACHERS = {"teacher": {"clean": [], "slow": ["trainer.lr=1e-5"]}}
+
+
+def experiment(folder: Path, name: str, **changes: Any) -> Path:
+    values = {
+        "experiment": name,
+        "title": "Title",
+        "question": "Why?",
+        "chosen": "So.",
+        "run": str(STUDY / "run.yaml"),
+        "arms": ARMS,
+        "factors": TEACHERS,
+        "claims": [{"better": "renio", "than": "uniform", "source": "paper"}],
+    }
+    path = folder / f"{name}.yaml"
+    OmegaConf.save(OmegaConf.create(values | changes), path)
+    return path
+
+
+def trained(after: float, before: float = 0.4, seconds: float = 11.0) -> dict[str, Any]:
+    end = {"correct": after, "slipped": 1 - after, "guessed": 0.0, "unfinished": 0.0, "marked": 0.0, "tokens": 33.0}
+    return {
+        "before": end | {"correct": before},
+        "after": end,
+        "core_seconds": seconds,
+        "generated_tokens": 50_000,
+        "trained_tokens": 80_000,
+    }
+
+
+def fill(experiments: dict[Path, Experiment], out: Path, gains: dict[str, float], seeds: int = 10) -> None:
+    """``renio`` has that much more accuracy than ``uniform``, by the teacher, and each seed a little of its own."""
+    out.mkdir(exist_ok=True)
+    results = Results(out)
+    for cell in cells(experiments, seeds):
+        level = gains[cell.factors["teacher"]] if cell.arm == "renio" else 0.0
+        noise = 0.004 * ((7 * cell.seed) % 5) * (cell.arm == "renio")
+        if not results.has(cell):
+            results.add(cell, trained(0.5 + 0.02 * cell.seed + level + noise))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[dict[Path, Experiment], Path]:
+    return in_order([experiment(tmp_path, "b")]), tmp_path / "study"
+
+
+def page_of(experiments: dict[Path, Experiment], out: Path) -> str:
+    results = Results(out)
+    return text_of(parts_of(experiments, results), results)
+
+
+def outcomes(experiments: dict[Path, Experiment], out: Path) -> dict[str, str]:
+    ((path, e),) = experiments.items()
+    return {c.where: c.outcome for c in comparisons(e, groups(path, e, Results(out)))}
+
+
+def test_a_claim_of_the_paper_holds_or_is_reversed_and_few_seeds_carry_none(
+    study: tuple[dict[Path, Experiment], Path],
+) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": -0.06, "slow": 0.05}, seeds=9)
+    assert outcomes(experiments, out) == {"clean": "no claim", "slow": "no claim"}
+    fill(experiments, out, {"clean": -0.06, "slow": 0.05}, seeds=10)
+    assert outcomes(experiments, out) == {"clean": "reversed", "slow": "held"}
+    page = page_of(experiments, out)
+    assert "put to the test 2 times: 1 held, 1 were reversed, and 0 carry no claim" in page
+    assert "* **held**: (b) renio against uniform with slow: +5.8 [" in page
+
+
+def test_a_difference_that_may_be_none_is_no_claim(study: tuple[dict[Path, Experiment], Path]) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": -0.008, "slow": -0.007})
+    assert outcomes(experiments, out) == {"clean": "no claim", "slow": "no claim"}
+
+
+def test_arms_that_lost_accuracy_are_named_and_those_that_gained_are_not(
+    study: tuple[dict[Path, Experiment], Path],
+) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": -0.35, "slow": 0.1})
+    sentence = next(line for line in page_of(experiments, out).splitlines() if "ended below where they started" in line)
+    assert re.search(r"less harm: renio \(clean\): -15\.2 \[-[\d.]+, -[\d.]+\] points, n=10\.$", sentence)
+
+
+def test_tables_hold_the_mean_its_interval_and_n_of_what_the_raw_results_hold(
+    study: tuple[dict[Path, Experiment], Path],
+) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": 0.1, "slow": 0.0}, seeds=4)
+    page = page_of(experiments, out)
+    records = [json.loads(line) for line in (out / "b.jsonl").read_text().splitlines()]
+    for arm in ARMS:
+        values = [100 * r["after"]["correct"] for r in records if r["arm"] == arm and r["factors"] == {"teacher": "clean"}]
+        assert len(values) == 4
+        row = next(line for line in page.splitlines() if line.startswith(f"| clean: {arm} |"))
+        assert row.split("|")[2].strip() == shown(estimate(values))
+        assert row.count("n=4") == 5  # every cell of numbers
+
+
+def test_every_cell_of_numbers_tells_its_n_also_where_nothing_was_computed(
+    study: tuple[dict[Path, Experiment], Path],
+) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": 0.1, "slow": 0.0}, seeds=2)
+    lines = [line for line in (out / "b.jsonl").read_text().splitlines(keepends=True) if '"slow"' not in line]
+    (out / "b.jsonl").write_text("".join(lines))
+    page = page_of(experiments, out)
+    cells_of = [line.split("|")[2:-1] for line in page.splitlines() if re.match(r"\| (clean|slow): \w+ \|", line)]
+    assert len(cells_of) == 4
+    assert all(re.search(r"n=\d+", cell) for row in cells_of for cell in row)
+    assert "| – n=0 |" in page
+
+
+def test_the_same_results_give_the_same_bytes_and_a_changed_one_another_page(
+    study: tuple[dict[Path, Experiment], Path],
+) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": 0.1, "slow": 0.0}, seeds=3)
+    page = write_study(experiments, out)
+    first, picture = page.read_text(), (out / "b.png").read_bytes()
+    assert page == out / "index.md"
+    assert first == page_of(experiments, out)
+    (out / "b.png").unlink()
+    write_study(experiments, out)
+    assert (out / "b.png").read_bytes() == picture
+    raw = (out / "b.jsonl").read_text()
+    (out / "b.jsonl").write_text(raw.replace('"correct": 0.5,', '"correct": 0.9,'))
+    assert (out / "b.jsonl").read_text() != raw
+    assert page_of(experiments, out) != first
+
+
+def test_weights_are_compared_with_each_of_their_ablations(tmp_path: Path) -> None:
+    path = experiment(
+        tmp_path, "c", kind="weights", arms={"first": []}, claims=[], prefixes=[8], factors={"teacher": {"clean": []}}
+    )
+    experiments, out = in_order([path]), tmp_path / "study"
+    out.mkdir()
+    results = Results(out)
+    for cell in cells(experiments, 10):
+        value = dict.fromkeys(SCORES, 0.9) | {"weight": 0.95 + 0.001 * (cell.seed % 3), "no clip": 0.99}
+        found = {"auroc": {"8": value, "whole": value}, "raw_weight": {"correct": 1.0, "wrong": 2.0}, "core_seconds": 4.0}
+        results.add(cell, found)
+    compared = list(comparisons(experiments[path], groups(path, experiments[path], results)))
+    assert {c.claim.than: c.outcome for c in compared} == {
+        "no threshold": "better",
+        "no clip": "worse",
+        "mean log-ratio": "better",
+        "sequence log-ratio": "better",
+    }
+    page = page_of(experiments, out)
+    assert "The weight's AUROC is highest with clean (0.951 [" in page
+
+
+def test_the_fixed_text_holds_no_number() -> None:
+    fixed = (prose.INTRODUCTION, prose.TASK, prose.TEACHERS, prose.LIMITS)
+    assert not [text for text in fixed if re.search(r"\d", re.sub(r"\{[^}]*\}", "", text))]
+
+
+def test_without_results_there_is_no_page_and_no_folder_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [str(path) for path in sorted(STUDY.glob("?.yaml"))]
+    assert main(["study", "--report-only", "--out", "nothing", "--config", *files]) == 2
+    assert "nothing has no results" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["study"]) == 2
+    assert "there is no configs/study here" in capsys.readouterr().err
+    assert main(["study", "--jobs", "0", "--config", *files]) == 2
+    assert "--jobs: 0" in capsys.readouterr().err
+
+
+def test_the_page_that_is_shipped_is_the_one_that_its_raw_results_give(tmp_path: Path) -> None:
+    root = STUDY.parents[1]
+    out = tmp_path / "study"
+    out.mkdir()
+    for path in (root / "docs/study").glob("*.jsonl"):
+        (out / path.name).write_bytes(path.read_bytes())
+    assert page_of(in_order(sorted(STUDY.glob("?.yaml"))), out) == (root / "docs/study/index.md").read_text()
+
+
+def test_an_unknown_arm_in_a_claim_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'absent' is not an arm"):
+        in_order([experiment(tmp_path, "b", claims=[{"better": "absent", "than": "uniform"}])])

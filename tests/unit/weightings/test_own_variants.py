@@ -1,0 +1,159 @@
+"""Weightings and objectives from a file of the user's own: loaded, checked, explained, and sent to other processes."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from renio_pipeline.config import ConfigError, RunConfig, load, parse, variants
+from renio_pipeline.weightings import weighting_of
+from renio_pipeline.weightings.step import weigh_step
+from tests.unit.conftest import values
+from tests.unit.weightings.test_weightings import BATCH
+
+WEIGHTING = """
+from __future__ import annotations
+import numpy as np
+from pydantic import Field, PositiveFloat
+from renio_pipeline.weightings import ScoredBatch, State, Weighting, Weights
+
+class ByLength(Weighting):
+    power: PositiveFloat = Field(1.0, description="of the length")
+
+    def weigh(self, batch: ScoredBatch, state: State) -> Weights:
+        return Weights(weights=batch.lengths**self.power, state=(state or 0) + 1)
+"""
+OBJECTIVE = """
+from renio_pipeline.objectives import SAMPLED, FewEntries
+
+class Nothing(FewEntries):
+    @property
+    def payload(self):
+        return SAMPLED
+
+    def entries(self, batch):
+        return batch.targets[:, None], lambda logprobs, rows: 0 * logprobs[:, 0]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(WEIGHTING)
+    return tmp_path / "mine.py"
+
+
+def config_of(file: Path, cls: str = "ByLength", kind: str = "weighting", **keys: Any) -> RunConfig:
+    return parse(values(**{kind: {"type": "custom", "path": f"{file}:{cls}", **keys}}))
+
+
+def refusal(file: Path, cls: str = "ByLength", kind: str = "weighting", **keys: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config_of(file, cls, kind, **keys)
+    return str(caught.value)
+
+
+def test_a_users_weighting_has_its_own_keys_beside_type_and_path(file: Path) -> None:
+    config = config_of(file, power=2)
+    found = weigh_step(weighting_of(config), config.pivotal, BATCH, 4)
+    assert (found.weights.tolist(), found.state, config.weighting.label) == ([9, 1, 0], 5, "ByLength")
+    dumped = config.model_dump(mode="json")["weighting"]
+    assert dumped == {"type": "custom", "path": f"{file}:ByLength", "power": 2.0}
+    assert parse(values(weighting=dumped)).weighting == config.weighting
+
+
+def test_a_path_is_relative_to_the_working_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    assert config_of(Path("mine.py")).weighting.type == "custom"
+
+
+def test_it_travels_to_a_process_that_does_not_see_the_file(file: Path, tmp_path: Path) -> None:
+    config = config_of(file, power=3)
+    sent = tmp_path / "sent"
+    sent.write_bytes(pickle.dumps((config.weighting, BATCH)))
+    file.unlink()
+    program = (
+        "import pickle, sys; weighting, batch = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(weighting.power, weighting.weigh(batch, None).weights.tolist(), weighting.path, 'torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, str(sent)], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == f"3.0 [27.0, 1.0, 0.0] {file}:ByLength False"
+    assert pickle.loads(sent.read_bytes())[0] == config.weighting
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"powr": 2}, "weighting.powr: unknown key; did you mean power?"),
+        ({"power": -1}, "weighting.power: Input should be greater than 0 (given: -1)"),
+        ({"x": 1}, "weighting.x: unknown key; allowed: path, power, type"),
+    ],
+)
+def test_a_bad_key_of_a_users_class_is_told_as_any_other(file: Path, keys: dict[str, Any], text: str) -> None:
+    assert text in refusal(file, **keys)
+
+
+def test_a_file_or_class_that_cannot_be_used_is_refused_by_its_key(file: Path) -> None:
+    assert "weighting.path: required by type custom" in _refused(weighting={"type": "custom"})
+    assert f"weighting.path: {file} names no class; expected path.py:Class" in _refused(
+        weighting={"type": "custom", "path": str(file)}
+    )
+    assert "is not a file (relative to" in refusal(file.parent / "none.py")
+    assert f"weighting.path: {file} has no class 'Other'" in refusal(file, "Other")
+    assert "weighting.path: ScoredBatch in" in refusal(file, "ScoredBatch")
+    assert "does not derive from renio_pipeline.weightings.Weighting" in refusal(file, "ScoredBatch")
+    assert "does not derive from renio_pipeline.objectives.Objective" in refusal(file, kind="objective")
+    file.write_text(WEIGHTING.replace("def weigh", "def wiegh"))
+    assert f"weighting.path: ByLength in {file} does not define weigh" in refusal(file)
+    file.write_text(WEIGHTING + "\n1 / 0\n")
+    assert f"weighting.path: {file} cannot be imported:\nTraceback" in refusal(file)
+    assert "ZeroDivisionError" in refusal(file)
+
+
+def test_an_objective_without_a_payload_is_refused_where_it_is_defined(file: Path) -> None:
+    file.write_text(OBJECTIVE.replace("def payload", "def paiload"))
+    text = refusal(file, "Nothing", "objective")
+    assert "TypeError: objective Nothing does not say what the teachers send: define the property payload" in text
+    file.write_text(OBJECTIVE)
+    assert config_of(file, "Nothing", "objective").objective.payload.kind == "sampled"
+
+
+def test_overrides_between_a_users_class_and_another_leave_out_the_keys_that_are_gone(file: Path, tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    given = tmp_path / "run.yaml"
+    own = {"type": "custom", "path": f"{file}:ByLength"}
+    OmegaConf.save(OmegaConf.create(values(weighting={**own, "power": 2.0})), given)
+    assert load(given, ["weighting.type=renio"]).weighting == variants.registered("weighting")["renio"]()
+    OmegaConf.save(OmegaConf.create(values(weighting={"type": "renio", "clip": 3.0})), given)
+    found = load(given, ["weighting.type=custom", f"weighting.path={own['path']}"]).weighting
+    assert found.model_dump() == {**own, "power": 1.0}
+
+
+def test_every_kind_lists_its_section_classes_with_the_default_first() -> None:
+    assert {kind: list(variants.sections(kind)) for kind in variants.KINDS} == {
+        "method": ["opd", "opsd"],
+        "weighting": ["renio", "uniform", "custom"],
+        "objective": ["top_k_forward_kl", "jsd", "sampled", "custom"],
+    }
+    assert "path" in variants.sections("weighting")["custom"].model_fields
+    config = parse(values())
+    assert all(isinstance(getattr(config, kind), cls) for kind in variants.KINDS for cls in [variants.default(kind).__class__])
+
+
+def test_no_registered_class_brings_torch() -> None:
+    program = (
+        "import sys; from renio_pipeline.config import variants; "
+        "[variants.sections(kind) for kind in variants.KINDS]; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def _refused(**changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(values(**changes))
+    return str(caught.value)
