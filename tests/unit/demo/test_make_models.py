@@ -15,6 +15,8 @@ from renio_pipeline.demo.make_models import STUDENT, TEACHER, Recipe, accuracy, 
 from renio_pipeline.demo.tokenizer import make_tokenizer
 from renio_pipeline.tasks.arithmetic import Arithmetic
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(renio_pipeline.__file__).parent / "demo"
 RECIPES = pytest.mark.parametrize("recipe", [TEACHER, STUDENT], ids=lambda recipe: recipe.name)
 TASK = Arithmetic()
