@@ -19,25 +19,31 @@ from typing import Any, TextIO
 def only_the_main_thread(log: Path) -> Iterator[None]:
     """Within the context ``log`` gets what other threads, the C++ code of libraries, and child processes print."""
     with ExitStack() as stack:
-        chatter = stack.enter_context(log.open("a", encoding="utf-8", buffering=1))
+        chatter = stack.enter_context(log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1))
         sys.stderr.flush()
         terminal = os.dup(2)
         stack.callback(os.close, terminal)
         stack.callback(os.dup2, terminal, 2)
         stack.callback(lambda: sys.stderr.flush())
         own_descriptor = _descriptor(sys.stderr) == 2
-        errors = stack.enter_context(os.fdopen(os.dup(terminal), "w", buffering=1)) if own_descriptor else sys.stderr
+        errors = stack.enter_context(_copy(sys.stderr, terminal)) if own_descriptor else sys.stderr
         os.dup2(chatter.fileno(), 2)
-        stack.enter_context(redirect_stdout(_ByThread(sys.stdout, chatter)))
-        stack.enter_context(redirect_stderr(_ByThread(errors, chatter)))
+        for redirect, before, shown in ((redirect_stdout, sys.stdout, sys.stdout), (redirect_stderr, sys.stderr, errors)):
+            stream = _ByThread(before, shown, chatter)
+            stack.enter_context(redirect(stream))
+            stack.callback(stream.end)
         yield
 
 
 class _ByThread:
     """A text stream of which only the main thread's output reaches ``shown``."""
 
-    def __init__(self, shown: TextIO, chatter: TextIO) -> None:
-        self._shown, self._chatter = shown, chatter
+    def __init__(self, before: TextIO, shown: TextIO, chatter: TextIO) -> None:
+        self._before, self._shown, self._chatter = before, shown, chatter
+
+    def end(self) -> None:
+        """From now on write to the stream from before. A library's log handler may keep this object longer than the run."""
+        self._shown = self._chatter = self._before
 
     def write(self, text: str) -> int:
         return self._stream().write(text)
@@ -50,6 +56,11 @@ class _ByThread:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shown, name)
+
+
+def _copy(stream: TextIO, descriptor: int) -> TextIO:
+    """A stream that writes to ``descriptor`` as ``stream`` does: standard error escapes what it cannot encode."""
+    return os.fdopen(os.dup(descriptor), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
 
 
 def _descriptor(stream: TextIO) -> int | None:

@@ -105,6 +105,33 @@ print("done")
     ]
 
 
+def test_text_that_cannot_be_encoded_and_streams_that_are_kept_raise_nothing(tmp_path: Path) -> None:
+    """A file's name may hold bytes that are no UTF-8, and a log handler that a library made during the run outlives it."""
+    code = f"""
+import logging, sys
+from pathlib import Path
+from threading import Thread
+from renio_pipeline.cli.terminal import only_the_main_thread
+
+def elsewhere(stream):
+    thread = Thread(target=lambda: print("odd \\udcff name", file=stream))
+    thread.start()
+    thread.join()
+
+logger = logging.getLogger("library")
+with only_the_main_thread(Path({str(tmp_path / "log.txt")!r})):
+    logger.addHandler(logging.StreamHandler())
+    print("an odd \\udcff name", file=sys.stderr)
+    elsewhere(sys.stdout)
+    kept = sys.stderr
+logger.warning("after the run")
+elsewhere(kept)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["an odd \\udcff name", "after the run", "odd \\udcff name"]
+    assert (tmp_path / "log.txt").read_text() == "odd \\udcff name\n"
+
+
 def test_a_live_table_stays_on_the_terminal(tmp_path: Path) -> None:
     """The table is redrawn by a thread of its own, and prints of the main thread appear above it."""
     code = f"""
