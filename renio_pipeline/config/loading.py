@@ -24,8 +24,15 @@ from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.run_config import RunConfig
 
 
-def load(path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
+def load(
+    path: str | Path | Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    *,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
+) -> RunConfig:
     """Read a file, or several of which a later one's keys count, and apply ``key.path=value`` overrides.
+
+    ``upgrade`` changes the resolved keys of a file that an earlier version wrote before they are checked.
 
     Raises:
         ConfigError: a file is missing or no YAML, an override is malformed, or a key or value is not allowed.
@@ -46,8 +53,8 @@ def load(path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ())
             _drop_keys_of_replaced_variants(values, layer)
             values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(values, layer)))
     with _reading(layers[-1][0]):
-        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
-    return parse(resolved, source=" + ".join(map(str, paths)))
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
+    return parse(upgrade(resolved), source=" + ".join(map(str, paths)))
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
 from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.recorded_config import recorded_config
 from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens, read_limits
 
 SKIPPED = 2  # the first steps, in which engines warm up
@@ -48,7 +49,7 @@ def measured(run: Path) -> Measured:
     for name in ("config.yaml", "metrics.jsonl"):
         if not (run / name).is_file():
             raise ConfigError(f"--from: {run} has no {name}: expected a run directory")
-    config = load(run / "config.yaml")
+    config = recorded_config(run)
     lines = [line for line in complete_lines(run / "metrics.jsonl") if "loss" in line]
     if not lines:
         raise ConfigError(f"--from: {run} has not trained a step yet")

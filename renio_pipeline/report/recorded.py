@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.recorded_config import recorded_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def _read(path: Path, label: str) -> RecordedRun:
     return RecordedRun(
         path=path,
         label=label,
-        config=load(path / "config.yaml"),
+        config=recorded_config(path),
         metrics=metrics,
         evaluations=_lines(path / "evaluations.jsonl"),
         rejected=_lines(path / "samples" / "rejected.jsonl"),

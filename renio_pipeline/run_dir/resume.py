@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint
 from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.recorded_config import recorded_config
 from renio_pipeline.types import Version
 
 # Keys that may change at a resume: length, hardware and observation. All others would change the mathematics.
@@ -38,7 +39,7 @@ def resume_point(config: RunConfig) -> ResumePoint:
                 f"{key}: {path} is not a run's directory (it has no config.yaml), so nothing there can be resumed"
             )
         return ResumePoint()
-    check_same_run(load(path / "config.yaml"), config)
+    check_same_run(recorded_config(path), config)
     point = next_point(path)
     done = point.state.step
     if done > config.steps or (done == config.steps and (path / "result.json").is_file()):

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.cli import main
-from renio_pipeline.config import ConfigError
+from renio_pipeline.config import ConfigError, load
 from renio_pipeline.loop.shutdown import Stop
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint, RunState, begin, commit, newest, prune, read
 from renio_pipeline.run_dir.checkpointing import Checkpointer, CheckpointError
 from renio_pipeline.run_dir.directory import RunDirectory
+from renio_pipeline.run_dir.recorded_config import recorded_config
 from renio_pipeline.run_dir.resume import check_same_run, resume_point
 from renio_pipeline.types import Evaluation, Version
 from tests.unit.conftest import make_config
@@ -278,6 +280,22 @@ def test_a_checkpoint_of_an_earlier_version_gives_the_weighting_its_state(tmp_pa
     del values["weighting"]
     (path / "run.json").write_text(json.dumps(values | {"running_mean": mean}))
     assert read(path) == state_of(3, weighting=state)
+
+
+def test_a_run_of_an_earlier_version_with_uniform_weights_resumes_and_is_read(tmp_path: Path) -> None:
+    """Its resolved configuration has the diagnostics' threshold and clip among the weighting's keys, which users must move."""
+    now = make_config(
+        run_dir=str(tmp_path / "run"), weighting={"type": "uniform"}, diagnostics={"threshold": 0.01, "clip": 2.0}
+    )
+    RunDirectory(now)
+    file = tmp_path / "run/config.yaml"
+    values = yaml.safe_load(file.read_text())
+    values["weighting"] |= values.pop("diagnostics")
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match="uniform has no threshold and clip"):
+        load(file)
+    assert recorded_config(tmp_path / "run") == now
+    assert resume_point(now).state == replace(RunState(), version=Version(1, 0))
 
 
 FREE = [
