@@ -8,7 +8,7 @@ from typing import Any
 from renio_pipeline.config import schema
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
 from renio_pipeline.config.run_config import RunConfig
-from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.config.sections import HIDDEN, TeacherPayload
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -43,6 +43,11 @@ def _batch(c: RunConfig) -> None:
 
 
 def _variants(c: RunConfig) -> None:
+    if not isinstance(c.objective.payload, TeacherPayload):
+        raise ValueError(
+            f"objective: the payload of {c.objective.label} must be SAMPLED, top_k(k) or HIDDEN of renio_pipeline.objectives, "
+            f"got {c.objective.payload!r}"
+        )
     c.weighting.check(c)
     c.objective.check(c)
     c.pivotal.check("diagnostics")

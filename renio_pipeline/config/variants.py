@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal, cast
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from renio_pipeline.config.errors import ConfigError
@@ -71,8 +71,9 @@ def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
     known, name = sections(kind), values.get("type")
     if name is None:
         raise ConfigError(f"{kind}.type: required; allowed: {', '.join(known)}")
-    if name not in known:
-        raise ConfigError(f"{kind}.type: {name!r} is not known; allowed: {', '.join(known)}")
+    if not isinstance(name, str) or name not in known:
+        own = f"; a class of your own is {kind}.type=custom with {kind}.path=path.py:Class" if ".py" in str(name) else ""
+        raise ConfigError(f"{kind}.type: {name!r} is not known; allowed: {', '.join(known)}{own}")
     if name != CUSTOM:
         return known[name]
     path = values.get("path")
@@ -85,9 +86,12 @@ def validator(kind: Kind) -> Callable[[Any], Any]:
     """A pydantic validator of the field: a mapping becomes an instance of the class that it chooses."""
 
     def validate(values: Any) -> Any:
-        if not isinstance(values, dict):
+        if isinstance(values, Section):
             return values
         try:
+            if not isinstance(values, dict):
+                instead = f"; set {kind}.type={values}" if isinstance(values, str) and values in registered(kind) else ""
+                raise ConfigError(f"{kind}: expected a mapping with the key type, got {values!r}{instead}")
             cls = chosen(kind, values)
         except ConfigError as error:
             fault = PydanticCustomError(FAULT, "{text}", {"text": str(error)})
@@ -107,6 +111,8 @@ def _own(kind: Kind, file: OwnFile) -> type[Section]:
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not derive from {package}.{name}")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not define {', '.join(missing)}")
+    if "path" in cls.model_fields:
+        raise ConfigError(f"{key}: {file.cls} in {file.path} has a field path, which is the key that names the file; rename it")
     return _identified(create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__), kind, file)
 
 
@@ -118,6 +124,7 @@ def _identified(cls: Any, kind: Kind, file: OwnFile) -> type[Section]:
 class _Travels(Own):
     """An own class goes to other processes as its source, which need not have the file."""
 
+    model_config = ConfigDict(validate_default=True)  # nobody has tried the defaults of a user's file
     kind: ClassVar[Kind]
     file: ClassVar[OwnFile]
 

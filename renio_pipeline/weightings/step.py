@@ -54,7 +54,7 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
 def _checked(found: Weights, batch: ScoredBatch, who: str) -> tuple[np.ndarray, list[np.ndarray] | None, State]:
     if not isinstance(found, Weights):
         raise ValueError(f"{who}: weigh must return a renio_pipeline.weightings.Weights, got {type(found).__name__}")
-    weights = np.asarray(found.weights, np.float32)
+    weights = _numbers(found.weights, f"{who}: weights")
     if weights.shape != (len(batch),) or not np.isfinite(weights).all():
         raise ValueError(f"{who}: weights must be {len(batch)} finite numbers, one a sample, got {_told(weights)}")
     return weights, _factors(found.token_factors, batch, who), _state(found.state, who)
@@ -63,9 +63,10 @@ def _checked(found: Weights, batch: ScoredBatch, who: str) -> tuple[np.ndarray, 
 def _factors(given: Sequence[np.ndarray] | None, batch: ScoredBatch, who: str) -> list[np.ndarray] | None:
     if given is None:
         return None
-    if len(given) != len(batch):
-        raise ValueError(f"{who}: token_factors must be an array for each of {len(batch)} samples, got {len(given)}")
-    factors = [np.asarray(each, np.float32) for each in given]
+    if not isinstance(given, Sequence | np.ndarray) or len(given) != len(batch):
+        got = len(given) if isinstance(given, Sequence | np.ndarray) else type(given).__name__
+        raise ValueError(f"{who}: token_factors must be an array for each of {len(batch)} samples, got {got}")
+    factors = [_numbers(each, f"{who}: token_factors") for each in given]
     for sample_id, each, tokens in zip(batch.sample_ids, factors, batch.lengths, strict=True):
         if each.shape != (tokens,) or not np.isfinite(each).all():
             raise ValueError(
@@ -75,11 +76,19 @@ def _factors(given: Sequence[np.ndarray] | None, batch: ScoredBatch, who: str) -
     return factors
 
 
+def _numbers(given: object, what: str) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused
+            return np.asarray(given).astype(np.float32, casting="same_kind")
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor that has a gradient
+        raise ValueError(f"{what} must be finite real numbers, got {type(given).__name__}: {error}") from None
+
+
 def _state(given: State, who: str) -> State:
     """As a checkpoint would give it back, so that a resumed run sees what one that was not interrupted sees."""
     try:
         return json.loads(json.dumps(given, allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{who}: its state must be what JSON can hold, without NaN and infinities: {error}") from None
 
 

@@ -114,10 +114,33 @@ def test_a_file_or_class_that_cannot_be_used_is_refused_by_its_key(file: Path) -
     assert "ZeroDivisionError" in refusal(file)
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("uniform", "weighting: expected a mapping with the key type, got 'uniform'; set weighting.type=uniform"),
+        (None, "weighting: expected a mapping with the key type, got None"),
+        ({"type": ["renio"]}, "weighting.type: ['renio'] is not known; allowed: renio, uniform, custom"),
+        ({"type": "a.py:B"}, "custom; a class of your own is weighting.type=custom with weighting.path=path.py:Class"),
+    ],
+)
+def test_a_section_that_chooses_no_class_says_how_to_choose_one(given: Any, text: str) -> None:
+    assert text in _refused(weighting=given)
+
+
+def test_the_fields_of_a_users_class_are_checked_with_their_defaults(file: Path) -> None:
+    file.write_text(WEIGHTING.replace("Field(1.0,", "Field(-1.0,"))
+    assert "weighting.power: Input should be greater than 0 (given: -1.0)" in refusal(file)
+    assert config_of(file, power=2).weighting.type == "custom"
+    file.write_text(WEIGHTING.replace("    power:", "    path: str = ''\n    power:"))
+    assert f"weighting.path: ByLength in {file} has a field path" in refusal(file)
+
+
 def test_an_objective_without_a_payload_is_refused_where_it_is_defined(file: Path) -> None:
     file.write_text(OBJECTIVE.replace("def payload", "def paiload"))
     text = refusal(file, "Nothing", "objective")
     assert "TypeError: objective Nothing does not say what the teachers send: define the property payload" in text
+    file.write_text(OBJECTIVE.replace("return SAMPLED", "return 'sampled'"))
+    assert "the payload of Nothing must be SAMPLED, top_k(k) or HIDDEN" in refusal(file, "Nothing", "objective")
     file.write_text(OBJECTIVE)
     assert config_of(file, "Nothing", "objective").objective.payload.kind == "sampled"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from renio_pipeline.config import variants
 from renio_pipeline.config.schema import Pivotal
@@ -122,6 +123,14 @@ def test_token_factors_and_state_are_passed_on() -> None:
         (None, r"weigh must return a renio_pipeline\.weightings\.Weights, got NoneType"),
         (Weights(weights=np.ones(2)), r"weights must be 3 finite numbers, one a sample, got shape \(2,\)"),
         (Weights(weights=np.array([1, np.nan, 1])), "with values that are not finite"),
+        (Weights(weights=np.array(["a", "b", "c"])), "weights must be finite real numbers, got ndarray: Cannot cast"),
+        (Weights(weights=ONES * 1j), "weights must be finite real numbers, got ndarray: Cannot cast"),
+        (Weights(weights=ONES * 1e300), "with values that are not finite"),
+        (
+            Weights(weights=torch.ones(3, requires_grad=True)),  # type: ignore[arg-type]
+            "weights must be finite real numbers, got Tensor: .*detach",
+        ),
+        (Weights(weights=ONES, token_factors=1.0), "token_factors must be an array for each of 3 samples, got float"),  # type: ignore[arg-type]
         (Weights(weights=ONES, token_factors=[np.ones(3)]), "token_factors must be an array for each of 3 samples, got 1"),
         (
             Weights(weights=ONES, token_factors=[np.ones(3), np.ones(2), np.ones(0)]),
