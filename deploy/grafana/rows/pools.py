@@ -40,8 +40,8 @@ def pools() -> list[Any]:
         ),
         lines(
             "Restarts, rejected and repeated", "short",
-            "In ten minutes: replicas replaced, samples set aside (samples/rejected.jsonl), samples trained again after a "
-            "lost rank, responses that no verdict came for. All at 0 is well; the driver's log has the reason of each.",
+            "In ten minutes: replicas replaced, samples quarantined (samples/rejected.jsonl), samples trained again after a "
+            "lost rank, responses that no verdict came for. All at 0 is healthy; the driver's log has the reason of each.",
             (events.format("renio_pool_restarts_total", POOLS), "{{pool}} replaced"),
             (events.format("renio_samples_rejected_total", RUN), "samples rejected"),
             (events.format("renio_replayed_samples_total", RUN), "samples trained again"),
