@@ -63,14 +63,13 @@ def default(kind: Kind) -> Any:
 
 
 def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
-    """The class that ``values["type"]`` chooses.
+    """The class that ``values["type"]`` chooses; without a type the one that a configuration has by default.
 
     Raises:
-        ConfigError: the type is missing or unknown, or the user's own file is not usable. The text names the key.
+        ConfigError: the type is unknown, or the user's own file is not usable. The text names the key.
     """
-    known, name = sections(kind), values.get("type")
-    if name is None:
-        raise ConfigError(f"{kind}.type: required; allowed: {', '.join(known)}")
+    known = sections(kind)
+    name = values.get("type", next(iter(known)))
     if not isinstance(name, str) or name not in known:
         own = f"; a class of your own is {kind}.type=custom with {kind}.path=path.py:Class" if ".py" in str(name) else ""
         raise ConfigError(f"{kind}.type: {name!r} is not known; allowed: {', '.join(known)}{own}")

@@ -155,7 +155,7 @@ FAULTS = [
     ({"weighting": {"type": "renio", "group_size": 0}}, "weighting.group_size: "),
     ({"weighting": {"type": "renio", "normalization": "mean"}}, "weighting.normalization: "),
     ({"weighting": {"type": "rennio"}}, "weighting.type: 'rennio' is not known; allowed: renio, uniform"),
-    ({"weighting": {"threshold": 1}}, "weighting.type: required; allowed: renio, uniform"),
+    ({"weighting": {"type": None}}, "weighting.type: None is not known; allowed: renio, uniform"),
     ({"weighting": "renio"}, "weighting: "),
     ({"objective": {"type": "kl"}}, "objective.type: 'kl' is not known; allowed: top_k_forward_kl, jsd, sampled"),
     ({"objective": {"type": "top_k_forward_kl", "k": 0}}, "objective.k: "),
@@ -418,3 +418,10 @@ def test_of_several_files_later_ones_count_and_overrides_last(tmp_path: Path) ->
         load([first, tmp_path / "more.yaml"], ["stepz=9"])
     with pytest.raises(ConfigError, match=r"configuration file .*none.yaml does not exist"):
         load([first, tmp_path / "none.yaml"])
+
+
+def test_a_section_without_a_type_is_the_default_one() -> None:
+    config = make_config(weighting={"clip": 3.0}, objective={"k": 7}, method={"privileged": True})
+    assert (config.weighting.type, config.objective.type, config.method.type) == ("renio", "top_k_forward_kl", "opd")
+    assert config.weighting == make_config(weighting={"type": "renio", "clip": 3.0}).weighting
+    assert config.objective.payload.top_k == 7
