@@ -82,7 +82,7 @@ def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningClus
         start_new_session=True,
     )
     try:
-        assert wait_until(lambda: _takes_a_job(environment), 180), "the cluster did not take a job"
+        assert wait_until(lambda: _takes_a_job(environment), 420), "the cluster did not take a job"
         yield RunningCluster(environment, folder)
     finally:
         head.send_signal(signal.SIGTERM)
