@@ -81,7 +81,7 @@ def test_the_keys_that_we_own_are_deepspeed_s() -> None:
     assert "stage" in config.DeepSpeedZeroConfig.model_fields
 
 
-@relied_on("deepspeed", "renio_pipeline.planning.memory.BUCKET", breaks="the planner counts buckets of another size")
+@relied_on("deepspeed", "renio_pipeline.planning.rank_memory.BUCKET", breaks="the planner counts buckets of another size")
 def test_buckets_of_reductions_have_this_size() -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
@@ -92,7 +92,7 @@ def test_buckets_of_reductions_have_this_size() -> None:
 
 @relied_on(
     "deepspeed",
-    "renio_pipeline.planning.memory.model_states",
+    "renio_pipeline.planning.rank_memory.model_states",
     breaks="the optimizer's step takes other memory than an fp32 copy of the partition's gradients",
 )
 def test_the_step_makes_an_fp32_copy_of_the_gradients_of_its_partition() -> None:

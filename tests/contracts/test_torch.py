@@ -28,7 +28,7 @@ def test_every_implementation_of_adamw_runs_on_a_cpu_and_makes_the_same_step(opt
 
 @relied_on(
     "torch",
-    "renio_pipeline.planning.memory.model_states",
+    "renio_pipeline.planning.rank_memory.model_states",
     "actors.trainer.deepspeed_engine.build",
     breaks="the optimizer's step takes other memory on a GPU than is planned for",
 )
