@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -22,7 +23,7 @@ CANCEL_AGAIN_SECONDS = 1.0  # between two calls of ``cancel_all``
 MOST_QUARANTINED = 3  # samples in a row; beyond that the workers are at fault
 
 
-class Pool:
+class Pool(abc.ABC):
     """Queues jobs and dispatches them to serving workers. Subclasses choose a worker's jobs and how it does them.
 
     The jobs of a lost worker go back to the front of the queue under the same sample ids, unless one of them kills its workers:
@@ -117,18 +118,18 @@ class Pool:
         self._dispatch_scheduled = False
         self.dispatch()
 
+    @abc.abstractmethod
     def share(self, worker: Worker, fair: int) -> Sequence[Any]:
         """Take from ``queue`` what ``worker`` gets now. ``fair`` is the number of jobs per worker if all had equally many."""
-        raise NotImplementedError
 
     def begin(self, worker: Worker, jobs: Sequence[Any]) -> None:
         self._spawn(self._work(worker, jobs))
 
+    @abc.abstractmethod
     async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
         """Have ``worker`` do the jobs, and call ``finish`` for each. Raises WorkerLost or Ray's errors if it is lost."""
-        raise NotImplementedError
 
-    def worked(self, worker: Worker) -> None:
+    def worked(self, worker: Worker) -> None:  # noqa: B027  only some pools need it
         """Called after a call of ``work`` has returned and the worker has been given more jobs."""
 
     def fail(self, worker: Worker, jobs: Sequence[Any], error: Exception) -> None:
@@ -137,7 +138,7 @@ class Pool:
             if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
                 job.results.put(error)
 
-    def dropped(self, jobs: Sequence[Any]) -> None:
+    def dropped(self, jobs: Sequence[Any]) -> None:  # noqa: B027
         """Called when a worker will not finish these jobs, which it had in flight."""
 
     def finish(self, worker: Worker, job: Any, result: Any) -> None:
