@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.config.paths import expanded
 
 
 class AnyOrder(argparse.ArgumentParser):
@@ -34,6 +38,19 @@ def with_config(*, required: bool = True) -> argparse.ArgumentParser:
     common.add_argument("--address", help="a Ray cluster; default: RAY_ADDRESS, or a Ray started for this run")
     common.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as steps=10")
     return common
+
+
+def path(text: str) -> Path:
+    """An option's value as a path. Raises ArgumentTypeError."""
+    return Path(path_text(text))
+
+
+def path_text(text: str) -> str:
+    """An option's value with ``~`` expanded, which shells leave to us in ``--option=~/folder``. Raises ArgumentTypeError."""
+    try:
+        return expanded(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def seconds(text: str) -> float:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.cli.common import seconds, with_config
+from renio_pipeline.cli.common import path_text, seconds, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.control.protocol import Unanswered
 
@@ -22,7 +22,9 @@ def register(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor", parents=[with_config(required=False)], help=text, description=text[0].upper() + text[1:] + "."
     )
-    doctor.add_argument("--run-dir", metavar="DIR", help="a run's own directory; default: that of the configuration")
+    doctor.add_argument(
+        "--run-dir", type=path_text, metavar="DIR", help="a run's own directory; default: that of the configuration"
+    )
     doctor.add_argument("--json", action="store_true", help="for programs: every fact and finding, as one JSON object")
     doctor.add_argument(
         "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="how long a node may take to answer (%(default)g)"
@@ -89,7 +91,7 @@ def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> st
     if config is None and given is None:
         return None
     if config is None:
-        path = Path(str(given)).expanduser()
+        path = Path(str(given))
         if running and not path.is_absolute():
             raise ConfigError(f"--run-dir: {given!r} must be an absolute path that every node sees, on a running cluster")
         return str(path.absolute())

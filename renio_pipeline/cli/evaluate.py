@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from renio_pipeline.cli.common import with_config
+from renio_pipeline.cli.common import path, path_text, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def register(commands: Any) -> None:
     command.add_argument("--samples", type=_count, metavar="N", help="responses a problem; default: the suite's number, else 1")
     command.add_argument("--k", type=_counts, metavar="K,K", help="of pass@k; default: N")
     command.add_argument("--problems", type=_count, metavar="N", help="only the first N problems of each data set")
-    command.add_argument("--out", type=Path, metavar="DIR", help="where the results go; default: evals/NAME-TIME")
+    command.add_argument("--out", type=path, metavar="DIR", help="where the results go; default: evals/NAME-TIME")
     text = "a paired test of two of the models; without --config: of two folders that were written before"
-    command.add_argument("--compare", nargs=2, metavar=("A", "B"), help=text)
+    command.add_argument("--compare", nargs=2, type=path_text, metavar=("A", "B"), help=text)
     command.set_defaults(run=_eval)
 
 

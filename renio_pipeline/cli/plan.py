@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
+from renio_pipeline.cli.common import path
 from renio_pipeline.config import ConfigError, load
 
 
@@ -19,8 +19,8 @@ def register(commands: Any) -> None:
     plan.add_argument("--gpus", type=float, metavar="N", help="GPUs to share out; default: those of the configured pools")
     plan.add_argument("--gpus-per-node", type=int, default=8, metavar="N", help="a replica lies on one node (8)")
     plan.add_argument("--device", metavar="NAME", help="estimate from its data sheet, and hold its memory: h100, a100, ...")
-    plan.add_argument("--from", dest="run_", type=Path, metavar="RUN", help="rates and lengths measured in a run's directory")
-    plan.add_argument("--rates", type=Path, metavar="FILE", help="rates and lengths of your own, before all others")
+    plan.add_argument("--from", dest="run_", type=path, metavar="RUN", help="rates and lengths measured in a run's directory")
+    plan.add_argument("--rates", type=path, metavar="FILE", help="rates and lengths of your own, before all others")
     plan.add_argument("--offline", action="store_true", help="ask no hub for a model's configuration")
     plan.add_argument("--json", action="store_true", help="for programs: seconds, bytes, shares")
     plan.set_defaults(run=_plan)

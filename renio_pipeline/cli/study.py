@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline.cli.common import path
 from renio_pipeline.config import ConfigError
 
 
@@ -15,9 +16,9 @@ def register(commands: Any) -> None:
     text = "the paper's controlled experiments on small models, in this process; what is done already is not done again"
     study = commands.add_parser("study", help=text, description=text[0].upper() + text[1:] + ".")
     study.add_argument(
-        "--out", type=Path, default=Path("docs/study"), help="folder of the raw results, the plots and the page (index.md)"
+        "--out", type=path, default=Path("docs/study"), help="folder of the raw results, the plots and the page (index.md)"
     )
-    study.add_argument("--config", type=Path, nargs="+", metavar="FILE", help="experiments; default: those of configs/study")
+    study.add_argument("--config", type=path, nargs="+", metavar="FILE", help="experiments; default: those of configs/study")
     study.add_argument("--only", metavar="a,c", help="these experiments alone")
     study.add_argument("--seeds", type=int, metavar="N", help="this many, instead of each experiment's own number")
     study.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each on one core")

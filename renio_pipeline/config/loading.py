@@ -21,6 +21,7 @@ from yaml import YAMLError
 from renio_pipeline.config import variants
 from renio_pipeline.config.checks import check_combinations
 from renio_pipeline.config.errors import ConfigError
+from renio_pipeline.config.paths import expanded
 from renio_pipeline.config.run_config import RunConfig
 
 
@@ -37,7 +38,7 @@ def load(
     Raises:
         ConfigError: a file is missing or no YAML, an override is malformed, or a key or value is not allowed.
     """
-    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    paths = [expanded(str(one), "--config") for one in ([path] if isinstance(path, (str, Path)) else path)]
     for item in overrides:
         if not item.partition("=")[0].strip() or "=" not in item:
             raise ConfigError(f"override {item!r}: expected key=value, for example steps=10")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from renio_pipeline.config import schema, variants
+from renio_pipeline.config.paths import UserPath
 from renio_pipeline.config.schema import Section
 from renio_pipeline.config.sections import ObjectiveSection, WeightingSection
 
@@ -21,7 +22,7 @@ class RunConfig(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Name of the run: of its directory, of its live actor, and of its metrics.",
     )
-    run_dir: str | None = Field(
+    run_dir: UserPath | None = Field(
         None, description="Directory of the run; null: runs/NAME, and on a running cluster ~/renio-runs/NAME."
     )
     seed: int = Field(
@@ -60,8 +61,8 @@ class RunConfig(Section):
         "refill", description="refill: draw more prompts until batch_size samples are kept; shrink: train on fewer."
     )
     unfinished: bool = Field(False, description="Let filter: incorrect also take responses without a final answer.")
-    student: str = Field(description="The student: a model folder, a hub name, or embedded:student.")
-    task: str = Field(
+    student: UserPath = Field(description="The student: a model folder, a hub name, or embedded:student.")
+    task: UserPath = Field(
         "arithmetic", description="How problems are asked and answers judged: a registered task, or your own as path.py:Class."
     )
     task_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the task's constructor.")
@@ -90,7 +91,7 @@ class RunConfig(Section):
     metrics_port: int | None = Field(
         None, ge=0, lt=2**16, description="Port of the Prometheus endpoint on the driver's node; 0: any free port; null: none."
     )
-    metrics_discovery: str | None = Field(
+    metrics_discovery: UserPath | None = Field(
         None, description="Folder in which the run announces its endpoint, for Prometheus' file_sd_configs."
     )
     sinks: schema.Sinks = Field((), description="Where metrics go besides metrics.jsonl and Prometheus.")

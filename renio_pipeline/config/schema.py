@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from renio_pipeline.config.paths import UserPath
+
 Dtype = Literal["float32", "bfloat16"]
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -114,7 +116,7 @@ class Sampling(Section):
 class Source(Section):
     """Where rows come from."""
 
-    path: str | None = Field(
+    path: UserPath | None = Field(
         None, description="JSON Lines, JSON, Parquet, a folder of them, or a hub name; null: the task makes its own problems."
     )
     subset: str | None = Field(None, description="Configuration of the data set, for a hub name or a folder laid out like one.")
@@ -134,7 +136,7 @@ class Data(Source):
     """Where training and held-out problems come from."""
 
     problems: PositiveInt = Field(4096, description="Training problems that a generating task makes.")
-    held_out_path: str | None = Field(
+    held_out_path: UserPath | None = Field(
         None, description="Held-out problems for evaluation, when `path` is given; the same fields as `path`."
     )
     held_out_split: str | None = Field(None, description="Split of held_out_path; null: the value of `split`.")
@@ -163,7 +165,7 @@ class Generator(Section):
 class Teacher(Generator):
     """The model that scores responses, and its engine."""
 
-    model: str | None = Field(
+    model: UserPath | None = Field(
         None, description="The teacher: a model folder or a hub name; null with method opsd, whose teacher is the student."
     )
     type: Literal["vllm", "torch"] = Field(
@@ -363,7 +365,9 @@ class Evaluate(Section):
         None, description="Top-k sampling of `renio eval`; 0: all tokens; null: as in sampling."
     )
     max_response_tokens: PositiveInt | None = Field(None, description="Longest response of `renio eval`; null: as in training.")
-    markers: str | None = Field(None, description="File of reflection markers, one per line; null: the package's own list.")
+    markers: UserPath | None = Field(
+        None, description="File of reflection markers, one per line; null: the package's own list."
+    )
 
 
 class Checkpoint(Section):

@@ -17,6 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.paths import UserPath, expanded
 from renio_pipeline.config.schema import METHODS, Section
 from renio_pipeline.config.sections import VariantSection
 
@@ -34,7 +35,7 @@ class Own(Section):
     """A class of the user's own. Its further keys are the fields of that class."""
 
     type: Literal["custom"] = "custom"
-    path: str = Field(description="The file and the class in it, path.py:Class; relative to the working directory.")
+    path: UserPath = Field(description="The file and the class in it, path.py:Class; relative to the working directory.")
 
 
 def sections(kind: Kind) -> dict[str, type[Section]]:
@@ -78,7 +79,8 @@ def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
     path = values.get("path")
     if not isinstance(path, str):
         raise ConfigError(f"{kind}.path: required by type custom; expected path.py:Class")
-    return _own(kind, OwnFile.read(path, f"{kind}.path"))
+    key = f"{kind}.path"
+    return _own(kind, OwnFile.read(expanded(path, key), key))
 
 
 def validator(kind: Kind) -> Callable[[Any], Any]:

@@ -26,7 +26,7 @@ class Markers:
         Raises:
             ConfigError: the file cannot be read, or has no phrase.
         """
-        file = OURS if path is None else Path(path).expanduser()
+        file = OURS if path is None else Path(path)
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.paths import expanded
 from renio_pipeline.models.info import EMBEDDED
 from renio_pipeline.run_dir import checkpoint_files
 
@@ -26,7 +27,7 @@ def named(options: Sequence[str], key: str) -> dict[str, str]:
             raise ConfigError(f"{key}: {option!r} is not NAME=VALUE with a name of letters, digits, '.', '_', '+' and '-'")
         if name in found:
             raise ConfigError(f"{key}: two are named {name!r}; give each its own name, as in {key} {name}-2={value}")
-        found[name] = value
+        found[name] = expanded(value, key)
     return found
 
 
@@ -36,7 +37,7 @@ def locate(name: str, key: str = "--model") -> str:
     Raises:
         ConfigError: the run has no checkpoint, or the checkpoint has only an adapter.
     """
-    if name.startswith(EMBEDDED) or not (folder := Path(name).expanduser()).is_dir():
+    if name.startswith(EMBEDDED) or not (folder := Path(name)).is_dir():
         return name
     if (folder / "checkpoints").is_dir():
         found = checkpoint_files.newest(folder / "checkpoints")
@@ -51,4 +52,4 @@ def locate(name: str, key: str = "--model") -> str:
             f"{key}: {folder} has a LoRA adapter but no merged model; train with checkpoint.merged=true, which writes one, or "
             "merge it with peft (merge_and_unload) and give the merged folder"
         )
-    return str(folder) if folder != Path(name).expanduser() else name
+    return str(folder) if folder != Path(name) else name

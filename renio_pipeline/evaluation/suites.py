@@ -38,7 +38,7 @@ class Suite(Section):
         """The source on the hub, or a copy at ``path``, which has splits only if it has the hub's layout."""
         if path is None:
             return Source(path=self.path, subset=self.subset, split=self.split, fields=self.fields)
-        place = Path(path).expanduser()
+        place = Path(path)
         if place.is_file() or (place / "state.json").is_file():  # a single table: a file, or written by save_to_disk
             return Source(path=str(place), fields=self.fields)
         return Source(path=str(place), subset=self.subset, split=self.split, fields=self.fields)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.paths import expanded
 from renio_pipeline.models.files import NoCausalModelError, sizes_of, tokenizer_of
 
 EMBEDDED = "embedded:"
@@ -22,7 +23,7 @@ PROBES = (
 def resolve(name: str) -> str:
     """The folder or hub name of a model. ``embedded:student`` is a folder of the installed package, on every node."""
     if not name.startswith(EMBEDDED):
-        return str(Path(name).expanduser()) if name.startswith("~") else name
+        return expanded(name)
     return str(Path(__file__).parents[1] / "demo" / name.removeprefix(EMBEDDED))
 
 

@@ -1,0 +1,30 @@
+"""Paths that a user writes, in a configuration or on the command line: ``~`` is expanded here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from renio_pipeline.config.errors import ConfigError
+
+
+def expanded(path: str, key: str = "") -> str:
+    """``path`` with a leading ``~`` or ``~USER`` replaced by that home folder. ``./~`` is a file of that name.
+
+    Args:
+        key: the key or option that has the path, for the error.
+
+    Raises:
+        ConfigError: there is no such home folder.
+    """
+    found = os.path.expanduser(path)
+    if path.startswith("~") and found == path:
+        owner = path.partition("/")[0]
+        told = f"{path!r}: there is no home folder {owner}; write the path out, or ./{owner} for a file of that name"
+        raise ConfigError(f"{key}: {told}" if key else told)
+    return found
+
+
+UserPath = Annotated[str, AfterValidator(lambda path: expanded(path))]
