@@ -117,7 +117,7 @@ class Source(Section):
     """Where rows come from."""
 
     path: UserPath | None = Field(
-        None, description="JSON Lines, JSON, Parquet, a folder of them, or a hub name; null: the task makes its own problems."
+        None, description="JSON Lines, JSON, CSV, Parquet, a folder of them, or a hub name; null: the task makes its own."
     )
     subset: str | None = Field(None, description="Configuration of the data set, for a hub name or a folder laid out like one.")
     split: str = Field("train", description="Split of the data set, for a hub name or a folder.")

@@ -1,17 +1,22 @@
-"""Sources that the ``datasets`` library reads: Parquet, JSON arrays, folders and the hub, as memory-mapped Arrow tables."""
+"""Tables: what ``datasets`` keeps in Arrow files, memory-mapped. Its readers are used for formats that have types of their own.
+
+It is not asked to read JSON or CSV, because its readers make dates of text, and floats of integers: see ``sources``.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.schema import Source
 from renio_pipeline.data.records import Layout, Scan
 from renio_pipeline.data.rows import Read
 from renio_pipeline.types import Row
 
 _BATCH = 1000
+_NARROW: dict[str, Callable[[Any], Any]] = {"float32": np.float32, "float16": np.float16}
 
 
 class ArrowRows(Read):
@@ -29,69 +34,39 @@ class ArrowRows(Read):
         """
         self.layout = layout
         if table.num_rows and layout.name("problem") not in table.column_names:
-            maps = layout.key_of("problem").rpartition(".")[0]
-            raise ConfigError(
-                f"{layout.where(1)}: no field {layout.name('problem')!r}; there are "
-                f"{', '.join(map(repr, table.column_names))} ({maps} maps names)"
-            )
+            has = layout.has({name: _first_list(table, name) for name in table.column_names})
+            raise ConfigError(f"{layout.where(1)}: no field {layout.name('problem')!r}; there are {has}")
         self._table = table.select_columns(
             [n for n in dict.fromkeys(map(layout.name, layout.fields)) if n in table.column_names]
         )
-        scan, number = Scan(layout), 0
-        for batch in self._table.iter(_BATCH):
-            for values in zip(*batch.values(), strict=True):
-                number += 1
-                scan.add(dict(zip(batch, values, strict=True)), number)
+        self._narrow = {
+            name: _NARROW[kind.dtype] for name, kind in self._table.features.items() if getattr(kind, "dtype", None) in _NARROW
+        }
+        scan = Scan(layout)
+        for number, record in enumerate(self._records(), 1):
+            scan.add(record, number)
         self.notes = scan.finish(self)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def row(self, index: int) -> Row:
-        return self.layout.row(self._table[index], index + 1)
+        return self.layout.row(self._widened(self._table[index]), index + 1)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for batch in self._table.iter(_BATCH):
+            for values in zip(*batch.values(), strict=True):
+                yield self._widened(dict(zip(batch, values, strict=True)))
+
+    def _widened(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record with numbers of half and single precision as their digits say: 0.1, not 0.10000000149011612."""
+        for name, narrow in self._narrow.items():
+            if record[name] is not None:
+                record[name] = float(str(narrow(record[name])))
+        return record
 
 
-def open_table(source: Source, key: str) -> Any:
-    """Open a file, a folder or a hub name as a ``datasets.Dataset``.
-
-    Raises:
-        ConfigError: the source cannot be read or reached, or has no such subset or split.
-    """
-    import datasets
-
-    path = str(source.path)
-    place = Path(path)
-    shown = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        if place.is_file():
-            kind = "parquet" if place.suffix == ".parquet" else "json"
-            return datasets.load_dataset(kind, data_files=path, split="train")
-        if place.is_dir() and ((place / "state.json").is_file() or (place / "dataset_dict.json").is_file()):
-            return _saved(datasets.load_from_disk(path), source, key)
-        return datasets.load_dataset(path, source.subset, split=source.split)
-    except ConfigError:
-        raise
-    except ConnectionError as error:
-        raise ConfigError(
-            f"{key}: {path} is not a local file or folder, and the hub could not be reached ({error}); give the path of a "
-            "local copy, or connect to a network"
-        ) from error
-    except Exception as error:  # builders, Arrow and the hub's client raise many types
-        raise ConfigError(f"{key}: {path} cannot be read: {type(error).__name__}: {error}") from error
-    finally:
-        if not shown:
-            datasets.enable_progress_bars()
-
-
-def _saved(found: Any, source: Source, key: str) -> Any:
-    section = key.rpartition(".")[0]
-    if source.subset is not None:
-        raise ConfigError(f"{section}.subset: {source.path} was saved by save_to_disk and has no subsets; leave it out")
-    if not isinstance(found, dict):
-        if source.split != "train":
-            raise ConfigError(f"{section}.split: {source.path} has no splits; leave it out")
-        return found
-    if source.split not in found:
-        raise ConfigError(f"{section}.split: {source.path} has no split {source.split!r}; it has {', '.join(found)}")
-    return found[source.split]
+def _first_list(table: Any, name: str) -> Any:
+    """The first value of a column of lists; None of any other, which may be costly to decode."""
+    lists = type(table.features[name]).__name__ in ("List", "LargeList")
+    return table.select_columns([name])[0][name] if lists else None

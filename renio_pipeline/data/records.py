@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,8 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import FieldName, Preset, Source
+from renio_pipeline.data.messages import about_messages, messages_in
+from renio_pipeline.data.values import is_missing, json_of, text_of
 from renio_pipeline.types import Row
 
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
@@ -56,28 +57,40 @@ class Layout:
         if not isinstance(record, dict):
             raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
         problem = record.get(self.name("problem"))
+        self._refuse_messages(problem, "problem", where)
         if not isinstance(problem, str) or not problem.strip():
-            has = ", ".join(map(repr, record)) or "nothing"
-            maps = self.key_of("problem").rpartition(".")[0]
             raise ConfigError(
-                f"{where}: field {self.name('problem')!r} must be non-empty text; the {self.unit} has {has} ({maps} maps names)"
+                f"{where}: field {self.name('problem')!r} must be non-empty text; the {self.unit} has {self.has(record)}"
             )
         found = {field: self._value(record, field, where) for field in self.optional}
-        row_id = record.get(self.name("id"))
-        row = Row(id=str(number if row_id is None else row_id), problem=problem, line=number, **found)
+        row_id = self._value(record, "id", where)
+        row = Row(id=str(number) if row_id is None else row_id, problem=problem, line=number, **found)
         for field in self.fields:
             if _HALF_A_PAIR.search(getattr(row, field) or ""):
                 raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is not valid text")
         return row
 
+    def has(self, record: dict[str, Any]) -> str:
+        """The fields that a record without a problem has, and what to do."""
+        lists = ((name, messages_in(value)) for name, value in record.items())
+        chat = next((f"; {about_messages(name, found, 'problem')}" for name, found in lists if found), "")
+        maps = self.key_of("problem").rpartition(".")[0]
+        return f"{', '.join(map(repr, record)) or 'nothing'} ({maps} maps names){chat}"
+
     def _value(self, record: dict[str, Any], field: FieldName, where: str) -> str | None:
         value = record.get(self.name(field))
-        if field == "tests" and isinstance(value, (dict, list)):
-            return json.dumps(value)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
+        structured = field == "tests" and isinstance(value, (dict, list))
+        if field != "tests":
+            self._refuse_messages(value, field, where)
+        try:
+            return json_of(value) if structured else text_of(value)
+        except ValueError as error:
             allowed = "text, an object or a list" if field == "tests" else "text or a number"
-            raise ConfigError(f"{where}: field {self.name(field)!r} must be {allowed}, got {type(value).__name__}")
-        return None if value is None else str(value)
+            raise ConfigError(f"{where}: field {self.name(field)!r} must be {allowed}, {error}") from None
+
+    def _refuse_messages(self, value: Any, field: FieldName, where: str) -> None:
+        if messages := messages_in(value):
+            raise ConfigError(f"{where}: {about_messages(self.name(field), messages, field)} ({self.key_of(field)} names it)")
 
 
 class Scan:
@@ -93,7 +106,7 @@ class Scan:
         row = self._layout.row(record, number)
         self._ids.append(hash(row.id))
         for field, name in self._layout.names.items():
-            if record.get(name) is None and field in self._layout.fields:
+            if is_missing(record.get(name)) and field in self._layout.fields:
                 count, first = self._missing.get(field, (0, number))
                 self._missing[field] = (count + 1, first)
 

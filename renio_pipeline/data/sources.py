@@ -5,25 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import FieldName, Source
-from renio_pipeline.data.arrow import ArrowRows, open_table
-from renio_pipeline.data.json_lines import JsonLines
+from renio_pipeline.data.arrow import ArrowRows
+from renio_pipeline.data.csv_files import CsvFile
+from renio_pipeline.data.data_sets import open_data_set
+from renio_pipeline.data.json_files import JsonLines, json_format
+from renio_pipeline.data.located import Format, LocatedRows
 from renio_pipeline.data.records import Layout
 from renio_pipeline.data.rows import Rows
+from renio_pipeline.models.lfs import refuse_pointer
 
 TRAINING: tuple[FieldName, ...] = ("answer", "solution", "tests")
 HELD_OUT: tuple[FieldName, ...] = ("answer", "tests")
 
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _HUB = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
-_FILES = (".jsonl", ".json", ".parquet")
+_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[FieldName] = TRAINING) -> Rows:
     """Open ``source.path`` and check each of its rows once.
 
-    The path is a JSON Lines file, a JSON or Parquet file, a folder (of such files, in the hub's layout, or as
+    The path is a JSON Lines, JSON, CSV, TSV or Parquet file, a folder (of such files, in the hub's layout, or as
     ``save_to_disk`` writes it), or the name of a data set on the hub.
 
     Args:
@@ -39,21 +45,27 @@ def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[Fiel
     place = Path(path)
     if not place.exists() and not _is_hub_name(path):
         raise ConfigError(f"{key}: {path} does not exist")
-    if place.is_file():
-        _refuse_parts(source, key)
-        if place.suffix != ".parquet" and not (place.suffix == ".json" and _is_array(place)):
-            return JsonLines(Layout.of(source, key=key, optional=optional, unit="line"))
-    return ArrowRows(open_table(source, key), Layout.of(source, key=key, optional=optional, unit="row"))
+    if not place.is_file():
+        found = open_data_set(source, key)
+        layout = Layout.of(source, key=key, optional=optional, unit="row")
+        return LocatedRows(layout, found) if isinstance(found, list) else ArrowRows(found, layout)
+    _refuse_parts(source, key)
+    refuse_pointer(place, key)
+    if place.suffix == ".parquet":
+        return ArrowRows(open_data_set(source, key), Layout.of(source, key=key, optional=optional, unit="row"))
+    form = _text_format(place)
+    unit: Literal["line", "row"] = "line" if isinstance(form, JsonLines) else "row"
+    return LocatedRows(Layout.of(source, key=key, optional=optional, unit=unit), [(path, form)])
+
+
+def _text_format(file: Path) -> Format:
+    if file.suffix in _SEPARATORS:
+        return CsvFile(_SEPARATORS[file.suffix])
+    return json_format(file) if file.suffix == ".json" else JsonLines()
 
 
 def _is_hub_name(path: str) -> bool:
     return _HUB.fullmatch(path) is not None and not path.endswith(_FILES) and not path.startswith(".")
-
-
-def _is_array(file: Path) -> bool:
-    """Whether a ``.json`` file is one array of rows; otherwise it is JSON Lines under another name."""
-    with file.open("rb") as opened:
-        return opened.read(4096).lstrip().startswith(b"[")
 
 
 def _refuse_parts(source: Source, key: str) -> None:

@@ -22,7 +22,7 @@ def named(options: Sequence[str], key: str) -> dict[str, str]:
         if not equals:
             path = Path(option.rpartition(":")[2])
             name, value = (path.parent if path.name == "hf" else path).name, option
-            name = re.sub(r"\.(jsonl|json|parquet)$", "", name)
+            name = re.sub(r"\.(jsonl|json|csv|tsv|parquet)$", "", name)
         if not _NAME.fullmatch(name) or not value:
             raise ConfigError(f"{key}: {option!r} is not NAME=VALUE with a name of letters, digits, '.', '_', '+' and '-'")
         if name in found:

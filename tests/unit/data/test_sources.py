@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,16 @@ def array(folder: Path, table: datasets.Dataset) -> Path:
     return folder / "rows.json"
 
 
+def csv_file(folder: Path, table: datasets.Dataset) -> Path:
+    table.to_csv(folder / "rows.csv")
+    return folder / "rows.csv"
+
+
+def tsv_with_a_mark(folder: Path, table: datasets.Dataset) -> Path:
+    (folder / "rows.tsv").write_text(table.to_pandas().to_csv(sep="\t", index=False), encoding="utf-8-sig")
+    return folder / "rows.tsv"
+
+
 def parquet(folder: Path, table: datasets.Dataset) -> Path:
     table.to_parquet(folder / "rows.parquet")
     return folder / "rows.parquet"
@@ -91,12 +102,29 @@ def hub_layout(folder: Path, table: datasets.Dataset) -> Path:
     return folder / "hub"
 
 
+def folder_of_parts(folder: Path, table: datasets.Dataset) -> Path:
+    """A folder of JSON files, one of them packed, whose rows are numbered throughout."""
+    (folder / "parts").mkdir()
+    (folder / "parts" / "train-0.json").write_text(json.dumps(RECORDS[:3]))
+    with gzip.open(folder / "parts" / "train-1.jsonl.gz", "wt") as packed:
+        packed.writelines(json.dumps(record) + "\n" for record in RECORDS[3:])
+    return folder / "parts"
+
+
+def folder_of_csv(folder: Path, table: datasets.Dataset) -> Path:
+    (folder / "cells").mkdir()
+    return csv_file(folder / "cells", table).parent
+
+
 def folder_of_lines(folder: Path, table: datasets.Dataset) -> Path:
     (folder / "lines").mkdir()
     return jsonl(folder / "lines", table).parent
 
 
-KINDS = [jsonl, lines_named_json, array, parquet, saved, saved_with_splits, hub_layout, folder_of_lines]
+KINDS = [
+    jsonl, lines_named_json, array, csv_file, tsv_with_a_mark, parquet, saved, saved_with_splits, hub_layout, folder_of_lines,
+    folder_of_parts, folder_of_csv,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("write", KINDS)
@@ -197,10 +225,10 @@ def test_a_hub_name_that_cannot_be_asked_for_is_told_from_a_missing_file(
         assert refusal(missing) == f"data.path: {missing} does not exist"
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "rows.json"])
-def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "says"), [("rows.parquet", " cannot be read: "), ("rows.json", ", row 1: not JSON")])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / name).write_text("[this is neither")
-    assert refusal(tmp_path / name).startswith(f"data.path: {tmp_path / name} cannot be read: ")
+    assert refusal(tmp_path / name).startswith(f"data.path: {tmp_path / name}{says}")
 
 
 def test_errors_name_the_key_they_were_given(tmp_path: Path) -> None:
