@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from renio_pipeline.config import variants
 from renio_pipeline.config.sections import ObjectiveSection, WeightingSection
+from renio_pipeline.config.yaml_text import one_line
 
 _REGISTRIES: dict[Any, variants.Kind] = {WeightingSection: "weighting", ObjectiveSection: "objective"}
 REQUIRED = "???"  # OmegaConf's mark of a value that is still missing
@@ -163,8 +163,7 @@ def _yaml(value: Any) -> str:
         return ""
     if value == REQUIRED:
         return REQUIRED
-    plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("...\n").strip()
+    return one_line(value)
 
 
 def _allowed(field: FieldInfo) -> str:

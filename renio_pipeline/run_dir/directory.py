@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.config.yaml_text import document
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably
 from renio_pipeline.types import Evaluation, Verdict
@@ -49,8 +49,7 @@ class RunDirectory:
     def __init__(self, config: RunConfig, state: RunState = THE_START) -> None:
         self.path = config.directory
         self.path.mkdir(parents=True, exist_ok=True)
-        resolved = OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
-        write_durably(self.path / "config.yaml", resolved)
+        write_durably(self.path / "config.yaml", document(config.model_dump(mode="json")))
         for name in ("samples", "ledger", "checkpoints"):
             (self.path / name).mkdir(exist_ok=True)
         if state.version.incarnation:
