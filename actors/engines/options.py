@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from importlib.util import find_spec
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.nearest import nearest
 
 
 def accepted() -> set[str]:
@@ -15,7 +15,7 @@ def accepted() -> set[str]:
     package = find_spec("vllm")
     if package is None or package.origin is None:
         return set()
-    tree = ast.parse((Path(package.origin).parent / "engine/arg_utils.py").read_text())
+    tree = ast.parse((Path(package.origin).parent / "engine/arg_utils.py").read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs"]
     return {
         field.target.id
@@ -31,6 +31,6 @@ def check_engine_options(config: RunConfig) -> None:
     teachers = ((config.teacher_key(name), teacher.engine) for name, teacher in config.all_teachers.items())
     for section, options in (("generator", config.generator.engine), *teachers):
         for unknown in known and sorted(options.keys() - known):
-            near = difflib.get_close_matches(unknown, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(unknown, known)
+            hint = f"; did you mean {near}?" if near else ""
             raise ConfigError(f"{section}.engine.{unknown}: vLLM's engine has no such option{hint}")

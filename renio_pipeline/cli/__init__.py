@@ -20,9 +20,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         return int(args.run(args))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
     except BaseExceptionGroup as group:
@@ -42,13 +39,13 @@ def _first(error: BaseException) -> BaseException:
 
 def _failed(error: BaseException, raised: BaseException) -> int:
     """Report ``error``, the first of what was ``raised``: a ConfigError by its text, anything else by the traceback too."""
-    if isinstance(error, ConfigError):
-        print(f"error: {error}", file=sys.stderr)
+    cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
+    if isinstance(cause, ConfigError):
+        print(f"error: {cause}", file=sys.stderr)
         return 2
     notes = getattr(error, "__notes__", [])
     where = [note for note in notes if not note.startswith(PREFIX)]
     logs = [note for note in notes if note.startswith(PREFIX)]
-    cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
     traceback.print_exception(raised)
     print("\n".join([f"error: {': '.join([*where, type(cause).__name__])}: {cause}", *logs]), file=sys.stderr)
     return 1

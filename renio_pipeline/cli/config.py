@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from typing import Any, cast
 
 from renio_pipeline.cli.common import AnyOrder
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.describe import REQUIRED, annotated
+from renio_pipeline.config.nearest import did_you_mean
 
 
 def register(commands: Any) -> None:
@@ -39,7 +39,6 @@ def _config(args: argparse.Namespace) -> int:
             print(annotated(config, tuple(key.split(".")) if key else ()))
         except KeyError as error:
             name, known = error.args
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            allowed = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known) or 'nothing below a key'}"
+            allowed = did_you_mean(name, known) if known else "allowed: nothing below a key"
             raise ConfigError(f"{key}: there is no key {name!r}; {allowed}") from None
     return 0

@@ -43,13 +43,20 @@ def _batch(c: RunConfig) -> None:
 
 
 def _variants(c: RunConfig) -> None:
-    if not isinstance(c.objective.payload, TeacherPayload):
+    with c.objective.guarded("payload", ValueError):
+        payload: object = c.objective.payload
+    if not isinstance(payload, TeacherPayload):
         raise ValueError(
             f"objective: the payload of {c.objective.label} must be SAMPLED, top_k(k) or HIDDEN of renio_pipeline.objectives, "
-            f"got {c.objective.payload!r}"
+            f"got {payload!r}"
         )
-    c.weighting.check(c)
-    c.objective.check(c)
+    with c.weighting.guarded("pivotal", ValueError):
+        pivotal: object = c.weighting.pivotal
+    if not isinstance(pivotal, schema.Pivotal | None):
+        raise ValueError(f"weighting: pivotal of {c.weighting.label} must be a Pivotal or None, got {pivotal!r}")
+    for section in (c.weighting, c.objective):
+        with section.guarded("check", ValueError):
+            section.check(c)
     c.pivotal.check("diagnostics")
 
 

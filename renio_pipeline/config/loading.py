@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
-import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,12 +13,13 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from yaml import YAMLError
 
 from renio_pipeline.config import variants
 from renio_pipeline.config.checks import check_combinations
 from renio_pipeline.config.errors import ConfigError
+from renio_pipeline.config.explain import explain
 from renio_pipeline.config.paths import expanded
 from renio_pipeline.config.run_config import RunConfig
 
@@ -76,7 +75,7 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
         config = RunConfig.model_validate(values)
         check_combinations(config)
     except ValidationError as error:
-        lines = [f"{source}:"] + [f"  {_explain(fault, values)}" for fault in error.errors()]
+        lines = [f"{source}:"] + [f"  {explain(fault, values)}" for fault in error.errors()]
         raise ConfigError("\n".join(lines)) from None
     except ValueError as error:  # a combination of keys; a ValidationError is one too
         raise ConfigError(f"{source}:\n  {error}") from None
@@ -92,53 +91,7 @@ def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, A
         given, section = overrides.get(kind), base.get(kind)
         if not (isinstance(given, dict) and isinstance(section, dict)):
             continue
-        old, new = _chosen(kind, section), _chosen(kind, section | given)
+        old, new = variants.chosen_or_none(kind, section), variants.chosen_or_none(kind, section | given)
         if old and new and old is not new:
             gone = old.model_fields.keys() - new.model_fields.keys()
             base[kind] = {key: value for key, value in section.items() if key not in gone}
-
-
-def _chosen(kind: variants.Kind, section: Any) -> type[BaseModel] | None:
-    """The class that a section's ``type`` chooses; None where it chooses none, which ``parse`` explains."""
-    try:
-        return variants.chosen(kind, section) if isinstance(section, dict) else None
-    except ConfigError:
-        return None
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
-
-
-def _is_mapping(annotation: Any) -> bool:
-    return any(typing.get_origin(a) is dict for a in (annotation, *typing.get_args(annotation)))
-
-
-def _explain(fault: Any, values: Any) -> str:
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == variants.FAULT:
-        return str(message)
-    loc = [str(part) for part in fault["loc"]]
-    models: list[type[BaseModel]] = [RunConfig]
-    named = False  # by the user: a key of a mapping
-    for part in loc[:-1]:
-        if named:
-            named = False
-            continue
-        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        named = any(_is_mapping(a) for a in annotations)
-        own = _chosen(part, values.get(part)) if models == [RunConfig] and part in variants.KINDS else None
-        models = [own] if own else [v for a in annotations for v in _models_in(a)]
-    key = ".".join([*loc[:-1], *(part for part in loc[-1:] if part != "[key]")])
-    if fault["type"] == "extra_forbidden":
-        known = sorted({name for m in models for name in m.model_fields})
-        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(known)}")
-    if fault["type"] == "missing":
-        return f"{key}: required"
-    if fault["type"] == "value_error":
-        return f"{key}: {message}" if loc else str(message)
-    return f"{key}: {message} (given: {fault['input']!r})"

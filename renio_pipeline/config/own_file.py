@@ -6,16 +6,25 @@ do not have the file too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import linecache
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from renio_pipeline.config.errors import ConfigError
+
+HIDDEN = (contextlib.__file__,)
+
+
+class OwnClassError(ConfigError):
+    """A class of the user's own raised an exception. The text has its key and the traceback."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,25 @@ class OwnFile:
         if not isinstance(found, type):
             raise ConfigError(f"{key}: {self.path} has no class {self.cls!r}")
         return found
+
+    @contextmanager
+    def running(self, what: str, key: str, *passing: type[Exception]) -> Iterator[None]:
+        """Within it the class's own code runs.
+
+        Args:
+            what: which part of it, for the error.
+            passing: what it may raise as its answer.
+
+        Raises:
+            OwnClassError: it raised anything else.
+        """
+        try:
+            yield
+        except (ConfigError, *passing):
+            raise
+        except (Exception, SystemExit) as error:
+            shown = traceback_of(error, *HIDDEN)
+            raise OwnClassError(f"{key}: {what} of {self.cls} in {self.path} raised:\n{shown}") from error
 
     def _module(self, key: str) -> ModuleType:
         identity = f"{Path(self.path).resolve()}\n{self.source}"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -18,7 +19,17 @@ from pydantic import (
 
 from renio_pipeline.config.paths import UserPath
 
-Dtype = Literal["float32", "bfloat16"]
+
+def _no_half(name: Any) -> Any:
+    if str(name).lower().removeprefix("torch.") in ("float16", "fp16", "half"):
+        raise ValueError(
+            f"{name!r} is not allowed: half precision overflows without loss scaling, which the pipeline does not do; allowed: "
+            "float32, bfloat16"
+        )
+    return name
+
+
+Dtype = Annotated[Literal["float32", "bfloat16"], BeforeValidator(_no_half)]
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
 Beta = Annotated[float, Field(ge=0, lt=1)]
 FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests"]

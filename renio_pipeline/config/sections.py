@@ -7,6 +7,7 @@ The classes themselves, which have the keys and compute, are in ``renio_pipeline
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +60,17 @@ class VariantSection(Section):
     def label(self) -> str:
         """Its name for people: the type, or the class's name where it is the user's own."""
         return self.type
+
+    def guarded(self, method: str, *passing: type[Exception]) -> AbstractContextManager[object]:
+        """The context in which a method of the variant is called: of the user's own, what it raises is told with its key.
+
+        Args:
+            passing: what the method may raise as its answer.
+
+        Raises:
+            OwnClassError: a class of the user's own raised anything else.
+        """
+        return nullcontext()
 
     def check(self, config: Any) -> None:
         """Refuse a RunConfig that this variant cannot work with. Raises ValueError that names the key to change."""

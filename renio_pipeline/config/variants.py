@@ -8,6 +8,7 @@ higher one, and import-linter cannot see it; what is loaded here must stay as li
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal, cast
@@ -16,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from renio_pipeline.config.errors import ConfigError
+from renio_pipeline.config.nearest import choice, nearest
 from renio_pipeline.config.own_file import OwnFile
 from renio_pipeline.config.paths import UserPath, expanded
 from renio_pipeline.config.schema import METHODS, Section
@@ -73,7 +75,7 @@ def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
     name = values.get("type", next(iter(known)))
     if not isinstance(name, str) or name not in known:
         own = f"; a class of your own is {kind}.type=custom with {kind}.path=path.py:Class" if ".py" in str(name) else ""
-        raise ConfigError(f"{kind}.type: {name!r} is not known; allowed: {', '.join(known)}{own}")
+        raise ConfigError(f"{kind}.type: {name!r} is not known; {choice(name, known)}{own}")
     if name != CUSTOM:
         return known[name]
     path = values.get("path")
@@ -81,6 +83,14 @@ def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
         raise ConfigError(f"{kind}.path: required by type custom; expected path.py:Class")
     key = f"{kind}.path"
     return _own(kind, OwnFile.read(expanded(path, key), key))
+
+
+def chosen_or_none(kind: Kind, section: Any) -> type[Section] | None:
+    """The same of anything that stands in the section's place; None where it chooses no class."""
+    try:
+        return chosen(kind, section) if isinstance(section, dict) else None
+    except ConfigError:
+        return None
 
 
 def validator(kind: Kind) -> Callable[[Any], Any]:
@@ -91,15 +101,30 @@ def validator(kind: Kind) -> Callable[[Any], Any]:
             return values
         try:
             if not isinstance(values, dict):
-                instead = f"; set {kind}.type={values}" if isinstance(values, str) and values in registered(kind) else ""
+                meant = nearest(values, registered(kind)) if isinstance(values, str) else None
+                instead = f"; set {kind}.type={meant}" if meant else ""
                 raise ConfigError(f"{kind}: expected a mapping with the key type, got {values!r}{instead}")
             cls = chosen(kind, values)
         except ConfigError as error:
-            fault = PydanticCustomError(FAULT, "{text}", {"text": str(error)})
-            raise ValidationError.from_exception_data(kind, [InitErrorDetails(type=fault, input=values)]) from None
-        return cls.model_validate(values)
+            raise _fault(kind, error, values) from None
+        return _validated(cls, kind, values)
 
     return validate
+
+
+def _validated(cls: type[Section], kind: Kind, values: Any) -> Section:
+    if not issubclass(cls, _Travels):
+        return cls.model_validate(values)
+    try:
+        with cls.file.running("a validator", f"{kind}.path", ValueError):
+            return cls.model_validate(values)
+    except ConfigError as error:
+        raise _fault(kind, error, values) from None
+
+
+def _fault(kind: Kind, error: ConfigError, values: Any) -> ValidationError:
+    fault = PydanticCustomError(FAULT, "{text}", {"text": str(error)})
+    return ValidationError.from_exception_data(kind, [InitErrorDetails(type=fault, input=values)])
 
 
 @cache
@@ -114,7 +139,9 @@ def _own(kind: Kind, file: OwnFile) -> type[Section]:
         raise ConfigError(f"{key}: {file.cls} in {file.path} does not define {', '.join(missing)}")
     if "path" in cls.model_fields:
         raise ConfigError(f"{key}: {file.cls} in {file.path} has a field path, which is the key that names the file; rename it")
-    return _identified(create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__), kind, file)
+    with file.running("the definition", key):
+        made = create_model(file.cls, __base__=(_Travels, cls), __doc__=cls.__doc__)
+    return _identified(made, kind, file)
 
 
 def _identified(cls: Any, kind: Kind, file: OwnFile) -> type[Section]:
@@ -132,6 +159,9 @@ class _Travels(Own):
     @property
     def label(self) -> str:
         return self.file.cls
+
+    def guarded(self, method: str, *passing: type[Exception]) -> AbstractContextManager[object]:
+        return self.file.running(method, f"{self.kind}.path", *passing)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (self.kind, self.file, self.model_dump())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import replace
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.nearest import choice
 from renio_pipeline.config.schema import FieldName, Section, Source
 from renio_pipeline.data.rows import Made, Rows
 from renio_pipeline.data.sources import HELD_OUT, load_rows
@@ -73,9 +73,7 @@ def suite(name: str) -> Suite:
     known = suites()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"--suite: {name!r} is not known{hint}; known: {', '.join(known)}; --data takes your own data set")
+    raise ConfigError(f"--suite: {name!r} is not known; {choice(name, known)}; --data takes your own data set")
 
 
 def _completed(row: Row, function: str | None, tests: str | None) -> Row:

@@ -154,9 +154,21 @@ def micro_batch_loss(
         vocab_size=vocab_size,
         teacher_head=teacher_head,
     )
-    head_fn = objective.head_fn(micro_batch)
+    head_fn = _guarded_head_fn(objective, micro_batch)
     loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, head_fn)
     return MicroLoss(loss, per_token, sampled, batch.input_ids.numel())
+
+
+def _guarded_head_fn(objective: Objective, micro_batch: MicroBatch) -> HeadFn:
+    """The objective's function. What one of the user's own raises names its key, whenever it is called."""
+    with objective.guarded("head_fn"):
+        computed = objective.head_fn(micro_batch)
+
+    def head_fn(hidden: Tensor, head: Head) -> Any:
+        with objective.guarded("head_fn"):
+            return computed(hidden, head)
+
+    return head_fn
 
 
 def sampled_logprobs(

@@ -159,4 +159,7 @@ def trained_objective(config: RunConfig) -> Objective:
     """A run's objective as its trainer ranks compute it."""
     objective = config.objective
     assert isinstance(objective, Objective)
-    return objective if config.max_staleness else objective.on_policy()
+    if config.max_staleness:
+        return objective
+    with objective.guarded("on_policy"):
+        return objective.on_policy()

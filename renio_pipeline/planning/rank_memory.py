@@ -101,7 +101,9 @@ def activations(trainer: Trainer, model: ModelSizes, tokens: float) -> float:
 
 def _loss(config: RunConfig, model: ModelSizes, teachers: list[ModelSizes], tokens: float) -> dict[str, float]:
     held = (0 if config.trainer.lora else 4 * model.head) + 8 * tokens * model.hidden  # gradients of head and states
-    parts = {"loss": trained_objective(config).working_bytes(model.vocab) + held}
+    objective = trained_objective(config)
+    with objective.guarded("working_bytes"):
+        parts = {"loss": objective.working_bytes(model.vocab) + held}
     if config.objective.payload == HIDDEN:
         owners = zip(teachers, config.all_teachers.values(), strict=True)
         parts["teachers' heads"] = sum(t.head * DTYPE_BYTES[s.dtype] for t, s in owners)

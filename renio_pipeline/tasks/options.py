@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import typing
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.nearest import did_you_mean
 
 
 def constructed(cls: type, options: Mapping[str, Any], name: str) -> Any:
@@ -34,9 +34,7 @@ def checked(cls: type, options: Mapping[str, Any], name: str) -> dict[str, Any]:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for key in options:
         if key not in named and not open_ended:
-            near = difflib.get_close_matches(key, named, n=1, cutoff=0.5)
-            allowed = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(named) or 'none'}"
-            raise ConfigError(f"task_options.{key}: task {name} has no such option; {allowed}")
+            raise ConfigError(f"task_options.{key}: task {name} has no such option; {did_you_mean(key, named)}")
     hints = _hints(cls)
     fields: dict[str, Any] = {
         key: (hints.get(key, Any), ... if p.default is p.empty else p.default) for key, p in named.items()

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.nearest import choice
 from renio_pipeline.tasks.options import constructed
 from renio_pipeline.tasks.own import own_task
 from renio_pipeline.tasks.protocol import Task
@@ -39,7 +40,7 @@ def _made(name: str, options: Mapping[str, Any]) -> Task:
     if ".py:" in name or name.endswith(".py"):
         return own_task(name, options)
     if name not in REGISTRY:
-        raise ConfigError(f"task: {name!r} is not known; allowed: {', '.join(REGISTRY)}, or your own file, path.py:Class")
+        raise ConfigError(f"task: {name!r} is not known; {choice(name, REGISTRY)}, or your own file, path.py:Class")
     module, _, cls = REGISTRY[name].partition(":")
     task: Task = constructed(getattr(import_module(module), cls), options, name)
     return task

@@ -34,10 +34,12 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
 
     Raises:
         ValueError: the weighting returned something that is no ``Weights`` of this batch; names the weighting.
+        OwnClassError: a weighting of the user's own raised an exception; names its key.
     """
     from renio_pipeline.weighting import effective_sample_size
 
-    found = weighting.weigh(batch, state)
+    with weighting.guarded("weigh"):
+        found = weighting.weigh(batch, state)
     weights, factors, after = _checked(found, batch, f"weighting {weighting.label}")
     shown = pivotal_tokens(batch, pivotal)
     import torch

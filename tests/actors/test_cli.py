@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from renio_pipeline import cli
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.own_file import OwnClassError
 from tests.unit.conftest import values
 
 ROOT = Path(__file__).parents[2]
@@ -291,3 +292,12 @@ def test_an_offline_check_looks_at_what_is_here_although_something_is_not(
         "student=embedded:student",
         "trainer.lora.targets=[nope]",
     )
+
+
+def test_what_a_users_class_raises_in_an_actor_is_told_without_rays_words(capsys: pytest.CaptureFixture[str]) -> None:
+    from ray.exceptions import RayTaskError
+
+    told = OwnClassError("weighting.path: weigh of Mine in mine.py raised:\nTraceback ...\nKeyError: 1")
+    remote = RayTaskError("weigh", "Traceback of Ray", told).as_instanceof_cause()
+    assert cli._failed(remote, remote) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"

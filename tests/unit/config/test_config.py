@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from renio_pipeline.config import ConfigError, RunConfig, load, parse, schema, variants
 from renio_pipeline.objectives import SAMPLED, trained_objective
 from renio_pipeline.objectives.sampled import Sampled
+from renio_pipeline.tasks import make_task
 from renio_pipeline.weightings.renio import Renio
 from renio_pipeline.weightings.uniform import Uniform
 from tests.unit.conftest import make_config, values
@@ -154,7 +155,7 @@ FAULTS = [
     ({"weighting": {"type": "renio", "temperature": 0}}, "weighting.temperature: "),
     ({"weighting": {"type": "renio", "group_size": 0}}, "weighting.group_size: "),
     ({"weighting": {"type": "renio", "normalization": "mean"}}, "weighting.normalization: "),
-    ({"weighting": {"type": "rennio"}}, "weighting.type: 'rennio' is not known; allowed: renio, uniform"),
+    ({"weighting": {"type": "rennio"}}, "weighting.type: 'rennio' is not known; did you mean renio? allowed: renio, uniform"),
     ({"weighting": {"type": None}}, "weighting.type: None is not known; allowed: renio, uniform"),
     ({"weighting": "renio"}, "weighting: "),
     ({"objective": {"type": "kl"}}, "objective.type: 'kl' is not known; allowed: top_k_forward_kl, jsd, sampled"),
@@ -170,6 +171,41 @@ FAULTS = [
     ({"seed": 2**31}, "seed: "),
     ({"sampling": {"top_p": 0}}, "sampling.top_p: "),
 ]
+
+
+DTYPES = "allowed: float32, bfloat16"
+MEANT = [
+    ("generator.dtype=bf16", f"generator.dtype: 'bf16' is not allowed; did you mean bfloat16? {DTYPES}"),
+    ("trainer.dtype=fp32", f"trainer.dtype: 'fp32' is not allowed; did you mean float32? {DTYPES}"),
+    ("teacher.dtype=torch.bfloat16", f"teacher.dtype: 'torch.bfloat16' is not allowed; did you mean bfloat16? {DTYPES}"),
+    ("trainer.dtype=16", f"trainer.dtype: 16 is not allowed; {DTYPES}"),
+    *(
+        (f"{key}.dtype={name}", f"{key}.dtype: '{name}' is not allowed: half precision overflows without loss scaling, which")
+        for key, name in (("generator", "float16"), ("teacher", "fp16"), ("trainer", "Half"), ("teachers.a", "torch.float16"))
+    ),
+    ("generator.dtype=float16", DTYPES),
+    ("placement=collocated", "placement: 'collocated' is not allowed; did you mean colocated? allowed: separate, colocated"),
+    ("weighting.type=Uniform", "weighting.type: 'Uniform' is not known; did you mean uniform? allowed: renio, uniform, custom"),
+    ("objective.type=jds", "objective.type: 'jds' is not known; did you mean jsd? allowed: top_k_forward_kl, jsd"),
+    ("method.type=opds", "method.type: 'opds' is not known; did you mean opd? allowed: opd, opsd"),
+    ("teacher.type=torhc", "teacher.type: 'torhc' is not allowed; did you mean torch? allowed: vllm, torch"),
+    ("weighting=unifrom", "weighting: expected a mapping with the key type, got 'unifrom'; set weighting.type=uniform"),
+    ("sinks=[tensorbord]", "sinks.0: 'tensorbord' is not allowed; did you mean tensorboard? allowed: tensorboard, wandb"),
+    ("trainer.zero_stage=5", "trainer.zero_stage: 5 is not allowed; allowed: 0, 1, 2, 3"),
+    ("data.fields.problm=x", "data.fields.problm: 'problm' is not allowed; did you mean problem? allowed: id, problem"),
+]
+
+
+@pytest.mark.parametrize(("override", "told"), MEANT, ids=[override for override, _ in MEANT])
+def test_a_word_that_is_not_allowed_is_told_what_may_be_meant_and_what_is(override: str, told: str, tmp_path: Path) -> None:
+    assert told in refusal(written(tmp_path), override)
+
+
+def test_a_task_that_is_not_known_is_told_too() -> None:
+    with pytest.raises(
+        ConfigError, match=r"task: 'arithmetics' is not known; did you mean arithmetic\? allowed: arithmetic, plain"
+    ):
+        make_task("arithmetics")
 
 
 @pytest.mark.parametrize(("change", "line"), FAULTS, ids=[line.split(":")[0] for _, line in FAULTS])

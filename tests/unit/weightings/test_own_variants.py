@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from renio_pipeline import cli
 from renio_pipeline.config import ConfigError, RunConfig, load, parse, variants
+from renio_pipeline.config.own_file import OwnClassError
 from renio_pipeline.weightings import weighting_of
 from renio_pipeline.weightings.step import weigh_step
 from tests.unit.conftest import values
@@ -146,8 +149,6 @@ def test_an_objective_without_a_payload_is_refused_where_it_is_defined(file: Pat
 
 
 def test_overrides_between_a_users_class_and_another_leave_out_the_keys_that_are_gone(file: Path, tmp_path: Path) -> None:
-    from omegaconf import OmegaConf
-
     given = tmp_path / "run.yaml"
     own = {"type": "custom", "path": f"{file}:ByLength"}
     OmegaConf.save(OmegaConf.create(values(weighting={**own, "power": 2.0})), given)
@@ -180,3 +181,130 @@ def _refused(**changes: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(values(**changes))
     return str(caught.value)
+
+
+HOOKS = """
+from pydantic import model_validator
+from renio_pipeline.objectives import SAMPLED, FewEntries
+from renio_pipeline.weightings.uniform import Uniform
+
+class Weighs(Uniform):
+    type: str = "custom"
+    fails: str = ""
+
+    @model_validator(mode="after")
+    def _valid(self):
+        return self.fail("validator")
+
+    def fail(self, where):
+        if self.fails == where:
+            return {}["no such key"]
+        if self.fails == where + " refuses":
+            raise ValueError("weighting.fails: it must be another")
+        return self
+
+    def check(self, config):
+        self.fail("check")
+
+    @property
+    def pivotal(self):
+        return 7 if self.fails == "pivotal is a number" else self.fail("pivotal") and None
+
+    def weigh(self, batch, state):
+        self.fail("weigh")
+        return super().weigh(batch, state)
+
+class Loses(FewEntries):
+    type: str = "custom"
+    fails: str = ""
+
+    def fail(self, where):
+        if self.fails == where:
+            raise AttributeError("no such attribute")
+
+    def check(self, config):
+        self.fail("check")
+
+    @property
+    def payload(self):
+        self.fail("payload")
+        return SAMPLED
+
+    def on_policy(self):
+        self.fail("on_policy")
+        return self
+
+    def working_bytes(self, vocab_size):
+        self.fail("working_bytes")
+        return 1.0
+
+    def entries(self, batch):
+        self.fail("entries")
+        def per_token(logprobs, rows):
+            self.fail("per_token")
+            return 0 * logprobs[:, 0]
+        return batch.targets[:, None], per_token
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "cls", "fails", "told"),
+    [
+        ("weighting", "Weighs", "validator", "a validator of Weighs in"),
+        ("weighting", "Weighs", "check", "check of Weighs in"),
+        ("weighting", "Weighs", "pivotal", "pivotal of Weighs in"),
+        ("objective", "Loses", "check", "check of Loses in"),
+        ("objective", "Loses", "payload", "payload of Loses in"),
+    ],
+)
+def test_whatever_a_users_class_raises_while_it_is_checked_names_its_key(
+    file: Path, kind: str, cls: str, fails: str, told: str
+) -> None:
+    file.write_text(HOOKS, encoding="utf-8")
+    text = refusal(file, cls, kind, fails=fails)
+    error = "KeyError: 'no such key'" if kind == "weighting" else "AttributeError: no such attribute"
+    assert f"{kind}.path: {told} {file} raised:\nTraceback" in text
+    assert text.endswith(error)
+    assert "contextlib" not in text, "only the frames that help"
+    assert f'File "{file}", line' in text
+
+
+def test_what_a_users_class_refuses_by_a_value_error_is_told_as_it_is(file: Path) -> None:
+    file.write_text(HOOKS, encoding="utf-8")
+    for fails in ("validator refuses", "check refuses", "pivotal refuses"):
+        text = refusal(file, "Weighs", fails=fails)
+        assert "weighting.fails: it must be another" in text
+        assert "Traceback" not in text
+    assert "pivotal of Weighs must be a Pivotal or None, got 7" in refusal(file, "Weighs", fails="pivotal is a number")
+
+
+def test_what_a_users_class_raises_while_a_run_goes_on_names_its_key_too(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from renio_pipeline.models.student import micro_batch_loss
+    from renio_pipeline.objectives import trained_objective
+    from tests.unit.models.test_student import V, make_model, make_samples
+
+    file.write_text(HOOKS, encoding="utf-8")
+    config = config_of(file, "Weighs", fails="weigh")
+    with pytest.raises(OwnClassError, match=rf"^weighting.path: weigh of Weighs in {file} raised:\nTraceback"):
+        weigh_step(weighting_of(config), config.pivotal, BATCH, None)
+
+    with pytest.raises(OwnClassError, match=r"^objective.path: on_policy of Loses in"):
+        trained_objective(config_of(file, "Loses", "objective", fails="on_policy"))
+    samples, _ = make_samples()
+    for fails in ("entries", "per_token"):
+        objective = trained_objective(config_of(file, "Loses", "objective", fails=fails))
+        with pytest.raises(OwnClassError, match=r"^objective.path: head_fn of Loses in"):
+            micro_batch_loss(make_model(), samples, {}, objective=objective, batch_size=8, temperature=1.0, vocab_size=V)
+
+    OmegaConf.save(
+        values(objective={"type": "custom", "path": f"{file}:Loses", "fails": "working_bytes"}), tmp_path / "run.yaml"
+    )
+    assert cli.main(["plan", "--config", str(tmp_path / "run.yaml"), "--device", "h100", "pools.trainer.gpus=1"]) == 2
+    assert f"error: objective.path: working_bytes of Loses in {file} raised:" in capsys.readouterr().err
+
+
+def test_a_class_that_pydantic_cannot_extend_is_refused_by_its_key(file: Path) -> None:
+    file.write_text(HOOKS + "\nclass Final(Weighs):\n    def __init_subclass__(cls, **more): raise TypeError('final')\n")
+    assert f"weighting.path: the definition of Final in {file} raised:" in refusal(file, "Final")
