@@ -43,19 +43,19 @@ def _batch(c: RunConfig) -> None:
 
 
 def _variants(c: RunConfig) -> None:
-    with c.objective.guarded("payload", ValueError):
+    with c.objective.guarded("payload", refuses=True):
         payload: object = c.objective.payload
     if not isinstance(payload, TeacherPayload):
         raise ValueError(
             f"objective: the payload of {c.objective.label} must be SAMPLED, top_k(k) or HIDDEN of renio_pipeline.objectives, "
             f"got {payload!r}"
         )
-    with c.weighting.guarded("pivotal", ValueError):
+    with c.weighting.guarded("pivotal", refuses=True):
         pivotal: object = c.weighting.pivotal
     if not isinstance(pivotal, schema.Pivotal | None):
         raise ValueError(f"weighting: pivotal of {c.weighting.label} must be a Pivotal or None, got {pivotal!r}")
     for section in (c.weighting, c.objective):
-        with section.guarded("check", ValueError):
+        with section.guarded("check", refuses=True):
             section.check(c)
     c.pivotal.check("diagnostics")
 

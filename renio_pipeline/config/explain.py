@@ -46,7 +46,7 @@ def _models_at(loc: list[str], values: Any) -> list[type[BaseModel]]:
         named = any(_is_mapping(a) for a in annotations)
         own = None
         if models == [RunConfig] and part in variants.KINDS:
-            own = variants.chosen_or_none(typing.cast(variants.Kind, part), values.get(part))
+            own = variants.chosen_or_none(part, values.get(part))
         models = [own] if own else [v for a in annotations for v in _models_in(a)]
     return models
 

@@ -68,21 +68,21 @@ class OwnFile:
         return found
 
     @contextmanager
-    def running(self, what: str, key: str, *passing: type[Exception]) -> Iterator[None]:
+    def running(self, what: str, key: str, *, refuses: bool = False) -> Iterator[None]:
         """Within it the class's own code runs.
 
         Args:
             what: which part of it, for the error.
-            passing: what it may raise as its answer.
+            refuses: it may raise ValueError, which refuses the configuration.
 
         Raises:
             OwnClassError: it raised anything else.
         """
         try:
             yield
-        except (ConfigError, *passing):
-            raise
         except (Exception, SystemExit) as error:
+            if isinstance(error, ValueError if refuses else ConfigError):
+                raise
             shown = traceback_of(error, *HIDDEN)
             raise OwnClassError(f"{key}: {what} of {self.cls} in {self.path} raised:\n{shown}") from error
 

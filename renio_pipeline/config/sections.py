@@ -61,11 +61,11 @@ class VariantSection(Section):
         """Its name for people: the type, or the class's name where it is the user's own."""
         return self.type
 
-    def guarded(self, method: str, *passing: type[Exception]) -> AbstractContextManager[object]:
+    def guarded(self, method: str, *, refuses: bool = False) -> AbstractContextManager[object]:
         """The context in which a method of the variant is called: of the user's own, what it raises is told with its key.
 
         Args:
-            passing: what the method may raise as its answer.
+            refuses: the method may raise ValueError, which refuses the configuration.
 
         Raises:
             OwnClassError: a class of the user's own raised anything else.

@@ -116,7 +116,7 @@ def _validated(cls: type[Section], kind: Kind, values: Any) -> Section:
     if not issubclass(cls, _Travels):
         return cls.model_validate(values)
     try:
-        with cls.file.running("a validator", f"{kind}.path", ValueError):
+        with cls.file.running("a validator", f"{kind}.path", refuses=True):
             return cls.model_validate(values)
     except ConfigError as error:
         raise _fault(kind, error, values) from None
@@ -160,8 +160,8 @@ class _Travels(Own):
     def label(self) -> str:
         return self.file.cls
 
-    def guarded(self, method: str, *passing: type[Exception]) -> AbstractContextManager[object]:
-        return self.file.running(method, f"{self.kind}.path", *passing)
+    def guarded(self, method: str, *, refuses: bool = False) -> AbstractContextManager[object]:
+        return self.file.running(method, f"{self.kind}.path", refuses=refuses)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (self.kind, self.file, self.model_dump())
