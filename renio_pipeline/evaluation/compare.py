@@ -41,7 +41,7 @@ def compare(
     """Compare the results of two models, each given by data set.
 
     Raises:
-        ConfigError: the models share no data set, or no problem of a shared data set.
+        ConfigError: the models share no data set, or no problem of a shared data set; or a problem has no samples.
     """
     shared = [name for name in a if name in b]
     if not shared:
@@ -59,6 +59,9 @@ def _compare(data_set: str, a: Sequence[Problem], b: Sequence[Problem], names: t
             f"--compare: no problem of {data_set} has the same id and text in the results of {names[0]} and {names[1]}; "
             "compare results on the same problems"
         )
+    for name, of in zip(names, (of_a, of_b), strict=True):
+        if empty := [key for key in both if not of[key].samples]:
+            raise ConfigError(f"--compare: problem {empty[0][0]!r} of {data_set} has no samples in the results of {name}")
     means = np.array([[np.mean([s.correct for s in of[key].samples]) for key in both] for of in (of_a, of_b)])  # [2, P]
     differences = means[1] - means[0]
     single = all(len(of[key].samples) == 1 for of in (of_a, of_b) for key in both)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from renio_pipeline.types import Row, StopReason, Verdict
 
@@ -43,9 +43,14 @@ class Problem:
 
     @classmethod
     def parse(cls, line: str) -> Problem:
-        """Read what ``line`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read what ``line`` wrote. Raises ValueError, KeyError or TypeError for anything else, or if there are no samples."""
         values: dict[str, Any] = json.loads(line)
-        return cls(**values | {"samples": tuple(Sample(**sample) for sample in values["samples"])})
+        samples = tuple(Sample(**sample) for sample in values["samples"])
+        if not samples:
+            raise ValueError("it has no samples, so that no share of them is correct")
+        if unknown := [sample.verdict for sample in samples if sample.verdict not in get_args(Verdict)]:
+            raise ValueError(f"{unknown[0]!r} is no verdict; there are {', '.join(get_args(Verdict))}")
+        return cls(**values | {"samples": samples})
 
     def line(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"

@@ -120,7 +120,8 @@ def _problems(file: Path) -> list[Problem]:
             try:
                 found.append(Problem.parse(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"--compare: {file}, line {number}: not written by renio eval ({error!r})") from None
+                why = error if type(error) is ValueError else repr(error)
+                raise ConfigError(f"--compare: {file}, line {number}: not written by renio eval: {why}") from None
     if not found:
         raise ConfigError(f"--compare: {file} is empty")
     return found

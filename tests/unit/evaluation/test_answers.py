@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from renio_pipeline import cli
 from renio_pipeline.config import ConfigError
 from renio_pipeline.evaluation.answers import answer_all
 from renio_pipeline.evaluation.asking import Asked, alone, ask
@@ -249,3 +251,28 @@ def test_a_damaged_line_of_earlier_results_is_named(tmp_path: Path) -> None:
     (folder / "set.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(ConfigError, match=r"set.jsonl, line 1: not written by renio eval"):
         read_results(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"samples": []}, "it has no samples"),
+        (
+            {"samples": [{"answer": "1", "verdict": "right", "tokens": 1, "stop_reason": "stop", "response": "1"}]},
+            "'right' is no",
+        ),
+    ],
+)
+def test_results_that_would_give_no_number_or_a_wrong_one_are_refused(
+    changes: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"id": "a", "problem": "p", "gold": "1"}
+    one = {"answer": "1", "verdict": "correct", "tokens": 1, "stop_reason": "stop", "response": "1"}
+    for name, last in (("before", {"samples": [one]}), ("after", changes)):
+        (tmp_path / name).mkdir()
+        lines = [good | {"samples": [one]}, good | {"id": "b"} | last]
+        (tmp_path / name / "set.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert cli.main(["eval", "--compare", str(tmp_path / "before"), str(tmp_path / "after")]) == 2
+    written = capsys.readouterr()
+    assert (written.out, written.err.count("\n")) == ("", 1)
+    assert f"{tmp_path}/after/set.jsonl, line 2: not written by renio eval: {told}" in written.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
 
 import numpy as np
@@ -14,6 +15,7 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.evaluation import compare as module
 from renio_pipeline.evaluation.compare import Comparison, compare, mcnemar, sign_flip
 from renio_pipeline.evaluation.records import Problem
+from renio_pipeline.evaluation.table import comparison_table, show
 from tests.unit.evaluation.test_metrics import problem, sample
 
 NAMES = ("a", "b")
@@ -107,3 +109,33 @@ def test_a_problem_of_the_same_id_and_another_text_is_another_problem() -> None:
 def test_results_without_a_data_set_in_common_are_refused() -> None:
     with pytest.raises(ConfigError, match="a has data sets x and b has y"):
         compare({"x": answered((1, 1))}, {"y": answered((1, 1))}, NAMES)
+
+
+shares = st.lists(st.integers(0, 6), min_size=1, max_size=40)
+
+
+@settings(deadline=None, derandomize=True)
+@given(shares, st.integers(1, 4), st.integers(1, 3))
+def test_identical_results_have_a_p_value_of_1(right: list[int], n: int, times: int) -> None:
+    """However many responses a problem has, and also where both have the same shares of different numbers."""
+    given = [(min(each, n), n) for each in right]
+    for other in (given, [(times * k, times * n) for k, n in given]):
+        found = compared(answered(*given), answered(*other))
+        assert (found.p_value, found.difference.value, found.difference.low, found.difference.high) == (1.0, 0.0, 0.0, 0.0)
+        assert found.mean_a == found.mean_b
+
+
+def test_identical_results_are_shown_with_p_1(capsys: pytest.CaptureFixture[str]) -> None:
+    same = answered(*[(k % 4, 3) for k in range(20)])
+    show(comparison_table([compared(same, same)]))
+    shown = capsys.readouterr().out
+    assert re.search(r"\+0\.0 \[\+0\.0, \+0\.0\]\s+1\s+sign flips, exact", shown)
+    assert "nan" not in shown
+
+
+def test_a_problem_without_samples_is_refused_by_its_name() -> None:
+    a, b = answered((1, 2), (0, 2)), answered((1, 2), (0, 0))
+    with pytest.raises(ConfigError, match="problem 'p1' of set has no samples in the results of b"):
+        compared(a, b)
+    with pytest.raises(ConfigError, match="problem 'p1' of set has no samples in the results of a"):
+        compared(b, a)
