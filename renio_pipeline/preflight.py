@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES, Opsd
 from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.data.chat_templates import choose_template, end_warning
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
 from renio_pipeline.models import info
-from renio_pipeline.models.files import tokenizer_of
+from renio_pipeline.models.files import end_ids, tokenizer_of
+from renio_pipeline.models.folder import check_weights, is_pickled
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
@@ -53,9 +56,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
     """
     task = make_task(config.task, config.task_options)
     training, held_out = problems_of(config, task)
-    student = inspect(config.student, "student")
-    if config.trainer.lora is not None:
-        info.check_lora_targets(config.student, config.trainer.lora.targets)
+    student = _student(config, inspect)
     if config.sync.backend == "ipc" and config.sync.packed_bytes:
         info.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
     teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
@@ -63,8 +64,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
     if (k := config.objective.payload.top_k) >= vocab_size:
         raise ConfigError(f"{_top_k_key(config)}: {k} must be below the vocabulary's {vocab_size} entries")
     tokenizer = tokenizer_of(info.resolve(config.student))
-    if tokenizer.chat_template is None:
-        raise ConfigError(f"student: the tokenizer of {config.student!r} has no chat template")
+    choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_end_token(tokenizer, vocab_size)
     limit = min(student, *teachers.values(), key=lambda m: m.context)
     bounds = Bounds(
@@ -74,8 +74,11 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
         max_prompt_tokens=config.data.max_prompt_tokens,
         vocab_size=vocab_size,
     )
-    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain")
+    template = f"student: the chat template of {config.student!r}"
+    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain", template=template)
     data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
+    if warning := end_warning(tokenizer, end_ids(info.resolve(config.student), tokenizer), config.student):
+        data["notes"] = (*data["notes"], warning)
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
     _check_payload(config, payload_bytes)
@@ -114,11 +117,29 @@ def _encoded(
     }  # fmt: skip
 
 
+def _student(config: RunConfig, inspect: Inspect) -> info.ModelInfo:
+    """The student's sizes. Raises ConfigError if it cannot be trained."""
+    student = inspect(config.student, "student")
+    if student.quantised:
+        raise ConfigError(
+            f"student: {config.student!r} is quantised ({student.quantised}), and quantised weights cannot be trained; give "
+            "the model that it was made of (a teacher may be quantised)"
+        )
+    if config.trainer.lora is not None:
+        info.check_lora_targets(config.student, config.trainer.lora.targets)
+    return student
+
+
 def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Inspect) -> info.ModelInfo:
     """A teacher's sizes. Raises ConfigError if its tokenizer is not the student's."""
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
     teacher = student if model == config.student else inspect(model, key)
     info.check_tokenizers(student, teacher, key)
+    if config.objective.payload == HIDDEN and info.is_local(model) and is_pickled(Path(info.resolve(model))):
+        raise ConfigError(
+            f"{key}: {model!r} has its weights in pytorch_model.bin, and {config.objective.label} reads its output head from "
+            "safetensors; save it again with transformers' save_pretrained"
+        )
     if config.objective.payload == HIDDEN and teacher.unknown_scale:
         raise ConfigError(
             f"{key}: {model!r} scales its logits by {teacher.unknown_scale} in a way that is not known here, so they cannot be "
@@ -135,8 +156,9 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
         ConfigError: as ``prepare`` does, of the models and files that are here.
     """
     unseen = not_here(config)
+    inspect = partial(info.inspect, weights=False)
     if not unseen:
-        return prepare(config).notes, ["the cluster"]
+        return prepare(config, inspect).notes, [*_without_weights(config), "the cluster"]
     task = make_task(config.task, config.task_options)
     notes: tuple[str, ...] = ()
     absent = {what.partition(":")[0] for what in unseen}
@@ -145,26 +167,37 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
         training, held_out = problems_of(config.model_copy(update=without), task)
         notes = (*training.notes, *held_out.notes)
     if info.is_cached(config.student):
-        student = info.inspect(config.student, "student")
-        if config.trainer.lora is not None:
-            info.check_lora_targets(config.student, config.trainer.lora.targets)
+        student = _student(config, inspect)
         for name in config.all_teachers:
             if info.is_cached(config.teacher_model(name)):
-                _teacher(config, name, student, info.inspect)
-    return notes, [*unseen, "prompt lengths, vocabulary and payload, which need all of them", "the cluster"]
+                _teacher(config, name, student, inspect)
+    needs_all = "prompt lengths, vocabulary and payload, which need all of them"
+    return notes, [*unseen, *_without_weights(config), needs_all, "the cluster"]
 
 
 def not_here(config: RunConfig) -> list[str]:
     """Which models and files of a configuration this machine does not have, as ``key: name``; no network is asked."""
-    names = {"student": config.student}
-    names |= {
-        config.teacher_key(name, "model"): model
-        for name in config.all_teachers
-        if (model := config.teacher_model(name)) != config.student
-    }
-    missing = [f"{key}: {name}" for key, name in names.items() if not info.is_cached(name)]
+    missing = [f"{key}: {name}" for key, name in _models(config).items() if not info.is_cached(name)]
     files = {"data.path": config.data.path, "data.held_out_path": config.data.held_out_path}
     return missing + [f"{key}: {path}" for key, path in files.items() if path and not Path(path).exists()]
+
+
+def _models(config: RunConfig) -> dict[str, str]:
+    """The names of the models, by the first key that gives each."""
+    teachers = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.all_teachers}
+    return {"student": config.student} | {key: model for key, model in teachers.items() if model != config.student}
+
+
+def _without_weights(config: RunConfig) -> list[str]:
+    """Which model folders lack weights, or have not all of them, and why."""
+    found: list[str] = []
+    for key, name in _models(config).items():
+        try:
+            if info.is_local(name):
+                check_weights(Path(info.resolve(name)), key)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
 
 
 def payload_token_bytes(config: RunConfig, teacher: str, teacher_hidden_size: int) -> int:

@@ -154,6 +154,9 @@ class Data(Source):
     max_prompt_tokens: PositiveInt | None = Field(
         None, description="Leave out, and count, rows with a longer prompt; null: a prompt that does not fit is an error."
     )
+    chat_template: str | None = Field(
+        None, description="Which of the chat templates, where the student's tokenizer has several; null: the default one."
+    )
     student_prompt: Literal["chat", "plain"] = Field(
         "chat", description="chat: the student's chat template; plain: the template without its special tokens."
     )

@@ -41,7 +41,8 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
         prompts: the prompts of the same rows, one sequence for each reader: the student, and a teacher with its own prompt.
 
     Raises:
-        ConfigError: a prompt exceeds the context or has a token that a model lacks, or ``max_prompt_tokens`` leaves no row.
+        ConfigError: a prompt is empty, exceeds the context, or has a token that a model lacks; ``max_prompt_tokens`` leaves no
+            row; or the template fails.
     """
     kept: list[int] = []
     too_long: list[str] = []
@@ -55,6 +56,7 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
             continue
         kept.append(index)
         for _, each in same:
+            check_not_empty(each, problems.rows.where(row))
             check_vocabulary(each, row, tokenizer, bounds.vocab_size)
         if longest is None or len(ids) > len(longest[0]):
             longest = (ids, row)
@@ -88,6 +90,14 @@ def check_length(prompt_ids: np.ndarray, row: Row, bounds: Bounds) -> int:
             f"{bounds.context}; lower max_response_tokens, or leave such rows out with data.max_prompt_tokens"
         )
     return tokens
+
+
+def check_not_empty(prompt_ids: np.ndarray, where: str) -> None:
+    """Raises ConfigError if a prompt has no token, of which no engine can make a response."""
+    if not len(prompt_ids):
+        raise ConfigError(
+            f"student: its chat template makes an empty prompt of {where}; mend the template, or the task's messages"
+        )
 
 
 def check_vocabulary(prompt_ids: np.ndarray, row: Row, tokenizer: Any, vocab_size: int) -> None:

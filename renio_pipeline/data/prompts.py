@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.data.chat_templates import render
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Prompt, Row
 
@@ -16,8 +17,9 @@ from renio_pipeline.types import Prompt, Row
 class Encoder:
     """Renders rows with the tokenizer's chat template; everything after this handles token ids only."""
 
-    def __init__(self, tokenizer: Any, task: Task, *, plain: bool) -> None:
-        self._tokenizer, self._task, self._plain = tokenizer, task, plain
+    def __init__(self, tokenizer: Any, task: Task, *, plain: bool, template: str = "student: the chat template") -> None:
+        """``template``: how messages call the template, with the key of its model."""
+        self._tokenizer, self._task, self._plain, self._template = tokenizer, task, plain, template
 
     def encode(self, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None) -> list[np.ndarray]:
         """The prompt ids of each row, [P] int32.
@@ -27,20 +29,21 @@ class Encoder:
         Args:
             privileged: include the row's reference solution, for a teacher.
             thinking: the template's thinking mode, where it has one; None leaves the choice to the template.
+
+        Raises:
+            ConfigError: the template is broken, or refuses a row's messages.
         """
         if not rows:
             return []
         messages = self._task.privileged_messages if privileged else self._task.messages
         mode = {} if thinking is None else {"enable_thinking": thinking}
-        texts = [
-            self._tokenizer.apply_chat_template(messages(row), add_generation_prompt=True, tokenize=False, **mode)
-            for row in rows
-        ]
+        texts = [render(self._tokenizer, messages(row), row, self._template, **mode) for row in rows]
         if self._plain and not privileged:
             special = sorted(self._tokenizer.all_special_tokens, key=len, reverse=True)
             for token in special:
                 texts = [text.replace(token, "") for text in texts]
-        encoded = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # Not verbose: that a prompt is longer than the model's context is checked, and said with its row.
+        encoded = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return [np.asarray(ids, np.int32) for ids in encoded]
 
 

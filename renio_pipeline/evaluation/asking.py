@@ -10,10 +10,12 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Opsd, Sync
+from renio_pipeline.data.chat_templates import choose_template, end_warning
 from renio_pipeline.data.problems import SHOWN, left_out
-from renio_pipeline.data.prompt_lengths import Bounds, check_length
+from renio_pipeline.data.prompt_lengths import Bounds, check_length, check_not_empty
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.evaluation.sets import DataSet
+from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.info import ModelInfo, resolve
 from renio_pipeline.models.info import inspect as inspect_model
 from renio_pipeline.types import Prompt
@@ -75,8 +77,7 @@ def ask(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))
-    if tokenizer.chat_template is None:
-        raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
+    choose_template(tokenizer, config.data.chat_template, model, key)
     bounds = Bounds(
         context=info.context,
         model=model,
@@ -88,14 +89,17 @@ def ask(
     longest, sample_id = 0, 0
     prompts: list[tuple[Prompt, ...]] = []
     fitting: list[DataSet] = []
-    notes: list[str] = []
+    warning = end_warning(tokenizer, end_ids(resolve(model), tokenizer), model)
+    notes = [warning] if warning else []
     for data in sets:
-        encoder = Encoder(tokenizer, data.task, plain=config.data.student_prompt == "plain")
+        plain, template = config.data.student_prompt == "plain", f"{key}: the chat template of {model!r}"
+        encoder = Encoder(tokenizer, data.task, plain=plain, template=template)
         asked: list[Prompt] = []
         encoded = encoder.encode(data.rows, thinking=thinking)
         long, said = _too_long(data, encoded, bounds, name)
         notes += said
         for row, ids in zip(data.rows, encoded, strict=True):
+            check_not_empty(ids, f"row {row.id!r} of {data.name}")
             if row.id in long:
                 sample_id -= data.samples  # the other samples keep the ids, hence the seeds, that they have for every model
                 continue

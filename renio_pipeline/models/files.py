@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline.models.kind import NoCausalModelError, check_kind, quantisation
+
 # (model_type, tokenizer_class) pairs for which AutoTokenizer returns exactly that class.
 KNOWN = {("qwen2", "Qwen2Tokenizer"), ("qwen3", "Qwen2Tokenizer"), ("qwen3", "TokenizersBackend")}
 
@@ -24,10 +26,7 @@ class Sizes:
     context: int  # tokens
     hidden_size: int  # H
     unknown_scale: str | None = None  # a configuration key that scales the logits in a way this package does not support
-
-
-class NoCausalModelError(ValueError):
-    """The model is not a causal language model. The message is written to follow the model's name."""
+    quantised: str | None = None  # how the weights are quantised, such as "gptq"
 
 
 def sizes_of(name: str) -> Sizes:
@@ -41,6 +40,8 @@ def sizes_of(name: str) -> Sizes:
         Exception: whatever transformers raises for a model that it cannot read.
     """
     found = _json(name, "config.json")
+    check_kind(found or {})
+    quantised = quantisation(found or {})
     if found is None or found.get("model_type") not in {model for model, _ in KNOWN} or not found.keys() >= _COMPLETE:
         from transformers import AutoConfig
 
@@ -54,6 +55,7 @@ def sizes_of(name: str) -> Sizes:
         context=found["max_position_embeddings"] or 2**31,
         hidden_size=found["hidden_size"],
         unknown_scale=unknown_scale(found),
+        quantised=quantised,
     )
 
 
@@ -84,6 +86,13 @@ def tokenizer_of(name: str) -> Any:
     import transformers
 
     return getattr(transformers, kind).from_pretrained(name)
+
+
+def end_ids(name: str, tokenizer: Any) -> set[int]:
+    """The tokens at which vLLM ends a response: the tokenizer's end token, and those of the model's generation settings."""
+    settings = _json(name, "generation_config.json") or _json(name, "config.json") or {}
+    given = settings.get("eos_token_id")
+    return {int(i) for i in [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id] if i is not None}
 
 
 def _auto(name: str) -> Any:

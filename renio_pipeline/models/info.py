@@ -9,7 +9,9 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.paths import expanded
-from renio_pipeline.models.files import NoCausalModelError, sizes_of, tokenizer_of
+from renio_pipeline.models.files import sizes_of, tokenizer_of
+from renio_pipeline.models.folder import check_folder, check_weights
+from renio_pipeline.models.kind import NoCausalModelError
 
 EMBEDDED = "embedded:"
 # Texts on which tokenizers with equal vocabularies may still differ: merges, digits, white space, case, accents, scripts.
@@ -61,26 +63,25 @@ class ModelInfo:
     context: int  # tokens
     hidden_size: int  # H
     unknown_scale: str | None  # a configuration key that scales the logits in a way this package does not support
+    quantised: str | None  # how the weights are quantised, such as "gptq"
     tokens: dict[int, str]  # id -> token, including added tokens
     probes: tuple[tuple[int, ...], ...]  # the ids of each of PROBES
 
 
-def inspect(name: str, key: str) -> ModelInfo:
+def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
     """Read a model's configuration and tokenizer, but no weights.
 
     Args:
         name: a folder, ``embedded:NAME`` or a hub name.
         key: the configuration key of the model, for error messages.
+        weights: whether a folder must have the model's weights, whole.
 
     Raises:
-        ConfigError: the folder or hub model does not exist, or is not a causal language model.
+        ConfigError: the folder or hub model does not exist, is not whole, or is not a causal language model.
     """
     path = Path(resolve(name))
     if is_local(name):
-        if not path.is_dir():
-            raise ConfigError(f"{key}: model folder {str(path)!r} {'is a file' if path.exists() else 'does not exist'}")
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"{key}: {str(path)!r} has no config.json: expected a Hugging Face model folder")
+        check_folder(path, key)
     try:
         sizes, tokenizer = sizes_of(resolve(name)), tokenizer_of(resolve(name))
     except NoCausalModelError as error:
@@ -92,6 +93,8 @@ def inspect(name: str, key: str) -> ModelInfo:
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     if len(tokens) < 2:  # transformers creates an empty tokenizer if a folder has none
         raise ConfigError(f"{key}: {name!r} has no tokenizer")
+    if weights and is_local(name):
+        check_weights(path, key)
     return ModelInfo(
         name=name,
         architecture=sizes.architecture,
@@ -99,6 +102,7 @@ def inspect(name: str, key: str) -> ModelInfo:
         context=sizes.context,
         hidden_size=sizes.hidden_size,
         unknown_scale=sizes.unknown_scale,
+        quantised=sizes.quantised,
         tokens=tokens,
         probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
     )

@@ -24,7 +24,7 @@ def variant(tmp_path: Path) -> Variant:
 
     def make(file: str = "config.json", edit: Callable[[dict[str, Any]], object] = lambda values: None) -> str:
         folder = tmp_path / f"model-{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(DEMO / "student", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        shutil.copytree(DEMO / "student", folder)
         values = json.loads((folder / file).read_text())
         edit(values)
         (folder / file).write_text(json.dumps(values))

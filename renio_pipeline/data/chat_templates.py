@@ -1,0 +1,99 @@
+"""The student's chat template: which of several, what is said when it fails, and whether answers end as the model ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.types import Row
+
+Messages = Sequence[Mapping[str, Any]]
+_ANSWER, _NEXT = "An answer of nine words that no template contains.", "Another question, which no template contains either."
+
+
+def choose_template(tokenizer: Any, name: str | None, model: str, key: str) -> None:
+    """Make the template called ``name`` the only one of a tokenizer; None: its only one, or the one that is its default.
+
+    Raises:
+        ConfigError: there is none, or none of this name, or it is not clear which of several.
+    """
+    found = tokenizer.chat_template
+    if not found:
+        raise ConfigError(f"{key}: the tokenizer of {model!r} has no chat template")
+    if isinstance(found, dict):
+        names = ", ".join(sorted(found))
+        if name is None and "default" not in found:
+            raise ConfigError(
+                f"data.chat_template: the tokenizer of {model!r} has several chat templates, and none is the default; choose "
+                f"one of {names}"
+            )
+        if name is not None and name not in found:
+            raise ConfigError(f"data.chat_template: the tokenizer of {model!r} has no chat template {name!r}; it has {names}")
+        tokenizer.chat_template = found[name or "default"]
+    elif name is not None:
+        raise ConfigError(
+            f"data.chat_template: {name!r} was chosen, but the tokenizer of {model!r} has a single chat template, without a "
+            "name; leave the key out"
+        )
+
+
+def render(tokenizer: Any, messages: Messages, row: Row, template: str, **options: Any) -> str:
+    """The prompt's text.
+
+    Args:
+        template: how messages call the template, with its key: ``student: the chat template of 'x'``.
+        options: variables of the template.
+
+    Raises:
+        ConfigError: the template is broken, or refuses these messages; with its own words.
+    """
+    try:
+        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **options)
+    except Exception as error:  # a template may call anything
+        raise ConfigError(f"{template} {_words(error, messages, row)}") from None
+    return str(text)
+
+
+def _words(error: Exception, messages: Messages, row: Row) -> str:
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+    said = kind + " ".join(str(error).split())
+    if isinstance(error, TemplateSyntaxError):
+        return f"is broken at its line {error.lineno}: {said}; mend the template, or choose another model"
+    roles = ", ".join(str(message.get("role")) for message in messages)
+    line = "" if row.line is None else f" (line {row.line} of its file)"
+    return (
+        f"cannot make the prompt of row {row.id!r}{line}, which has messages of {roles}: {said}; mend the template, or have "
+        "the task ask in other messages"
+    )
+
+
+def end_warning(tokenizer: Any, end_ids: Collection[int], model: str) -> str | None:
+    """A warning if the template ends an answer with none of the tokens that end the model's responses; None otherwise.
+
+    Such a model has learnt to end in a way that nobody waits for, so that every response is as long as it may be.
+
+    Args:
+        tokenizer: with one template, that of the model.
+        end_ids: the tokens at which generation stops.
+    """
+    asked, answer = {"role": "user", "content": "A question."}, {"role": "assistant", "content": _ANSWER}
+    ends = []
+    for messages in ([asked, answer], [asked, answer, {"role": "user", "content": _NEXT}]):
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False)
+        except Exception:  # a template that takes no answers says nothing about their end
+            continue
+        _, found, end = str(text).partition(_ANSWER)
+        if found:
+            ends.append(end.partition(_NEXT)[0])
+    if not ends or any(i in end_ids for end in ends for i in tokenizer(end, add_special_tokens=False)["input_ids"]):
+        return None
+    stops = ", ".join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(end_ids)) or "none"
+    return (
+        f"warning: the chat template of {model!r} ends an answer with {ends[0].strip()[:80]!r}, and the tokens that end its "
+        f"responses are {stops}: responses may all be truncated at max_response_tokens; correct eos_token_id in its "
+        "generation_config.json"
+    )
