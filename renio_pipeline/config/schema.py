@@ -358,6 +358,10 @@ class Faults(Section):
     teacher_seconds_per_token: PositiveFloat = Field(0.05, description="Additional time per token of a batch to score.")
     start_seconds: PositiveFloat = Field(1800.0, description="Time from a replica's resources to its loaded model.")
     transfer_seconds: PositiveFloat = Field(1800.0, description="Time for one weight sync.")
+    lease_seconds: PositiveFloat = Field(
+        60.0,
+        description="How long a run's lease must be seen without a heartbeat before --takeover takes it over.",
+    )
 
     @property
     def collective_seconds(self) -> float:
