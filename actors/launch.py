@@ -31,6 +31,7 @@ from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
@@ -63,13 +64,19 @@ def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) 
 
 
 def start_trainers(
-    config: RunConfig, prepared: Prepared, ledger: str | None = None, point: ResumePoint | None = None, shared: Any = None
+    config: RunConfig,
+    prepared: Prepared,
+    ledger: str | None = None,
+    point: ResumePoint | None = None,
+    shared: Any = None,
+    fence: Fence = NO_FENCE,
 ) -> TrainerGroup:
     """Start the trainer ranks on as few nodes as possible. ``setup`` then loads their model or ``point``'s checkpoint.
 
     Args:
         ledger: the folder of the ranks' ledgers. None: none is written.
         shared: the group of ``shared_group``. None: the ranks have their own placement group.
+        fence: of the run's directory; each rank checks it before it writes there.
     """
     point = point or ResumePoint()
     restore = _restore(config, point)
@@ -93,6 +100,7 @@ def start_trainers(
         collective_seconds=config.faults.collective_seconds,
         packed_bytes=config.sync.packed_bytes,
         kept_heads=config.max_staleness + 2,
+        fence=fence,
     )
     options = actor_options(config, "trainer")
     world_size = config.pools.trainer.replicas
@@ -111,18 +119,26 @@ def _restore(config: RunConfig, point: ResumePoint) -> Restore | None:
 
 @asynccontextmanager
 async def stages(
-    config: RunConfig, prepared: Prepared, point: ResumePoint | None = None, note: Callable[[str], None] = lambda text: None
+    config: RunConfig,
+    prepared: Prepared,
+    point: ResumePoint | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    fence: Fence = NO_FENCE,
 ) -> AsyncIterator[Stages]:
-    """Start all pools together, resume from ``point``, and wait until each pool can serve. All actors end with the block."""
+    """Start all pools together, resume from ``point``, and wait until each pool can serve. All actors end with the block.
+
+    ``fence``: of the run's directory, for everything that the actors and this function write there.
+    """
     point = point or ResumePoint()
     directory = config.directory.absolute()
-    service = Service(config=config, quarantine=QuarantineLog(directory / "samples" / "rejected.jsonl", note), note=note)
+    quarantine = QuarantineLog(directory / "samples" / "rejected.jsonl", note, fence)
+    service = Service(config=config, quarantine=quarantine, note=note)
     budget = payload_budget(config, prepared)
     shared = shared_group(config) if config.placement == "colocated" else None
     generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
     weighting = WeightingStage(config, service, point.state.weighting)
     follower = teachers[""] if config.follow else None
-    ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared)
+    ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared, fence=fence)
     trainers = Trainers(ranks_at, generators, follower, service)
     pools = {pool.name: pool for pool in (generators, *teachers.values())}
 
@@ -139,6 +155,7 @@ async def stages(
             weighting.workers.settled(),
             *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
         )
+        fence.check()
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         yield Stages(
             generators=generators,

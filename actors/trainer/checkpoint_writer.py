@@ -23,6 +23,7 @@ import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 
 from actors.trainer.messages import WriteState
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
 # Kept free, so that a full disk fails only the checkpoint: metrics, samples and ledgers are on the same disk.
 RESERVE_BYTES = 16 * 2**20
@@ -31,7 +32,9 @@ RESERVE_BYTES = 16 * 2**20
 class Writer:
     """Runs jobs in order on one thread. After one failed, the remaining jobs of the same checkpoint are skipped."""
 
-    def __init__(self) -> None:
+    def __init__(self, fence: Fence = NO_FENCE) -> None:
+        """``fence``: of the run's directory. A rank whose driver has lost the lease writes no further file."""
+        self._fence = fence
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._jobs: list[Future[None]] = []
         self._failed = False
@@ -55,6 +58,7 @@ class Writer:
         if self._failed:
             return
         try:
+            self._fence.check()
             path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(path.parent).free
             if free < size + RESERVE_BYTES:

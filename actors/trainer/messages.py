@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from renio_pipeline.config.schema import Opsd, Trainer
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class RankSpec:
     collective_seconds: float = 1920.0  # how long a rank waits for the others
     packed_bytes: int | None = None  # buffer size of a packed transfer: see ``sync.packed_bytes``
     kept_heads: int = 2  # versions of a following teacher's head, for payloads that are trained on later
+    fence: Fence = NO_FENCE  # of the run's directory, into which a rank writes its ledger and its part of checkpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

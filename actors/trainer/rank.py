@@ -215,6 +215,7 @@ class TrainerRank:
 
         Raises:
             NonFiniteError: the gradient's norm is not finite.
+            LeaseLostError: another driver writes the run's directory now.
         """
         started = time.perf_counter()
         lr = float(self._engine.get_lr()[0])
@@ -225,10 +226,8 @@ class TrainerRank:
         if self._ema is not None:
             self._ema.update()
         if ledger is not None:
-            with Path(ledger, f"rank_{self._rank}.jsonl").open("a") as file:
-                file.write(
-                    json.dumps({"step": step, "incarnation": self._spec.incarnation, "sample_ids": self._last_ids}) + "\n"
-                )
+            line = {"step": step, "incarnation": self._spec.incarnation, "sample_ids": self._last_ids}
+            self._spec.fence.append(Path(ledger, f"rank_{self._rank}.jsonl"), json.dumps(line).encode() + b"\n")
         return {"grad_norm": norm, "lr": lr, "busy_seconds": time.perf_counter() - started}
 
     def save(self, folder: str) -> None:
@@ -238,7 +237,7 @@ class TrainerRank:
         """
         from actors.trainer.checkpoint_writer import Writer
 
-        self._writer = self._writer or Writer()
+        self._writer = self._writer or Writer(self._spec.fence)
         self._writer.begin()
         rank_checkpoint.save(self._engine, self._spec, folder, self._rank, self._ema, self._writer)
 

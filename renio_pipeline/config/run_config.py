@@ -103,6 +103,11 @@ class RunConfig(Section):
         return Path(self.run_dir or f"runs/{self.name}")
 
     @property
+    def directory_key(self) -> str:
+        """The key that names the directory, for messages."""
+        return "run_dir" if self.run_dir else "name"
+
+    @property
     def pivotal(self) -> schema.Pivotal:
         """What metrics, samples and reports count as a pivotal token: see ``diagnostics``."""
         given = {key: value for key, value in self.diagnostics if value is not None}

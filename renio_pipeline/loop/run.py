@@ -63,7 +63,8 @@ class Run:
         self.version, self.step = self.start.version, self.start.step
         self.pause = Pause(self.stages.pools.values(), self.stop)
         trainers, keep = self.stages.trainers, self.config.checkpoint.keep
-        self.checkpointer = Checkpointer(self.directory.checkpoints, trainers, keep=keep, note=self.progress.note)
+        folder, fence = self.directory.checkpoints, self.directory.fence
+        self.checkpointer = Checkpointer(folder, trainers, keep=keep, note=self.progress.note, fence=fence)
         self._past = Past()
         self._grader = Grader(self.prepared.task, self.prepared.tokenizer)
         self._epoch = self._new_epoch()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
 if TYPE_CHECKING:
     from renio_pipeline.stages.outcomes import SkippedStep, StepResult
@@ -36,20 +37,25 @@ class Sink:
 class JsonlSink(Sink):
     """``metrics.jsonl``: one line per step, flushed, so that a reader can follow the run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fence: Fence = NO_FENCE) -> None:
         self._path = path  # reopened for each line: a run that is rolled back replaces the file
-        path.touch()
+        self._fence = fence
+        fence.append(path, b"")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a step's line. Raises ValueError for a name outside the registry or a value that is not finite."""
+        """Append a step's line.
+
+        Raises:
+            ValueError: a name is outside the registry, or a value is not finite.
+            LeaseLostError: another driver writes the run's directory now.
+        """
         unknown = metrics.keys() - METRICS.keys()
         if unknown:
             raise ValueError(f"metrics without an entry in the registry: {sorted(unknown)}")
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
         if bad:
             raise ValueError(f"step {step}: metrics that are not finite: {bad}")
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._fence.append(self._path, json.dumps({"step": step, **metrics}).encode() + b"\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

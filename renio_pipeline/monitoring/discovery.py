@@ -29,19 +29,21 @@ def check_discovery(folder: str | None) -> None:
 def discoverable(config: RunConfig, address: str) -> Iterator[None]:
     """Advertise ``address`` (HOST:PORT) inside the block: in the run's directory, and in ``metrics_discovery``.
 
-    A resumed run replaces the file that a killed driver may have left.
+    A resumed run replaces the file that a killed driver may have left. A file that another driver has written since stays.
     """
     paths = [config.directory / "prometheus.json"]
     if config.metrics_discovery is not None:
         of_this_run = hashlib.blake2b(str(config.directory.absolute()).encode(), digest_size=4).hexdigest()
         paths.append(Path(config.metrics_discovery) / f"{config.name}-{of_this_run}.json")
+    own = targets(config.name, address)
     for path in paths:
-        write_durably(path, targets(config.name, address))
+        write_durably(path, own)
     try:
         yield
     finally:
         for path in paths:
-            path.unlink(missing_ok=True)
+            if path.is_file() and path.read_text(encoding="utf-8") == own:
+                path.unlink(missing_ok=True)
 
 
 def targets(run: str, address: str) -> str:

@@ -23,9 +23,9 @@ def check_sinks(config: RunConfig) -> None:
 
 def file_sinks(config: RunConfig, directory: RunDirectory, last_step: int) -> list[Sink]:
     """All sinks except the endpoint. ``last_step``: the step after which the run resumes; 0 for a new run."""
-    sinks: list[Sink] = [JsonlSink(directory.metrics)]
+    sinks: list[Sink] = [JsonlSink(directory.metrics, directory.fence)]
     if config.trace.steps:
-        sinks.append(Trace(directory.path / "trace.json", config.trace.steps))
+        sinks.append(Trace(directory.path / "trace.json", config.trace.steps, directory.fence))
     if "tensorboard" in config.sinks:
         from renio_pipeline.monitoring.tensorboard import TensorBoardSink
 

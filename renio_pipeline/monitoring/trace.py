@@ -16,6 +16,7 @@ from typing import Any
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.monitoring.replicas import Place
 from renio_pipeline.monitoring.spans import Rows, Span, Way, ways
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 Event = dict[str, Any]
@@ -31,9 +32,9 @@ class Trace(Sink):
     The file is complete after each step; if steps are faster than the writing, some are written together.
     """
 
-    def __init__(self, path: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int, fence: Fence = NO_FENCE) -> None:
         """``steps``: how many of the last steps the file shows."""
-        self._path = path
+        self._path, self._fence = path, fence
         self._steps: deque[str] = deque(maxlen=steps)
         self._origin, self._began = time.perf_counter(), time.time()
         self._rows, self._places = Rows(), dict[Place, tuple[int, int]]()
@@ -64,6 +65,7 @@ class Trace(Sink):
         names = ",\n".join(map(json.dumps, self._names()))
         body = ",\n".join(filter(None, [names, *self._steps]))
         aside = self._path.with_name(f".{self._path.name}.aside")  # replaced atomically, but without waiting for the disk
+        self._fence.check()
         aside.write_text(f'{json.dumps(about)[:-1]}, "traceEvents": [\n{body}\n]}}\n', encoding="utf-8")
         aside.replace(self._path)
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.types import FIRST_VERSION, Version
 
 _NAME = re.compile(r"step_(\d{6,})")
@@ -46,20 +47,23 @@ class ResumePoint:
     folder: Path | None = None  # the checkpoint; None: the start
 
 
-def begin(folder: Path, state: RunState) -> Path:
-    """An empty folder to write a checkpoint into; it does not count until ``commit``."""
+def begin(folder: Path, state: RunState, fence: Fence = NO_FENCE) -> Path:
+    """An empty folder to write a checkpoint into; it does not count until ``commit``. Raises OSError, LeaseLostError."""
+    fence.check()
     partial = folder / f".step_{state.step:06d}.{state.version.incarnation}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial.absolute()
 
 
-def commit(partial: Path, state: RunState) -> Path:
-    """Make a written folder a checkpoint, by one rename. Raises OSError."""
+def commit(partial: Path, state: RunState, fence: Fence = NO_FENCE) -> Path:
+    """Make a written folder a checkpoint, by one rename. Raises OSError, LeaseLostError."""
     final = partial.parent / f"step_{state.step:06d}"
     files = {str(path.relative_to(partial)): path.stat().st_size for path in sorted(partial.rglob("*")) if path.is_file()}
     write_durably(partial / "run.json", json.dumps(asdict(state) | {"files": files}, indent=1))
-    shutil.rmtree(final, ignore_errors=True)  # can only be an incomplete one
+    fence.check()
+    if read(final) is None:  # otherwise it is that of a driver that has taken over since the check, and the rename fails
+        shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     sync_folder(final.parent)
     return final
@@ -85,11 +89,12 @@ def read(path: Path) -> RunState | None:
     return state if whole and path.name == f"step_{state.step:06d}" else None
 
 
-def prune(folder: Path, keep: int) -> list[Path]:
+def prune(folder: Path, keep: int, fence: Fence = NO_FENCE) -> list[Path]:
     """Name the newest complete checkpoint in ``latest``, then delete all but the newest ``keep``. Returns what went.
 
-    Raises OSError: then ``latest`` names a checkpoint that is still there.
+    Raises OSError, LeaseLostError: then ``latest`` names a checkpoint that is still there.
     """
+    fence.check()
     complete = [path for path in _numbered(folder) if read(path)]
     if complete:
         write_durably(folder / "latest", complete[-1].name + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit, prune
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
 
 class CheckpointError(RuntimeError):
@@ -30,8 +31,10 @@ class Saves(Protocol):
 class Checkpointer:
     """Usage: ``await save(state)`` after a step, ``await finish()`` at the end. One checkpoint is written at a time."""
 
-    def __init__(self, folder: Path, trainers: Saves, *, keep: int, note: Callable[[str], None]) -> None:
-        self._folder, self._trainers, self._keep, self._note = folder, trainers, keep, note
+    def __init__(
+        self, folder: Path, trainers: Saves, *, keep: int, note: Callable[[str], None], fence: Fence = NO_FENCE
+    ) -> None:
+        self._folder, self._trainers, self._keep, self._note, self._fence = folder, trainers, keep, note, fence
         self._writing: asyncio.Task[Path | None] | None = None
         self._asked: list[asyncio.Future[tuple[int, Path | None]]] = []
 
@@ -47,10 +50,13 @@ class Checkpointer:
         return await found
 
     async def save(self, state: RunState) -> None:
-        """Start a checkpoint. Returns when training may change the weights again; waits for an earlier checkpoint first."""
+        """Start a checkpoint. Returns when training may change the weights again; waits for an earlier checkpoint first.
+
+        Raises LeaseLostError: this run may write no checkpoint any more. ``finish`` raises it too.
+        """
         await self.finish()
         try:
-            partial = begin(self._folder, state)
+            partial = begin(self._folder, state, self._fence)
         except OSError as error:
             self._note(f"checkpoint at step {state.step} failed: {error}")
             self._answer(state.step, None)
@@ -83,14 +89,14 @@ class Checkpointer:
     async def _commit(self, partial: Path, state: RunState) -> Path | None:
         try:
             await self._trainers.written()
-            final = await asyncio.to_thread(commit, partial, state)
+            final = await asyncio.to_thread(commit, partial, state, self._fence)
         except (CheckpointError, OSError) as error:
             await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
             self._note(f"checkpoint at step {state.step} failed: {error}")
             return None
         self._note(f"checkpoint {final}")
         try:
-            await asyncio.to_thread(prune, self._folder, self._keep)
+            await asyncio.to_thread(prune, self._folder, self._keep, self._fence)
         except OSError as error:
             self._note(f"checkpoints older than {final} could not be deleted: {error}")
         return final

@@ -15,6 +15,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.config.yaml_text import document
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.types import Evaluation, Verdict
 
 
@@ -44,10 +45,14 @@ class RunDirectory:
 
     Created for a resumed run, it deletes the records of steps after ``state.step``. The ledger is never cut: the lines of a
     restart epoch count up to the step that the next epoch resumed after.
+
+    Whatever writes raises LeaseLostError, and has written nothing, if the run has lost the directory's lease (``.lease/``).
     """
 
-    def __init__(self, config: RunConfig, state: RunState = THE_START) -> None:
-        self.path = config.directory
+    def __init__(self, config: RunConfig, state: RunState = THE_START, fence: Fence = NO_FENCE) -> None:
+        """``fence``: that of the lease (``lease.py``) that this process holds; without one nobody else may write here."""
+        self.path, self.fence = config.directory, fence
+        fence.check()
         self.path.mkdir(parents=True, exist_ok=True)
         write_durably(self.path / "config.yaml", document(config.model_dump(mode="json")))
         for name in ("samples", "ledger", "checkpoints"):
@@ -64,13 +69,13 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def write_samples(self, step: int, records: Sequence[dict[str, Any]]) -> None:
-        (self.path / "samples" / f"step_{step:06d}.jsonl").write_bytes(b"".join(map(_line, records)))
+        self.fence.write(self.path / "samples" / f"step_{step:06d}.jsonl", b"".join(map(_line, records)))
 
     def write_evaluation(self, step: int, found: Evaluation) -> None:
-        _append(self.path / "evaluations.jsonl", {"step": step, **asdict(found)})
+        self._append("evaluations.jsonl", {"step": step, **asdict(found)})
 
     def write_result(self, result: dict[str, Any]) -> None:
-        (self.path / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        self.fence.write(self.path / "result.json", json.dumps(result, indent=1).encode() + b"\n")
 
     def past(self) -> Past:
         """What earlier restart epochs did, up to the step that this one resumes after; empty for a new run."""
@@ -92,7 +97,7 @@ class RunDirectory:
 
     def begin_epoch(self, state: RunState) -> None:
         """Begin ``state``'s restart epoch: delete what earlier epochs recorded after ``state.step``."""
-        _append(self.path / "resumes.jsonl", {"incarnation": state.version.incarnation, "from_step": state.step})
+        self._append("resumes.jsonl", {"incarnation": state.version.incarnation, "from_step": state.step})
         (self.path / "result.json").unlink(missing_ok=True)
         for path in (self.metrics, self.path / "evaluations.jsonl"):
             _keep_lines(path, lambda line: line["step"] <= state.step)
@@ -102,6 +107,9 @@ class RunDirectory:
             if _step_of(path) > state.step or not state.step:
                 path.unlink()
         checkpoint_files.cut_back(self.checkpoints, state.step)
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        self.fence.append(self.path / name, json.dumps(values).encode() + b"\n")
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -114,11 +122,6 @@ def _line(record: dict[str, Any]) -> bytes:
     if all(map(math.isfinite, numbers)):
         return msgspec.json.encode(record) + b"\n"
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-
-
-def _append(path: Path, values: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
 
 
 def complete_lines(path: Path) -> Iterator[dict[str, Any]]:

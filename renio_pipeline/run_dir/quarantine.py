@@ -9,6 +9,7 @@ from pathlib import Path
 
 from renio_pipeline.run_dir.checkpoint_files import sync_folder
 from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
 
 class QuarantineLog:
@@ -18,19 +19,21 @@ class QuarantineLog:
     sample, the first.
     """
 
-    def __init__(self, path: Path | None, note: Callable[[str], None]) -> None:
-        """``path``: the file, created with its first line; None: no file. Raises OSError."""
-        self._path, self._note = path, note
+    def __init__(self, path: Path | None, note: Callable[[str], None], fence: Fence = NO_FENCE) -> None:
+        """``path``: the file, created with its first line; None: no file. Raises OSError, LeaseLostError."""
+        self._path, self._note, self._fence = path, note, fence
         self.ids: set[int] = set()
         self._written: set[int] = set()
+        fence.check()
         if path is not None and path.exists():
             _cut_torn_line(path)  # before the next line is appended
             self._written = {line["sample_id"] for line in complete_lines(path)}
 
     def add(self, sample_id: int, reason: str, where: str, prompt_row_id: str) -> None:
-        """Quarantine a sample. A second call for it does nothing. The line is on the disk when this returns. Raises OSError.
+        """Quarantine a sample. A second call for it does nothing. The line is on the disk when this returns.
 
-        ``where`` is the pool that quarantined it; ``prompt_row_id`` its row's id in the task's data.
+        ``where`` is the pool that quarantined it; ``prompt_row_id`` its row's id in the task's data. Raises OSError,
+        LeaseLostError.
         """
         if sample_id in self.ids:
             return
@@ -38,17 +41,12 @@ class QuarantineLog:
         self._note(f"sample {sample_id} (row {prompt_row_id}) is quarantined by pool {where}: {reason}")
         if self._path is not None and sample_id not in self._written:
             self._written.add(sample_id)
-            _append(self._path, {"sample_id": sample_id, "row": prompt_row_id, "where": where, "reason": reason})
-
-
-def _append(path: Path, values: dict[str, str | int]) -> None:
-    new = not path.exists()
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")  # ASCII: a reason may hold anything
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
-        sync_folder(path.parent)
+            line = {"sample_id": sample_id, "row": prompt_row_id, "where": where, "reason": reason}
+            new = not self._path.exists()
+            self._fence.append(self._path, json.dumps(line).encode() + b"\n")  # ASCII: a reason may hold anything
+            sync_folder(self._path)
+            if new:
+                sync_folder(self._path.parent)
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -34,9 +34,9 @@ def resume_point(config: RunConfig) -> ResumePoint:
     path = config.directory
     if not (path / "config.yaml").is_file():
         if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-            key = "run_dir" if config.run_dir else "name"
             raise ConfigError(
-                f"{key}: {path} is not a run's directory (it has no config.yaml), so nothing there can be resumed"
+                f"{config.directory_key}: {path} is not a run's directory (it has no config.yaml), so nothing there can be "
+                "resumed"
             )
         return ResumePoint()
     check_same_run(recorded_config(path), config)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence, LeaseLostError
 
 PACKAGES = ("renio_pipeline", "actors")  # whose loggers write to the log
 PREFIX = "log: "  # of the note on an error that says where the log is
@@ -17,21 +20,19 @@ class RunLog:
     """Usage: ``with RunLog(path) as log: log.note(...)``. An error that leaves the context is logged with its traceback.
 
     The file is appended to, so that a resumed run continues it. Each entry is handed to the operating system before ``note``
-    returns. Lines after an entry's first are indented.
+    returns. Lines after an entry's first are indented. A run that has lost its directory's lease logs nothing more.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, fence: Fence = NO_FENCE) -> None:
+        self.path, self._fence = path, fence
         self._handler = _Handler(self)
 
     def note(self, text: str) -> None:
         """Append an entry: the local time, then ``text``. A full disk does not stop the run."""
         entry = text.rstrip("\n").replace("\n", "\n    ")
-        try:
-            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {entry}\n")
-        except OSError:
-            pass  # what is noted is shown on the terminal too
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {entry}\n"
+        with suppress(OSError, LeaseLostError):  # what is noted is shown on the terminal too
+            self._fence.append(self.path, line.encode("utf-8", "backslashreplace"))
 
     def __enter__(self) -> Self:
         for package in PACKAGES:

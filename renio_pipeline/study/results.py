@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline.run_dir.checkpoint_files import sync_folder
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.study.plan import Cell
 
 Record = dict[str, Any]
@@ -17,8 +18,8 @@ Key = tuple[str, int]  # the key of the configuration, and the seed
 class Results:
     """The results of a study so far. Coinciding arms of several experiments share one record, in whichever file it is."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, fence: Fence = NO_FENCE) -> None:
+        self.folder, self._fence = folder, fence
         self.records: dict[Key, Record] = {}
         for path in sorted(folder.glob("*.jsonl")):
             self.records |= {(r["config"], r["seed"]): r for r in whole_lines(path)}
@@ -34,10 +35,10 @@ class Results:
         of = {"experiment": cell.experiment, "arm": cell.arm, "factors": cell.factors, "seed": cell.seed, "config": cell.key}
         record = of | found
         path = self.folder / f"{cell.experiment}.jsonl"
+        self._fence.check()
         _cut_torn_line(path)
-        with path.open("ab", buffering=0) as file:
-            file.write((json.dumps(record) + "\n").encode())
-            os.fsync(file.fileno())
+        self._fence.append(path, (json.dumps(record) + "\n").encode())
+        sync_folder(path)
         self.records[cell.key, cell.seed] = record
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renio_pipeline.in_process import check
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.study.models import ready
 from renio_pipeline.study.plan import Cell, Experiment, cells
 from renio_pipeline.study.results import Record, Results
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 
-def run_study(experiments: dict[Path, Experiment], out: Path, *, seeds: int | None, jobs: int, note: Note) -> None:
+def run_study(
+    experiments: dict[Path, Experiment], out: Path, *, seeds: int | None, jobs: int, note: Note, fence: Fence = NO_FENCE
+) -> None:
     """Compute every run that has no record in ``out``, with one process per job, each on one core.
 
     Raises:
         ConfigError: a run needs something that one process cannot do. Raised before any run starts.
+        LeaseLostError: another process writes ``out`` now.
     """
-    results, models = Results(out), out / "models"
+    results, models = Results(out, fence), out / "models"
     missing = list(_missing(cells(experiments, seeds), results))
     for cell in missing:
         check(cell.config)
