@@ -21,6 +21,7 @@ from renio_pipeline.data.prompts import Encoded, Encoder
 from renio_pipeline.models import info
 from renio_pipeline.models.files import end_ids, tokenizer_of
 from renio_pipeline.models.folder import check_weights, is_pickled
+from renio_pipeline.run_dir import lease_files
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
@@ -221,13 +222,20 @@ def _check_payload(config: RunConfig, payload_bytes: int) -> None:
 
 def check_run_dir(config: RunConfig, *, resume: bool = False) -> None:
     """Raises ConfigError if the run directory cannot be made, or belongs to a run already and this one does not ``resume``."""
+    check_writable(config)
     folder = config.directory
-    key = "run_dir" if config.run_dir else "name"
+    if folder.exists() and not resume and not all(entry.name.startswith(lease_files.FOLDER) for entry in folder.iterdir()):
+        raise ConfigError(
+            f"{config.directory_key}: {folder} is another run's directory (it is not empty); choose another run_dir or name, "
+            "or resume that run with --resume"
+        )
+
+
+def check_writable(config: RunConfig) -> None:
+    """Raises ConfigError if the run directory is no folder that this user can write to, and cannot become one."""
+    folder = config.directory
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key}: {folder} cannot be made: {parent} is not a folder that this user can write to")
-    if folder.exists() and (not folder.is_dir() or (not resume and any(folder.iterdir()))):
         raise ConfigError(
-            f"{key}: {folder} is another run's directory (it is not empty); choose another run_dir or name, or resume that "
-            "run with --resume"
+            f"{config.directory_key}: {folder} cannot be made: {parent} is not a folder that this user can write to"
         )

@@ -31,7 +31,7 @@ class Cluster:
 def connect(address: str | None) -> Iterator[Cluster]:
     """Connect to ``address`` (or RAY_ADDRESS), or start a Ray of this run's own; nothing of it remains afterwards."""
     address = address or os.environ.get("RAY_ADDRESS")
-    own = not address
+    own = starts_own(address)
     options: dict[str, Any] = {"include_dashboard": False} if own else {}
     watch = reaper.start() if own else None
     ray.init(
@@ -51,8 +51,15 @@ def connect(address: str | None) -> Iterator[Cluster]:
             watch.communicate()  # closes its stdin: it kills what Ray left behind, then exits
 
 
-def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
+def starts_own(address: str | None) -> bool:
+    """Whether ``connect(address)`` starts a Ray of this run's own."""
+    return not (address or os.environ.get("RAY_ADDRESS"))
+
+
+def run_directory(config: RunConfig, *, own: bool) -> RunConfig:
     """The configuration with the run's directory decided.
+
+    ``own``: the run has a Ray of its own, not a running cluster.
 
     On a running cluster, processes run in copies of the working directory that may be evicted, so a relative path would be
     lost.
@@ -60,7 +67,7 @@ def run_directory(config: RunConfig, found: Cluster) -> RunConfig:
     Raises:
         ConfigError: ``run_dir`` is relative on a running cluster.
     """
-    if found.own:
+    if own:
         return config
     if config.run_dir is None:
         return config.model_copy(update={"run_dir": str(Path.home() / "renio-runs" / config.name)})

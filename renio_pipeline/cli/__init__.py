@@ -12,6 +12,7 @@ from renio_pipeline import __version__
 from renio_pipeline.cli import config, control, doctor, evaluate, models, plan, report, run, study
 from renio_pipeline.cli.common import AnyOrder
 from renio_pipeline.config import ConfigError
+from renio_pipeline.run_dir.fence import LeaseLostError
 from renio_pipeline.run_dir.run_log import PREFIX
 
 
@@ -38,11 +39,11 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _failed(error: BaseException, raised: BaseException) -> int:
-    """Report ``error``, the first of what was ``raised``: a ConfigError by its text, anything else by the traceback too."""
+    """Report ``error``, the first of what was ``raised``: by its text if that says all, else by the traceback too."""
     cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
-    if isinstance(cause, ConfigError):
+    if isinstance(cause, (ConfigError, LeaseLostError)):
         print(f"error: {cause}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(cause, ConfigError) else 1
     notes = getattr(error, "__notes__", [])
     where = [note for note in notes if not note.startswith(PREFIX)]
     logs = [note for note in notes if note.startswith(PREFIX)]

@@ -10,6 +10,8 @@ from typing import Any
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.paths import expanded
 
+TAKEOVER = "write also where another process holds the directory, if it gives no sign of life, as after the loss of its machine"
+
 
 class AnyOrder(argparse.ArgumentParser):
     """A command's parser, which takes overrides before, between and after options."""

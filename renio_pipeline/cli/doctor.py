@@ -86,7 +86,7 @@ def _joined(address: str | None, timeout: float) -> AbstractContextManager[objec
 
 def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> str | None:
     """The absolute path of the run directory, as a run would settle it; None: not known."""
-    from actors.cluster.connection import Cluster, run_directory
+    from actors.cluster.connection import run_directory
 
     if config is None and given is None:
         return None
@@ -96,4 +96,4 @@ def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> st
             raise ConfigError(f"--run-dir: {given!r} must be an absolute path that every node sees, on a running cluster")
         return str(path.absolute())
     config = config if given is None else config.model_copy(update={"run_dir": given})
-    return str(run_directory(config, Cluster(own=not running, host="")).directory.absolute())
+    return str(run_directory(config, own=not running).directory.absolute())

@@ -7,11 +7,15 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from renio_pipeline.cli.common import with_config
+from renio_pipeline.cli.common import TAKEOVER, with_config
 from renio_pipeline.cli.terminal import only_the_main_thread
 from renio_pipeline.config import ConfigError, RunConfig, load
+
+if TYPE_CHECKING:
+    from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+    from renio_pipeline.run_dir.fence import Fence
 
 
 def register(commands: Any) -> None:
@@ -27,6 +31,7 @@ def register(commands: Any) -> None:
             command.add_argument(
                 "--resume", action="store_true", help="resume at the newest checkpoint; start if there is none"
             )
+            command.add_argument("--takeover", action="store_true", help=TAKEOVER)
         if name == "check":
             command.add_argument("--offline", action="store_true", help="without a network, a cluster, or the models' weights")
 
@@ -43,7 +48,7 @@ def _check(args: argparse.Namespace) -> int:
         return _check_offline(config)
     prepared = run_checks.prepare_locally(config)
     with connection.connect(args.address) as cluster:
-        check_run_dir(connection.run_directory(config, cluster))
+        check_run_dir(connection.run_directory(config, own=cluster.own))
         prepared = run_checks.check(config, prepared)
     print(
         f"{' + '.join(args.config)}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
@@ -76,7 +81,7 @@ def _pools_of(config: RunConfig) -> dict[str, Any]:
 
 
 def _train(args: argparse.Namespace) -> int:
-    _run(load(args.config, args.overrides), args.address, resume=args.resume)
+    _run(load(args.config, args.overrides), args)
     return 0
 
 
@@ -86,13 +91,41 @@ def _demo(args: argparse.Namespace) -> int:
     config = load(args.config, args.overrides)
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: the demo compares accuracy before and after; set it to 500 or more")
-    found = faults(_run(config, args.address, resume=args.resume))
+    found = faults(_run(config, args))
     for fault in found:
         print(f"demo failed: {fault}", file=sys.stderr)
     return 1 if found else 0
 
 
-def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, Any]:
+def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
+    """Run under the lease of the run's directory, of which nothing is read before."""
+    from actors.cluster import connection
+    from renio_pipeline.monitoring.sinks import check_sinks
+    from renio_pipeline.preflight import check_run_dir, check_writable
+    from renio_pipeline.run_dir import lease
+    from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+    from renio_pipeline.run_dir.resume import resume_point
+
+    check_sinks(config)
+    config = connection.run_directory(config, own=connection.starts_own(args.address))
+    check_writable(config)
+    said: list[str] = []
+
+    def note(text: str) -> None:
+        said.append(text)
+        print(text, file=sys.stderr, flush=True)
+
+    options = {"key": config.directory_key, "takeover": args.takeover, "silence_seconds": config.faults.lease_seconds}
+    with lease.held(config.directory, note=note, **options) as held:
+        check_run_dir(config, resume=args.resume)
+        point = resume_point(config) if args.resume else ResumePoint()
+        outcome = _drive(config, args.address, point, held.fence, said)
+    _summarise(config, config.directory, outcome)
+    return outcome
+
+
+def _drive(config: RunConfig, address: str | None, point: ResumePoint, fence: Fence, said: list[str]) -> dict[str, Any]:
+    """Run from ``point``. ``said``: what the user was told already, for the log."""
     from actors import launch, run_checks
     from actors.cluster import connection
     from actors.control import mailbox
@@ -103,32 +136,23 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
     from renio_pipeline.loop.shutdown import Stop
     from renio_pipeline.monitoring.console import make_progress
     from renio_pipeline.monitoring.prometheus import PrometheusSink
-    from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
-    from renio_pipeline.preflight import check_run_dir
-    from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+    from renio_pipeline.monitoring.sinks import file_sinks
     from renio_pipeline.run_dir.directory import RunDirectory
-    from renio_pipeline.run_dir.resume import resume_point
     from renio_pipeline.run_dir.run_log import RunLog
 
-    check_sinks(config)
-    if config.run_dir is not None:
-        check_run_dir(config, resume=resume)
-        if resume:
-            resume_point(config)  # so that what cannot go on is refused before Ray starts
     prepared = run_checks.prepare_locally(config)
     with connection.connect(address) as cluster:
-        config = connection.run_directory(config, cluster)
-        check_run_dir(config, resume=resume)
-        point = resume_point(config) if resume else ResumePoint()
         prepared = run_checks.check(config, prepared)
         control = mailbox.claim(config.name, str(config.directory.absolute()))
         endpoint = [PrometheusSink(config, cluster.host, point.state.step)] if config.metrics_port is not None else []
-        directory, stop = RunDirectory(config, point.state), Stop()
+        directory, stop = RunDirectory(config, point.state, fence), Stop()
         sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
-        log = RunLog(directory.path / "log.txt")
+        log = RunLog(directory.path / "log.txt", fence)
         with log, make_progress(config.steps) as shown, only_the_main_thread(log.path):
             events = Events(log.note)
             progress = WithEvents(shown, events)
+            for note in said:
+                log.note(note)
             begun = f", resuming after step {point.state.step}" if point.folder else ""
             for note in prepared.notes:
                 progress.note(note)
@@ -137,7 +161,7 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
                 progress.note(f"metrics at http://{sink.address}/metrics, those of the engines at /engines")
 
             async def go() -> dict[str, Any]:
-                async with launch.stages(config, prepared, point, progress.note) as stages:
+                async with launch.stages(config, prepared, point, progress.note, fence) as stages:
                     # Not from the signal's handler itself, which may have come in the middle of a line.
                     loop = asyncio.get_running_loop()
                     stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
@@ -162,7 +186,6 @@ def _run(config: RunConfig, address: str | None, *, resume: bool) -> dict[str, A
 
             outcome = asyncio.run(go())
             stop.disarm()
-    _summarise(config, directory.path, outcome)
     return outcome
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.cli.common import path
+from renio_pipeline.cli.common import TAKEOVER, path
 from renio_pipeline.config import ConfigError
 
 
@@ -23,6 +24,7 @@ def register(commands: Any) -> None:
     study.add_argument("--seeds", type=int, metavar="N", help="this many, instead of each experiment's own number")
     study.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each on one core")
     study.add_argument("--report-only", action="store_true", help="compute nothing: write the page from the results there are")
+    study.add_argument("--takeover", action="store_true", help=TAKEOVER)
     study.set_defaults(run=_study)
 
 
@@ -36,11 +38,16 @@ def _study(args: argparse.Namespace) -> int:
     if not paths:
         raise ConfigError("--config: there is no configs/study here; name the experiments' files")
     chosen = in_order(paths, args.only.split(",") if args.only else ())
-    if not args.report_only:
-        from renio_pipeline.study.run import run_study
-
-        run_study(chosen, args.out, seeds=args.seeds, jobs=args.jobs, note=partial(print, flush=True))
+    from renio_pipeline.run_dir import lease
     from renio_pipeline.study.document import write_study
 
-    print(write_study(in_order(paths), args.out, seeds=args.seeds))
+    with ExitStack() as stack:
+        if not args.report_only:
+            from renio_pipeline.study.run import run_study
+
+            note = partial(print, flush=True)
+            held = stack.enter_context(lease.held(args.out, key="--out", takeover=args.takeover, note=note))
+            run_study(chosen, args.out, seeds=args.seeds, jobs=args.jobs, note=note, fence=held.fence)
+            held.fence.check()
+        print(write_study(in_order(paths), args.out, seeds=args.seeds))
     return 0

@@ -173,8 +173,9 @@ def test_the_configuration_inside_passes_renio_check(build: str, tmp_path: Path,
     if build.startswith("jobs/"):
         program, command, *rest = shlex.split(one(build, "RayJob")["spec"]["entrypoint"])
         assert (program, command) == ("renio", "train")
-        assert "--resume" in rest
-        arguments = [str(inside) if word == "/etc/renio/run.yaml" else word for word in rest if word != "--resume"]
+        of_train = {"--resume", "--takeover"}
+        assert of_train <= set(rest)
+        arguments = [str(inside) if word == "/etc/renio/run.yaml" else word for word in rest if word not in of_train]
         assert arguments != rest
     assert main(["check", "--offline", *arguments]) == 0
     assert "configuration fine" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_each_node_gets_the_label_of_its_pool_and_the_same_token_and_the_driver_
     assert all("--overlap" in line for line in steps)
     (waited,), (driver,) = seen(cluster, "wait"), seen(cluster, "renio")
     assert waited == f"wait {address} 3"
-    assert driver == f"renio {address} train --resume --config x.yaml steps=3"
+    assert driver == f"renio {address} train --resume --takeover --config x.yaml steps=3"
     assert log(cluster).index(waited) < log(cluster).index(driver)
     assert not [line for line in log(cluster) if "requeue" in line]
 
