@@ -196,7 +196,7 @@ def payload_budget(config: RunConfig, prepared: Prepared) -> PayloadBudget:
 async def _all_see(folder: Path, trainers: TrainerGroup) -> None:
     """Raises ConfigError if a trainer rank does not see the driver's run directory."""
     probe = folder / ".probe"
-    probe.write_text(socket.gethostname())
+    probe.write_text(socket.gethostname(), encoding="utf-8")
     try:
         seen = await asyncio.gather(*(rank.sees.remote(str(probe)) for rank in trainers.ranks))
     finally:

@@ -32,7 +32,7 @@ class Examiner:
         deadline, error = time.monotonic() + PATIENCE, ""
         while True:
             try:
-                if (Path(folder) / "driver").read_text() == text:
+                if (Path(folder) / "driver").read_text(encoding="utf-8") == text:
                     break
             except OSError as failure:
                 error = failure.strerror or str(failure)
@@ -40,7 +40,7 @@ class Examiner:
                 return {"seen": False, "answered": False, "error": error}
             time.sleep(0.2)
         try:
-            with (Path(folder) / mine).open("w") as file:
+            with (Path(folder) / mine).open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

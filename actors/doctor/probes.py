@@ -68,7 +68,7 @@ def machine() -> dict[str, Any]:
 
 def port_range() -> tuple[int, int] | None:
     try:
-        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return None
     return int(first), int(last)
@@ -80,7 +80,9 @@ def nvidia_smi() -> tuple[str | None, str]:
     if tool is None:
         return None, "nvidia-smi is not on the PATH"
     try:
-        done = subprocess.run([tool, "-q", "-x"], capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            [tool, "-q", "-x"], capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f"nvidia-smi failed: {error}"
     if done.returncode:

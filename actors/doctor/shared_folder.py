@@ -24,7 +24,7 @@ def probe(folder: str, examiners: Mapping[str, Any], seconds: float) -> dict[str
     """
     text = secrets.token_hex(8)
     with _made(Path(folder)) as place:
-        (place / "driver").write_text(text)
+        (place / "driver").write_text(text, encoding="utf-8")
         asked = {id: each.probe_folder.remote(str(place), id, text) for id, each in examiners.items()}
         answers = gather(asked, seconds + PATIENCE)
         return {id: _judged(place / id, answer, text) for id, answer in answers.items()}
@@ -54,7 +54,7 @@ def _judged(file: Path, answer: Any, text: str) -> FolderProbe:
     if not answer["answered"]:
         return FolderProbe(**answer)
     deadline = time.monotonic() + PATIENCE
-    while not (file.is_file() and file.read_text() == text):
+    while not (file.is_file() and file.read_text(encoding="utf-8") == text):
         if time.monotonic() > deadline:
             return FolderProbe(seen=True, answered=False)
         time.sleep(0.2)

@@ -97,7 +97,7 @@ class Pool(abc.ABC):
         """Send jobs to every worker that can take more, or to ``only`` where no other worker's state has changed."""
         if self._holds or not self.queue or not (serving := self.workers.serving):
             return
-        fair = -(-(len(self.queue) + sum([len(w.jobs) for w in serving])) // len(serving))
+        fair = -(-(len(self.queue) + sum([len(w.jobs) for w in serving])) // len(serving))  # noqa: C419 - for every sample, and a list is faster
         for worker in serving if only is None else [w for w in serving if w is only]:
             if not self.queue:
                 return

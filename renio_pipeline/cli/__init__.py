@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from renio_pipeline import __version__
 from renio_pipeline.cli import config, control, doctor, evaluate, models, plan, report, run, study
 from renio_pipeline.cli.common import AnyOrder
+from renio_pipeline.cli.terminal import nobody_reads, write_any_text
 from renio_pipeline.config import ConfigError
 from renio_pipeline.run_dir.fence import LeaseLostError
 from renio_pipeline.run_dir.run_log import PREFIX
 
+GONE = 141  # what shells have for a program that is ended by SIGPIPE, as most are where ``| head`` has read enough
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    write_any_text()
     args = _parser().parse_args(arguments)
     try:
         return int(args.run(args))
@@ -25,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BaseExceptionGroup as group:
         return _failed(_first(group), group)
+    except BrokenPipeError as error:
+        return GONE if nobody_reads() else _failed(error, error)
     except Exception as error:
         return _failed(error, error)
 

@@ -1,4 +1,4 @@
-"""What reaches the terminal during a run: what its main thread prints. All else goes to the run's log.
+"""What reaches the terminal: any text, and during a run what its main thread prints. All else goes to the run's log.
 
 When a node dies, Ray's C++ core writes at length to file descriptor 2, and a thread of Ray's prints to ``sys.stdout`` what the
 cluster reports. The run's own notes say what was lost.
@@ -6,13 +6,36 @@ cluster reports. The run's own notes say what was lost.
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, TextIO
+
+
+def write_any_text() -> None:
+    """Have standard output and error take every text: in UTF-8 where the locale has only ASCII, otherwise with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
+
+
+def nobody_reads() -> bool:
+    """Whether the reader of standard output has gone. If so, what is still buffered for it goes nowhere."""
+    poll = select.poll()
+    poll.register(1, 0)
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # or the interpreter would complain at its end
+    os.close(nowhere)
+    return True
 
 
 @contextmanager

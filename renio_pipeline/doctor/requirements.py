@@ -36,7 +36,7 @@ def requirements() -> Requirements:
         texts = importlib.metadata.requires(PROJECT) or []
         python = importlib.metadata.metadata(PROJECT)["Requires-Python"]
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
-        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
         texts = [*project["dependencies"], *extras["cpu"], *extras["gpu"]]
         python = project["requires-python"]

@@ -61,7 +61,8 @@ class Watch:
 def _usage(pid: int) -> tuple[str, float]:
     """A process's state (R: running or waiting for a CPU; Z: ended) and the CPU seconds that it has used."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold anything
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")  # the name in it may be any bytes
+        fields = text.rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return "Z", 0.0
     return fields[0], (int(fields[11]) + int(fields[12])) / _TICKS

@@ -59,7 +59,7 @@ def _read(folder: str, names: list[str], dtype: torch.dtype) -> torch.Tensor | N
     from transformers.utils import cached_file
 
     index = cached_file(folder, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
-    files = json.loads(Path(index).read_text())["weight_map"] if index else {}
+    files = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"] if index else {}
     for name in names:
         path = cached_file(folder, files.get(name, "model.safetensors"), _raise_exceptions_for_missing_entries=False)
         if path is None:

@@ -59,4 +59,4 @@ def _id(directory: Path) -> str:
     path = directory / "wandb-id.txt"
     if not path.is_file():
         write_durably(path, uuid.uuid4().hex[:8] + "\n")
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()

@@ -56,7 +56,7 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
 def _file(folder: str, text: str) -> int:
     """An unlinked file with this text, positioned at its start."""
     name = f"{folder}/stdin"
-    with open(name, "w") as file:
+    with open(name, "w", encoding="utf-8") as file:
         file.write(text)
     fd = os.open(name, os.O_RDONLY)
     os.unlink(name)

@@ -126,7 +126,7 @@ def tests(job: dict[str, Any], calls: int) -> None:
             if job["check"]:
                 namespace["check"](remote[job["entry"]])
         assert any(function.called for function in remote.values()), "the tests called nothing"
-    with contextlib.closing(open(VERDICT, "w")) as verdict:
+    with contextlib.closing(open(VERDICT, "w", encoding="utf-8")) as verdict:
         verdict.write(PASSED)
 
 

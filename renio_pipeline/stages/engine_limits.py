@@ -94,7 +94,7 @@ def read_limits(run: Path) -> dict[str, EngineLimits]:
     if not (run / FILE).exists():
         return {}
     try:
-        return {pool: EngineLimits(**each) for pool, each in json.loads((run / FILE).read_text()).items()}
+        return {pool: EngineLimits(**each) for pool, each in json.loads((run / FILE).read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"--from: {run / FILE}, which says how much the run's engines do at a time, cannot be read: {error}; remove it, "

@@ -55,7 +55,7 @@ def ready(name: str, folder: Path, note: Callable[[str], None]) -> str:
         raise ConfigError(f"{name!r}: the study has no such model; allowed: {', '.join(PREFIX + known for known in RECIPES)}")
     path, recipe = folder / own, RECIPES[own]
     made = path / "recipe.json"
-    if not made.is_file() or json.loads(made.read_text()) != recipe.identity():
+    if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != recipe.identity():
         note(f"{name}: training {recipe.start} for {recipe.steps} further steps")
         _make(own, recipe, path, note)
     return str(path)
@@ -84,7 +84,7 @@ def _make(name: str, recipe: Further, path: Path, note: Callable[[str], None]) -
     shutil.rmtree(partial, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    (partial / "recipe.json").write_text(json.dumps(recipe.identity(), indent=1) + "\n")
+    (partial / "recipe.json").write_text(json.dumps(recipe.identity(), indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
 

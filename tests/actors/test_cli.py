@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -301,3 +302,12 @@ def test_what_a_users_class_raises_in_an_actor_is_told_without_rays_words(capsys
     remote = RayTaskError("weigh", "Traceback of Ray", told).as_instanceof_cause()
     assert cli._failed(remote, remote) == 2
     assert capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word() -> None:
+    """As in ``renio config | head``."""
+    read, write = os.pipe()
+    os.close(read)
+    ran = subprocess.run([sys.executable, "-m", "renio_pipeline", "config"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ran.returncode, ran.stderr) == (141, b"")
