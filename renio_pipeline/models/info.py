@@ -118,9 +118,9 @@ def check_lora_targets(name: str, targets: Sequence[str]) -> None:
     exist = sorted({path.rpartition(".")[2] for path in linear})
     unknown = [t for t in targets if not any(path == t or path.endswith(f".{t}") for path in linear)]
     if unknown:
+        other = f"the linear modules are {', '.join(exist)}" if exist else "it has none; leave trainer.lora out"
         raise ConfigError(
-            f"trainer.lora.targets: {unknown[0]!r} matches no linear module of {name!r} below its output head; the "
-            f"linear modules are {', '.join(exist)}"
+            f"trainer.lora.targets: {unknown[0]!r} matches no linear module of {name!r} below its output head; {other}"
         )
 
 

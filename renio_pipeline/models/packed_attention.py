@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -30,7 +32,7 @@ def use(lm: Any) -> None:
     from transformers.masking_utils import sdpa_mask
 
     config = lm.config.get_text_config()
-    if config._attn_implementation != "sdpa" or getattr(config, "attention_dropout", 0.0):
+    if config._attn_implementation != "sdpa":
         return
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -39,12 +41,26 @@ def use(lm: Any) -> None:
     with torch.no_grad():
         try:
             masked = states(lm, ids, positions)
-            lm.set_attn_implementation(NAME)
+            with _quietly():  # an architecture that keeps its own attention warns of it
+                lm.set_attn_implementation(NAME)
             error = relative_error(states(lm, ids, positions), masked)
         except (NotImplementedError, TypeError, ValueError, RuntimeError):
             error = math.inf
     if not error < (5e-2 if lm.dtype in HALF else 1e-4):
         lm.set_attn_implementation("sdpa")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings of transformers."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def used_by(lm: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from renio_pipeline.config import ConfigError
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.tolerance import HALF, OTHER_KERNELS, SAME_KERNELS, relative_error
@@ -18,21 +19,21 @@ def check_head(model: TokenLogits, device: torch.device) -> None:
     """Compare the trainer's logits with the model's own.
 
     Raises:
-        ValueError: this architecture does more to its last hidden states than project them.
+        ConfigError: this architecture does more to its last hidden states than project them.
     """
     ids = torch.arange(4, device=device)[None]
     with torch.no_grad():
         expected = model.lm(input_ids=ids, use_cache=False).logits[0]
         found = model(ids, None, torch.arange(4, device=device))
     if not relative_error(found, expected) <= SAME_KERNELS[expected.dtype in HALF]:
-        raise ValueError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not support")
+        raise ConfigError(f"student: {type(model.lm).__name__} scales its logits in a way that this trainer does not support")
 
 
 def check_packing(model: TokenLogits, device: torch.device) -> None:
     """Compare the logits of a sequence packed behind another one with its logits in a row of its own.
 
     Raises:
-        ValueError: in this architecture, tokens see other sequences of the same row.
+        ConfigError: in this architecture, tokens see other sequences of the same row.
     """
     ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
     with torch.no_grad():
@@ -43,7 +44,7 @@ def check_packing(model: TokenLogits, device: torch.device) -> None:
             packed = torch.full_like(alone, torch.nan)
     error, bound = relative_error(packed, alone), OTHER_KERNELS[alone.dtype in HALF]
     if not error <= bound:
-        raise ValueError(
+        raise ConfigError(
             f"student: {type(model.lm).__name__} mixes sequences that are packed in one row (their logits differ from those "
             f"of the same sequence alone by {error:.2g} of the norm; kernels explain {bound:g}); set trainer.packing to "
             "false, so that each sequence has its own row"
@@ -54,7 +55,7 @@ def check_teacher(lm: Any, device: torch.device | str) -> None:
     """Compare the logits that a torch teacher computes with the model's own.
 
     Raises:
-        ValueError: the model's logits are not those of its last hidden states and output head, or sequences packed in one row
+        ConfigError: the model's logits are not those of its last hidden states and output head, or sequences packed in one row
             see each other.
     """
     ids, positions = torch.arange(8, device=device)[None], torch.arange(4, device=device)
@@ -71,8 +72,8 @@ def check_teacher(lm: Any, device: torch.device | str) -> None:
             packed = torch.full_like(alone, torch.nan)
     bound = OTHER_KERNELS[expected.dtype in HALF]
     if not relative_error(logits, expected) <= bound:
-        raise ValueError(
+        raise ConfigError(
             f"teacher.model: {kind} scales its logits in a way that the torch engine does not support; set teacher.type=vllm"
         )
     if not relative_error(packed, alone) <= bound:
-        raise ValueError(f"teacher.model: {kind} mixes sequences that are packed in one row; set teacher.type=vllm")
+        raise ConfigError(f"teacher.model: {kind} mixes sequences that are packed in one row; set teacher.type=vllm")

@@ -30,6 +30,7 @@ class TokenLogits(nn.Module):
     def __init__(self, lm: Any) -> None:
         super().__init__()
         self.lm: Any = lm
+        turn_off_dropout(lm)
         run_under_head(lm)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None, positions: Tensor, head_fn: HeadFn | None = None) -> Any:
@@ -46,6 +47,18 @@ class TokenLogits(nn.Module):
         logits = head(chosen)
         scale, cap = logit_settings(self.lm.config.get_text_config())
         return (logits if cap is None else torch.tanh(logits / cap) * cap) * scale
+
+
+def turn_off_dropout(lm: Any) -> None:
+    """Make a model in training mode compute what the generator computes, whose samples and log-probabilities it is given.
+
+    Some architectures drop out a tenth by default (GPT-2). The model's configuration, which is saved with it, stays as it is.
+    """
+    for module in lm.modules():
+        own = "dropout" in type(module).__name__.lower()
+        for name, value in vars(module).items():  # attributes such as ``attention_dropout`` are passed to functions
+            if isinstance(value, float) and ("drop" in name or (own and name == "p")):
+                setattr(module, name, 0.0)
 
 
 def run_under_head(lm: Any) -> None:

@@ -59,14 +59,16 @@ def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
     Raises:
         ConfigError: the configuration is not that of a causal language model known to transformers.
     """
-    text = config.get("text_config") or config
+    kind = config.get("model_type")
+    text = config if kind in DENSE else _by_common_names(name, config)
     try:
         hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-        layers, mlp, vocab = (int(text[k]) for k in ("num_hidden_layers", "intermediate_size", "vocab_size"))
+        layers, vocab = int(text["num_hidden_layers"]), int(text["vocab_size"])
+        mlp = int(text["intermediate_size"] if kind in DENSE else _mlp(text, hidden))
     except KeyError as error:
         raise ConfigError(f"{name}: its config.json has no {error}; expected that of a causal language model") from None
-    key_heads = int(text.get("num_key_value_heads") or heads)
-    head = int(text.get("head_dim") or (128 if config.get("model_type") == "qwen3" else hidden // heads))
+    key_heads = _key_heads(text, heads)
+    head = int(text.get("head_dim") or (128 if kind == "qwen3" else hidden // heads))
     experts = int(text.get("num_experts_per_tok") or 0)
     widths = Widths(
         layers=layers,
@@ -77,8 +79,32 @@ def sizes_of(name: str, config: Mapping[str, Any]) -> ModelSizes:
         key_heads=key_heads,
         mlp=experts * int(text.get("moe_intermediate_size") or mlp) if experts else mlp,
     )
-    kind = config.get("model_type")
     return ModelSizes(name=name, **asdict(widths), **(_dense(config, widths) if kind in DENSE else _on_meta(name, config)))
+
+
+def _by_common_names(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the language model, with the names that most architectures have besides its own."""
+    from transformers import AutoConfig
+
+    try:
+        made = AutoConfig.for_model(**config).get_text_config()
+    except Exception as error:  # for an unknown model, transformers may raise any type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{name}: transformers cannot build the model of its config.json: {reason}") from None
+    common = {alias: getattr(made, alias, None) for alias in getattr(made, "attribute_map", {})}
+    return {key: value for key, value in {**made.to_dict(), **common}.items() if value is not None}
+
+
+def _mlp(text: Mapping[str, Any], hidden: int) -> int:
+    """The width of the MLP, which is four times the hidden states' in older architectures that do not say it."""
+    keys = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim")
+    return int(next((text[key] for key in keys if key in text), 4 * hidden))
+
+
+def _key_heads(text: Mapping[str, Any], heads: int) -> int:
+    if text.get("multi_query") and not text.get("new_decoder_architecture"):  # Falcon and GPTBigCode
+        return 1
+    return int(text.get("num_key_value_heads") or text.get("num_kv_heads") or heads)
 
 
 def _dense(config: Mapping[str, Any], w: Widths) -> dict[str, int]:
