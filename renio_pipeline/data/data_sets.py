@@ -34,6 +34,8 @@ def open_data_set(source: Source, key: str) -> Any:
         if place.is_file():
             return datasets.load_dataset("parquet", data_files=path, split="train")
         if place.is_dir() and ((place / "state.json").is_file() or (place / "dataset_dict.json").is_file()):
+            for file in place.rglob("*.arrow"):
+                refuse_pointer(file, key)
             return _saved(datasets.load_from_disk(path), source, key)
         builder = datasets.load_dataset_builder(path, source.subset)
         files = _files(builder, source, key)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from renio_pipeline.models.quiet import without_warnings
 from renio_pipeline.models.tolerance import HALF, relative_error
 
 NAME = "packed_sdpa"
@@ -41,26 +40,13 @@ def use(lm: Any) -> None:
     with torch.no_grad():
         try:
             masked = states(lm, ids, positions)
-            with _quietly():  # an architecture that keeps its own attention warns of it
+            with without_warnings():  # an architecture that keeps its own attention warns of it
                 lm.set_attn_implementation(NAME)
             error = relative_error(states(lm, ids, positions), masked)
         except (NotImplementedError, TypeError, ValueError, RuntimeError):
             error = math.inf
     if not error < (5e-2 if lm.dtype in HALF else 1e-4):
         lm.set_attn_implementation("sdpa")
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the warnings of transformers."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def used_by(lm: Any) -> bool:

@@ -333,6 +333,10 @@ def test_a_git_lfs_pointer_in_the_place_of_data_is_called_one(tmp_path: Path) ->
             with pytest.raises(ConfigError, match=r"data\.path: .*a\.\w+ is a Git LFS pointer, and the file of 123456 bytes"):
                 read(path)
         (tmp_path / "data" / name).unlink()
+    datasets.Dataset.from_list([{"problem": "a"}]).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "data-00000-of-00001.arrow").write_text(pointer)
+    with pytest.raises(ConfigError, match=r"data-00000-of-00001\.arrow is a Git LFS pointer"):
+        read(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.csv"])

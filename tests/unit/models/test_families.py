@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from renio_pipeline.loop.step import train_step
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.heads import load_head
 from renio_pipeline.models.info import check_lora_targets, inspect
-from renio_pipeline.models.self_checks import check_head, check_packing
+from renio_pipeline.models.self_checks import check_head, check_packing, check_teacher
 from renio_pipeline.models.student import TokenLogits, micro_batch_loss, sampled_logprobs
 from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.objectives.payload import from_numpy
@@ -214,6 +215,20 @@ async def trained(config: RunConfig) -> tuple[Any, list[StepResult]]:
             version = result.publication.version
             results.append(result)
     return stages.trainers.model.lm, results  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "falcon"])
+def test_the_checks_of_a_loaded_model_log_nothing(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        model = TokenLogits(make(family))
+        check_head(model, CPU)
+        packed_attention.use(model.lm)
+        check_teacher(make("gpt2"), CPU)
+        assert caplog.text == ""
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_dropout_is_off_in_training_and_stays_in_the_models_configuration() -> None:
