@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from renio_pipeline.grading.deadline import Deadline
 from renio_pipeline.grading.questions import grade
 from renio_pipeline.grading.workers import Question, WorkerPool
+from renio_pipeline.sandbox.deadline import Deadline
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Rollout, Verdict
 

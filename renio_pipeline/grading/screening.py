@@ -11,9 +11,9 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.grading.deadline import Deadline
 from renio_pipeline.grading.questions import MOST_CHARACTERS, QUESTIONS
 from renio_pipeline.grading.workers import Answer, Question, WorkerPool
+from renio_pipeline.sandbox.deadline import Deadline
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Row, Verdict
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.grading.deadline import LOOK_SECONDS, CutOff, Deadline, Watch
+from renio_pipeline.sandbox.deadline import LOOK_SECONDS, CutOff, Deadline, Watch
 from renio_pipeline.types import Row
 
 MOST_WORKERS = 4
@@ -172,7 +172,7 @@ class _Worker:
 
     async def answer(self, deadline: Deadline) -> Answer:
         """The next one. Raises CutOff."""
-        watch = Watch(self._process.pid, deadline)
+        watch = Watch([self._process.pid], deadline)
         while True:
             try:
                 async with asyncio.timeout(LOOK_SECONDS):

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.sandbox.deadline import LOOK_SECONDS, CutOff, Deadline, Watch
 
 Mode = Literal["strict", "weak"]
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
@@ -35,7 +36,8 @@ from renio_pipeline.sandbox import jail; jail.main(int(sys.argv[2]), int(sys.arg
 _START_SECONDS = 20.0  # generous, for a busy machine; a start takes about 30 ms
 _END_SECONDS = 5.0  # allowed for a weak box to end what its program started
 _FOLDER = "/box"  # inside the box; not /tmp, where a Python installation may be
-_MOST_REPLY = 64 << 20  # bytes
+_MOST_REPLY = 256 << 20  # bytes
+_PIECE = 1 << 16
 
 
 class Refused(RuntimeError):
@@ -50,7 +52,7 @@ class Ended(RuntimeError):
 class Limits:
     """The limits of one job. ``memory_mb`` bounds the address space of each process and the resident memory of all together."""
 
-    seconds: float = 6.0  # CPU time, rounded up; the caller of ``reply`` bounds the wall-clock time
+    seconds: float = 6.0  # CPU time of each process, rounded up; the caller of ``reply`` bounds the rest
     memory_mb: int = 1024
     processes: int = 16
     files_mb: int = 32  # all files together, in MiB
@@ -95,7 +97,7 @@ class Box:
         theirs.close()
         if calls:
             calls.close()
-        self._incoming = self._channel.makefile("rb")
+        self._line = bytearray()  # what has arrived of the next reply
         self._ready = False
         try:
             self._send(limits.settings(mode, self._folder))
@@ -115,18 +117,31 @@ class Box:
             self._ready = True
         self._send(job)
 
-    def reply(self, seconds: float) -> dict[str, Any]:
+    @property
+    def pid(self) -> int:
+        """Of the process above all of the box's."""
+        return self._process.pid
+
+    def reply(self, seconds: float, *, watch: Watch | None = None) -> dict[str, Any]:
         """The result of the oldest job without a reply.
 
+        Args:
+            seconds: by the clock, that the box may be idle for: no process of it runs, or waits for a CPU. ``watch`` in its
+                place bounds CPU time as well, or looks at more than this box.
+
         Raises:
-            TimeoutError: the job has not ended within ``seconds``.
+            TimeoutError: there is no result in that time.
             Ended: the box is gone.
         """
-        return self._receive(seconds)
+        watch = watch or Watch([self.pid], Deadline(cpu_seconds=math.inf, idle_seconds=seconds), of_descendants=True)
+        while True:
+            try:
+                return self._receive(LOOK_SECONDS)
+            except TimeoutError:
+                overdue(watch)
 
     def close(self) -> None:
         """End everything that runs in the box. Returns once it is gone."""
-        self._incoming.close()
         self._channel.close()  # the watchdog sees it
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0 if self._mode == "strict" else _END_SECONDS)
@@ -150,10 +165,15 @@ class Box:
             raise Ended(f"the sandbox ended: {error}") from error
 
     def _receive(self, seconds: float) -> dict[str, Any]:
-        self._channel.settimeout(max(seconds, 0.001))
+        self._channel.settimeout(seconds)
         try:
-            line = self._incoming.readline(_MOST_REPLY)
-            reply: dict[str, Any] = json.loads(line)
+            while not self._line.endswith(b"\n"):
+                piece = self._channel.recv(_PIECE)
+                if not piece or len(self._line) > _MOST_REPLY:
+                    raise Ended("the sandbox ended before its program did")
+                self._line += piece
+            reply: dict[str, Any] = json.loads(bytes(self._line))
+            self._line.clear()
         except TimeoutError:
             raise
         except (OSError, ValueError) as error:
@@ -161,6 +181,14 @@ class Box:
         if "refused" in reply:
             raise Ended(str(reply["refused"])) if self._ready else Refused(str(reply["refused"]))
         return reply
+
+
+def overdue(watch: Watch) -> None:
+    """Look once. Raises TimeoutError in the place of CutOff."""
+    try:
+        watch.look()
+    except CutOff as error:
+        raise TimeoutError(str(error)) from None
 
 
 def check(mode: Mode) -> None:

@@ -28,6 +28,7 @@ _DEVICES = ("null", "zero", "random", "urandom")
 _FIRST_USER, _USERS = 61184, 4096  # unused user ids; each box has its own, because the kernel counts processes by user
 _TICK = 0.02  # seconds between two memory checks
 _INODES = 4096
+_SHARED = "1m"  # of shared memory, which is for the semaphores of process pools
 
 
 def main(control: int, calls: int) -> None:
@@ -108,8 +109,9 @@ def _own_root(settings: dict[str, Any], user: int, group: int) -> None:
             for hidden in (_ROOT + h for h in _HIDDEN if h.startswith(path + "/")):
                 if os.path.isdir(hidden) and os.path.realpath(hidden) == hidden:  # otherwise it is elsewhere, and not bound
                     kernel.mount("tmpfs", hidden, "tmpfs", kernel.NOSUID, "size=1m,mode=755")
-    for folder in ("/dev", settings["folder"]):
+    for folder in ("/dev", "/dev/shm", settings["folder"]):
         os.mkdir(_ROOT + folder)
+    os.symlink(f"{settings['folder']}/{jobs.STDIN}", f"{_ROOT}/dev/stdin")
     for name in _DEVICES:
         _write(f"{_ROOT}/dev/{name}", "")
     kernel.read_only(_ROOT)
@@ -117,6 +119,9 @@ def _own_root(settings: dict[str, Any], user: int, group: int) -> None:
         kernel.bind(f"/dev/{name}", f"{_ROOT}/dev/{name}")
     options = f"size={settings['files']},nr_inodes={_INODES},mode=700,uid={user},gid={group}"
     kernel.mount("tmpfs", _ROOT + settings["folder"], "tmpfs", kernel.NOSUID | kernel.NODEV, options)
+    kernel.mount(
+        "tmpfs", f"{_ROOT}/dev/shm", "tmpfs", kernel.NOSUID | kernel.NODEV, f"size={_SHARED},mode=700,uid={user},gid={group}"
+    )
     kernel.make_root(_ROOT)
 
 

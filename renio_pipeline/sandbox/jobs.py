@@ -19,6 +19,8 @@ from renio_pipeline.sandbox import kernel, programs
 
 _PIECE = 1 << 16
 _ABOVE = 16  # file descriptors
+STDIN = "stdin"  # the file in the box's folder that has it
+_CPUS = 2  # that a program is told of: what it starts for each must not depend on the machine
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -31,6 +33,7 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
     kinds: dict[str, Callable[[dict[str, Any], int], None]] = {
         "script": programs.script,
         "functions": programs.functions,
+        "program": programs.program,
         "tests": programs.tests,
     }
     channel.sendall(b'{"ready": true}\n')
@@ -47,20 +50,20 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
             if fd >= 0:
                 os.close(fd)
         calls = -1  # the reader at the other end must see it close when the child ends
-        output, over = _gather(out, child, settings["output"])
+        output, over = _gather(out, child, job.get("most_output", settings["output"]))
         status = _end(child, settings["strict"])
         reply = {"output": output.decode(errors="replace"), "status": status, "over": over}
         channel.sendall(json.dumps(reply).encode() + b"\n")
 
 
 def _file(folder: str, text: str) -> int:
-    """An unlinked file with this text, positioned at its start."""
-    name = f"{folder}/stdin"
-    with open(name, "w", encoding="utf-8") as file:
+    """A file with this text, positioned at its start. It stays, because in a strict box ``/dev/stdin`` leads to it."""
+    name = f"{folder}/{STDIN}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+    with open(name, "x", encoding="utf-8") as file:
         file.write(text)
-    fd = os.open(name, os.O_RDONLY)
-    os.unlink(name)
-    return fd
+    return os.open(name, os.O_RDONLY)
 
 
 def _become(
@@ -76,6 +79,7 @@ def _become(
         os.environ.clear()
         os.environ.update(_ENVIRONMENT, HOME=folder, TMPDIR=folder)
         _limit(settings)
+        os.cpu_count = lambda: _CPUS
         builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # normally set by `site`, which was skipped
         run(job, programs.CALLS)
         status = 0

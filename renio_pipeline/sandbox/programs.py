@@ -1,47 +1,122 @@
-"""What the child of a job runs: a script, a program whose functions are called from outside, or tests that call them.
+"""What the child of a job runs: a script, a program whose functions are called from outside, or tests that use a program.
 
-Program and tests never share an interpreter. The tests run in a separate box, where each function of the program is a
-``Remote``: arguments and results cross as plain data (see ``wire``), over a socket that carries nothing else. A program can
-therefore forge only its own results; it reaches neither the expected values nor the descriptor of the verdict.
+Program and tests never share an interpreter. The tests run in a separate box, where each name of the program that they use is
+a remote object (see ``peer``): data crosses as data, everything else as references, over a socket that carries nothing else. A
+program can therefore forge only its own results; it reaches neither the expected values nor the descriptor of the verdict.
 """
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import contextlib
+import itertools
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from renio_pipeline.sandbox import wire
+from renio_pipeline.sandbox import assumed, ends, guard, shared
+from renio_pipeline.sandbox.wire import PLAIN
 
 PASSED = "passed"
 CALLS, VERDICT = 3, 4  # file descriptors
-_NEVER_RAISED = (Exception, AssertionError, StopIteration, StopAsyncIteration)
-
-
-class RemoteError(Exception):
-    """The program raised an exception from outside the standard library, or returned something other than plain data."""
+_MOST_YIELDED = 100_000
 
 
 def script(job: dict[str, Any], _calls: int) -> None:
     """Run a whole program, as if it were started from the command line."""
-    _execute(job["code"], _module("__main__"), "program.py")
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()  # waits for the program's threads, as an interpreter does on exit
+    namespace = _module("__main__")
+    _supply(job, namespace)
+    try:
+        _execute(job["code"], namespace, "program.py")
+    finally:
+        _leave()
 
 
 def functions(job: dict[str, Any], calls: int) -> None:
     """Define a program's functions, report that, and answer calls until the caller hangs up."""
-    namespace = _module("program")
+    program = Program(_module("program"))
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
-        _execute(job["code"], namespace, "program.py")
-        _say(outgoing, {"defined": [name for name, value in namespace.items() if callable(value)]})
+        program.define(job)
+        _say(outgoing, PLAIN.dumps({"defined": True}))
         for line in incoming:
-            call = wire.loads(line)
-            _say(outgoing, _answer(_function(namespace, call["name"]), call["args"], call["kwargs"]))
+            call = PLAIN.loads(line)
+            _say(outgoing, _answer(program.entry(call["name"]), call["args"]))
+
+
+def program(job: dict[str, Any], calls: int) -> None:
+    """Define a program, and let the tests in the other box use it until they hang up."""
+    program = Program(_module("program"))
+    if lent := set(job["lends"]) & assumed.free_names(job["code"]):
+        program.namespace["__builtins__"] = lending = _Lending(vars(builtins))
+    with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
+        end = ends.ProgramEnd(incoming, outgoing, program.names)
+        shared.capture()
+        program.define(job)
+        if lent:
+            lending.lend(lent - program.namespace.keys(), lambda name: end.ask("lent", name))
+        sys.stdin = stdin = ends.Stdin(end)
+        builtins.input = stdin.input
+        end.serve()
+
+
+class Program:
+    """A program's namespace, once it is defined, and what of it is the program's own."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self._supplied = set[str]()
+        self._given: dict[str, Any] = {}  # what the problem's own text defines: perhaps only a stub of the entry
+
+    def define(self, job: dict[str, Any]) -> None:
+        """Run what the problem's own text defines, then the program."""
+        for definition in job.get("given", ()):
+            _supply(job | {"code": definition}, self.namespace)
+            with contextlib.suppress(Exception):  # a part of an example, perhaps
+                _execute(definition, self.namespace, "problem.py")
+        self._given = dict(self.namespace)
+        self._supplied = _supply(job, self.namespace)
+        _execute(job["code"], self.namespace, "program.py")
+
+    def names(self, names: list[str], entry: str | None) -> dict[str, Any]:
+        """Those of the names that there are, and the entry."""
+        found = {name: self.namespace[name] for name in names if name in self.namespace.keys() - self._supplied}
+        if entry is not None and (function := self.entry(entry)) is not None:
+            found[entry] = function
+        return found
+
+    def entry(self, name: str) -> Any:
+        """The program's function of that name, or the method of its class Solution. None: there is neither."""
+        function = self.namespace.get(name)
+        if (function is None or function is self._given.get(name)) and "Solution" in self.namespace:
+            function = getattr(self.namespace["Solution"](), name, function)
+        return function
+
+
+class _Lending(dict[str, Any]):
+    """Builtins, and after them the tests' own names: where program and tests share a module, each sees the other's."""
+
+    def lend(self, names: set[str], lend: Callable[[str], Any]) -> None:
+        self._names, self._lend = names, lend
+
+    def __missing__(self, name: str) -> Any:
+        if name in getattr(self, "_names", ()):
+            with contextlib.suppress(Exception):  # not defined yet: a NameError here as well
+                return self._lend(name)
+        raise KeyError(name)
+
+
+def _supply(job: dict[str, Any], namespace: dict[str, Any]) -> set[str]:
+    return assumed.supply(job["code"], namespace) if job.get("assume") else set()
+
+
+def _leave() -> None:
+    """What an interpreter does on exit."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()  # waits for the program's threads
+    atexit._run_exitfuncs()
 
 
 def _module(name: str) -> dict[str, Any]:
@@ -55,77 +130,40 @@ def _execute(code: str, namespace: dict[str, Any], file: str) -> None:
     exec(compile(code, file, "exec", dont_inherit=True), namespace)  # without this file's own __future__ imports
 
 
-def _function(namespace: dict[str, Any], name: str) -> Callable[..., Any]:
-    """A function of the program, or a method of its class Solution."""
-    if name in namespace or "Solution" not in namespace:
-        return namespace[name]
-    return getattr(namespace["Solution"](), name)
-
-
-def _answer(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _answer(function: Callable[..., Any], args: list[Any]) -> bytes:
+    """A message, packed once: an iterator can be read but once."""
     try:
-        value = function(*args, **kwargs)
-        wire.dumps(value)
-    except Exception as error:
-        return {"raised": next(c.__name__ for c in type(error).__mro__ if c.__module__ == "builtins"), "text": str(error)[:500]}
-    return {"value": value, "args": [a if isinstance(a, list | dict | set) else None for a in args]}
+        value = function(*args)
+        if isinstance(value, Iterator):
+            value = list(itertools.islice(value, _MOST_YIELDED))
+        return PLAIN.dumps({"value": value})
+    except Exception:
+        return PLAIN.dumps({"raised": True})
 
 
-def _say(outgoing: BinaryIO, message: Any) -> None:
-    outgoing.write(wire.dumps(message))
+def _say(outgoing: BinaryIO, message: bytes) -> None:
+    outgoing.write(message)
     outgoing.flush()
 
 
-class Remote:
-    """A function of the program, as the tests see it. Changes to lists, dicts and sets in place are carried over."""
-
-    def __init__(self, name: str, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self.__name__ = name
-        self.called = False
-        self._incoming, self._outgoing = incoming, outgoing
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.called = True
-        _say(self._outgoing, {"name": self.__name__, "args": list(args), "kwargs": kwargs})
-        answer = wire.loads(self._incoming.readline())
-        if "raised" in answer:
-            raise _raised(str(answer["raised"]), str(answer["text"]))
-        for mine, theirs in zip(args, answer["args"], strict=True):
-            if isinstance(mine, list) and isinstance(theirs, list):
-                mine[:] = theirs
-            elif (isinstance(mine, dict) and isinstance(theirs, dict)) or (isinstance(mine, set) and isinstance(theirs, set)):
-                mine.clear()
-                mine.update(theirs)
-        return answer["value"]
-
-
-def _raised(name: str, text: str) -> Exception:
-    """The program's exception, unless the tests would misread it: as the end of their own loops, or as a failed assert."""
-    kind: Any = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in _NEVER_RAISED:
-        with contextlib.suppress(TypeError):  # some cannot be constructed from a text alone
-            return kind(text)
-    return RemoteError(text)
-
-
 def tests(job: dict[str, Any], calls: int) -> None:
-    """Run a test program against the functions of another box, and write the verdict at the very end."""
+    """Run a test program against the program in another box, and write the verdict at the very end."""
+    namespace = _module("__main__")
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
-        defined = wire.loads(incoming.readline())["defined"]
-        remote = {name: Remote(name, incoming, outgoing) for name in job["names"]}
-        assert job["entry"] or remote.keys() <= set(defined), "the program lacks a function that the tests call"
-        namespace = _module("__main__")
-        namespace.update(remote)
+        end = ends.TestsEnd(incoming, outgoing, job["names"], lambda name: namespace[name])
+        resolved = ends.resolved(end, job["names"], job["entry"])
+        namespace.update({name: resolved[name] for name in job["names"]})
+        assumed.supply(job["code"], namespace)
         try:
             _execute(job["code"], namespace, "tests.py")
-        except SystemExit as ending:  # raised by the tests: the program's own does not get here
-            if ending.code not in (None, 0):
+        except SystemExit as ending:
+            if isinstance(ending, guard.ProgramExit) or ending.code not in (None, 0):
                 raise
         else:
             _run_tests(namespace, job["runs"])
             if job["check"]:
-                namespace["check"](remote[job["entry"]])
-        assert any(function.called for function in remote.values()), "the tests called nothing"
+                namespace["check"](resolved[job["entry"]])  # whatever the tests call by the same name
+        assert end.used, "the tests used nothing of the program"
     with contextlib.closing(open(VERDICT, "w", encoding="utf-8")) as verdict:
         verdict.write(PASSED)
 

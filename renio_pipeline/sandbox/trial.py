@@ -1,129 +1,146 @@
 """Whether a program passes its tests. The expected results stay here, outside the program's box.
 
 A whole program gets each input, and its output is compared here. A function is called from here, and its results, plain data,
-are compared here. A program of asserts runs in a second box and calls the first (see ``renio_pipeline.sandbox.programs``). With
+are compared here. A program of asserts runs in a second box and uses the first (see ``renio_pipeline.sandbox.programs``). With
 functions, what a program prints, how it exits and what its objects claim to equal have no influence.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import socket
 import time
-from collections.abc import Iterable
+import warnings
 from typing import Any
 
-from renio_pipeline.sandbox import programs, wire
-from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode
+from renio_pipeline.sandbox import programs
+from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode, overdue
+from renio_pipeline.sandbox.deadline import LOOK_SECONDS, Deadline, Watch
 from renio_pipeline.sandbox.reading import Tests
+from renio_pipeline.sandbox.same import any_same, same_output
+from renio_pipeline.sandbox.wire import PLAIN
 
-ALL_SECONDS = 50.0  # for all inputs of one program; less than a grader's deadline
-_CLOSE = 1e-6
+ALL_SECONDS = 50.0  # of CPU time, for all inputs of one program; less than a grader's deadline
 _PIECE = 1 << 16
+_SLACK = 3  # times the expected output's length, where that is long
+_GIVEN = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 
-def passes(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
-    """Whether the program passes. Raises Refused if the box cannot be created; any other failure counts against the program."""
+def passes(code: str, tests: Tests, limits: Limits, mode: Mode, *, problem: str = "", assume: bool = True) -> bool:
+    """Whether the program passes.
+
+    Args:
+        problem: the row's text. What Python code in it defines, a program's functions may use.
+        assume: whether programs may use ``List``, ``deque``, ``math`` and the like without importing them, see ``assumed``.
+
+    Raises:
+        Refused: the box could not be created. Any other failure counts against the program.
+    """
+    job = {"code": code, "assume": assume}
     try:
         if tests.asserts is not None:
-            return _asserts(code, tests, limits, mode)
-        return (_calls if tests.entry else _scripts)(code, tests, limits, mode)
+            return _asserts(job | {"given": given_definitions(problem)}, tests, limits, mode)
+        if tests.entry:
+            return _calls(job | {"given": given_definitions(problem)}, tests, limits, mode)
+        return _scripts(job, tests, limits, mode)
     except (Ended, TimeoutError, ConnectionError):
         return False
 
 
-def _asserts(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
+def given_definitions(problem: str) -> list[str]:
+    """The imports, functions, classes and constants that a problem's text defines, if it is Python: a prompt to complete."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            body = ast.parse(problem).body
+        return [ast.unparse(node) for node in body if isinstance(node, _GIVEN)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _asserts(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> bool:
     near, far = socket.socketpair()
     with Box(limits, mode=mode, calls=near) as program, Box(limits, mode=mode, calls=far) as judge:
-        program.post({"kind": "functions", "code": code})
+        program.post({"kind": "program", "lends": tests.lends} | job)
         told = {"entry": tests.entry, "names": tests.names, "runs": tests.runs, "check": tests.check}
         judge.post({"kind": "tests", "code": tests.asserts} | told)
-        reply = judge.reply(2 * limits.seconds)
+        reply = judge.reply(0, watch=_watch([program, judge], limits))
         return reply["output"] == programs.PASSED and reply["status"] == 0
 
 
-def _scripts(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
-    until = time.monotonic() + ALL_SECONDS
+def _scripts(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> bool:
     with Box(limits, mode=mode) as box:
+        budget = _budget(box)
         for given, wanted in tests.cases:
-            box.post({"kind": "script", "code": code, "stdin": given})
-            reply = box.reply(min(2 * limits.seconds, until - time.monotonic()))
+            most = max(limits.output_kb << 10, _SLACK * len(wanted.encode()))
+            box.post({"kind": "script", "stdin": given, "most_output": most} | job)
+            reply = box.reply(0, watch=_watch([box], limits))
             if reply["status"] != 0 or reply["over"] or not same_output(reply["output"], wanted):
                 return False
+            overdue(budget)
     return True
 
 
-def _calls(code: str, tests: Tests, limits: Limits, mode: Mode) -> bool:
-    until = time.monotonic() + ALL_SECONDS
+def _calls(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> bool:
     ours, theirs = socket.socketpair()
     with ours, Box(limits, mode=mode, calls=theirs) as box:
-        box.post({"kind": "functions", "code": code})
-        _hear(ours, limits, until)  # that its functions are defined
+        budget = _budget(box)
+        ours.settimeout(LOOK_SECONDS)
+        box.post({"kind": "functions"} | job)
+        _hear(ours, _watch([box], limits), limits)  # that its functions are defined
         for given, wanted in tests.cases:
-            ours.settimeout(2 * limits.seconds)
-            ours.sendall(wire.dumps({"name": tests.entry, "args": given, "kwargs": {}}))
-            answer = _hear(ours, limits, until)
-            if not isinstance(answer, dict) or "value" not in answer or not _any_same(answer["value"], wanted):
+            _say(ours, PLAIN.dumps({"name": tests.entry, "args": given}), _watch([box], limits))
+            answer = _hear(ours, _watch([box], limits), limits, most=_SLACK * len(json.dumps(wanted)))
+            if not isinstance(answer, dict) or "value" not in answer or not any_same(answer["value"], wanted):
                 return False
+            overdue(budget)
     return True
 
 
-def _hear(program: socket.socket, limits: Limits, until: float) -> Any:
+def _watch(boxes: list[Box], limits: Limits) -> Watch:
+    """For one input, or for all asserts. The kernel bounds the CPU time of each process; this, of all that it starts one
+    by one."""
+    pids = [box.pid for box in boxes]
+    return Watch(pids, Deadline(cpu_seconds=ALL_SECONDS, idle_seconds=2 * limits.seconds), of_descendants=True)
+
+
+def _budget(box: Box) -> Watch:
+    """For all inputs together."""
+    watch = Watch([box.pid], Deadline(cpu_seconds=ALL_SECONDS, idle_seconds=math.inf), of_descendants=True)
+    watch.look()
+    return watch
+
+
+def _say(program: socket.socket, message: bytes, watch: Watch) -> None:
+    """Send a message to a program that may not read it. Raises TimeoutError."""
+    while message:
+        try:
+            message = message[program.send(message) :]
+        except TimeoutError:
+            overdue(watch)
+
+
+def _hear(program: socket.socket, watch: Watch, limits: Limits, most: int = 0) -> Any:
     """Receive a message of the program, which may be anything, of any length, in any number of pieces.
 
     Raises:
         TimeoutError: the message is not complete in time.
         Ended: it is not a message.
     """
-    until, line = min(until, time.monotonic() + 2 * limits.seconds), bytearray()
+    line, looked = bytearray(), time.monotonic()
     while not line.endswith(b"\n"):
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        program.settimeout(left)
-        piece = program.recv(_PIECE)
+        if time.monotonic() - looked > LOOK_SECONDS:  # also where pieces keep coming
+            looked = time.monotonic()
+            overdue(watch)
+        try:
+            piece = program.recv(_PIECE)
+        except TimeoutError:
+            continue
         line += piece
-        if not piece or len(line) > limits.output_kb << 10:
+        if not piece or len(line) > max(most, limits.output_kb << 10):
             raise Ended("not a message")
     try:
-        return wire.loads(bytes(line))
+        return PLAIN.loads(bytes(line))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError) as error:
         raise Ended("not a message") from error
-
-
-def _any_same(value: Any, wanted: Iterable[Any]) -> bool:
-    try:
-        return any(same(value, one) for one in wanted)
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return False  # not comparable, such as an integer too large for a float
-
-
-def same(value: Any, wanted: Any) -> bool:
-    """Whether two values are equal as JSON: tuples are lists, keys are text, and fractional numbers agree to six digits."""
-    if isinstance(wanted, list):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(wanted)
-            and all(same(v, w) for v, w in zip(value, wanted, strict=True))
-        )
-    if isinstance(wanted, dict):
-        keyed = {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
-        return isinstance(value, dict) and keyed.keys() == wanted.keys() and all(same(keyed[k], w) for k, w in wanted.items())
-    if isinstance(wanted, float) and isinstance(value, int | float):
-        return math.isclose(value, wanted, rel_tol=_CLOSE, abs_tol=_CLOSE)
-    return type(value) in (type(None), bool, int, float, str) and bool(value == wanted)
-
-
-def same_output(output: str, wanted: str) -> bool:
-    """Whether two outputs have the same words; fractional numbers agree to six digits."""
-    found, words = output.split(), wanted.split()
-    return len(found) == len(words) and all(f == w or _close(f, w) for f, w in zip(found, words, strict=True))
-
-
-def _close(word: str, wanted: str) -> bool:
-    if "." not in wanted:
-        return False
-    try:
-        return math.isclose(float(word), float(wanted), rel_tol=_CLOSE, abs_tol=_CLOSE)
-    except ValueError:
-        return False

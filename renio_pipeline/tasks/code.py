@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
-
 from renio_pipeline.sandbox.box import Limits, Mode, check
 from renio_pipeline.sandbox.reading import Tests, read_tests
 from renio_pipeline.sandbox.trial import ALL_SECONDS, passes
 from renio_pipeline.tasks.plain import Plain
+from renio_pipeline.tasks.program_text import program_in
 from renio_pipeline.tasks.protocol import shown_solution
 from renio_pipeline.types import Row, Verdict
 
 INSTRUCTION = "Write your solution in Python, and put the whole program in one ```python code block at the end."
 _SCRIPT = " It reads standard input and prints to standard output."
 _FUNCTION = " It defines the function `{}`."
-_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`]*)")
-_PYTHON = re.compile(r"(?:\{? ?\.?(?:python|py)[\d.]*(?![\w-]).*)?", re.IGNORECASE)
 
 
 class Code(Plain):
@@ -24,7 +20,7 @@ class Code(Plain):
 
     Tests are a Python program of asserts (possibly as functions ``test_...`` or as unittests), a program that defines
     ``check(candidate)``, or JSON with ``inputs`` and ``outputs`` (and ``fn_name``, if a function is tested instead of a
-    whole program).
+    whole program), see ``read_tests``.
     """
 
     name = "code"
@@ -37,14 +33,18 @@ class Code(Plain):
         memory_mb: int = 1024,
         processes: int = 16,
         instruction: str = INSTRUCTION,
+        assumed_imports: bool = True,
     ) -> None:
         """
         Args:
             sandbox: strict (with namespaces) or weak (resource limits only).
-            seconds: CPU time for each input of a program, or for all its asserts; wall-clock time is bounded by twice that.
+            seconds: CPU time of each process for each input of a program, or for all its asserts. A program that only sleeps or
+                waits is given up after twice that by the clock; what the machine does otherwise does not count.
             memory_mb: memory of the program and everything it starts, in MiB.
             processes: how many processes the program may have.
             instruction: text that follows the problem.
+            assumed_imports: whether programs may use names that published graders import beforehand without importing them:
+                ``List``, ``Optional``, ``deque``, ``defaultdict``, ``math``, ``heappush`` and their like.
 
         Raises:
             ConfigError: the sandbox cannot be created on this machine.
@@ -57,6 +57,7 @@ class Code(Plain):
         self._limits = Limits(seconds=seconds, memory_mb=memory_mb, processes=processes)
         self._mode: Mode = sandbox
         self._instruction = instruction
+        self._assumed_imports = assumed_imports
         check(sandbox)
 
     def messages(self, row: Row) -> list[dict[str, str]]:
@@ -73,12 +74,13 @@ class Code(Plain):
         code = self.final_answer(text)
         if code is None:
             return "unfinished"
-        return "correct" if passes(code, read_tests(row.tests, row.problem), self._limits, self._mode) else "incorrect"
+        tests = read_tests(row.tests, row.problem)
+        passed = passes(code, tests, self._limits, self._mode, problem=row.problem, assume=self._assumed_imports)
+        return "correct" if passed else "incorrect"
 
     def final_answer(self, text: str) -> str | None:
-        """The last code block after the model's thinking section, if it has one."""
-        programs = [block for tag, block in code_blocks(text.rpartition("</think>")[2]) if _PYTHON.fullmatch(tag)]
-        return programs[-1].rstrip() if programs else None
+        """The last code block that is Python, see ``program_in``."""
+        return program_in(text)
 
     def fault(self, row: Row) -> str | None:
         try:
@@ -87,19 +89,3 @@ class Code(Plain):
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the parser raises the last two
             return f"tests cannot be used: {error}"
         return None
-
-
-def code_blocks(text: str) -> list[tuple[str, str]]:
-    """The closed fenced blocks of Markdown text, as (tag, code). The indentation of a block inside a list is removed."""
-    found, opened, lines = [], ("", "", ""), list[str]()
-    for line in text.replace("\r\n", "\n").split("\n"):
-        fence = _FENCE.fullmatch(line.rstrip())
-        indent, mark, tag = opened
-        if not mark:
-            opened, lines = (fence[1], fence[2], fence[3]) if fence else opened, []
-        elif fence and fence[2].startswith(mark) and not fence[3] and len(fence[1]) < len(indent) + 4:
-            found.append((tag, textwrap.dedent("\n".join(lines)) if lines and lines[0][:1].isspace() else "\n".join(lines)))
-            opened = ("", "", "")
-        else:
-            lines.append(line)
-    return found

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompts import Cursor, Encoded
-from renio_pipeline.grading.deadline import Deadline
 from renio_pipeline.grading.questions import MOST_CHARACTERS
 from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.sandbox.deadline import Deadline
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 from tests.unit.conftest import make_config

@@ -14,9 +14,9 @@ from renio_pipeline.evaluation.markers import OURS, Markers
 from renio_pipeline.evaluation.models import locate, named
 from renio_pipeline.evaluation.sets import DataSet, data_sets
 from renio_pipeline.evaluation.suites import suite, suites
-from renio_pipeline.grading.deadline import Deadline
 from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit
+from renio_pipeline.sandbox.deadline import Deadline
 from tests.unit.conftest import DEMO, make_config
 
 MATHS = {"answer": "7", "solution": "…"}

@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
-from renio_pipeline.grading.deadline import Deadline
 from renio_pipeline.grading.grader import DEADLINE
 from renio_pipeline.grading.screening import RowScreening
+from renio_pipeline.sandbox.deadline import Deadline
 from renio_pipeline.sandbox.trial import ALL_SECONDS
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
@@ -116,6 +116,19 @@ def starved(flag: Path, seconds: float) -> Iterator[list[int]]:
         thread.join()
 
 
+@contextmanager
+def busy_neighbours(cpu: int) -> Iterator[None]:
+    burner = f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile os.getppid() == {os.getpid()}: pass"  # ends with the test
+    # In sessions of their own: where Linux schedules by session, each of them counts as much as the worker.
+    neighbours = [psutil.Popen([sys.executable, "-c", burner], start_new_session=True) for _ in range(5)]
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
 def row(answer: str, number: int = 0) -> Row:
     return Row(id=str(number), problem="p", answer=answer)
 
@@ -147,17 +160,9 @@ def test_a_starved_worker_changes_no_verdict(make: Callable[..., Any], tmp_path:
 
 def test_a_worker_beside_busy_neighbours_is_not_cut_off_by_the_clock(make: Callable[..., Any], tmp_path: Path) -> None:
     """Half a second of CPU time on a CPU that five other processes want too: several seconds by the clock."""
-    cpu = min(os.sched_getaffinity(0))
-    burner = f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile os.getppid() == {os.getpid()}: pass"  # ends with the test
-    # In sessions of their own: where Linux schedules by session, each of them counts as much as the worker.
-    neighbours = [psutil.Popen([sys.executable, "-c", burner], start_new_session=True) for _ in range(5)]
-    began = time.monotonic()
-    try:
+    cpu, began = min(os.sched_getaffinity(0)), time.monotonic()
+    with busy_neighbours(cpu):
         (found,) = judge(make(), rollout(f"work on {cpu}"), deadline=Deadline(cpu_seconds=1, idle_seconds=1))
-    finally:
-        for neighbour in neighbours:
-            neighbour.kill()
-            neighbour.wait()
     assert (found.verdict, found.given_up) == ("correct", False)
     worked = float((tmp_path / "seconds").read_text())
     assert worked > 1.5, f"the work took {worked} of {time.monotonic() - began} s: nobody was in its way"
@@ -186,3 +191,22 @@ def test_rows_can_be_screened_while_an_event_loop_runs(make: Callable[..., Any])
             return list(screening.faults([row("a")]))
 
     assert asyncio.run(screen()) == [None]
+
+
+PATIENT = """
+import os, time
+os.sched_setaffinity(0, [CPU])
+began = time.monotonic()
+while time.process_time() < 0.8: pass
+print(time.monotonic() - began > 2.5)
+"""
+
+
+def test_a_program_in_its_box_is_not_judged_by_how_busy_the_machine_is() -> None:
+    """0.8 s of CPU time, of one allowed, on a CPU that five other processes want too: longer than the two of idleness
+    allowed."""
+    cpu = min(os.sched_getaffinity(0))
+    row = Row(id="0", problem="p", tests='{"inputs": [""], "outputs": ["True"]}')
+    with busy_neighbours(cpu):
+        verdict = make_task("code", {"seconds": 1}).verify(row, f"```python{PATIENT.replace('CPU', str(cpu))}```")
+    assert verdict == "correct"

@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from renio_pipeline.grading.deadline import Deadline
 from renio_pipeline.grading.grader import DEADLINE, Grader, Judged
+from renio_pipeline.sandbox.deadline import Deadline
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Row
 from tests.unit.sandbox.test_sandbox import gone, running

@@ -176,11 +176,8 @@ os.killpg(0, 9)
 
 
 def test_a_fork_bomb_ends_with_its_box() -> None:
-    assert boxed("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", seconds=0.7) in (
-        "TimeoutError",
-        " status -9",
-        "Ended",
-    )
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    assert boxed(bomb, Limits(seconds=1, processes=4)) in (" status -9", "Ended")  # its first process has no CPU time left
     assert boxed("print(1)") == "1\n"
 
 

@@ -6,20 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from collections import deque
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.sandbox import wire
 from renio_pipeline.sandbox.reading import read_tests
-from renio_pipeline.sandbox.trial import same, same_output
 from renio_pipeline.tasks import make_task
 from renio_pipeline.types import Row
 
@@ -173,9 +166,9 @@ def test_arguments_that_are_changed_in_place_are_changed_for_the_tests(task: Any
     assert verdict(task, tests, "def order(x): sorted(x)") == "incorrect"
 
 
-def test_a_response_without_a_whole_code_block_is_unfinished_and_a_row_without_tests_has_no_verdict(task: Any) -> None:
+def test_a_response_without_a_program_is_unfinished_and_a_row_without_tests_has_no_verdict(task: Any) -> None:
     row = Row(id="0", problem="", tests=SUMS)
-    for text in ("", "print(3)", "```python\nprint(3)", "<think>```python\nprint(3)\n```</think> I do not know"):
+    for text in ("", "print(3)", "```python\nprint(3", "<think>```python\nprint(3)\n```</think> I do not know"):
         assert task.verify(row, text) == "unfinished"
         assert task.final_answer(text) is None
     assert verdict(task, None, RIGHT) is None
@@ -198,7 +191,23 @@ def test_a_response_without_a_whole_code_block_is_unfinished_and_a_row_without_t
      ("from solution import f\nassert f(1)", "import solution, which"),
      ("from solution import g\nassert f(1) == g(1)", "import solution, which"),
      ("from . import g\nassert f(1) == g(1)", "a neighbour, which"),
-     ("assert Solution().f(1) == 1", "class Solution"), ("assert solution.f(1) == 1", "solution.f"),
+     ("assert Solution().f(1) == 1", None), ("assert solution.f(1) == 1", "nothing says that the program has a solution"),
+     ("class T(Base):\n    pass\nassert T().f() == 1", "derive T from the program's Base"),
+     ("import inspect\nassert 'for' in inspect.getsource(f)", "look into the program"),
+     ("assert f(1) == 1\nassert f.__code__.co_argcount == 1", "look into the program"),
+     ("from unittest.mock import patch\nwith patch('builtins.open'):\n    assert f(1)", "replace builtins.open"),
+     ("from unittest import mock\nwith mock.patch.object(f, 'g'):\n    assert f(1)", "replace"),
+     ("from unittest.mock import patch\nwith patch('builtins.input', lambda *_: '1'):\n    assert f() == 1", None),
+     ("open('a', 'w').write('1')\nassert f('a') == 1", "use files (open)"),
+     ("import os\nassert f(os.listdir('.'))", "use files"),
+     ("import tempfile\nwith tempfile.TemporaryDirectory() as d:\n    assert f(d)", "use files (tempfile)"),
+     ("import pytest\nwith pytest.warns(UserWarning):\n    f(1)\nassert f(2)", "look for warnings or logs"),
+     ('["assert f(1) == 1", "assert f(2) == 2"]', None),
+     ('{"test_list": ["assert f(1) == 1"], "test_setup_code": "import math"}', None),
+     ('[{"input": "1", "output": "2", "testtype": "stdin"}]', None),
+     ('[{"input": "1", "output": "2", "testtype": "functional"}]', "a function that they do not name"),
+     ('{"fn_name": "Solution().f", "inputs": [[1]], "outputs": [1]}', None),
+     ('{"fn_name": "f()", "inputs": [[1]], "outputs": [1]}', '"fn_name" is'),
      ("try:\n    import absent\nexcept ImportError:\n    pass\nimport numpy\nassert f(1)", None)],
 )  # fmt: skip
 def test_rows_with_tests_that_cannot_be_used_say_why(task: Any, tests: str | None, fault: str | None) -> None:
@@ -227,67 +236,6 @@ def test_only_names_that_tests_need_are_taken_from_the_program() -> None:
     code = "import math as m\nfrom os import path\ndef own(a): return a + given\n"
     code += "x = [other(i) for i in range(3)]\nassert f(x, path, m) == own(1)\ndef idle(): return never()"
     assert read_tests(code).names == ("f", "given", "other")
-
-
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary()
-    | st.complex_numbers(allow_nan=False),
-    lambda inner: (
-        st.lists(inner)
-        | st.tuples(inner, inner)
-        | st.dictionaries(st.text() | st.integers(), inner)
-        | st.frozensets(st.integers() | st.text())
-        | st.sets(st.tuples(st.integers(), st.text()))
-    ),
-    max_leaves=20,
-)
-
-
-@settings(deadline=None, derandomize=True)
-@given(PLAIN)
-def test_plain_data_crosses_as_it_is(value: Any) -> None:
-    found = wire.loads(wire.dumps(value))
-    assert found == value
-    assert repr(found) == repr(value) or isinstance(value, set | frozenset | dict | list | tuple)
-    assert type(found) is type(value)
-    assert wire.dumps(value).count(b"\n") == 1
-
-
-def test_iterators_cross_as_what_they_yield_and_objects_do_not() -> None:
-    assert list(wire.loads(wire.dumps(i * i for i in range(4)))) == [0, 1, 4, 9]
-    views = ({1: 2}.keys(), {1: 2}.items())
-    for known in (range(1, 9, 2), deque([1], 3), bytearray(b"a"), Fraction(1, 3), Decimal("0.1"), *views):
-        found = wire.loads(wire.dumps(known))
-        assert found == known
-        assert type(found) is type(known)
-    assert list(wire.loads(wire.dumps({1: [2]}.values()))) == [[2]]
-    for value in (object(), len, type, [object()], {"a": object()}):
-        with pytest.raises(wire.Foreign):
-            wire.dumps(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted", "equal"),
-    [((1, 2), [1, 2], True), ([1], [1, 2], False), ({1: 2}, {"1": 2}, True), (0.1 + 0.2, 0.3, True), (1, True, True),
-     ("1", 1, False), (float("nan"), 1.0, False), ({1}, [1], False),
-     (None, None, True), (None, 0, False), ([[1.0000001]], [[1.0]], True)],
-)  # fmt: skip
-def test_results_are_equal_as_json_is(value: Any, wanted: Any, equal: bool) -> None:
-    assert same(value, wanted) is equal
-
-
-@pytest.mark.parametrize(
-    ("output", "wanted", "equal"),
-    [("1 2\n", "1 2", True), ("1  2 ", "1\n2\n", True), ("12", "1 2", False), ("0.3333333", "0.33333333", True),
-     ("0.34", "0.33", False), ("2", "3", False), ("nan", "1.0", False), ("", "1", False), ("1000000", "1000001", False)],
-)  # fmt: skip
-def test_outputs_are_compared_word_by_word(output: str, wanted: str, equal: bool) -> None:
-    assert same_output(output, wanted) is equal
 
 
 HABITS = {
@@ -331,10 +279,12 @@ def test_a_program_may_define_dataclasses(task: Any, tests: str) -> None:
     assert verdict(task, tests, RECORD) == "correct"
 
 
-def test_a_program_is_compiled_by_its_own_rules_and_imports_for_itself(task: Any) -> None:
+def test_a_program_is_compiled_by_its_own_rules_and_has_the_names_that_programs_assume(task: Any) -> None:
     tests = json.dumps({"inputs": [""], "outputs": ["True"]})
     assert verdict(task, tests, "def f(a: int): pass\nprint(f.__annotations__['a'] is int)") == "correct"
-    assert verdict(task, tests, "print(sys is not None)") == "incorrect"
+    assert verdict(task, tests, "print(sys is not None)") == "correct"  # a published grader's names are there
+    assert verdict(task, tests, "print(subprocess is not None)") == "incorrect"
+    assert verdict(make_task("code", {"assumed_imports": False}), tests, "print(sys is not None)") == "incorrect"
 
 
 LOOPS = [
@@ -367,22 +317,6 @@ def test_a_result_that_comes_in_drops_has_no_more_time_than_another(hasty: Any) 
     drops = "import os, time\nwhile True:\n    os.write(3, b' ')\n    time.sleep(0.1)"
     assert verdict(hasty, call(1), drops) == "incorrect"
     assert time.monotonic() - began < 10
-
-
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [("```bash\npip install x\n```\nThen:\n```python\nprint(3)\n```\n", "print(3)"),
-     ("```python\nprint(3)\n```\n```text\n3\n```\n", "print(3)"),
-     ("1. So:\n   ```python\n   if 1:\n       print(3)\n   ```\n", "if 1:\n    print(3)"),
-     ("```python\r\nif 1:\r\n    print(3)\r\n```\r\n", "if 1:\n    print(3)"),
-     ("```python3.11\nprint(3)\n```", "print(3)"), ("````python\nprint('\\\n```\n')\n````", "print('\\\n```\n')"),
-     ("~~~py\nprint(3)\n~~~", "print(3)"), ("```{.python}\nprint(3)\n```", "print(3)"),
-     ('```python title="x"\nprint(3)\n```', "print(3)"),
-     ("```python\ndef f():\n    '\\\n    ```\n    '\n```", "def f():\n    '\\\n    ```\n    '"),
-     ("```pycon\n>>> 1\n```", None), ("```bash\nls\n```", None), ("```python\nprint(3)\n````x", None)],
-)  # fmt: skip
-def test_the_program_is_the_last_closed_block_of_python_or_of_no_language(task: Any, text: str, program: str | None) -> None:
-    assert task.final_answer(text) == program
 
 
 def test_check_tests_the_function_that_the_problem_defines_last() -> None:
