@@ -89,6 +89,7 @@ def _evaluate(
     from actors import launch, run_checks
     from actors.cluster import connection
     from actors.engines.options import check_engine_options
+    from renio_pipeline.data.template_clock import TemplateClock
     from renio_pipeline.evaluation.answers import answer_all
     from renio_pipeline.evaluation.asking import alone, ask
     from renio_pipeline.evaluation.results import Results
@@ -99,7 +100,8 @@ def _evaluate(
     config = alone(config)
     # What can be found wrong before Ray starts: all but models of the hub, which are read on a node that will load them.
     key = "--model" if args.model else "student"
-    asked = {name: ask(config, name, model, sets, key=key) for name, model in models.items() if is_local(model)}
+    clock = TemplateClock()  # one for all models
+    asked = {name: ask(config, name, model, sets, key=key, clock=clock) for name, model in models.items() if is_local(model)}
     results = Results(args.out or _folder(config, args.address), config, models, sets, args.k or ())
 
     def finished(model: str, data: DataSet, problems: list[Problem]) -> None:
@@ -119,7 +121,7 @@ def _evaluate(
         run_checks.check_generators(config)
         for name, model in models.items():
             if name not in asked:
-                asked[name] = ask(config, name, model, sets, partial(run_checks.inspect_on_cluster, config), key)
+                asked[name] = ask(config, name, model, sets, partial(run_checks.inspect_on_cluster, config), key, clock)
         for name in models:
             asyncio.run(one(asked[name]))
     show(results_table(results))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.data.template_clock import TemplateClock, fixed_chance
 from renio_pipeline.types import Row
 
 Messages = Sequence[Mapping[str, Any]]
@@ -38,18 +39,24 @@ def choose_template(tokenizer: Any, name: str | None, model: str, key: str) -> N
         )
 
 
-def render(tokenizer: Any, messages: Messages, row: Row, template: str, **options: Any) -> str:
+def render(
+    tokenizer: Any, messages: Messages, row: Row, template: str, clock: TemplateClock | None = None, **options: Any
+) -> str:
     """The prompt's text.
 
     Args:
+        clock: what the template is told when it asks for the time; None: the time.
         template: how messages call the template, with its key: ``student: the chat template of 'x'``.
         options: variables of the template.
 
     Raises:
         ConfigError: the template is broken, or refuses these messages; with its own words.
     """
+    source = str(tokenizer.chat_template)
+    options |= clock.options(source) if clock else {}
     try:
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **options)
+        with fixed_chance(source, row.id):
+            text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **options)
     except Exception as error:  # a template may call anything
         raise ConfigError(f"{template} {_words(error, messages, row)}") from None
     return str(text)

@@ -10,6 +10,7 @@ import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.chat_templates import render
+from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Prompt, Row
 
@@ -17,9 +18,22 @@ from renio_pipeline.types import Prompt, Row
 class Encoder:
     """Renders rows with the tokenizer's chat template; everything after this handles token ids only."""
 
-    def __init__(self, tokenizer: Any, task: Task, *, plain: bool, template: str = "student: the chat template") -> None:
-        """``template``: how messages call the template, with the key of its model."""
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: Task,
+        *,
+        plain: bool,
+        template: str = "student: the chat template",
+        clock: TemplateClock | None = None,
+    ) -> None:
+        """
+        Args:
+            template: how messages call the template, with the key of its model.
+            clock: what the template is told when it asks for the time; None: the time at which this is made.
+        """
         self._tokenizer, self._task, self._plain, self._template = tokenizer, task, plain, template
+        self._clock = clock or TemplateClock()
 
     def encode(self, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None) -> list[np.ndarray]:
         """The prompt ids of each row, [P] int32.
@@ -37,7 +51,7 @@ class Encoder:
             return []
         messages = self._task.privileged_messages if privileged else self._task.messages
         mode = {} if thinking is None else {"enable_thinking": thinking}
-        texts = [render(self._tokenizer, messages(row), row, self._template, **mode) for row in rows]
+        texts = [render(self._tokenizer, messages(row), row, self._template, self._clock, **mode) for row in rows]
         if self._plain and not privileged:
             special = sorted(self._tokenizer.all_special_tokens, key=len, reverse=True)
             for token in special:

@@ -14,6 +14,7 @@ from renio_pipeline.data.chat_templates import choose_template, end_warning
 from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.prompt_lengths import Bounds, check_length, check_not_empty
 from renio_pipeline.data.prompts import Encoder
+from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.evaluation.sets import DataSet
 from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.info import ModelInfo, resolve
@@ -60,7 +61,13 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def ask(
-    config: RunConfig, name: str, model: str, sets: Sequence[DataSet], inspect: Inspect = inspect_model, key: str = "--model"
+    config: RunConfig,
+    name: str,
+    model: str,
+    sets: Sequence[DataSet],
+    inspect: Inspect = inspect_model,
+    key: str = "--model",
+    clock: TemplateClock | None = None,
 ) -> Asked:
     """Check a model against the data sets. A sample of a problem has the same id, hence the same seed, for every model.
 
@@ -68,6 +75,7 @@ def ask(
         config: the result of ``alone``.
         inspect: reads a model by (name, key); for hub names the caller may run it on another node.
         key: the option by which the user gave the model, for error messages.
+        clock: of the chat template; None: the time now.
 
     Raises:
         ConfigError: the model does not exist or has no chat template, a prompt exceeds its context, or
@@ -90,10 +98,11 @@ def ask(
     prompts: list[tuple[Prompt, ...]] = []
     fitting: list[DataSet] = []
     warning = end_warning(tokenizer, end_ids(resolve(model), tokenizer), model)
-    notes = [warning] if warning else []
+    clock = clock or TemplateClock()
+    notes = [note for note in (warning, clock.note(tokenizer.chat_template, model)) if note]
     for data in sets:
         plain, template = config.data.student_prompt == "plain", f"{key}: the chat template of {model!r}"
-        encoder = Encoder(tokenizer, data.task, plain=plain, template=template)
+        encoder = Encoder(tokenizer, data.task, plain=plain, template=template, clock=clock)
         asked: list[Prompt] = []
         encoded = encoder.encode(data.rows, thinking=thinking)
         long, said = _too_long(data, encoded, bounds, name)
