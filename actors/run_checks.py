@@ -17,19 +17,22 @@ from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
 
 
-def prepare_locally(config: RunConfig) -> Prepared | None:
-    """Check what needs no Ray. None if a model has a hub name, which only a node can read. Raises ConfigError."""
+def prepare_locally(config: RunConfig, clock: str | None = None) -> Prepared | None:
+    """Check what needs no Ray. None if a model has a hub name, which only a node can read. Raises ConfigError.
+
+    ``clock``: see ``prepare``.
+    """
     check_engine_options(config)
     names = [config.student, *map(config.teacher_model, config.all_teachers)]
-    return prepare(config) if all(map(info.is_local, names)) else None
+    return prepare(config, clock=clock) if all(map(info.is_local, names)) else None
 
 
-def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
-    """Check what needs the cluster, before any engine starts. Raises ConfigError."""
+def check(config: RunConfig, prepared: Prepared | None, clock: str | None = None) -> Prepared:
+    """Check what needs the cluster, before any engine starts. Raises ConfigError. ``clock``: see ``prepare``."""
     check_cluster(config, ray.cluster_resources())
     check_nodes(config, ray.nodes())
     notes = check_versions(config, ray.nodes())
-    prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
+    prepared = prepared or prepare(config, partial(inspect_on_cluster, config), clock)
     check_object_store(config, prepared, ray.cluster_resources())
     return replace(prepared, notes=(*prepared.notes, *notes))
 

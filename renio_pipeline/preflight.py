@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from renio_pipeline.data.chat_templates import choose_template, end_warning
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
+from renio_pipeline.data.settling import settle
+from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.models import info
 from renio_pipeline.models.files import end_ids, tokenizer_of
 from renio_pipeline.models.folder import check_weights, is_pickled
 from renio_pipeline.run_dir import lease_files
+from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+from renio_pipeline.run_dir.data_record import Stretch
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.types import Row
 
@@ -43,14 +47,17 @@ class Prepared:
     context: int  # tokens of the longest prompt, a whole response, and the one token that scoring adds
     payload_token_bytes: dict[str, int]  # of a response token, by teacher
     payload_bytes: int  # the most that a step can take
+    stretch: Stretch = field(default_factory=Stretch)  # the order in which rows are drawn, and their fingerprints
+    clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
 
 
-def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
+def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | None = None) -> Prepared:
     """Check a configuration against its models and data.
 
     Args:
         inspect: reads a model by (name, key); for hub names the caller may run it on another node.
+        clock: the time that the chat template is told, ISO 8601; None: now.
 
     Raises:
         ConfigError: names the key, what was given and what is allowed.
@@ -76,8 +83,11 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
         vocab_size=vocab_size,
     )
     template = f"student: the chat template of {config.student!r}"
-    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain", template=template)
+    stands = TemplateClock(clock)
+    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain", template=template, clock=stands)
     data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
+    if note := stands.note(tokenizer.chat_template, config.student):
+        data["notes"] = (*data["notes"], note)
     if warning := end_warning(tokenizer, end_ids(info.resolve(config.student), tokenizer), config.student):
         data["notes"] = (*data["notes"], warning)
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
@@ -89,8 +99,15 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect) -> Prepared:
         vocab_size=vocab_size,
         payload_token_bytes=token_bytes,
         payload_bytes=payload_bytes,
+        clock=stands.at,
         **data,
     )
+
+
+def settled(config: RunConfig, prepared: Prepared, point: ResumePoint) -> Prepared:
+    """With the order in which the run in ``config.directory`` draws its rows from ``point`` on. Raises as ``settle`` does."""
+    found = settle(config, prepared.stretch, point.state.samples_drawn)
+    return replace(prepared, stretch=found.stretch, notes=(*prepared.notes, *found.notes))
 
 
 def _encoded(
@@ -115,6 +132,7 @@ def _encoded(
         "held_out": list(test.problems.rows), "held_out_ids": [ids for batch in test_ids.batches() for _, ids in batch],
         "context": max(train.longest, test.longest) + bounds.max_response_tokens + 1,
         "notes": (*train.problems.notes, *test.problems.notes),
+        "stretch": Stretch(training=train.prints, held_out=test.prints, asked=config.evaluate.problems),
     }  # fmt: skip
 
 

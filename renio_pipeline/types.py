@@ -71,6 +71,7 @@ class Row:
     teacher: str | None = None  # which of several teachers scores its responses
     tests: str | None = None  # of a program: a Python program of asserts, or JSON of inputs and outputs
     line: int | None = field(default=None, compare=False)  # where it stands in its file
+    numbered: bool = field(default=False, compare=False)  # its id is its place, because its record has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,7 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     from renio_pipeline.preflight import check_run_dir, check_writable
     from renio_pipeline.run_dir import lease
     from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+    from renio_pipeline.run_dir.data_record import read_record
     from renio_pipeline.run_dir.resume import resume_point
 
     check_sinks(config)
@@ -119,13 +120,21 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     with lease.held(config.directory, note=note, **options) as held:
         check_run_dir(config, resume=args.resume)
         point = resume_point(config) if args.resume else ResumePoint()
-        outcome = _drive(config, args.address, point, held.fence, said)
+        record = read_record(config.directory)
+        outcome = _drive(config, args.address, point, record.template_clock if record else None, held.fence, said)
     _summarise(config, config.directory, outcome)
     return outcome
 
 
-def _drive(config: RunConfig, address: str | None, point: ResumePoint, fence: Fence, said: list[str]) -> dict[str, Any]:
-    """Run from ``point``. ``said``: what the user was told already, for the log."""
+def _drive(
+    config: RunConfig, address: str | None, point: ResumePoint, clock: str | None, fence: Fence, said: list[str]
+) -> dict[str, Any]:
+    """Run from ``point``.
+
+    Args:
+        clock: the time that the chat template was told until now; None: it was told none.
+        said: what the user was told already, for the log.
+    """
     from actors import launch, run_checks
     from actors.cluster import connection
     from actors.control import mailbox
@@ -137,15 +146,22 @@ def _drive(config: RunConfig, address: str | None, point: ResumePoint, fence: Fe
     from renio_pipeline.monitoring.console import make_progress
     from renio_pipeline.monitoring.prometheus import PrometheusSink
     from renio_pipeline.monitoring.sinks import file_sinks
+    from renio_pipeline.preflight import settled
+    from renio_pipeline.run_dir.data_record import write_stretch
     from renio_pipeline.run_dir.directory import RunDirectory
     from renio_pipeline.run_dir.run_log import RunLog
 
-    prepared = run_checks.prepare_locally(config)
+    locally = run_checks.prepare_locally(config, clock)
+    if locally is not None:
+        locally = settled(config, locally, point)  # so that other data is refused before Ray starts
     with connection.connect(address) as cluster:
-        prepared = run_checks.check(config, prepared)
+        prepared = run_checks.check(config, locally, clock)
+        if locally is None:
+            prepared = settled(config, prepared, point)
         control = mailbox.claim(config.name, str(config.directory.absolute()))
         endpoint = [PrometheusSink(config, cluster.host, point.state.step)] if config.metrics_port is not None else []
         directory, stop = RunDirectory(config, point.state, fence), Stop()
+        write_stretch(directory.path, config.data, prepared.stretch, prepared.clock, fence)
         sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
         log = RunLog(directory.path / "log.txt", fence)
         with log, make_progress(config.steps) as shown, only_the_main_thread(log.path):

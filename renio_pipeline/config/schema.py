@@ -154,6 +154,10 @@ class Data(Source):
     max_prompt_tokens: PositiveInt | None = Field(
         None, description="Leave out, and count, rows with a longer prompt; null: a prompt that does not fit is an error."
     )
+    changed: Literal["refuse", "continue"] = Field(
+        "refuse",
+        description="A resume on other data than the run has read: refuse, or continue with the rows that were not drawn yet.",
+    )
     chat_template: str | None = Field(
         None, description="Which of the chat templates, where the student's tokenizer has several; null: the default one."
     )

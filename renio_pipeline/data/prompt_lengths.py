@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.data.prints import PrintsMaker
 from renio_pipeline.data.problems import SHOWN, Problems, left_out
 from renio_pipeline.data.prompts import Encoded
 from renio_pipeline.data.rows import Chosen
+from renio_pipeline.run_dir.data_record import Prints
 from renio_pipeline.types import Row
 
 
@@ -28,10 +30,11 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
-    """The problems that are kept, and the length of the longest prompt that the student or a teacher reads, in tokens."""
+    """The problems that are kept, with their fingerprints, and the length in tokens of the longest prompt that is read."""
 
     problems: Problems
     longest: int
+    prints: Prints
 
 
 def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, tokenizer: Any) -> Fitting:
@@ -44,7 +47,7 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
         ConfigError: a prompt is empty, exceeds the context, or has a token that a model lacks; ``max_prompt_tokens`` leaves no
             row; or the template fails.
     """
-    kept: list[int] = []
+    kept, prints = list[int](), PrintsMaker()
     too_long: list[str] = []
     count = 0
     longest: tuple[np.ndarray, Row] | None = None
@@ -55,6 +58,7 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
             too_long = [*too_long, f"{problems.rows.where(row)}: {len(ids)} tokens"][:SHOWN]
             continue
         kept.append(index)
+        prints.add(row, [ids for _, ids in same])
         for _, each in same:
             check_not_empty(each, problems.rows.where(row))
             check_vocabulary(each, row, tokenizer, bounds.vocab_size)
@@ -62,7 +66,7 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
             longest = (ids, row)
     tokens = check_length(*longest, bounds) if longest is not None else 0
     if not count:
-        return Fitting(problems=problems, longest=tokens)
+        return Fitting(problems=problems, longest=tokens, prints=prints.made())
     if not kept:
         raise ConfigError(
             f"data.max_prompt_tokens: every prompt is longer than {bounds.max_prompt_tokens} tokens; first: "
@@ -71,7 +75,7 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
     why = f"their prompts are longer than data.max_prompt_tokens ({bounds.max_prompt_tokens})"
     notes = (*problems.notes, left_out(count, count + len(kept), why, too_long))
     chosen = Problems(rows=Chosen(problems.rows, np.asarray(kept, np.int64)), notes=notes)
-    return Fitting(problems=chosen, longest=tokens)
+    return Fitting(problems=chosen, longest=tokens, prints=prints.made())
 
 
 def _together(prompts: Sequence[Encoded]) -> Iterator[tuple[tuple[Row, np.ndarray], ...]]:

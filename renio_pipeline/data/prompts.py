@@ -8,9 +8,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from renio_pipeline.config import RunConfig
+from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.chat_templates import render
+from renio_pipeline.data.draw_order import DrawOrder
+from renio_pipeline.data.prints import content_of
+from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.template_clock import TemplateClock
+from renio_pipeline.run_dir.data_record import Stretch
 from renio_pipeline.tasks import Task
 from renio_pipeline.types import Prompt, Row
 
@@ -90,7 +94,7 @@ class Encoded(Sequence[np.ndarray]):
 
 
 class Cursor:
-    """Draws samples in an order that the seed fixes. Its whole state is ``position``, the number of samples drawn so far.
+    """Draws samples in the order of ``DrawOrder``. Its whole state is ``position``, the number of samples drawn so far.
 
     Each row gives ``samples_per_prompt`` consecutive samples, and every pass over the rows is shuffled anew. The sample id is
     the position, so it is unique in the run.
@@ -103,35 +107,49 @@ class Cursor:
         config: RunConfig,
         position: int = 0,
         teacher_ids: Sequence[np.ndarray] | None = None,
+        stretch: Stretch | None = None,
     ) -> None:
+        """
+        Args:
+            stretch: the part of the run that ``position`` is in; None: there is one, from the run's start. If it has
+                fingerprints, each row that is drawn is compared with its own.
+
+        Raises:
+            ConfigError: ``position`` is before the stretch.
+        """
         self._prompt_ids, self._rows = prompt_ids, rows
         self._teacher_ids = prompt_ids if teacher_ids is None else teacher_ids
-        self._seed, self._repeat = config.seed, config.samples_per_prompt
+        stretch = stretch or Stretch()
+        if position < stretch.start:
+            raise ConfigError(
+                f"data.path: sample {position} was drawn before the data changed, at sample {stretch.start}; end the run, and "
+                "resume it with --resume, which compares the data again"
+            )
+        self._order = DrawOrder(len(rows), config.seed, config.samples_per_prompt, stretch)
+        self._contents = stretch.training.contents
         self.position = position
 
     def take(self, count: int) -> list[Prompt]:
-        """The next ``count`` samples."""
+        """The next ``count`` samples. Raises ConfigError if a row is not what it was when the run started."""
         taken = range(self.position, self.position + count)
         self.position += count
         return [self._prompt(sample_id) for sample_id in taken]
 
     def _prompt(self, sample_id: int) -> Prompt:
-        epoch, place = divmod(sample_id // self._repeat, len(self._rows))
-        index = int(self._order(epoch)[place])
+        index = self._order.index(sample_id)
+        row = self._rows[index]
+        if len(self._contents) and content_of(row) != self._contents[index]:
+            where = self._rows.where(row) if isinstance(self._rows, Rows) else f"row {row.id!r}"
+            raise ConfigError(
+                f"data.path: {where} is not what it was when the run read it first; give a run a copy of its data that nobody "
+                "writes to"
+            )
         return Prompt(
             sample_id=sample_id,
-            row=self._rows[index],
+            row=row,
             student_ids=self._prompt_ids[index],
             teacher_ids=self._teacher_ids[index],
         )
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._permutation = (
-                epoch,
-                np.random.default_rng([self._seed, epoch]).permutation(len(self._rows)),
-            )
-        return self._permutation
 
 
 def held_out_prompts(prompt_ids: Sequence[np.ndarray], rows: Sequence[Row]) -> list[Prompt]:

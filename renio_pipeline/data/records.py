@@ -64,7 +64,8 @@ class Layout:
             )
         found = {field: self._value(record, field, where) for field in self.optional}
         row_id = self._value(record, "id", where)
-        row = Row(id=str(number) if row_id is None else row_id, problem=problem, line=number, **found)
+        numbered = row_id is None
+        row = Row(id=str(number) if row_id is None else row_id, problem=problem, line=number, numbered=numbered, **found)
         for field in self.fields:
             if _HALF_A_PAIR.search(getattr(row, field) or ""):
                 raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is not valid text")

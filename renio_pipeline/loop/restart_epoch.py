@@ -31,7 +31,7 @@ class RestartEpoch:
         """``start``: the state that the epoch begins with."""
         self._config, self._stages, self._start, self._judge = config, stages, start, judge
         p = prepared
-        self._cursor = Cursor(p.prompt_ids, p.rows, config, start.samples_drawn, teacher_ids=p.teacher_ids)
+        self._cursor = Cursor(p.prompt_ids, p.rows, config, start.samples_drawn, teacher_ids=p.teacher_ids, stretch=p.stretch)
         self._drawn: dict[int, int] = {}  # step -> the cursor's position after its last draw
         self._one_draws = asyncio.Lock()
         self._lookahead = Lookahead(self._collect, last=config.steps, bound=config.max_staleness)

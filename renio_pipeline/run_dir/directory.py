@@ -33,6 +33,7 @@ class RunDirectory:
     """Layout::
 
     config.yaml            resolved
+    data.json, data/       what the run reads: files, sizes, rows and their fingerprints, and the chat template's clock
     engines.json           the limits that each pool's engines were built with
     log.txt                every note with its time, every traceback, and what libraries print
     metrics.jsonl          a line a step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,14 @@ from renio_pipeline.types import Version
 FREE = (
     "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
     "placement", "metrics_discovery", "sinks", "wandb", "trace",
-    "diagnostics",
+    "diagnostics", "data.changed",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing", "trainer.offload",
+)  # fmt: skip
+# What data.changed=continue frees: where the data is. Its content is compared by ``renio_pipeline.data.settling``.
+FREE_WITH_CHANGED_DATA = (
+    "data.path", "data.subset", "data.split", "data.problems", "data.held_out_path", "data.held_out_split", "data.fields",
+    "data.preset",
 )  # fmt: skip
 FREE_OF_TEACHERS = ("engine", "tensor_parallel", "separate_process", "attention", "max_batch_tokens")
 
@@ -59,7 +64,8 @@ def next_point(path: Path) -> ResumePoint:
 def check_same_run(was: RunConfig, now: RunConfig) -> None:
     """Raises ConfigError, one line a key, for changes of the mathematics within a run."""
     old, new = dict(_leaves(was.model_dump(mode="json"))), dict(_leaves(now.model_dump(mode="json")))
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _free(key)]
+    free = (*FREE, *(FREE_WITH_CHANGED_DATA if now.data.changed == "continue" else ()))
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _free(key, free)]
     if changed:
         lines = [f"  {key}: the run has {old.get(key)!r}, given is {new.get(key)!r}" for key in changed]
         raise ConfigError(
@@ -68,11 +74,11 @@ def check_same_run(was: RunConfig, now: RunConfig) -> None:
         )
 
 
-def _free(key: str) -> bool:
+def _free(key: str, free: Sequence[str]) -> bool:
     parts = key.split(".")
     if parts[0] in ("teacher", "teachers"):
         return parts[1 if parts[0] == "teacher" else 2 :][:1] in ([name] for name in FREE_OF_TEACHERS)
-    return any(parts[: len(free)] == free for free in (name.split(".") for name in FREE))
+    return any(parts[: len(name)] == name for name in (name.split(".") for name in free))
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

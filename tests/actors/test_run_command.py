@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator, Iterator
+import shutil
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,11 @@ from actors.control import mailbox
 from renio_pipeline import cli
 from renio_pipeline.config import ConfigError
 from renio_pipeline.metrics.sink import read_jsonl
-from renio_pipeline.preflight import Prepared
+from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.run_dir.fence import Fence
 from renio_pipeline.run_dir.holders import this_place, this_process
+from tests.unit.conftest import DEMO
+from tests.unit.data.test_template_clock import Late
 from tests.unit.loop.test_step import config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
@@ -58,8 +62,8 @@ def train(tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(connection, "connect", connect)
     monkeypatch.setattr(launch, "stages", stages)
-    monkeypatch.setattr(run_checks, "prepare_locally", lambda config: prepared)
-    monkeypatch.setattr(run_checks, "check", lambda config, found: found)
+    monkeypatch.setattr(run_checks, "prepare_locally", lambda config, clock: prepared)
+    monkeypatch.setattr(run_checks, "check", lambda config, found, clock: found)
     monkeypatch.setattr(mailbox, "claim", lambda *arguments: None)
     monkeypatch.setattr(mailbox, "serve", serve)
     config = config_of(run_dir=str(tmp_path / "run"), evaluate={"problems": 0}, checkpoint={"every": 1}, name="logged")
@@ -132,9 +136,96 @@ def test_the_lease_is_gone_at_the_end_and_what_was_taken_over_is_in_the_log(
 def test_what_is_refused_leaves_no_directory(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
-    def refuse(config: Any) -> None:
+    def refuse(config: Any, clock: Any) -> None:
         raise ConfigError("student: no such model")
 
     monkeypatch.setattr(run_checks, "prepare_locally", refuse)
     assert train(1, *options) == 2
     assert not (tmp_path / "run").exists()
+
+
+DATED = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }} {% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture
+def on_a_file(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command reads its rows from a file, and its student's chat template writes the time. Returns the file."""
+    monkeypatch.setattr(run_checks, "prepare_locally", lambda config, clock: prepare(config, clock=clock))
+    student = tmp_path / "student"
+    shutil.copytree(DEMO / "student", student)
+    for path in student.glob("chat_template*"):
+        path.unlink()
+    settings = json.loads((student / "tokenizer_config.json").read_text())
+    (student / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": DATED}))
+    rows = tmp_path / "rows.jsonl"
+    write_rows(rows, range(8))
+    given = OmegaConf.load(tmp_path / "run.yaml")
+    given.data.path, given.student, given.evaluate.problems = str(rows), str(student), 0
+    OmegaConf.save(given, tmp_path / "run.yaml")
+    return rows
+
+
+def write_rows(path: Path, numbers: Iterable[int]) -> None:
+    lines = [{"id": f"r{n}", "problem": f"{n}+1", "answer": str(n + 1), "solution": f"{n}+1={n + 1}#{n + 1}"} for n in numbers]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def drawn(run: Path) -> dict[int, list[str]]:
+    """The ids of the rows of each step."""
+    files = {int(path.stem.removeprefix("step_")): path for path in (run / "samples").glob("step_*.jsonl")}
+    return {step: [json.loads(line)["row"] for line in path.read_text().splitlines()] for step, path in sorted(files.items())}
+
+
+def test_a_resume_on_other_rows_is_refused_by_the_file_and_changes_nothing(
+    train: Any, on_a_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(1) == 0
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    write_rows(on_a_file, [*range(6), 8, 9])
+    assert train(3, "--resume") == 2
+    error = capfd.readouterr().err
+    assert f"  data.path: {on_a_file}: 2 rows added (lines 7, 8), 2 rows removed (lines 7, 8 before); it had 8 rows" in error
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == before
+    write_rows(on_a_file, range(8))
+    assert train(2, "--resume") == 0
+
+
+def test_a_resume_that_may_go_on_draws_no_row_twice_in_the_pass_and_the_new_ones_in_it(
+    train: Any, on_a_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Eight rows, of which a step draws six; then one is gone, and five are new."""
+    run = tmp_path / "run"
+    assert train(1) == 0
+    first = drawn(run)[1]
+    gone, new = sorted({f"r{n}" for n in range(8)} - set(first))[0], range(20, 25)
+    write_rows(on_a_file, [*new, *(n for n in range(8) if f"r{n}" != gone)])
+    assert train(2, "data.changed=continue", "--resume") == 0
+    second = drawn(run)[2]
+    left = {f"r{n}" for n in (*new, *range(8))} - set(first) - {gone}
+    assert (len(left), len(second)) == (6, 6)
+    assert set(second) == left
+    assert "pass 1 is completed with the 6 rows that it has not drawn yet" in (run / "log.txt").read_text()
+    assert train(3, "--resume") == 0, "the data is what it was at the last resume"
+    assert len(set(drawn(run)[3])) == 6
+
+
+def test_a_chat_template_that_writes_the_time_asks_the_same_prompts_after_a_resume(
+    train: Any, on_a_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert train(1) == 0
+    began = json.loads((run / "data.json").read_text())["template_clock"]
+    log = (run / "log.txt").read_text()
+    assert f"reads the time: for all prompts it is {began.replace('T', ' ')}, also after a resume" in log
+    told: list[str | None] = []
+
+    def prepare_later(config: Any, clock: str | None) -> Prepared:
+        told.append(clock)
+        return prepare(config, clock=clock)
+
+    monkeypatch.setattr(run_checks, "prepare_locally", prepare_later)
+    monkeypatch.setattr("renio_pipeline.data.template_clock.datetime", Late)
+    assert train(2, "--resume") == 0, "prompts that are another day's are refused, as other data is"
+    assert told == [began]
+    assert json.loads((run / "data.json").read_text())["template_clock"] == began
