@@ -62,18 +62,22 @@ def _drawn_as(order: Stretch, rows: Stretch) -> Stretch:
 
 def _lines(config: RunConfig, entry: Entry, was: Stretch, now: Stretch, changes: Changes) -> tuple[str, ...]:
     """What changed, a line for each path. ``changes``: of the training rows."""
-    held_out = _held_out(was, now)
+    held_out = _held_out(was, now, made=config.data.held_out_path is None)
     found: list[str] = []
     for key, origin, path, (before, after), changed in (
         ("data.path", entry.training, config.data.path, (was.training, now.training), changes),
         ("data.held_out_path", entry.held_out, config.data.held_out_path, held_out, compare(*held_out)),
     ):
         if changed:
-            found.append(f"{key}: {told(changed, before, after, (origin, Origin.of(path, after)))}")
+            found.append(f"{key if path else 'task'}: {told(changed, before, after, (origin, Origin.of(path, after)))}")
     return tuple(found)
 
 
-def _held_out(was: Stretch, now: Stretch) -> tuple[Prints, Prints]:
-    """The held-out rows to compare: those that both ask for, if ``evaluate.problems`` is another number now."""
-    count = None if was.asked == now.asked else min(len(was.held_out), len(now.held_out))
+def _held_out(was: Stretch, now: Stretch, *, made: bool) -> tuple[Prints, Prints]:
+    """The held-out rows to compare: if ``evaluate.problems`` is another number now, those that both ask for.
+
+    None then of rows that the task ``made``, which may be others for another number.
+    """
+    common = 0 if made else min(len(was.held_out), len(now.held_out))
+    count = None if was.asked == now.asked else common
     return Prints(*(part[:count] for part in was.held_out)), Prints(*(part[:count] for part in now.held_out))

@@ -27,9 +27,11 @@ from renio_pipeline.config.schema import Lora, Opsd
 from renio_pipeline.models import info
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.checkpointing import CheckpointError
+from renio_pipeline.run_dir.fence import Fence
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.types import TrainBatch, TrainSample, Version
 from tests.ray.conftest import demo, run, samples_of
+from tests.ray.running_cluster import wait_until
 
 Tensors = dict[str, np.ndarray]
 
@@ -288,6 +290,23 @@ def test_nothing_is_copied_twice_where_it_is_one_tensor_and_nothing_changes_with
     assert copied["a"] is copied["b"][0]
     assert copied["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert copied["shape"] == torch.Size([2, 3])
+
+
+def test_a_rank_whose_driver_has_lost_the_runs_directory_writes_no_further_file(tmp_path: Path) -> None:
+    from actors.trainer.checkpoint_writer import Writer
+
+    lease = tmp_path / "1"
+    lease.write_text("token")
+    writer = Writer(Fence(str(lease), "token"))
+    writer.add(tmp_path / "first", 1, lambda: (tmp_path / "first").touch())
+    assert wait_until(lambda: writer.state().done, 60, every=0.01)
+    assert writer.state().failure is None
+    lease.unlink()
+    writer.begin()
+    writer.add(tmp_path / "folder" / "second", 1, lambda: (tmp_path / "folder" / "second").touch())
+    assert wait_until(lambda: writer.state().done, 60, every=0.01)
+    assert str(writer.state().failure).startswith("LeaseLostError: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_gathering_waits_for_every_rank_before_it_says_what_failed() -> None:

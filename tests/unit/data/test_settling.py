@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import Data
+from renio_pipeline.config.schema import Data, Source
+from renio_pipeline.data.changes import compare
 from renio_pipeline.data.draw_order import DrawOrder
 from renio_pipeline.data.prints import PrintsMaker, content_of
 from renio_pipeline.data.settling import Settled, settle
+from renio_pipeline.data.sources import load_rows
 from renio_pipeline.run_dir.data_record import Prints, Stretch, read_record, write_stretch
 from renio_pipeline.run_dir.resume import check_same_run
 from renio_pipeline.types import Row
@@ -177,6 +179,31 @@ def test_more_or_fewer_held_out_problems_may_be_asked_for_and_the_longer_record_
         settle(config, stretch_of(held_out="xyzv", asked=3), LATE)
     with pytest.raises(ConfigError, match=r"data\.held_out_path"):
         settle(config, stretch_of(held_out="vy", asked=2), LATE)
+
+
+def test_rows_that_a_task_makes_are_compared_too_except_those_for_another_number(tmp_path: Path) -> None:
+    config = recorded(tmp_path, stretch_of(asked=3), path=None, held_out_path=None)
+    assert settle(config, stretch_of(held_out="vw", asked=2), LATE).notes == ()
+    with pytest.raises(ConfigError) as caught:
+        settle(config, stretch_of("abcdefgx", "vyz"), LATE)
+    assert str(caught.value).splitlines()[1:3] == [
+        "  task: the rows that the task makes: 1 row added, 1 row removed; it had 8 rows, and has 8 rows",
+        "  task: the rows that the task makes: 1 row added, 1 row removed; it had 3 rows, and has 3 rows",
+    ]
+
+
+def test_a_file_whose_rows_have_no_ids_is_read_as_one(tmp_path: Path) -> None:
+    """Only the rows that were put in are other rows, wherever they were put."""
+    path = tmp_path / "rows.jsonl"
+
+    def read(*problems: str, **other: str) -> Prints:
+        path.write_text("".join(json.dumps({"problem": problem} | other) + "\n" for problem in problems))
+        return prints_of(load_rows(Source(path=str(path))))
+
+    was, now = read("p", "q", "q"), read("new", "p", "q", "q")
+    changes = compare(was, now)
+    assert (changes.added.tolist(), changes.removed.tolist(), changes.edited.tolist()) == ([0], [], [])
+    assert len(compare(read("p", id="1"), read("q", id="1")).edited) == 1, "an id of its own, which happens to be its line"
 
 
 def test_the_record_names_files_sizes_rows_and_hashes(tmp_path: Path) -> None:
