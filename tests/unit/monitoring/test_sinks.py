@@ -44,7 +44,7 @@ def test_a_sink_whose_package_is_missing_is_an_error_that_says_what_to_install(
 
 
 def test_a_sink_that_there_is_not_is_an_error_that_says_which_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"sinks.*'tensorboard' or 'wandb'"):
+    with pytest.raises(ConfigError, match=r"sinks.*'mlflow' is not allowed; allowed: tensorboard, wandb"):
         make_config(sinks=["mlflow"])
 
 

@@ -41,14 +41,13 @@ def judged(task: Any, row: Row, program: str) -> Any:
 def test_humanevals_solutions_are_right_and_what_returns_another_value_is_wrong(task: Any) -> None:
     """Half of the solutions come with all of their prompt, and half are the entry alone, as models answer."""
     for number, one in enumerate(human_eval()):
-        tests = json.dumps({"program": one["test"], "fn_name": one["entry_point"]})
-        row = Row(id=one["task_id"], problem=one["prompt"], tests=tests if number % 2 else one["test"])
-        entry = one["prompt"][one["prompt"].rindex(f"def {one['entry_point']}") :]
-        program = (one["prompt"] if number % 2 else entry) + one["canonical_solution"]
-        assert judged(task, row, program) == "correct", one["task_id"]
-        assert judged(task, row, mutant(one["prompt"] + one["canonical_solution"], one["entry_point"])) == "incorrect", one[
-            "task_id"
-        ]
+        name, prompt, solution = one["entry_point"], one["prompt"], one["canonical_solution"]
+        tests = json.dumps({"program": one["test"], "fn_name": name}) if number % 2 else one["test"]
+        row = Row(id=one["task_id"], problem=prompt, tests=tests)
+        alone = prompt[prompt.rindex(f"def {name}") :]
+        assert judged(task, row, (prompt if number % 2 else alone) + solution) == "correct", row.id
+        if number % 3 == 0:
+            assert judged(task, row, mutant(prompt + solution, name)) == "incorrect", row.id
 
 
 def mutant(program: str, entry: str) -> str:
