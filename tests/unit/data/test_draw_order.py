@@ -104,6 +104,19 @@ def test_a_row_that_was_partly_drawn_is_finished_first() -> None:
     assert under_way not in {row for _, _, row in drawn(gone, 4, 9, repeat=3)}
 
 
+def test_two_changes_at_one_place_in_a_row_draw_no_row_twice() -> None:
+    """The row that was partly drawn is gone, and the one that takes its place is drawn in one slot, not in two."""
+    stretch = Stretch(training=prints_of(list(range(5))))
+    (under_way,) = {row for _, _, row in drawn(stretch, 3, 1, repeat=3)}
+    rest = [i for i in range(5) if int(prints_of([i]).identities[0]) != under_way]
+    twice = after(after(stretch, 4, rest, repeat=3), 4, [*rest, 9], repeat=3)
+    slots: dict[int, set[int]] = defaultdict(set)
+    for slot, epoch, row in drawn(twice, 4, 11, repeat=3):
+        assert epoch == 0
+        slots[row].add(slot)
+    assert [len(found) for found in slots.values()] == [1] * 4
+
+
 def test_where_nothing_is_left_of_a_pass_the_next_one_begins() -> None:
     stretch = Stretch(training=prints_of([0, 1, 2]))
     first = [row for _, _, row in drawn(stretch, 0, 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
+from renio_pipeline.run_dir import lease
 from renio_pipeline.study import prose
 from renio_pipeline.study.document import parts_of, text_of, write_study
 from renio_pipeline.study.findings import comparisons, groups
@@ -193,6 +195,20 @@ def test_without_results_there_is_no_page_and_no_folder_is_made(
     assert "there is no configs/study here" in capsys.readouterr().err
     assert main(["study", "--jobs", "0", "--config", *files]) == 2
     assert "--jobs: 0" in capsys.readouterr().err
+
+
+def test_a_study_into_a_folder_that_another_one_writes_is_refused_and_its_page_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renio_pipeline.study.document.write_study", lambda *arguments, **options: "the page")
+    monkeypatch.setattr("renio_pipeline.study.run.run_study", lambda *arguments, **options: None)
+    command = ["study", "--out", str(tmp_path), "--config", *(str(path) for path in sorted(STUDY.glob("?.yaml")))]
+    with lease.held(tmp_path):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"error: --out: {tmp_path} is held by process {os.getpid()} on ")
+        assert main([*command, "--report-only"]) == 0
+    assert main(command) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_that_is_shipped_is_the_one_that_its_raw_results_give(tmp_path: Path) -> None:
