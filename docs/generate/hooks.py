@@ -16,6 +16,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 import configuration  # noqa: E402
 import import_graph  # noqa: E402
 import metrics  # noqa: E402
+import other_names  # noqa: E402
 
 MARK = re.compile(r"^<!-- generated: ([a-z ]+) -->$", re.MULTILINE)
 PARTS: dict[str, Callable[[], str]] = {
@@ -23,6 +24,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "import graph": lambda: import_graph.picture(import_graph.room_graph(import_graph.module_graph(import_graph.sources()))),
     "rooms": import_graph.rooms_table,
     "metrics": metrics.table,
+    "other names": other_names.tables,
 }
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from renio_pipeline.config import variants
 from renio_pipeline.config.nearest import choice, did_you_mean
+from renio_pipeline.config.other_names import our_name
 from renio_pipeline.config.run_config import RunConfig
 
 
@@ -23,7 +24,7 @@ def explain(fault: Any, values: Any) -> str:
     key = ".".join([*loc[:-1], *(part for part in loc[-1:] if part != "[key]")])
     if fault["type"] == "extra_forbidden":
         known = sorted({name for model in _models_at(loc, values) for name in model.model_fields})
-        return f"{key}: unknown key; {did_you_mean(loc[-1], known)}"
+        return f"{key}: unknown key; {our_name(key, fault['input']) or did_you_mean(loc[-1], known)}"
     if fault["type"] == "missing":
         return f"{key}: required"
     if fault["type"] == "literal_error":
