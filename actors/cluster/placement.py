@@ -14,7 +14,10 @@ NEXT_TO_NOTHING = 0.001  # CPUs: a bundle of a placement group cannot be empty
 # pages for the next one; that is a third of the exact loss's time. So up to 1 GiB of free memory is kept, in a single arena,
 # because each of several arenas would keep its own.
 KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-COMMON_ENV = {"TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0"}
+COMMON_ENV = {
+    "TOKENIZERS_PARALLELISM": "false", "VLLM_NO_USAGE_STATS": "1", "RAY_DEDUP_LOGS": "0",
+    "PYTHONUTF8": "1",  # torch reads some of its own files in the locale's encoding, which ASCII does not suffice for
+}  # fmt: skip
 
 
 def actor_options(
