@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import ray
 
@@ -12,9 +14,36 @@ from actors.cluster.node_labels import check_nodes
 from actors.cluster.placement import actor_options
 from actors.doctor.same_versions import check_versions
 from actors.engines.options import check_engine_options
+from actors.engines.own_process import check_shared_memory
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
+
+
+def check_this_node(config: RunConfig, nodes: Sequence[Mapping[str, Any]], names: Collection[str] | None = None) -> None:
+    """Check what an engine needs of its node, where there is one node alone. Elsewhere each engine checks its own as it starts.
+
+    Args:
+        nodes: as returned by ``ray.nodes()``.
+        names: the pools that start; None: all.
+
+    Raises:
+        ConfigError: the node's shared memory is too small.
+    """
+    if len([node for node in nodes if node["Alive"]]) != 1:
+        return
+    engines = {"generator": ("generator", config.generator)}
+    for name, teacher in config.all_teachers.items():
+        if teacher.type == "vllm":
+            engines[config.teacher_pools[name]] = (config.teacher_key(name), teacher)
+    for pool, (key, section) in engines.items():
+        if names is None or pool in names:
+            check_shared_memory(
+                key,
+                separate_process=section.separate_process,
+                tensor_parallel=section.tensor_parallel,
+                on_gpu=bool(config.pool(pool).gpus),
+            )
 
 
 def prepare_locally(config: RunConfig, clock: str | None = None) -> Prepared | None:
@@ -31,6 +60,7 @@ def check(config: RunConfig, prepared: Prepared | None, clock: str | None = None
     """Check what needs the cluster, before any engine starts. Raises ConfigError. ``clock``: see ``prepare``."""
     check_cluster(config, ray.cluster_resources())
     check_nodes(config, ray.nodes())
+    check_this_node(config, ray.nodes())
     notes = check_versions(config, ray.nodes())
     prepared = prepared or prepare(config, partial(inspect_on_cluster, config), clock)
     check_object_store(config, prepared, ray.cluster_resources())
@@ -41,6 +71,7 @@ def check_generators(config: RunConfig) -> None:
     """Raises ConfigError if the cluster has no room for a generator: for runs that start nothing else."""
     check_cluster(config, ray.cluster_resources(), ("generator",))
     check_nodes(config, ray.nodes(), ("generator",))
+    check_this_node(config, ray.nodes(), ("generator",))
 
 
 def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo:

@@ -43,13 +43,17 @@ def _kill(pid: int) -> None:
 
 def last_lines(pid: int, lines: int = LINES) -> str:
     """The last lines of a worker process's logs; empty if it ran on another node."""
+    return "\n".join(line for path in log_files(pid) for line in _tail(path, lines))
+
+
+def log_files(pid: int) -> list[Path]:
+    """What a worker process of this node wrote to standard output and to standard error; none without Ray."""
     import ray
 
     if not pid or not ray.is_initialized():
-        return ""
+        return []
     folder = Path(ray._private.worker._global_node.get_logs_dir_path())
-    found = [path for kind in ("out", "err") for path in sorted(folder.glob(f"worker-*-{pid}.{kind}"))]
-    return "\n".join(line for path in found for line in _tail(path, lines))
+    return [path for kind in ("out", "err") for path in sorted(folder.glob(f"worker-*-{pid}.{kind}"))]
 
 
 def _tail(path: Path, lines: int) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from actors.cluster.kept_imports import kept_imports
+from actors.engines.own_process import check_shared_memory, last_words
 from actors.engines.specs import EngineSpec
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.types import FIRST_VERSION
@@ -17,7 +19,16 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has buffer
 
 
 def build_engine(spec: EngineSpec) -> LLMEngine:
-    """Load the model and configure the engine's workers. Raises whatever vLLM raises."""
+    """Load the model and configure the engine's workers.
+
+    Raises:
+        ConfigError: the node lacks the shared memory that an engine in a process of its own needs.
+        EngineFailed: an engine in a process of its own did not start.
+        Exception: whatever vLLM raises.
+    """
+    check_shared_memory(
+        spec.section, separate_process=spec.separate_process, tensor_parallel=spec.tensor_parallel, on_gpu=spec.on_gpu
+    )
     with kept_imports():
         from vllm import EngineArgs, LLMEngine
         from vllm.config.weight_transfer import WeightTransferConfig
@@ -53,9 +64,8 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         **({"max_model_len": spec.context} | options),
     )
     # A bare engine's defaults (128 sequences, 2048 tokens a step) are for testing. The offline class's suit the device.
-    engine = LLMEngine.from_engine_args(
-        args, UsageContext.LLM_CLASS, enable_multiprocessing=spec.separate_process or spec.tensor_parallel > 1
-    )
+    with last_words() if spec.own_process else nullcontext():
+        engine = LLMEngine.from_engine_args(args, UsageContext.LLM_CLASS, enable_multiprocessing=spec.own_process)
     engine.collective_rpc("renio_configure", args=(spec.temperature, spec.vocab_size))
     engine.set_weight_version(str(FIRST_VERSION))  # vLLM labels every token with it
     return engine

@@ -44,6 +44,12 @@ class EngineSpec:
     sleeps: bool = False  # on a GPU: it can free its memory and reclaim it
     counts: bool = False  # collect vLLM's own metrics
     options: dict[str, Any] = field(default_factory=dict)
+    section: str = "generator"  # of the configuration, for errors
+
+    @property
+    def own_process(self) -> bool:
+        """Whether the engine is a process of its own, besides the actor's."""
+        return self.separate_process or self.tensor_parallel > 1
 
 
 def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> ScorerSpec:
@@ -106,5 +112,6 @@ def _engine_spec(config: RunConfig, prepared: Sizes, section: Generator, model: 
         on_gpu=bool(config.pool(pool_name).gpus),
         counts=config.metrics_port is not None,
         options=section.engine,
+        section="generator" if pool_name == "generator" else config.teacher_key(pool_name.partition(".")[2]),
         **more,
     )

@@ -39,7 +39,7 @@ class VllmReplica:
         self._spec = spec
         self._loop = EngineLoop(partial(build_engine, spec))
         self._version = FIRST_VERSION
-        self._receiver = HostReceiver(in_process=not spec.separate_process and spec.tensor_parallel == 1)
+        self._receiver = HostReceiver(in_process=not spec.own_process)
         self._waiting = Waiting()
 
     async def ready(self) -> Ready:

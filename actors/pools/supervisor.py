@@ -18,6 +18,7 @@ from ray.exceptions import ActorDiedError
 
 from actors.cluster.processes import last_lines
 from actors.errors import GONE, EngineFailed
+from actors.pools.start_errors import constructor_error, not_started
 from actors.pools.waiting import WorkerLost, answer, guarded, heartbeat, new_failure
 from actors.pools.worker import Kind, State, Worker
 from renio_pipeline.config.schema import Faults
@@ -167,7 +168,7 @@ class Workers:
             pass
         except (WorkerLost, *GONE, EngineFailed) as error:
             if isinstance(error, ActorDiedError) and error.actor_init_failed and slot not in self._served:
-                raise  # its model does not load, and the next worker's would not either
+                raise not_started(self.kind.name, slot, error) from error
             self._lost(worker, _reason(error))
         finally:
             self._workers.pop(slot, None)
@@ -228,10 +229,10 @@ class Workers:
 
 
 def _reason(error: Exception) -> str:
-    """One line: Ray's first line about a dead process, or the last line (the error) of a constructor that raised."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    """One line: Ray's first line about a dead process, or the first of what a constructor raised."""
     if isinstance(error, ActorDiedError) and error.actor_init_failed:
-        return f"it did not start: {lines[-1].strip()}"
+        return f"it did not start: {constructor_error(error).splitlines()[0]}"
+    lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     return lines[0].strip()
 
 

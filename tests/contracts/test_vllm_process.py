@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from typing import Any
 
 import pytest
@@ -82,3 +84,38 @@ def test_what_we_send_to_the_workers_passes_between_processes(monkeypatch: pytes
     assert args[0] == "update_weights"
     assert [tuple(span) for span in args[1].pop("spans")] == chunk.pop("spans")  # a list by now
     assert args[1] == chunk
+
+
+@relied_on(
+    "vllm",
+    "actors.engines.own_process.QUEUE_BYTES",
+    "actors.engines.own_process.check_shared_memory",
+    breaks="an engine whose node has too little shared memory would be started, or one with enough be refused",
+)
+def test_the_queues_of_an_engine_and_its_workers_take_this_much_shared_memory() -> None:
+    from vllm import envs
+    from vllm.distributed.device_communicators.shm_broadcast import MessageQueue, ShmRingBuffer
+    from vllm.v1.executor import multiproc_executor
+
+    from actors.engines.own_process import QUEUE_BYTES
+
+    given = inspect.signature(MessageQueue.__init__).parameters
+    pieces, piece = given["max_chunks"].default, given["max_chunk_bytes"].default
+    answers = (piece + 2) * pieces  # a worker's, which one process reads
+    assert "self.worker_response_mq = MessageQueue(1, 1)" in inspect.getsource(multiproc_executor)
+    requests = (envs.VLLM_MQ_MAX_CHUNK_BYTES_MB * 2**20 + 64) * pieces
+    assert max(answers, requests) <= QUEUE_BYTES < 1.1 * max(answers, requests)
+    assert "check_shm_free_space(self.total_bytes_of_buffer)" in inspect.getsource(ShmRingBuffer)
+
+
+@relied_on("vllm", "actors.engines.own_process.root_cause", breaks="the cause would not be found in an engine's log")
+def test_the_log_of_an_engine_has_its_process_and_the_level_before_each_line() -> None:
+    from vllm import logger
+    from vllm.logging_utils import NewLineFormatter
+
+    from actors.engines.own_process import root_cause
+
+    record = logging.LogRecord("vllm", logging.ERROR, "/a/core.py", 1510, "it failed\nValueError: of two\nlines", None, None)
+    record.vllm_process_name = "EngineCore_DP0"
+    written = NewLineFormatter(logger._FORMAT, logger._DATE_FORMAT).format(record).splitlines()
+    assert root_cause(written) == ("ValueError: of two", ["it failed", "ValueError: of two", "lines"])

@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 import pytest
 import ray
-from ray.exceptions import ActorDiedError
 
 from actors.engines.generator import Generator
 from actors.engines.torch_teacher import TorchTeacher
@@ -27,6 +26,7 @@ from actors.pools import supervisor
 from actors.pools.generators import GeneratorPool, sample_seed
 from actors.pools.jobs import Service
 from actors.pools.probe import Probe
+from actors.pools.start_errors import NotStartedError
 from actors.pools.teachers import TeacherPool
 from actors.pools.worker import Kind
 from renio_pipeline.run_dir.quarantine import QuarantineLog
@@ -406,7 +406,7 @@ def test_a_first_worker_that_cannot_start_ends_the_run_at_once(ray_cluster: None
         async with bench.opened():
             pass
 
-    with pytest.raises(ActorDiedError, match="there is no such model"):
+    with pytest.raises(NotStartedError, match=r"pool generator: replica 0 did not start: \w+: there is no such model"):
         run(go())
     assert len(bench.fakes.lives[0]) == 1
 
