@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,10 @@ from typing import Any
 import ray
 
 from actors.cluster import reaper
+from actors.cluster.address import Address
+from actors.cluster.joining import check_answers, named
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.paths import home
 from renio_pipeline.control.protocol import NAMESPACE
 from renio_pipeline.loop.shutdown import leave
 
@@ -28,32 +30,32 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[Cluster]:
-    """Connect to ``address`` (or RAY_ADDRESS), or start a Ray of this run's own; nothing of it remains afterwards."""
-    address = address or os.environ.get("RAY_ADDRESS")
-    own = starts_own(address)
-    options: dict[str, Any] = {"include_dashboard": False} if own else {}
-    watch = reaper.start() if own else None
-    ray.init(
-        address="local" if own else address,
-        namespace=NAMESPACE,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **options,
-    )
+def connect(address: Address | None) -> Iterator[Cluster]:
+    """Connect to the cluster at ``address``, or start a Ray of this run's own; nothing of it remains afterwards.
+
+    Args:
+        address: what ``actors.cluster.address.settled`` returned; None: a Ray of the run's own.
+
+    Raises:
+        NoEntryError: what is at the address is no Ray cluster, or does not let this process in.
+    """
+    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    watch = None
+    if address is None:
+        watch = reaper.start()
+        ray.init(address="local", include_dashboard=False, **options)
+    else:
+        check_answers(address)
+        with named(address):
+            ray.init(address=address.text, **options)
     # ray.init has installed its own handler, which aborts. Unwind instead, so that Ray is shut down.
     signal.signal(signal.SIGTERM, leave)
     try:
-        yield Cluster(own=own, host=ray.util.get_node_ip_address())
+        yield Cluster(own=address is None, host=ray.util.get_node_ip_address())
     finally:
         ray.shutdown()
         if watch is not None:
             watch.communicate()  # closes its stdin: it kills what Ray left behind, then exits
-
-
-def starts_own(address: str | None) -> bool:
-    """Whether ``connect(address)`` starts a Ray of this run's own."""
-    return not (address or os.environ.get("RAY_ADDRESS"))
 
 
 def run_directory(config: RunConfig, *, own: bool) -> RunConfig:
@@ -70,7 +72,7 @@ def run_directory(config: RunConfig, *, own: bool) -> RunConfig:
     if own:
         return config
     if config.run_dir is None:
-        return config.model_copy(update={"run_dir": str(Path.home() / "renio-runs" / config.name)})
+        return config.model_copy(update={"run_dir": str(home() / "renio-runs" / config.name)})
     if not Path(config.run_dir).is_absolute():
         raise ConfigError(f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster")
     return config

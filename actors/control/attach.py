@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from renio_pipeline.config import ConfigError
+from actors.cluster.address import PROBE_SECONDS, TOKEN_HINT, NoEntryError, probe
+from actors.cluster.quiet import hushed
 from renio_pipeline.control.protocol import NAMESPACE, Unanswered
-
-_ADDRESS = re.compile(r"(ray://)?(?P<host>[^/\s\[\]]+|\[[^/\s]+\]):(?P<port>\d{1,5})")
-TOKEN_HINT = "if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-
-
-class NoEntryError(ConfigError):
-    """The cluster at an address cannot be joined."""
 
 
 @contextmanager
@@ -31,11 +23,11 @@ def guest(address: str, deadline: float) -> Iterator[None]:
         Unanswered: something listens there, but the connection was not made in time.
     """
     seconds = max(1.0, deadline - time.monotonic())
-    _probe(address, min(seconds, 10.0))
+    probe(address, "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "", min(seconds, PROBE_SECONDS))
     # Ray tries for minutes, and cannot be told to stop: a thread can be left behind.
     failure: list[Exception] = []
     thread = threading.Thread(target=_try, args=(lambda: _connect(address), failure), daemon=True)
-    with _hushed():
+    with hushed():
         thread.start()
         thread.join(seconds)
     if thread.is_alive():
@@ -53,16 +45,6 @@ def guest(address: str, deadline: float) -> Iterator[None]:
         ray.shutdown()
 
 
-def _probe(address: str, seconds: float) -> None:
-    match = _ADDRESS.fullmatch(address)
-    if not match:
-        raise NoEntryError(f"--address: {address!r}: expected HOST:PORT or ray://HOST:PORT of a Ray cluster")
-    try:
-        socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=seconds).close()
-    except (OSError, OverflowError) as error:
-        raise NoEntryError(f"no Ray cluster answers at {address}: {error}") from None
-
-
 def _connect(address: str) -> None:
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")  # so often Ray tries, a second apart, where its token is refused
     import ray
@@ -76,19 +58,3 @@ def _try(action: Callable[[], None], failure: list[Exception]) -> None:
         action()
     except Exception as error:
         failure.append(error)
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Without what Ray's C++ core writes to the process's standard error while it connects; RENIO_TRACEBACK=1 shows it."""
-    if os.environ.get("RENIO_TRACEBACK"):
-        yield
-        return
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from actors.cluster.address import NoEntryError
 from actors.control import attach
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control.protocol import NAMESPACE, Ended, Refused, Unanswered
@@ -29,7 +30,7 @@ def joined(name: str | None, addresses: Sequence[str], deadline: float) -> Itera
         try:
             with attach.guest(address, deadline):
                 live += [(address, run) for run in live_runs()]
-        except attach.NoEntryError as error:
+        except NoEntryError as error:
             closed += f"\n  {error}"  # perhaps none of ours, or one that is just ending
     address, run = _choose(name, live, addresses, closed)
     with attach.guest(address, deadline):

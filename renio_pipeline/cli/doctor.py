@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import path_text, seconds, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.control.protocol import Unanswered
+
+if TYPE_CHECKING:
+    from actors.cluster.address import Address
 
 
 def register(commands: Any) -> None:
@@ -36,10 +38,9 @@ def _doctor(args: argparse.Namespace) -> int:
     if args.overrides and not args.config:
         raise ConfigError(f"--config: none is given, so that {args.overrides[0]!r} overrides nothing")
     config = load(args.config, args.overrides) if args.config else None
-    address = args.address or os.environ.get("RAY_ADDRESS") or None
-    address = _here() if address == "auto" else None if address == "local" else address
-    if address and address.startswith("ray://"):
-        raise ConfigError(f"--address: {address}: run this on a node of the cluster, and give HOST:PORT")
+    from actors.cluster.address import settled
+
+    address = settled(args.address)
     from actors.doctor.survey import Question, examine
     from renio_pipeline.doctor.examination import findings
     from renio_pipeline.doctor.requirements import requirements
@@ -52,9 +53,10 @@ def _doctor(args: argparse.Namespace) -> int:
             folder = _folder(config, args.run_dir, running=address is not None)
             cluster = examine(Question(config=config, folder=folder, required=required, seconds=args.timeout))
     except Unanswered:
+        assert address is not None, "a Ray of its own is not waited for"
         raise ConfigError(
-            f"--address: the Ray cluster at {address} did not let this process in within {args.timeout:g} s; run this on one "
-            "of its nodes, or raise --timeout"
+            f"{address.key}: the Ray cluster at {address} did not let this process in within {args.timeout:g} s; run this on "
+            "one of its nodes, or raise --timeout"
         ) from None
     found = findings(cluster, required)
     if args.json:
@@ -64,24 +66,14 @@ def _doctor(args: argparse.Namespace) -> int:
     return 0 if healthy(found) else 2
 
 
-def _here() -> str:
-    """The newest cluster that has a node on this machine. Raises ConfigError if there is none."""
-    from actors.control import clusters
-
-    found = clusters.local_clusters()
-    if not found:
-        raise ConfigError("--address: no Ray cluster of this user has a node on this machine; start one, or give HOST:PORT")
-    return clusters.addresses("auto")[0]
-
-
-def _joined(address: str | None, timeout: float) -> AbstractContextManager[object]:
+def _joined(address: Address | None, timeout: float) -> AbstractContextManager[object]:
     """The cluster at ``address``, or a Ray of one's own, as a run would start it."""
     from actors.cluster import connection
     from actors.control import attach
 
     if address is None:
         return connection.connect(None)
-    return attach.guest(address, time.monotonic() + timeout)
+    return attach.guest(address.text, time.monotonic() + timeout)
 
 
 def _folder(config: RunConfig | None, given: str | None, *, running: bool) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import path, path_text, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config.paths import home
 
 if TYPE_CHECKING:
     from renio_pipeline.evaluation.asking import Asked
@@ -86,6 +86,9 @@ def _evaluate(
     args: argparse.Namespace, config: RunConfig, models: dict[str, str], sets: Sequence[DataSet], markers: Markers
 ) -> Results:
     """Load one model after the other into the generator pool, and print the table."""
+    from actors.cluster.address import settled
+
+    address = settled(args.address)  # before Ray is imported
     from actors import launch, run_checks
     from actors.cluster import connection
     from actors.engines.options import check_engine_options
@@ -102,7 +105,7 @@ def _evaluate(
     key = "--model" if args.model else "student"
     clock = TemplateClock()  # one for all models
     asked = {name: ask(config, name, model, sets, key=key, clock=clock) for name, model in models.items() if is_local(model)}
-    results = Results(args.out or _folder(config, args.address), config, models, sets, args.k or ())
+    results = Results(args.out or _folder(config, running=address is not None), config, models, sets, args.k or ())
 
     def finished(model: str, data: DataSet, problems: list[Problem]) -> None:
         if left_out := len(data.rows) - len(problems):
@@ -117,7 +120,7 @@ def _evaluate(
             with _progress(found) as came:
                 await answer_all(generators, found, markers, partial(finished, found.name), came)
 
-    with connection.connect(args.address):
+    with connection.connect(address):
         run_checks.check_generators(config)
         for name, model in models.items():
             if name not in asked:
@@ -128,10 +131,9 @@ def _evaluate(
     return results
 
 
-def _folder(config: RunConfig, address: str | None) -> Path:
+def _folder(config: RunConfig, *, running: bool) -> Path:
     """Below the working directory; but of a job on a running cluster that is a copy, which may be evicted."""
-    running = address or os.environ.get("RAY_ADDRESS")
-    return (Path.home() / "renio-evals" if running else Path("evals")) / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return (home() / "renio-evals" if running else Path("evals")) / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 @contextmanager

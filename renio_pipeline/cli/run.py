@@ -14,6 +14,7 @@ from renio_pipeline.cli.terminal import only_the_main_thread
 from renio_pipeline.config import ConfigError, RunConfig, load
 
 if TYPE_CHECKING:
+    from actors.cluster.address import Address
     from renio_pipeline.run_dir.checkpoint_files import ResumePoint
     from renio_pipeline.run_dir.fence import Fence
 
@@ -37,8 +38,7 @@ def register(commands: Any) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from actors import run_checks
-    from actors.cluster import connection
+    from actors.cluster.address import settled
     from renio_pipeline.monitoring.sinks import check_sinks
     from renio_pipeline.preflight import check_run_dir
 
@@ -46,8 +46,12 @@ def _check(args: argparse.Namespace) -> int:
     check_sinks(config)
     if args.offline:
         return _check_offline(config)
+    address = settled(args.address)  # before Ray is imported
+    from actors import run_checks
+    from actors.cluster import connection
+
     prepared = run_checks.prepare_locally(config)
-    with connection.connect(args.address) as cluster:
+    with connection.connect(address) as cluster:
         check_run_dir(connection.run_directory(config, own=cluster.own))
         prepared = run_checks.check(config, prepared)
     print(
@@ -99,7 +103,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     """Run under the lease of the run's directory, of which nothing is read before."""
-    from actors.cluster import connection
+    from actors.cluster.address import settled
     from renio_pipeline.monitoring.sinks import check_sinks
     from renio_pipeline.preflight import check_run_dir, check_writable
     from renio_pipeline.run_dir import lease
@@ -108,7 +112,10 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     from renio_pipeline.run_dir.resume import resume_point
 
     check_sinks(config)
-    config = connection.run_directory(config, own=connection.starts_own(args.address))
+    address = settled(args.address)  # before Ray is imported
+    from actors.cluster import connection
+
+    config = connection.run_directory(config, own=address is None)
     check_writable(config)
     said: list[str] = []
 
@@ -121,13 +128,13 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
         check_run_dir(config, resume=args.resume)
         point = resume_point(config) if args.resume else ResumePoint()
         record = read_record(config.directory)
-        outcome = _drive(config, args.address, point, record.template_clock if record else None, held.fence, said)
+        outcome = _drive(config, address, point, record.template_clock if record else None, held.fence, said)
     _summarise(config, config.directory, outcome)
     return outcome
 
 
 def _drive(
-    config: RunConfig, address: str | None, point: ResumePoint, clock: str | None, fence: Fence, said: list[str]
+    config: RunConfig, address: Address | None, point: ResumePoint, clock: str | None, fence: Fence, said: list[str]
 ) -> dict[str, Any]:
     """Run from ``point``.
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
 from renio_pipeline.config.errors import ConfigError
+
+
+def home() -> Path:
+    """The user's home folder. Raises ConfigError if there is none, as in a container with a user of any number."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(f"HOME: it is not set, and user {os.getuid()} has no home folder; set it to a folder") from None
 
 
 def expanded(path: str, key: str = "") -> str:

@@ -104,7 +104,7 @@ def test_sizes() -> None:
         (["status", "--watch", "1", "--json"], "--watch shows many answers, and --json prints one"),
         (["status", "--address", "local"], "'local' means a new Ray, which has no runs"),
         (["status", "--address", "nonsense"], "'nonsense': expected HOST:PORT or ray://HOST:PORT"),
-        (["status", "--address", "http://x:1"], "expected HOST:PORT or ray://HOST:PORT"),
+        (["status", "--address", "http://x:1"], "http://x:1 is the address of a dashboard, to which `ray job submit`"),
         (["status", "--address", "127.0.0.1:99999"], "no Ray cluster answers at 127.0.0.1:99999"),
         (["status", "--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1: "),
         (["status"], "this machine has no Ray; for another machine's, give --address or RAY_ADDRESS"),
@@ -192,7 +192,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
             raise ConnectionError("no token")
         here[0] = address
 
-    monkeypatch.setattr(attach, "_probe", lambda address, seconds: None)
+    monkeypatch.setattr(attach, "probe", lambda address, key, seconds: None)
     monkeypatch.setattr(attach, "_connect", connect)
     monkeypatch.setattr(live_runs, "live_runs", lambda: runs[here[0]])
     return runs

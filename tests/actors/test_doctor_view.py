@@ -82,8 +82,8 @@ def test_a_program_reads_every_fact_and_finding() -> None:
     [
         (["steps=3"], "--config: none is given, so that 'steps=3' overrides nothing"),
         (["--config", "/no/such.yaml"], "configuration file /no/such.yaml does not exist"),
-        (["--address", "ray://head:10001"], "--address: ray://head:10001: run this on a node of the cluster, and"),
-        (["--address", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+        (["--address", "ray://head:10001"], "--address: ray://head:10001: a driver must be on a node of the cluster"),
+        (["--address", "127.0.0.1:1"], "--address: no Ray cluster answers at 127.0.0.1:1"),
         (["--address", "nonsense"], "--address: 'nonsense': expected HOST:PORT"),
     ],
 )
@@ -98,9 +98,9 @@ def test_bad_input_is_exit_code_2_before_any_cluster(
 def test_auto_without_a_cluster_on_this_machine_is_bad_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from actors.control import clusters
+    from actors.cluster import address
     from renio_pipeline import cli
 
-    monkeypatch.setattr(clusters, "local_clusters", lambda: [])
+    monkeypatch.setattr(address, "local_clusters", lambda everyone=False: [])
     assert cli.main(["doctor", "--address", "auto"]) == 2
-    assert "--address: no Ray cluster of this user has a node on this machine" in capsys.readouterr().err
+    assert "--address: auto: no Ray cluster has a node on this machine; start one with `ray start" in capsys.readouterr().err

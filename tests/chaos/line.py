@@ -7,13 +7,14 @@ import json
 import sys
 import time
 
-from actors.control import attach, clusters, live_runs
+from actors.cluster.address import use_token_of_this_machine
+from actors.control import attach, live_runs
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control.protocol import Refused, Unanswered
 
 
 def main(run: str, address: str) -> None:
-    clusters._use_token_of_this_machine()
+    use_token_of_this_machine()
     try:
         with attach.guest(address, time.monotonic() + 60):
             for line in sys.stdin:

@@ -128,8 +128,8 @@ def test_actors_take_the_options_that_we_give() -> None:
 
 @relied_on(
     "ray",
-    "actors.control.clusters._use_token_of_this_machine",
-    "actors.control.attach.TOKEN_HINT",
+    "actors.cluster.address.use_token_of_this_machine",
+    "actors.cluster.address.TOKEN_HINT",
     breaks="a cluster that asks for a token could not be joined as we say",
 )
 def test_tokens_are_found_by_these_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_tries_to_connect_are_counted_by_this_variable() -> None:
     assert 'os.environ.get("RAY_NUM_REDIS_GET_RETRIES", "20")' in inspect.getsource(ray_constants)
 
 
-@relied_on("ray", "actors.control.clusters.local_clusters", breaks="clusters on this machine would not be found")
+@relied_on("ray", "actors.cluster.address.local_clusters", breaks="clusters on this machine would not be found")
 def test_a_raylet_is_started_with_the_address_of_its_cluster() -> None:
     """Read."""
     from ray._private import services
@@ -208,3 +208,47 @@ def _core() -> bytes:
     import ray._raylet
 
     return Path(ray._raylet.__file__).read_bytes()
+
+
+@relied_on(
+    "ray",
+    "actors.cluster.joining.check_answers",
+    breaks="an address without a Ray cluster would be tried for ten minutes",
+)
+def test_a_cluster_says_who_it_is_when_a_client_is_made() -> None:
+    """Read: as ``ray.init`` does, again and again."""
+    from ray._private import node
+    from ray._raylet import GcsClient
+
+    assert callable(GcsClient)
+    assert "GcsClient(address=gcs_address,cluster_id=" in "".join(inspect.getsource(node.Node._init_gcs_client).split())
+
+
+@relied_on(
+    "ray",
+    "actors.cluster.own_folders.longest_folder",
+    "actors.cluster.own_folders._temporary",
+    "actors.cluster.own_folders._needs_token_file",
+    breaks="a temporary folder too long for sockets, or a home without a token, would end a run with a traceback",
+)
+def test_rays_folders_are_named_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+    from ray._common.utils import get_default_ray_temp_dir
+    from ray._private import node
+
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert get_default_ray_temp_dir() == "/tmp/ray"
+    monkeypatch.setenv("TMPDIR", "/a")
+    assert get_default_ray_temp_dir() == "/a/ray"
+    monkeypatch.setenv("RAY_TMPDIR", "/b")
+    assert get_default_ray_temp_dir() == "/b/ray"
+    source = inspect.getsource(node)
+    for part in (
+        'f"session_{date_str}_{os.getpid()}"',
+        '"%Y-%m-%d_%H-%M-%S_%f"',
+        '(self._session_dir, "sockets")',
+        '"plasma_store"',
+    ):
+        assert part in source, part
+    assert "ensure_token_if_auth_enabled(_system_config, create_token_if_missing=True)" in inspect.getsource(ray.init)

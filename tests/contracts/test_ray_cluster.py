@@ -165,11 +165,11 @@ def test_what_a_worker_writes_is_in_files_of_its_process_s_number(cluster: Any) 
     "ray",
     "actors.cluster.node_labels.check_nodes",
     "actors.cluster.checks.check_object_store",
-    "actors.control.clusters.local_clusters",
+    "actors.cluster.address.local_clusters",
     breaks="a cluster that is too small would not be found out, or one of this machine not be found",
 )
 def test_nodes_and_clusters_say_what_they_have(cluster: Any) -> None:
-    from actors.control.clusters import local_clusters
+    from actors.cluster.address import local_clusters
 
     (node,) = cluster.nodes()
     assert node["Alive"] is True
@@ -177,6 +177,24 @@ def test_nodes_and_clusters_say_what_they_have(cluster: Any) -> None:
     assert isinstance(node["Labels"], dict)
     assert cluster.cluster_resources()["object_store_memory"] == 80 * 2**20
     assert cluster.get_runtime_context().gcs_address in local_clusters()
+
+
+@relied_on(
+    "ray",
+    "actors.cluster.joining.check_answers",
+    breaks="a run would not join a cluster that is there, or wait for a minute where this machine has none of its nodes",
+)
+def test_a_cluster_says_which_nodes_it_has_and_a_machine_which_are_here(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services
+
+    from actors.cluster.address import Address, NoEntryError
+    from actors.cluster.joining import check_answers
+
+    address = Address(cluster.get_runtime_context().gcs_address, "RAY_ADDRESS")
+    check_answers(address)
+    monkeypatch.setattr(services, "find_node_ids", set)
+    with pytest.raises(NoEntryError, match=rf"^RAY_ADDRESS: the Ray cluster at {address} has no node on this machine; start"):
+        check_answers(address)
 
 
 @relied_on(
