@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from actors.engines.result_batcher import SLACK, ResultBatcher
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.packed_messages import pack, unpack
+from renio_pipeline.config.schema import Sampling
 from renio_pipeline.types import Message, StopReason, Version
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class WriteRequest(Message):
     temperature: float  # of sampling, not divided by the distillation temperature
     top_p: float
     top_k: int
+    options: dict[str, Any] = field(default_factory=dict)  # further ones of vLLM's SamplingParams: see ``sampling_options``
     slack: float = SLACK  # share of its duration by which the result may be delayed: see ``ResultBatcher``
 
 
@@ -57,6 +59,27 @@ class Failed:
 
 
 Ended = Written | Failed
+
+
+def sampling_options(sampling: Sampling, temperature: float) -> dict[str, Any]:
+    """The options of vLLM's SamplingParams for what of the configuration is not the default.
+
+    None of them changes the log-probabilities that are reported: those are of the model's own distribution.
+
+    Args:
+        temperature: the distillation temperature, by which the engine's logits are divided. vLLM subtracts penalties from
+            those.
+    """
+    found: dict[str, Any] = {
+        "presence_penalty": sampling.presence_penalty / temperature,
+        "frequency_penalty": sampling.frequency_penalty / temperature,
+        "repetition_penalty": sampling.repetition_penalty,
+        "min_p": sampling.min_p,
+        "stop": list(sampling.stop),
+        "stop_token_ids": list(sampling.stop_token_ids),
+    }
+    default = Sampling()
+    return {name: value for name, value in found.items() if getattr(sampling, name) != getattr(default, name)}
 
 
 class Generator(VllmReplica):
@@ -119,8 +142,9 @@ class Generator(VllmReplica):
             max_tokens=request.max_tokens,
             logprobs=0,
             flat_logprobs=True,
-            detokenize=False,
+            detokenize="stop" in request.options,  # to find stop texts, and for nothing else
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **request.options,
         )
 
     def _ended(

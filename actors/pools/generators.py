@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.engines.generator import Ended, Failed, WriteRequest, Written
+from actors.engines.generator import Ended, Failed, WriteRequest, Written, sampling_options
 from actors.engines.result_batcher import SLACK
 from actors.packed_messages import pack, unpack
 from actors.pools.base import Pool
@@ -59,6 +59,7 @@ class GeneratorPool(Pool):
 
     def __init__(self, kind: Kind, size: int, service: Service) -> None:
         super().__init__(kind, size, service)
+        self._sampling_options = sampling_options(self.config.sampling, self.config.temperature)
         self._spare = spare = bool(self.config.max_staleness) and self.config.in_flight == "keep"
         self._slack = SPARE_SLACK if spare else SLACK
         faults = self.config.faults
@@ -182,6 +183,7 @@ class GeneratorPool(Pool):
             temperature=job.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            options=self._sampling_options,
             slack=self._slack,
         )
 

@@ -37,6 +37,9 @@ def _batch(c: RunConfig) -> None:
     for key, given in (("sampling.temperature", c.sampling.temperature), ("evaluate.temperature", c.evaluate.temperature)):
         if given / c.temperature > 2:  # vLLM's own bound, of what is left when its logits are divided by `temperature` already
             raise ValueError(f"{key} ({given}) may be at most twice temperature ({c.temperature}); lower it")
+    for name in ("presence_penalty", "frequency_penalty"):
+        if abs(given := getattr(c.sampling, name)) / c.temperature > 2:  # as above
+            raise ValueError(f"sampling.{name} ({given}) may be at most twice temperature ({c.temperature}); lower it")
     if c.trainer.warmup_steps >= c.steps:
         raise ValueError(f"trainer.warmup_steps ({c.trainer.warmup_steps}) must be below steps ({c.steps})")
     _refuse_owned("trainer.deepspeed", c.trainer.deepspeed, schema.OWNED_DEEPSPEED_KEYS)

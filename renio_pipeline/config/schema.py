@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -122,6 +123,33 @@ class Sampling(Section):
         1.0, gt=0, le=1, description="Nucleus sampling: sample from the smallest set of tokens with this probability mass."
     )
     top_k: NonNegativeInt = Field(0, description="Sample from the k likeliest tokens; 0: all tokens.")
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave out tokens below this share of the likeliest token's probability; 0: none.",
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Subtracted from the logit of every token that the response has already."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Subtracted from a token's logit for each time that the response has it."
+    )
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="Divides positive logits, and multiplies negative ones, of tokens that prompt or response have; 1: none.",
+    )
+    stop: tuple[str, ...] = Field((), description="Texts at which a response ends; its tokens include them.")
+    stop_token_ids: tuple[NonNegativeInt, ...] = Field((), description="Further tokens at which a response ends.")
+
+    @field_validator("stop")
+    @classmethod
+    def _not_empty(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in texts:
+            raise ValueError("an empty text would end every response at once; leave it out")
+        return texts
 
 
 class Source(Section):

@@ -9,6 +9,7 @@ from the same responses (``tests/ray/test_in_process.py``). The stages of real r
 from __future__ import annotations
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.schema import Sampling
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.stages.protocols import Stages
@@ -55,7 +56,7 @@ def check(config: RunConfig) -> None:
         refused["max_staleness"] = "must be 0: in one process nothing is generated ahead"
     if config.follow is not None:
         refused["method.teacher"] = "must be fixed: a teacher that follows the student needs the pipeline's weight sync"
-    if config.sampling.top_k or config.sampling.top_p < 1:
-        refused["sampling"] = "top_k and top_p must be left out: these stages sample from the whole distribution"
+    if config.sampling != Sampling(temperature=config.sampling.temperature):
+        refused["sampling"] = "may have a temperature alone: these stages sample from the whole distribution"
     for key, why in refused.items():
         raise ConfigError(f"{key} {why}")

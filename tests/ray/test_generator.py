@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.cluster.placement import actor_options
 from actors.engines.generator import Generator, WriteRequest, Written
@@ -87,7 +87,14 @@ def write(bench: Bench, prompts: list[Prompt]) -> dict[int, Written]:
     return run(_write(bench, prompts, 12, 1.0))
 
 
-async def _write(bench: Bench, prompts: list[Prompt], max_tokens: int, temperature: float) -> dict[int, Written]:
+async def _score(bench: Bench, sequences: list[list[int]]) -> list[np.ndarray]:
+    found: list[np.ndarray] = await bench.actor.score.remote(sequences)
+    return found
+
+
+async def _write(
+    bench: Bench, prompts: list[Prompt], max_tokens: int, temperature: float, options: dict[str, Any] | None = None
+) -> dict[int, Written]:
     requests = [
         WriteRequest(
             sample_id=p.sample_id,
@@ -97,6 +104,7 @@ async def _write(bench: Bench, prompts: list[Prompt], max_tokens: int, temperatu
             temperature=temperature,
             top_p=1.0,
             top_k=0,
+            options=options or {},
         )
         for p in prompts
     ]
@@ -136,6 +144,31 @@ def test_two_samples_of_one_prompt_have_seeds_of_their_own(bench: Bench) -> None
     ]
     assert len({sample_seed(0, p.sample_id) for p in twice}) == 8
     assert len({tuple(r.token_ids) for r in write(bench, twice).values()}) > 1
+
+
+PENALTIES = {"presence_penalty": 1.5, "repetition_penalty": 1.3, "min_p": 0.01}
+
+
+def test_penalties_change_what_is_written_and_not_the_log_probabilities_that_are_reported(bench: Bench) -> None:
+    plain, penalised = (run(_write(bench, bench.prompts[:8], 24, 1.0, options)) for options in ({}, PENALTIES))
+    assert any(plain[i].token_ids.tolist() != penalised[i].token_ids.tolist() for i in plain)
+    for prompt in bench.prompts[:8]:
+        written = penalised[prompt.sample_id]
+        whole = [*prompt.student_ids.tolist(), *written.token_ids.tolist()]
+        (scored,) = run(_score(bench, [whole]))
+        np.testing.assert_allclose(written.logprobs, scored[len(prompt.student_ids) - 1 :], atol=1e-4)
+
+
+def test_a_response_ends_with_a_stop_text_and_at_a_further_stop_token(bench: Bench) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bench.student)
+    plain = run(_write(bench, bench.prompts[:8], 24, 1.0, {}))
+    for written in plain.values():
+        ids = written.token_ids.tolist()
+        at = next(i for i in range(1, len(ids)) if ids[i] not in ids[:i])
+        prompt = [p for p in bench.prompts if p.sample_id == written.sample_id]
+        for options in ({"stop": [tokenizer.decode(ids[at : at + 1])]}, {"stop_token_ids": [ids[at]]}):
+            (ended,) = run(_write(bench, prompt, 24, 1.0, options)).values()
+            assert (ended.token_ids.tolist(), ended.stop_reason) == (ids[: at + 1], "stop")
 
 
 def test_asleep_it_writes_nothing_and_awake_it_writes_the_same(bench: Bench) -> None:
