@@ -64,8 +64,8 @@ def tried(name: str, folder: Path, overrides: list[str]) -> tuple[str, bool]:
     for arguments in (["steps=2"], ["steps=3", "--resume"]):
         done = renio("train", "--config", str(config), f"run_dir={run}", *overrides, *arguments)
         if done.returncode:
-            last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "nothing was said"
-            return f"{'refused' if done.returncode == 2 else f'FAILED ({done.returncode})'}: {last}", done.returncode == 2
+            said = next((line for line in done.stdout.splitlines() if line.startswith("error: ")), done.stdout[-2000:])
+            return f"{'refused' if done.returncode == 2 else f'FAILED ({done.returncode})'}: {said}", done.returncode == 2
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     gaps = [step["mismatch/logprob_abs_mean"] for step in steps]
     losses = [step["loss"] for step in steps]
