@@ -1,10 +1,11 @@
-"""What vLLM's layerwise reload has loaded: which layers lack weights after an update."""
+"""What vLLM's layerwise reload has loaded: which layers lack weights after an update, and which are not packed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
@@ -25,6 +26,21 @@ def is_tied(model: Any, head: Any) -> bool:
     return bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False)) and isinstance(
         head, VocabParallelEmbedding
     )
+
+
+def repack(model: torch.nn.Module) -> None:
+    """Pack the weights that a CPU's kernels read packed, and that an update leaves as they were sent.
+
+    A tied output head is not among the weights that are sent, so it would keep the packed copy of the old embedding. Experts
+    are packed only when they are first loaded. Either way the model would silently compute with other weights.
+    """
+    head = getattr(model, "lm_head", None)
+    if head is not None and is_tied(model, head):
+        head.quant_method.process_weights_after_loading(head)
+    for layer in model.modules():
+        experts = getattr(getattr(getattr(layer, "quant_method", None), "moe_kernel", None), "fused_experts", None)
+        if isinstance(experts, CPUUnquantizedExperts):
+            experts.process_weights_after_loading(layer)
 
 
 def lacks_weights(model: Any, layer: torch.nn.Module) -> bool:

@@ -19,7 +19,7 @@ import torch
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from actors.engines.host_backend import open_chunk
-from actors.engines.layerwise_reload import forget_update, is_tied, lacks_weights
+from actors.engines.layerwise_reload import forget_update, lacks_weights, repack
 from actors.weight_sync.background import on_thread
 from actors.weight_sync.receiver import TransferAborted
 from actors.weight_sync.wire import tensors
@@ -110,16 +110,9 @@ class RenioWorker:
         if missing:
             raise RuntimeError(f"the weight update did not reach {len(missing)} layers: {', '.join(missing[:5])}")
 
-    def renio_repack_tied_head(self) -> None:
-        """Repack a tied output head after an update.
-
-        On a CPU, linear layers keep a packed copy of their weights. A tied head is not among the weights that are sent, so it
-        would keep the packed copy of the old embedding, and the model would silently mix old and new weights.
-        """
-        model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        head = getattr(model, "lm_head", None)
-        if head is not None and is_tied(model, head):
-            head.quant_method.process_weights_after_loading(head)
+    def renio_repack(self) -> None:
+        """Pack what the update left unpacked: see ``layerwise_reload.repack``."""
+        repack(self.model_runner.get_model())  # type: ignore[attr-defined]
 
 
 def _join(engine: Any, init_info: dict[str, Any]) -> None:

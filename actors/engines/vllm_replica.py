@@ -111,7 +111,7 @@ class VllmReplica:
         with self._invalid_on_failure():
             await self._call(_rpc("renio_verify_loaded"), held=True)
             await self._call(_rpc("finish_weight_update"), held=True)
-            await self._call(_rpc("renio_repack_tied_head"), held=True)
+            await self._call(_rpc("renio_repack"), held=True)
             await self._adopt(version)
 
     async def abort_weight_update(self) -> None:

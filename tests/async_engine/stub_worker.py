@@ -87,7 +87,7 @@ class StubWorker(RenioWorker):
     def finish_weight_update(self) -> None:
         self._may_fail("finish_weight_update")
 
-    def renio_repack_tied_head(self) -> None:
+    def renio_repack(self) -> None:
         """Nothing is packed."""
 
     def _may_fail(self, verb: str) -> None:

@@ -138,7 +138,7 @@ def test_a_layer_counts_what_it_was_given_and_loads_when_that_is_all(vllm_config
     "vllm",
     "actors.engines.layerwise_reload.lacks_weights",
     "actors.engines.layerwise_reload.is_tied",
-    f"{EXTENSION}.renio_repack_tied_head",
+    "actors.engines.layerwise_reload.repack",
     breaks="whole updates would be refused, or a tied head would keep the packing of old weights",
 )
 def test_embeddings_heads_and_attention_can_be_told_apart() -> None:
@@ -158,6 +158,46 @@ def test_embeddings_heads_and_attention_can_be_told_apart() -> None:
     assert UnquantizedEmbeddingMethod().tie_weights(head, embedding) is head  # type: ignore[arg-type]
     assert head.weight is embedding.weight
     assert {"self.lm_head", "self.logits_processor", "self.config"} <= assigned(Qwen3ForCausalLM.__init__)
+
+
+@relied_on(
+    "vllm",
+    "actors.engines.layerwise_reload.repack",
+    breaks="experts on a CPU would be packed twice, or read in another layout than they are in",
+)
+def test_experts_on_a_cpu_are_packed_when_they_are_first_loaded_and_not_by_an_update() -> None:
+    """With kernels that note when they pack."""
+    from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method as module
+    from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+
+    from actors.engines.layerwise_reload import repack
+
+    packed: list[str] = []
+
+    class Experts(CPUUnquantizedExperts):
+        def __init__(self) -> None:
+            pass
+
+        def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+            packed.append(type(self).__name__)
+
+    method: Any = object.__new__(module.UnquantizedFusedMoEMethod)
+    torch.nn.Module.__init__(method)
+    layer = torch.nn.Module()
+    layer.w13_weight, layer.w2_weight = (torch.nn.Parameter(torch.ones(1, 2, 2), requires_grad=False) for _ in range(2))
+    layer.moe_config, layer.quant_method = None, method
+    method.moe_kernel, method.unquantized_backend = None, module.UnquantizedMoeBackend.CPU
+
+    def first(self: Any, layer: torch.nn.Module) -> None:
+        self.moe_kernel = SimpleNamespace(fused_experts=Experts())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.UnquantizedFusedMoEMethod, "_init_moe_kernel", first)
+        for count in (1, 1):  # loaded, and updated
+            method._setup_kernel(layer, layer.w13_weight, layer.w2_weight)
+            assert len(packed) == count
+    repack(layer)
+    assert len(packed) == 2
 
 
 @relied_on(

@@ -117,7 +117,7 @@ def _falcon() -> Any:
     """One fused projection for queries, keys and values."""
     from transformers import FalconConfig
 
-    return FalconConfig(**_SIZES, **_ENDS, max_position_embeddings=CONTEXT, ffn_hidden_size=96, new_decoder_architecture=False)
+    return FalconConfig(**_SIZES, **_ENDS, max_position_embeddings=CONTEXT, new_decoder_architecture=False)
 
 
 def make(name: str, *, seed: int = 0, spread: float = 0.2) -> Any:

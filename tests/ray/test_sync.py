@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import TrainBatch, TrainSample, Version
+from tests.families.models import save
 from tests.ray.conftest import demo, kill, run, samples_of, write
 
 TEMPERATURE = 1.3
@@ -207,6 +209,25 @@ def assert_soon_lost(load: Callable[[], Any]) -> None:
             return
         assert time.monotonic() < end
         time.sleep(0.3)
+
+
+def test_experts_compute_with_the_weights_that_were_sent(ray_cluster: None, tmp_path: Path) -> None:
+    """On a CPU, vLLM packs experts when it first loads them, and an update would leave them unpacked."""
+    student = save("qwen3-moe", tmp_path / "student")
+    common = [f"student={student}", "objective={type: sampled}", "trainer.lr=0.003", f"temperature={TEMPERATURE}"]
+    made = Fleet(demo(*common, "trainer.dtype=float32"))
+    try:
+        run(made.start())
+        fresh = run(made.gaps())
+        for step in (1, 2):
+            run(made.train(step))
+            moved = run(made.gaps())
+            made.publish(Version(0, step))
+            assert min(moved) > 0.05, "one step did not move the student: the comparison would prove nothing"
+            assert max(run(made.gaps())) < 1e-4
+        assert max(fresh) < 1e-4
+    finally:
+        made.end()
 
 
 async def _write(generator: Any, samples: list[TrainSample], temperature: float, max_tokens: int = 48) -> list[Any]:

@@ -99,7 +99,7 @@ def test_the_planner_counts_its_parameters(family: str, folders: dict[str, str])
     assert found.parameters == sum(p.numel() for p in lm.parameters())
     assert (found.layers, found.hidden, found.vocab, found.queries) == (2, 64, VOCAB, 64)
     assert found.key_heads == (2 if family == "gpt2" else 1)
-    assert found.mlp == {"gpt2": 256, "qwen3-moe": 64}.get(family, 96)
+    assert found.mlp == {"gpt2": 256, "falcon": 256, "qwen3-moe": 64}.get(family, 96)
 
 
 @each_family
