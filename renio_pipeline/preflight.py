@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import DTYPE_BYTES, Opsd
+from renio_pipeline.config.schema import DTYPE_BYTES, Audience
 from renio_pipeline.config.sections import HIDDEN
-from renio_pipeline.data.chat_templates import choose_template, end_warning
+from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning
 from renio_pipeline.data.problems import Problems, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
@@ -27,6 +27,7 @@ from renio_pipeline.run_dir import lease_files
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.data_record import Stretch
 from renio_pipeline.tasks import Task, make_task
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Row
 
 Inspect = Callable[[str, str], info.ModelInfo]
@@ -82,9 +83,9 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         max_prompt_tokens=config.data.max_prompt_tokens,
         vocab_size=vocab_size,
     )
-    template = f"student: the chat template of {config.student!r}"
     stands = TemplateClock(clock)
-    encoder = Encoder(tokenizer, task, plain=config.data.student_prompt == "plain", template=template, clock=stands)
+    check_variables(tokenizer, config.template)
+    encoder = encoder_of(config, task, tokenizer, stands)
     data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
     if note := stands.note(tokenizer.chat_template, config.student):
         data["notes"] = (*data["notes"], note)
@@ -104,6 +105,18 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     )
 
 
+def encoder_of(config: RunConfig, task: Task, tokenizer: Any, clock: TemplateClock) -> Encoder:
+    """What renders the prompts of a run."""
+    ways: dict[Audience, str] = {"student": config.data.student_prompt, "evaluation": config.evaluate.prompt}
+    return Encoder(
+        tokenizer,
+        Phrasing(task, config.prompts, config.template),
+        plain=[audience for audience, way in ways.items() if way == "plain"],
+        template=f"student: the chat template of {config.student!r}",
+        clock=clock,
+    )
+
+
 def settled(config: RunConfig, prepared: Prepared, point: ResumePoint) -> Prepared:
     """With the order in which the run in ``config.directory`` draws its rows from ``point`` on. Raises as ``settle`` does."""
     found = settle(config, prepared.stretch, point.state.samples_drawn)
@@ -114,21 +127,17 @@ def _encoded(
     config: RunConfig, encoder: Encoder, training: Problems, held_out: Problems, bounds: Bounds, tokenizer: Any
 ) -> dict[str, Any]:
     """The fields of ``Prepared`` that derive from the problems."""
-    own = isinstance(config.method, Opsd)  # the teacher is the student, which thinks only when it teaches
 
-    def asked(problems: Problems) -> Encoded:
-        return Encoded(encoder, problems.rows, thinking=False if own else None)
+    def asked(problems: Problems, audience: Audience) -> Encoded:
+        return Encoded(encoder, problems.rows, audience)
 
-    def taught(problems: Problems) -> Encoded:
-        return Encoded(encoder, problems.rows, privileged=True, thinking=True if own else None)
-
-    ways = [asked, taught] if config.privileged else [asked]
-    train = fitting(training, [way(training) for way in ways], bounds, tokenizer)
-    test = fitting(held_out, [asked(held_out)], bounds, tokenizer)
-    prompt_ids, test_ids = asked(train.problems), asked(test.problems)
+    ways: list[Audience] = ["student", "teacher"] if config.privileged else ["student"]
+    train = fitting(training, [asked(training, way) for way in ways], bounds, tokenizer)
+    test = fitting(held_out, [asked(held_out, "evaluation")], bounds, tokenizer)
+    prompt_ids, test_ids = asked(train.problems, "student"), asked(test.problems, "evaluation")
     return {
         "rows": train.problems.rows, "prompt_ids": prompt_ids,
-        "teacher_ids": taught(train.problems) if config.privileged else prompt_ids,
+        "teacher_ids": asked(train.problems, "teacher") if config.privileged else prompt_ids,
         "held_out": list(test.problems.rows), "held_out_ids": [ids for batch in test_ids.batches() for _, ids in batch],
         "context": max(train.longest, test.longest) + bounds.max_response_tokens + 1,
         "notes": (*train.problems.notes, *test.problems.notes),

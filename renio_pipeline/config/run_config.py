@@ -67,6 +67,8 @@ class RunConfig(Section):
     )
     task_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the task's constructor.")
     data: schema.Data = schema.Data()
+    prompts: schema.Prompts = schema.Prompts()
+    template: schema.TemplateOptions = schema.TemplateOptions()
     sampling: schema.Sampling = schema.Sampling()
     method: Annotated[schema.Opd | schema.Opsd, BeforeValidator(variants.validator("method"))] = schema.Opd()
     weighting: Annotated[SerializeAsAny[WeightingSection], BeforeValidator(variants.validator("weighting"))] = Field(

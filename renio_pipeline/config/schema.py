@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -18,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from renio_pipeline.config.paths import UserPath
+from renio_pipeline.config.paths import UserPath, expanded
 
 
 def _no_half(name: Any) -> Any:
@@ -192,6 +194,63 @@ class Data(Source):
     student_prompt: Literal["chat", "plain"] = Field(
         "chat", description="chat: the student's chat template; plain: the template without its special tokens."
     )
+
+
+Audience = Literal["student", "teacher", "evaluation"]
+PLACEHOLDER = r"(?<![\\\w}])\{([a-z_]+)\}"  # not the braces of TeX, as in \\boxed{answer}
+
+
+def _text_or_file(text: Any) -> Any:
+    """``@prompts/teacher.txt`` is replaced by what that file has."""
+    if not isinstance(text, str) or not text.startswith("@"):
+        return text
+    path = Path(expanded(text[1:]))
+    try:
+        found = path.read_text(encoding="utf-8")
+        return f"\n{found}" if found.startswith("@") else found  # a run's record has the text, and is read again
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); @ at the start of a text names a file") from None
+
+
+Text = Annotated[str, BeforeValidator(_text_or_file)]
+
+
+def _with(*placeholders: str) -> Any:
+    def check(text: str) -> str:
+        for name in re.findall(PLACEHOLDER, text):
+            if name not in placeholders:
+                allowed = ", ".join(f"{{{one}}}" for one in placeholders)
+                raise ValueError(f"{{{name}}} is no placeholder here; allowed: {allowed}")
+        if "{problem}" not in text:
+            raise ValueError("the text has no {problem}, so that every row would be asked the same")
+        return text
+
+    return Annotated[Text, AfterValidator(check)]
+
+
+class Prompts(Section):
+    """How problems are asked. A text that starts with @ names a file that has it."""
+
+    system: Text | None = Field(None, description="A system message before the others; null: none.")
+    student: _with("problem", "instruction") | None = Field(  # type: ignore[valid-type]
+        None, description="The student's user message, with {problem} and {instruction}; null: the task's own."
+    )
+    teacher: _with("problem", "instruction", "solution") | None = Field(  # type: ignore[valid-type]
+        None,
+        description="The same for a teacher that is shown the {solution}: `method.privileged`, or OPSD; null: the task's own.",
+    )
+    instruction: Text | None = Field(
+        None,
+        description="What {instruction} stands for, and what follows the problem where `student` is null; null: the task's.",
+    )
+
+
+class TemplateOptions(Section):
+    """Variables of the chat template, such as `enable_thinking: false`, for each of those who are asked."""
+
+    student: dict[str, Any] = Field(default_factory=dict, description="For the student's training prompts.")
+    teacher: dict[str, Any] = Field(default_factory=dict, description="For a teacher that is shown the solution.")
+    evaluation: dict[str, Any] = Field(default_factory=dict, description="For held-out problems and `renio eval`.")
 
 
 class Generator(Section):
@@ -410,6 +469,9 @@ class Evaluate(Section):
     problems: NonNegativeInt = Field(512, description="Held-out problems; 0: no evaluation.")
     every: NonNegativeInt = Field(0, description="Steps between evaluations; 0: only before the first step and after the last.")
     temperature: PositiveFloat = Field(1.0, description="Sampling temperature of evaluation.")
+    prompt: Literal["chat", "plain"] = Field(
+        "chat", description="chat: the chat template; plain: the template without its special tokens."
+    )
     top_p: float | None = Field(None, gt=0, le=1, description="Nucleus sampling of `renio eval`; null: as in sampling.")
     top_k: NonNegativeInt | None = Field(
         None, description="Top-k sampling of `renio eval`; 0: all tokens; null: as in sampling."

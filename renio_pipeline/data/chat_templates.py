@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.nearest import did_you_mean
+from renio_pipeline.config.schema import TemplateOptions
 from renio_pipeline.data.template_clock import TemplateClock, fixed_chance
 from renio_pipeline.types import Row
 
+_OWNED = frozenset({"messages", "add_generation_prompt", "continue_final_message", "strftime_now"})
+_GLOBALS = frozenset({"raise_exception", "range", "namespace", "dict", "lipsum", "cycler", "joiner", "eos_token", "bos_token"})
 Messages = Sequence[Mapping[str, Any]]
 _ANSWER, _NEXT = "An answer of nine words that no template contains.", "Another question, which no template contains either."
 
@@ -37,6 +42,32 @@ def choose_template(tokenizer: Any, name: str | None, model: str, key: str) -> N
             f"data.chat_template: {name!r} was chosen, but the tokenizer of {model!r} has a single chat template, without a "
             "name; leave the key out"
         )
+
+
+def check_variables(tokenizer: Any, options: TemplateOptions) -> None:
+    """Raises ConfigError for a variable of the section ``template`` that the chat template does not read.
+
+    Args:
+        tokenizer: with one template.
+    """
+    given = {f"template.{who}.{name}": value for who, variables in options for name, value in variables.items()}
+    known = _variables(str(tokenizer.chat_template)) if given else set()
+    for key in given:
+        name = key.split(".", 2)[2]
+        if name in _OWNED:
+            raise ConfigError(f"{key}: the pipeline sets {name} itself; leave it out")
+        if name not in known and given[key] is not False:  # what there is not need not be turned off
+            raise ConfigError(f"{key}: the chat template does not read {name!r}; {did_you_mean(name, sorted(known - _OWNED))}")
+
+
+def _variables(template: str) -> set[str]:
+    from jinja2 import Environment, TemplateError, meta
+
+    try:
+        found = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template))
+    except TemplateError:  # said with its row when it renders, or a tag of transformers' own: then by name
+        found = set(re.findall(r"[A-Za-z_]\w*", template))
+    return found - _GLOBALS
 
 
 def render(

@@ -54,6 +54,17 @@ def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
     return Problems(rows=training.rows, notes=(*training.notes, warning)), held_out
 
 
+def first_rows(config: RunConfig, task: Task, count: int) -> list[Row]:
+    """The first training problems, as they are: whether they can be graded is not tried. Raises ConfigError."""
+    if config.data.path is None:
+        return task.rows("train", count)[:count]
+    rows = load_rows(config.data, optional=TRAINING)
+    found = [rows[i] for i in range(min(count, len(rows)))]
+    for row in found if config.privileged else ():
+        _check_teaching(config.model_copy(update={"teachers": None}), rows, row)
+    return found
+
+
 def _training(config: RunConfig, task: Task, screening: RowScreening) -> Problems:
     data = config.data
     if data.path is not None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, overload
 
 import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.schema import Audience
 from renio_pipeline.data.chat_templates import render
 from renio_pipeline.data.draw_order import DrawOrder
 from renio_pipeline.data.prints import content_of
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.run_dir.data_record import Stretch
-from renio_pipeline.tasks import Task
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Prompt, Row
 
 
@@ -25,54 +26,53 @@ class Encoder:
     def __init__(
         self,
         tokenizer: Any,
-        task: Task,
+        phrasing: Phrasing,
         *,
-        plain: bool,
+        plain: Collection[Audience] = (),
         template: str = "student: the chat template",
         clock: TemplateClock | None = None,
     ) -> None:
         """
         Args:
+            plain: whose prompts get the template's text without its special tokens, as the student's in the authors' code.
             template: how messages call the template, with the key of its model.
             clock: what the template is told when it asks for the time; None: the time at which this is made.
         """
-        self._tokenizer, self._task, self._plain, self._template = tokenizer, task, plain, template
+        self._tokenizer, self._phrasing, self._plain, self._template = tokenizer, phrasing, plain, template
         self._clock = clock or TemplateClock()
 
-    def encode(self, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None) -> list[np.ndarray]:
+    def encode(self, rows: Sequence[Row], audience: Audience = "student") -> list[np.ndarray]:
         """The prompt ids of each row, [P] int32.
 
-        With ``plain``, the template's special tokens are removed from the student's prompt, as in the authors' reference code.
-
         Args:
-            privileged: include the row's reference solution, for a teacher.
-            thinking: the template's thinking mode, where it has one; None leaves the choice to the template.
+            audience: who is asked. A teacher is shown the row's reference solution.
 
         Raises:
             ConfigError: the template is broken, or refuses a row's messages.
         """
         if not rows:
             return []
-        messages = self._task.privileged_messages if privileged else self._task.messages
-        mode = {} if thinking is None else {"enable_thinking": thinking}
-        texts = [render(self._tokenizer, messages(row), row, self._template, self._clock, **mode) for row in rows]
-        if self._plain and not privileged:
-            special = sorted(self._tokenizer.all_special_tokens, key=len, reverse=True)
-            for token in special:
-                texts = [text.replace(token, "") for text in texts]
+        texts = [self.text(row, audience) for row in rows]
         # Not verbose: that a prompt is longer than the model's context is checked, and said with its row.
         encoded = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return [np.asarray(ids, np.int32) for ids in encoded]
+
+    def text(self, row: Row, audience: Audience) -> str:
+        """The prompt as the model sees it. Raises as ``encode`` does."""
+        messages, variables = self._phrasing.messages(row, audience), self._phrasing.variables(audience)
+        text = render(self._tokenizer, messages, row, self._template, self._clock, **variables)
+        if audience in self._plain:
+            for token in sorted(self._tokenizer.all_special_tokens, key=len, reverse=True):
+                text = text.replace(token, "")
+        return text
 
 
 class Encoded(Sequence[np.ndarray]):
     """The prompt ids of rows, [P] int32 each, encoded on demand; the most recent ones are cached."""
 
-    def __init__(
-        self, encoder: Encoder, rows: Sequence[Row], *, privileged: bool = False, thinking: bool | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, rows: Sequence[Row], audience: Audience = "student") -> None:
         self.rows = rows
-        self._encode = partial(encoder.encode, privileged=privileged, thinking=thinking)
+        self._encode = partial(encoder.encode, audience=audience)
         self._one = lru_cache(1024)(lambda index: self._encode([rows[index]])[0])
 
     def __len__(self) -> int:

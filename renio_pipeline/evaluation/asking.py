@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import Opsd, Sync
-from renio_pipeline.data.chat_templates import choose_template, end_warning
+from renio_pipeline.config.schema import Audience, Sync, TemplateOptions
+from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning
 from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.prompt_lengths import Bounds, check_length, check_not_empty
 from renio_pipeline.data.prompts import Encoder
@@ -19,6 +19,7 @@ from renio_pipeline.evaluation.sets import DataSet
 from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.info import ModelInfo, resolve
 from renio_pipeline.models.info import inspect as inspect_model
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Prompt
 
 Inspect = Callable[[str, str], ModelInfo]
@@ -93,7 +94,7 @@ def ask(
         vocab_size=info.vocab_rows,
         max_prompt_tokens=config.data.max_prompt_tokens,
     )
-    thinking = False if isinstance(config.method, Opsd) else None  # as in training
+    check_variables(tokenizer, TemplateOptions(evaluation=config.template.evaluation))
     longest, sample_id = 0, 0
     prompts: list[tuple[Prompt, ...]] = []
     fitting: list[DataSet] = []
@@ -101,10 +102,12 @@ def ask(
     clock = clock or TemplateClock()
     notes = [note for note in (warning, clock.note(tokenizer.chat_template, model)) if note]
     for data in sets:
-        plain, template = config.data.student_prompt == "plain", f"{key}: the chat template of {model!r}"
-        encoder = Encoder(tokenizer, data.task, plain=plain, template=template, clock=clock)
+        phrasing = Phrasing(data.task, config.prompts, config.template)
+        plain: list[Audience] = ["evaluation"] if config.evaluate.prompt == "plain" else []
+        template = f"{key}: the chat template of {model!r}"
+        encoder = Encoder(tokenizer, phrasing, plain=plain, template=template, clock=clock)
         asked: list[Prompt] = []
-        encoded = encoder.encode(data.rows, thinking=thinking)
+        encoded = encoder.encode(data.rows, "evaluation")
         long, said = _too_long(data, encoded, bounds, name)
         notes += said
         for row, ids in zip(data.rows, encoded, strict=True):

@@ -20,6 +20,7 @@ from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.study.lessons import slipped_step
 from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.study.results import Record
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Prompt, Row
 
 WHOLE_RESPONSE = 64  # the longest response in tokens, whatever prefix is trained on
@@ -37,7 +38,8 @@ async def measure_model(config: RunConfig, prepared: Prepared, grader: Grader) -
     lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     writer = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared)).longer(WHOLE_RESPONSE)
     rows = prepared.held_out
-    asked = Encoder(prepared.tokenizer, prepared.task, plain=False).encode(rows, privileged=config.privileged)
+    phrasing = Phrasing(prepared.task, config.prompts, config.template)
+    asked = Encoder(prepared.tokenizer, phrasing).encode(rows, "teacher" if config.privileged else "evaluation")
     none = [np.empty(0, np.int32)] * len(rows)
     slips = [np.asarray(prepared.tokenizer.encode(_slip(row, i)), np.int32) for i, row in enumerate(rows)]
     return {

@@ -61,9 +61,13 @@ class Code(Plain):
         check(sandbox)
 
     def messages(self, row: Row) -> list[dict[str, str]]:
+        return [{"role": "user", "content": f"{row.problem}\n\n{self.instruction_for(row)}"}]
+
+    def instruction_for(self, row: Row) -> str:
+        """The instruction, and what the row's tests run: a function, or the whole program."""
         tests = read_tests(row.tests, row.problem) if row.tests else Tests()
         what = _FUNCTION.format(tests.entry) if tests.entry else "" if tests.asserts or not tests.cases else _SCRIPT
-        return [{"role": "user", "content": f"{row.problem}\n\n{self._instruction}{what}"}]
+        return self._instruction + what
 
     def privileged_messages(self, row: Row) -> list[dict[str, str]]:
         return shown_solution(self.messages(row), row)

@@ -35,6 +35,9 @@ class Maths(Plain):
         content = f"{row.problem}\n\n{self.instruction}" if self.instruction else row.problem
         return [{"role": "user", "content": content}]
 
+    def instruction_for(self, row: Row) -> str | None:
+        return self.instruction
+
     def privileged_messages(self, row: Row) -> list[dict[str, str]]:
         return shown_solution(self.messages(row), row)
 

@@ -20,6 +20,7 @@ from renio_pipeline.evaluation.asking import alone, ask
 from renio_pipeline.evaluation.sets import data_sets
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.tasks import make_task
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Row
 from tests.unit.conftest import DEMO, make_config
 
@@ -227,7 +228,7 @@ def test_a_prompt_longer_than_the_tokenizers_own_limit_is_no_warning(caplog: pyt
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     try:
-        (ids,) = Encoder(tokenizer, make_task("plain"), plain=False).encode([Row(id="a", problem="1" * 300)])
+        (ids,) = Encoder(tokenizer, Phrasing(make_task("plain"))).encode([Row(id="a", problem="1" * 300)])
         assert len(ids) > 128
         assert caplog.text == ""
         tokenizer("1" * 300)

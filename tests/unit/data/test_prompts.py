@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from renio_pipeline.data.prompts import Cursor, Encoder, held_out_prompts
 from renio_pipeline.tasks import make_task
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Prompt, Row
 from tests.unit.conftest import DEMO, make_config
 
@@ -102,7 +103,7 @@ def test_held_out_prompts_have_negative_ids_and_keep_the_order() -> None:
 
 
 def test_chat_encodes_the_rendered_template_and_nothing_more(tokenizer: Any) -> None:
-    (ids,) = Encoder(tokenizer, TASK, plain=False).encode([Row(id="a", problem="3+4")])
+    (ids,) = Encoder(tokenizer, Phrasing(TASK)).encode([Row(id="a", problem="3+4")])
     assert ids.dtype == np.int32
     assert tokenizer.decode(ids) == "<eos>user\n3+4<pad>!"
     assert ids[0] == tokenizer.eos_token_id
@@ -110,7 +111,7 @@ def test_chat_encodes_the_rendered_template_and_nothing_more(tokenizer: Any) -> 
 
 
 def test_plain_leaves_the_special_tokens_out_and_keeps_the_text(tokenizer: Any) -> None:
-    (ids,) = Encoder(tokenizer, TASK, plain=True).encode([Row(id="a", problem="3+4")])
+    (ids,) = Encoder(tokenizer, Phrasing(TASK), plain=["student"]).encode([Row(id="a", problem="3+4")])
     assert tokenizer.decode(ids) == "user\n3+4!"
     assert not set(ids.tolist()) & set(tokenizer.all_special_ids)
 
@@ -120,12 +121,12 @@ def test_the_encoder_adds_no_special_tokens_that_the_template_has_not() -> None:
     begin = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", tokenizer.eos_token_id)])
     tokenizer.backend_tokenizer.post_processor = begin
     assert tokenizer.decode(tokenizer("3:")["input_ids"]) == "<eos>3:"
-    (ids,) = Encoder(tokenizer, TASK, plain=False).encode([Row(id="a", problem="3")])
+    (ids,) = Encoder(tokenizer, Phrasing(TASK)).encode([Row(id="a", problem="3")])
     assert tokenizer.decode(ids) == "3:"
 
 
 def test_rows_are_encoded_each_by_itself_without_padding(tokenizer: Any) -> None:
-    encoder = Encoder(tokenizer, TASK, plain=False)
+    encoder = Encoder(tokenizer, Phrasing(TASK))
     rows = [Row(id="a", problem="1"), Row(id="b", problem="1" * 300)]
     together = [ids.tolist() for ids in encoder.encode(rows)]
     assert together == [encoder.encode([row])[0].tolist() for row in rows]

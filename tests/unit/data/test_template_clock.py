@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.tasks import make_task
+from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Row
 from tests.unit.conftest import DEMO
 
@@ -50,7 +51,7 @@ def tokenizer() -> Any:
 
 def texts(tokenizer: Any, template: str, clock: TemplateClock | None = None) -> list[str]:
     tokenizer.chat_template = template
-    encoder = Encoder(tokenizer, make_task("plain"), plain=False, clock=clock)
+    encoder = Encoder(tokenizer, Phrasing(make_task("plain")), clock=clock)
     return [tokenizer.decode(ids) for ids in encoder.encode(ROWS)]
 
 
@@ -74,7 +75,7 @@ def test_a_clock_is_recorded_to_the_second_and_read_again(late: None) -> None:
 def test_the_clock_stands_while_prompts_are_made(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt that is made on the second day is that of the first."""
     tokenizer.chat_template = LLAMA
-    encoder = Encoder(tokenizer, make_task("plain"), plain=False)
+    encoder = Encoder(tokenizer, Phrasing(make_task("plain")))
     before = encoder.encode(ROWS)
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Late)
     assert all(map(np.array_equal, encoder.encode(ROWS), before))

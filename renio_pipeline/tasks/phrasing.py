@@ -1,0 +1,55 @@
+"""How a problem is asked: in the task's own words, or in those of the configuration's section ``prompts``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from renio_pipeline.config.schema import PLACEHOLDER, Audience, Prompts, TemplateOptions
+from renio_pipeline.tasks.protocol import Task, shown_solution
+from renio_pipeline.types import Row
+
+Messages = list[dict[str, str]]
+ASKED = "{problem}\n\n{instruction}"  # the student's text where only an instruction is given
+
+
+class Phrasing:
+    """The messages of a task's rows, and the variables of the chat template that renders them."""
+
+    def __init__(self, task: Task, prompts: Prompts | None = None, options: TemplateOptions | None = None) -> None:
+        self._task, self._prompts, self._options = task, prompts or Prompts(), options or TemplateOptions()
+
+    def variables(self, audience: Audience) -> dict[str, Any]:
+        """What the configuration tells the chat template: ``{"enable_thinking": False}``."""
+        return dict(getattr(self._options, audience))
+
+    def messages(self, row: Row, audience: Audience) -> Messages:
+        """The chat messages for a row. The teacher's show the row's reference solution, which it must have."""
+        prompts = self._prompts
+        if audience == "teacher":
+            found = self._taught(row)
+        elif (text := self._asked_text()) is not None:
+            found = [{"role": "user", "content": self._filled(text, row)}]
+        else:
+            found = self._task.messages(row)
+        return [{"role": "system", "content": prompts.system}, *found] if prompts.system is not None else found
+
+    def _asked_text(self) -> str | None:
+        return ASKED if self._prompts.student is None and self._prompts.instruction is not None else self._prompts.student
+
+    def _taught(self, row: Row) -> Messages:
+        if self._prompts.teacher is not None:
+            return [{"role": "user", "content": self._filled(self._prompts.teacher, row)}]
+        if (text := self._asked_text()) is not None:
+            return shown_solution([{"role": "user", "content": self._filled(text, row)}], row)
+        return self._task.privileged_messages(row)
+
+    def _filled(self, text: str, row: Row) -> str:
+        values = {"problem": row.problem, "solution": row.solution or "", "instruction": self._instruction(row)}
+        return re.sub(PLACEHOLDER, lambda found: values[found[1]], text).strip()
+
+    def _instruction(self, row: Row) -> str:
+        if self._prompts.instruction is not None:
+            return self._prompts.instruction
+        own = getattr(self._task, "instruction_for", None)
+        return (own(row) if own else None) or ""
