@@ -70,6 +70,7 @@ class Row:
     solution: str | None = None  # the worked solution
     teacher: str | None = None  # which of several teachers scores its responses
     tests: str | None = None  # of a program: a Python program of asserts, or JSON of inputs and outputs
+    context: tuple[tuple[str, str], ...] = ()  # (role, content) of the chat messages before the one that asks the problem
     line: int | None = field(default=None, compare=False)  # where it stands in its file
     numbered: bool = field(default=False, compare=False)  # its id is its place, because its record has none
 

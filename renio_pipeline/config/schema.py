@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from renio_pipeline.config.layouts import PRESETS, FieldName, Preset
 from renio_pipeline.config.paths import UserPath, expanded
 
 
@@ -35,12 +36,6 @@ def _no_half(name: Any) -> Any:
 Dtype = Annotated[Literal["float32", "bfloat16"], BeforeValidator(_no_half)]
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
 Beta = Annotated[float, Field(ge=0, lt=1)]
-FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests"]
-Preset = Literal["openthoughts-maths", "openthoughts-code"]
-PRESETS: dict[Preset, dict[FieldName, str]] = {  # the names that the published data sets have for our fields
-    "openthoughts-maths": {"problem": "problem", "solution": "solution", "answer": "Answer"},
-    "openthoughts-code": {"problem": "problem", "solution": "ground_truth_solution", "tests": "test_cases"},
-}
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LabelSelector = Annotated[
     str,
@@ -163,9 +158,12 @@ class Source(Section):
     subset: str | None = Field(None, description="Configuration of the data set, for a hub name or a folder laid out like one.")
     split: str = Field("train", description="Split of the data set, for a hub name or a folder.")
     fields: dict[FieldName, str] = Field(
-        default_factory=dict, description="The source's names for our fields, where they differ."
+        default_factory=dict,
+        description="The source's names for our fields, where they differ; a.b is field b of the object a.",
     )
-    preset: Preset | None = Field(None, description="Field names of a published data set; `fields` takes precedence.")
+    preset: Preset | None = Field(
+        None, description="The layout of a published data set or framework; `fields` takes precedence."
+    )
 
     @property
     def names(self) -> dict[FieldName, str]:

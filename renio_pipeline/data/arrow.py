@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.data.layouts.known import columns_of
+from renio_pipeline.data.layouts.paths import column_of
 from renio_pipeline.data.records import Layout, Scan
 from renio_pipeline.data.rows import Read
 from renio_pipeline.types import Row
@@ -33,12 +35,12 @@ class ArrowRows(Read):
             ConfigError: the column of the problem is missing, or a row is bad (with its number, from 1).
         """
         self.layout = layout
-        if table.num_rows and layout.name("problem") not in table.column_names:
+        if table.num_rows and column_of(layout.name("problem"), table.column_names) not in table.column_names:
             has = layout.has({name: _first_list(table, name) for name in table.column_names})
             raise ConfigError(f"{layout.where(1)}: no field {layout.name('problem')!r}; there are {has}")
-        self._table = table.select_columns(
-            [n for n in dict.fromkeys(map(layout.name, layout.fields)) if n in table.column_names]
-        )
+        named = [column_of(layout.name(field), table.column_names) for field in layout.fields]
+        wanted = dict.fromkeys([*named, *columns_of(layout.preset)])
+        self._table = table.select_columns([name for name in wanted if name in table.column_names])
         self._narrow = {
             name: _NARROW[kind.dtype] for name, kind in self._table.features.items() if getattr(kind, "dtype", None) in _NARROW
         }

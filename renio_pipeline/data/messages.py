@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from renio_pipeline.config.schema import FieldName
+from renio_pipeline.config.layouts import FieldName
 
 _KEYS = (("role", "content"), ("from", "value"))
-_WRITERS = {"problem": ("user", "human")}  # whose message a field's text is; otherwise the assistant's
 _ASSISTANT = ("assistant", "gpt")
 
 
@@ -20,14 +19,14 @@ def messages_in(value: Any) -> Sequence[Mapping[str, Any]]:
         value = _read_list(value) if value.startswith("[{") else None
     if not isinstance(value, list) or not value:
         return ()
-    return value if all(_keys(message) for message in value) else ()
+    return value if all(keys_of(message) for message in value) else ()
 
 
 def about_messages(name: str, messages: Sequence[Mapping[str, Any]], field: FieldName) -> str:
     """That the field called ``name`` is a list of messages, and what to write for our ``field`` instead."""
-    role, content = _keys(messages[0])
+    role, content = keys_of(messages[0])
     roles = [str(message.get(role)) for message in messages]
-    index = next((i for i, said in enumerate(roles) if said in _WRITERS.get(field, _ASSISTANT)), len(roles) - 1)
+    index = next((i for i, said in enumerate(roles) if said in _ASSISTANT), len(roles) - 1)
     return (
         f"field {name!r} is a list of messages (of {', '.join(dict.fromkeys(roles))}), and {field} must be text, of which the "
         f"chat template makes messages; write the text that is meant, such as {name}[{index}][{content!r}], into a field of "
@@ -35,7 +34,7 @@ def about_messages(name: str, messages: Sequence[Mapping[str, Any]], field: Fiel
     )
 
 
-def _keys(message: Any) -> tuple[str, ...]:
+def keys_of(message: Any) -> tuple[str, ...]:
     """The keys of the role and of the content of a message; empty if it is none."""
     return next((keys for keys in _KEYS if isinstance(message, dict) and message.keys() >= {*keys}), ())
 

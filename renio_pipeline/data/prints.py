@@ -40,7 +40,8 @@ class PrintsMaker:
 def content_of(row: Row) -> int:
     """A fingerprint of everything that is read of a row, without its id and its place."""
     values = (row.problem, row.answer, row.solution, row.teacher, row.tests)
-    return _hash(*(b"" if value is None else b"=" + value.encode("utf-8", "surrogatepass") for value in values))
+    said = [text for message in row.context for text in message]
+    return _hash(*(b"" if value is None else b"=" + value.encode("utf-8", "surrogatepass") for value in (*values, *said)))
 
 
 def _hash(*parts: bytes) -> int:

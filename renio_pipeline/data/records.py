@@ -11,7 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.schema import FieldName, Preset, Source
+from renio_pipeline.config.layouts import SPARSE, FieldName, Preset
+from renio_pipeline.config.schema import Source
+from renio_pipeline.data.layouts.chat import Context, asked
+from renio_pipeline.data.layouts.known import completed
+from renio_pipeline.data.layouts.paths import value_at
 from renio_pipeline.data.messages import about_messages, messages_in
 from renio_pipeline.data.values import is_missing, json_of, text_of
 from renio_pipeline.types import Row
@@ -27,13 +31,22 @@ class Layout:
     key: str  # the configuration key of the path: ``data.path``
     names: Mapping[FieldName, str]  # the source's field names, where they differ from ours
     preset: Preset | None
+    given: tuple[FieldName, ...] = ()  # the fields that the user has named
     optional: tuple[FieldName, ...]  # the fields that are read in addition to id and problem
     unit: Literal["line", "row"]  # what a record is called in messages; counted from 1
 
     @classmethod
     def of(cls, source: Source, *, key: str, optional: Sequence[FieldName], unit: Literal["line", "row"]) -> Layout:
         assert source.path is not None, "a source without a path has no layout"
-        return cls(path=source.path, key=key, names=source.names, preset=source.preset, optional=tuple(optional), unit=unit)
+        return cls(
+            path=source.path,
+            key=key,
+            names=source.names,
+            preset=source.preset,
+            given=tuple(source.fields),
+            optional=tuple(optional),
+            unit=unit,
+        )
 
     def name(self, field: FieldName) -> str:
         return self.names.get(field, field)
@@ -56,8 +69,8 @@ class Layout:
         where = self.where(number)
         if not isinstance(record, dict):
             raise ConfigError(f"{where}: expected an object, got {type(record).__name__}")
-        problem = record.get(self.name("problem"))
-        self._refuse_messages(problem, "problem", where)
+        record = completed(record, self.preset)
+        problem, context = self._problem(record, where)
         if not isinstance(problem, str) or not problem.strip():
             raise ConfigError(
                 f"{where}: field {self.name('problem')!r} must be non-empty text; the {self.unit} has {self.has(record)}"
@@ -65,7 +78,14 @@ class Layout:
         found = {field: self._value(record, field, where) for field in self.optional}
         row_id = self._value(record, "id", where)
         numbered = row_id is None
-        row = Row(id=str(number) if row_id is None else row_id, problem=problem, line=number, numbered=numbered, **found)
+        row = Row(
+            id=str(number) if row_id is None else row_id,
+            problem=problem,
+            context=context,
+            line=number,
+            numbered=numbered,
+            **found,
+        )
         for field in self.fields:
             if _HALF_A_PAIR.search(getattr(row, field) or ""):
                 raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is not valid text")
@@ -74,12 +94,22 @@ class Layout:
     def has(self, record: dict[str, Any]) -> str:
         """The fields that a record without a problem has, and what to do."""
         lists = ((name, messages_in(value)) for name, value in record.items())
-        chat = next((f"; {about_messages(name, found, 'problem')}" for name, found in lists if found), "")
+        chat = next(
+            (f"; {name!r} is a list of messages: {self.key_of('problem')}={name}" for name, found in lists if found), ""
+        )
         maps = self.key_of("problem").rpartition(".")[0]
         return f"{', '.join(map(repr, record)) or 'nothing'} ({maps} maps names){chat}"
 
+    def _problem(self, record: dict[str, Any], where: str) -> tuple[Any, Context]:
+        """The problem, which may be text or the last of a list of messages, and the messages before it."""
+        value = value_at(record, self.name("problem"))
+        try:
+            return asked(messages) if (messages := messages_in(value)) else (value, ())
+        except ValueError as error:
+            raise ConfigError(f"{where}: field {self.name('problem')!r} {error}") from None
+
     def _value(self, record: dict[str, Any], field: FieldName, where: str) -> str | None:
-        value = record.get(self.name(field))
+        value = value_at(record, self.name(field))
         structured = field == "tests" and isinstance(value, (dict, list))
         if field != "tests":
             self._refuse_messages(value, field, where)
@@ -107,7 +137,7 @@ class Scan:
         row = self._layout.row(record, number)
         self._ids.append(hash(row.id))
         for field, name in self._layout.names.items():
-            if is_missing(record.get(name)) and field in self._layout.fields:
+            if is_missing(value_at(completed(record, self._layout.preset), name)) and field in self._layout.fields:
                 count, first = self._missing.get(field, (0, number))
                 self._missing[field] = (count + 1, first)
 
@@ -133,7 +163,7 @@ class Scan:
         key = layout.key_of(field)
         if layout.preset and name == Source(preset=layout.preset).names.get(field):
             key = f"{key} (of preset {layout.preset})"
-        if count == total:
+        if count == total and not (layout.preset and field in SPARSE and field not in layout.given):
             raise ConfigError(f"{key}: no {layout.unit} of {layout.path} has a field {name!r}")
         return f"{key}: {count} of {total} {layout.unit}s of {layout.path} have no {name!r}; first: {layout.unit} {first}"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.schema import FieldName, Source
+from renio_pipeline.config.layouts import FieldName
+from renio_pipeline.config.schema import Source
 from renio_pipeline.data.arrow import ArrowRows
 from renio_pipeline.data.csv_files import CsvFile
 from renio_pipeline.data.data_sets import open_data_set

@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import Field, PositiveInt
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.layouts import FieldName
 from renio_pipeline.config.nearest import choice
-from renio_pipeline.config.schema import FieldName, Section, Source
+from renio_pipeline.config.schema import Section, Source
 from renio_pipeline.data.rows import Made, Rows
 from renio_pipeline.data.sources import HELD_OUT, load_rows
 from renio_pipeline.types import Row

@@ -24,7 +24,10 @@ class Phrasing:
         return dict(getattr(self._options, audience))
 
     def messages(self, row: Row, audience: Audience) -> Messages:
-        """The chat messages for a row. The teacher's show the row's reference solution, which it must have."""
+        """The chat messages for a row: what was said before, and the problem. A teacher is shown the row's reference solution.
+
+        ``prompts.system`` takes the place of the row's own system messages.
+        """
         prompts = self._prompts
         if audience == "teacher":
             found = self._taught(row)
@@ -32,7 +35,10 @@ class Phrasing:
             found = [{"role": "user", "content": self._filled(text, row)}]
         else:
             found = self._task.messages(row)
-        return [{"role": "system", "content": prompts.system}, *found] if prompts.system is not None else found
+        before = [{"role": role, "content": content} for role, content in row.context]
+        if prompts.system is not None:
+            before = [{"role": "system", "content": prompts.system}, *(m for m in before if m["role"] != "system")]
+        return [*before, *found]
 
     def _asked_text(self) -> str | None:
         return ASKED if self._prompts.student is None and self._prompts.instruction is not None else self._prompts.student
