@@ -163,6 +163,7 @@ def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Ins
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
     teacher = student if model == config.student else inspect(model, key)
     info.check_tokenizers(student, teacher, key)
+    info.check_ends(student, teacher, config.sampling.stop_token_ids, key)
     if config.objective.payload == HIDDEN and info.is_local(model) and is_pickled(Path(info.resolve(model))):
         raise ConfigError(
             f"{key}: {model!r} has its weights in pytorch_model.bin, and {config.objective.label} reads its output head from "

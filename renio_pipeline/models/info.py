@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.paths import expanded
-from renio_pipeline.models.files import sizes_of, tokenizer_of
+from renio_pipeline.models.files import end_ids, sizes_of, tokenizer_of
 from renio_pipeline.models.folder import check_folder, check_weights
 from renio_pipeline.models.kind import NoCausalModelError
 
@@ -66,6 +66,7 @@ class ModelInfo:
     quantised: str | None  # how the weights are quantised, such as "gptq"
     tokens: dict[int, str]  # id -> token, including added tokens
     probes: tuple[tuple[int, ...], ...]  # the ids of each of PROBES
+    ends: frozenset[int] = frozenset()  # the tokens at which its responses end
 
 
 def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
@@ -105,6 +106,27 @@ def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
         quantised=sizes.quantised,
         tokens=tokens,
         probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
+        ends=frozenset(end_ids(resolve(name), tokenizer)),
+    )
+
+
+def check_ends(student: ModelInfo, teacher: ModelInfo, stop_ids: Iterable[int], key: str = "teacher.model") -> None:
+    """Compare where the two models end their responses. A student that never ends where its teacher would learns not to end.
+
+    Args:
+        stop_ids: further tokens that end the student's responses.
+
+    Raises:
+        ConfigError: no token ends the responses of both.
+    """
+    ours = student.ends | {*stop_ids}
+    if not teacher.ends or ours & teacher.ends:
+        return
+    theirs, own = (", ".join(f"{student.tokens.get(i)!r} ({i})" for i in sorted(ends)) for ends in (teacher.ends, ours))
+    raise ConfigError(
+        f"{key}: the teacher {teacher.name!r} ends its responses with {theirs}, and the student's end with {own or 'nothing'}: "
+        "the student would learn to write on. Choose a teacher that ends as the student does, or end the student's responses "
+        f"there too: sampling.stop_token_ids=[{', '.join(map(str, sorted(teacher.ends)))}]"
     )
 
 

@@ -291,3 +291,19 @@ def test_a_prompt_with_a_token_that_the_smaller_head_lacks_is_refused(variant: V
     text = refusal(teacher={"model": teacher}, objective={"type": "sampled"})
     assert "has token" in text
     assert "the smaller of their output heads has 20 rows" in text
+
+
+def test_a_teacher_that_ends_nowhere_where_the_student_does_is_refused_unless_the_student_is_ended_there(
+    variant: Variant,
+) -> None:
+    """Two ends that never meet: in the generation settings, and in the tokenizer's own end token."""
+    vocabulary = json.loads((DEMO / "student/tokenizer.json").read_text())["model"]["vocab"]
+    end, own = vocabulary[";"], json.loads((DEMO / "student/generation_config.json").read_text())["eos_token_id"]
+    folder = variant("generation_config.json", lambda values: values.update(eos_token_id=end))
+    prepare(small(teacher={"model": folder}))  # the tokenizer's end token is still one of both
+    path = Path(folder, "tokenizer_config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": ";"}))
+    told = refusal(teacher={"model": folder})
+    assert f"the teacher {folder!r} ends its responses with ';' ({end}), and the student's end with '<eos>' ({own})" in told
+    assert f"sampling.stop_token_ids=[{end}]" in told
+    prepare(small(teacher={"model": folder}, sampling={"stop_token_ids": [end]}))
