@@ -1,4 +1,4 @@
-"""Mathematics: which final answers are equal, what is unfinished, and which gold answers cannot be used."""
+"""Mathematics: where a response's answer is, what is unfinished, and which gold answers cannot be used."""
 
 from __future__ import annotations
 
@@ -118,7 +118,6 @@ SOUND = [
     r"\frac17",
     r"\begin{pmatrix}1\\2\end{pmatrix}",
 ]
-FORMS = ["(%d, %d)", r"%d\sqrt{%d}", "%d,%d", "%d.%d", r"%d^{%d}", r"[%d, \infty)%d", r"\frac%d%d", "%d/%d", r"\frac{%d}{%d}"]
 
 
 @pytest.mark.parametrize("gold", SOUND)
@@ -127,14 +126,38 @@ def test_a_gold_answer_without_fault_is_correct_for_itself(gold: str) -> None:
     assert TASK.verify(row(gold), rf"\boxed{{{gold}}}") == "correct"
 
 
+FORMS = [
+    "(%d, %d)", r"%d\sqrt{%d}", "%d,%d", "%d.%d", r"%d^{%d}", r"[%d, \infty)%d", r"\frac%d%d", "%d/%d", r"\frac{%d}{%d}",
+    "%d:%02d", "%d_%d", "%d %d/9", r"%d.\overline{%d}", "%de%d", r"%d\,%03d", r"\binom{%d}{%d}", "%d!+%d", r"%d\%% or %d",
+    "x > %d or x < %d",
+]  # fmt: skip
+
+
 @for_all
 @given(st.sampled_from(FORMS), st.integers(0, 99), st.integers(1, 99))
-def test_the_digits_of_an_answer_do_not_decide_whether_it_parses(form: str, a: int, b: int) -> None:
-    from renio_pipeline.tasks.maths import _gold
+def test_the_digits_of_an_answer_do_not_decide_whether_it_can_be_read(form: str, a: int, b: int) -> None:
+    assert (TASK.fault(row(form % (a, b))) is None) == (TASK.fault(row(form % (12, 34))) is None)
 
-    found = _gold(form % (a, b))
-    parses = bool(found) and not isinstance(found[0], str)
-    assert (TASK.fault(row(form % (a, b))) is None) == parses
+
+@pytest.mark.parametrize("gold", [r"2x+", r"\frac{1}{", r"\sqrt", "$$ $$", r"\boxed{\frac{1}}", r"\undefined{3}", "?", "x^"])
+def test_a_slip_of_latex_is_a_fault(gold: str) -> None:
+    assert TASK.fault(row(gold)) is not None
+
+
+@pytest.mark.parametrize(
+    "gold", ["Tuesday", "no solution", "3 hours and 20 minutes", "March 3", r"\text{blue}", "星期一", "9^{9^{9^9}}"]
+)
+def test_words_and_what_is_too_large_to_compute_are_compared_as_text(gold: str) -> None:
+    assert TASK.fault(row(gold)) is None
+    assert TASK.verify(row(gold), rf"\boxed{{{gold}}}") == "correct"
+    assert TASK.verify(row(gold), r"\boxed{17}") == "incorrect"
+
+
+def test_the_answer_of_a_known_layout_is_behind_its_mark() -> None:
+    gold = "He has 40 + 2 = <<40+2=42>>42 apples.\n#### 42"
+    assert TASK.fault(row(gold)) is None
+    assert TASK.verify(row(gold), r"\boxed{42}") == "correct"
+    assert TASK.verify(row(gold), r"\boxed{40}") == "incorrect"
 
 
 def test_the_prompt_asks_for_a_box_and_a_teacher_is_shown_the_solution() -> None:
