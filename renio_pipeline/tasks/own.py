@@ -45,10 +45,11 @@ class OwnTask(Plain):
 
     def verify(self, row: Row, text: str) -> Verdict | None:
         verdict = self._call("verify", super().verify, row, text)
-        if verdict not in (None, "correct", "incorrect", "unfinished"):
+        if verdict is not None and not (isinstance(verdict, str) and verdict in ("correct", "incorrect", "unfinished")):
+            given = repr(verdict)[:500]
             raise TaskError(
                 f"task: {self._file}: verify must return 'correct', 'incorrect', 'unfinished' or None, "
-                f"not {verdict!r}, for {_shown(row)}"
+                f"not {given}, for {_shown(row)}{_instead_of(verdict)}"
             )
         return verdict
 
@@ -56,7 +57,7 @@ class OwnTask(Plain):
         return self._text("final_answer", super().final_answer, text)
 
     def fault(self, row: Row) -> str | None:
-        return self._text("fault", super().fault, row)
+        return self._text("fault", lambda row: None, row)  # what ``verify`` does with an answer is not known here
 
     def _text(self, method: str, default: Callable[..., str | None], given: Row | str) -> str | None:
         made: Any = self._call(method, default, given)
@@ -109,6 +110,14 @@ def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
 def _shown(row: Row) -> str:
     line = f", line {row.line} of its file" if row.line else ""
     return f"row {row.id!r}{line} (problem {row.problem[:200]!r}, answer {repr(row.answer)[:200]})"
+
+
+def _instead_of(verdict: Any) -> str:
+    """What to return instead of a truth value or a score, as verifiers of other frameworks do."""
+    if isinstance(verdict, (bool, int, float)) or type(verdict).__name__ in ("bool", "bool_", "float64", "float32"):
+        return "; of a truth value or a score, return 'correct' if it is right, else 'incorrect'"
+    near = verdict.strip().lower() if isinstance(verdict, str) else ""
+    return f"; write {near!r}" if near in ("correct", "incorrect", "unfinished") else ""
 
 
 def _kind(value: Any) -> str:

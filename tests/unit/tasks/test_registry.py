@@ -155,6 +155,23 @@ def test_a_method_that_raises_shows_its_traceback_and_what_it_was_given(file: Pa
         assert wanted in said
 
 
+@pytest.mark.parametrize("given", ["True", "False", "1", "0.5", "1.0", "__import__('numpy').bool_(1)"])
+def test_a_truth_value_or_a_score_is_told_what_to_return_instead(file: Path, given: str) -> None:
+    file.write_text(ECHO + f"    def verify(self, *arguments):\n        return {given}\n")
+    with pytest.raises(TaskError, match=r"; of a truth value or a score, return 'correct' if it is right, else 'incorrect'$"):
+        make_task(f"{file}:Shout").verify(ROW, "")
+
+
+def test_a_verdict_in_capitals_is_told_its_spelling(file: Path) -> None:
+    file.write_text(ECHO + "    def verify(self, *arguments):\n        return 'Correct'\n")
+    with pytest.raises(TaskError, match=r"not 'Correct', for row 'r7'.*; write 'correct'$"):
+        make_task(f"{file}:Shout").verify(ROW, "")
+
+
+def test_answers_of_several_lines_are_no_fault_of_a_users_own_task(file: Path) -> None:
+    assert make_task(f"{file}:Shout").fault(Row(id="1", problem="?", answer="one\ntwo")) is None
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "given", "message"),
     [
