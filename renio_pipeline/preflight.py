@@ -21,6 +21,7 @@ from renio_pipeline.data.prompts import Encoded, Encoder
 from renio_pipeline.data.settling import settle
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.models import info
+from renio_pipeline.models.adapters import read_adapter
 from renio_pipeline.models.files import end_ids, tokenizer_of
 from renio_pipeline.models.folder import check_weights, is_pickled
 from renio_pipeline.run_dir import lease_files
@@ -162,6 +163,8 @@ def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Ins
     """A teacher's sizes. Raises ConfigError if its tokenizer is not the student's."""
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
     teacher = student if model == config.student else inspect(model, key)
+    if (adapter := config.all_teachers[name].adapter) is not None:
+        read_adapter(adapter, config.teacher_key(name, "adapter"))
     info.check_tokenizers(student, teacher, key)
     info.check_ends(student, teacher, config.sampling.stop_token_ids, key)
     if config.objective.payload == HIDDEN and info.is_local(model) and is_pickled(Path(info.resolve(model))):

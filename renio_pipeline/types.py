@@ -167,6 +167,7 @@ class ScorerSpec:
     attention: str = "sdpa"
     name: str = ""  # the teacher's, where there are several
     on_gpu: bool = False
+    adapter: str | None = None  # folder of a LoRA adapter that is added to the weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

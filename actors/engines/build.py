@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actors.cluster.kept_imports import kept_imports
 from actors.engines.own_process import check_shared_memory, last_words
 from actors.engines.specs import EngineSpec
+from renio_pipeline.models.adapters import buffer_rank
 from renio_pipeline.stages.engine_limits import EngineLimits
 from renio_pipeline.types import FIRST_VERSION
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from vllm import LLMEngine
 
 CPU_CACHE_BYTES = 2**30  # default KV cache of a CPU engine; vLLM's default would take most of the machine's memory
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has buffers; another rank uses the next larger
 
 
 def build_engine(spec: EngineSpec) -> LLMEngine:
@@ -48,8 +48,13 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
     if spec.hidden_states:
         options |= {"runner": "pooling", "convert": "embed"}
     if spec.lora is not None:
-        rank = min(r for r in LORA_RANKS if r >= spec.lora.r)
+        rank = buffer_rank(spec.lora.r)
         options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "lora_target_modules": list(spec.lora.targets)}
+    if spec.adapter is not None:
+        # Not all that could have factors: vLLM would wrap its logits processor too, which has the distillation temperature.
+        targets = list(spec.adapter.targets)
+        rank = buffer_rank(spec.adapter.rank)
+        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "lora_target_modules": targets}
     args = EngineArgs(
         model=spec.model,
         dtype=spec.dtype,

@@ -9,6 +9,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import Generator, Lora
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
+from renio_pipeline.models.adapters import Adapter, read_adapter
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.types import ScorerSpec
 
@@ -40,6 +41,7 @@ class EngineSpec:
     on_gpu: bool = False
     hidden_states: bool = False  # return hidden states instead of text
     lora: Lora | None = None  # serve the model with an adapter, loaded by ``renio_load_adapter``
+    adapter: Adapter | None = None  # or with one of a folder, for good
     keep_in_flight: bool = False  # new weights may arrive while requests are in flight; these continue with them
     sleeps: bool = False  # on a GPU: it can free its memory and reclaim it
     counts: bool = False  # collect vLLM's own metrics
@@ -65,7 +67,13 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
         attention=section.attention,
         name=teacher,
         on_gpu=bool(config.pool(config.teacher_pools[teacher]).gpus),
+        adapter=adapter.folder if (adapter := _adapter(config, teacher)) else None,
     )
+
+
+def _adapter(config: RunConfig, teacher: str) -> Adapter | None:
+    folder = config.all_teachers[teacher].adapter
+    return read_adapter(folder, config.teacher_key(teacher, "adapter")) if folder is not None else None
 
 
 def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
@@ -96,6 +104,7 @@ def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> En
         max_logprobs=config.objective.payload.top_k,
         sync_backend=config.sync.backend if config.follow else None,
         hidden_states=config.objective.payload == HIDDEN,
+        adapter=_adapter(config, teacher),
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.engines.loop import Request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
+from actors.engines.vllm_teacher import request
 from renio_pipeline.types import Hidden, ScoreRequest
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class HiddenTeacher(VllmReplica):
         # With a cached prefix vLLM would return the states of the remaining tokens only.
         params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)
         asked = [r for r in requests if len(r.response_ids)]
-        futures = self._loop.submit([Request(_tokens(r), params) for r in asked])
+        futures = self._loop.submit([request(self._spec, _tokens(r), params) for r in asked])
         outputs: list[Any] = await asyncio.gather(*map(asyncio.wrap_future, futures))
         found = {r.sample_id: _own(o.outputs.data, r) for r, o in zip(asked, outputs, strict=True)}
         width = self._head.weight.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.packed_messages import PackedList
 from renio_pipeline.types import ScoreRequest, TopK
+
+if TYPE_CHECKING:
+    from vllm import PoolingParams, SamplingParams
 
 
 class Teacher(VllmReplica):
@@ -31,7 +35,9 @@ class Teacher(VllmReplica):
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=self._top_k, flat_logprobs=True, detokenize=False)
-        futures = self._loop.submit([Request(r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests])
+        futures = self._loop.submit(
+            [request(self._spec, r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests]
+        )
         outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
         tables = [
             top_k_of(output.prompt_logprobs, len(r.response_ids), self._top_k)
@@ -39,6 +45,15 @@ class Teacher(VllmReplica):
         ]
         payload = {r.sample_id: t for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
         return PackedList(t.logprobs[:, 0].copy() for t in tables), payload
+
+
+def request(spec: EngineSpec, tokens: list[int], params: SamplingParams | PoolingParams) -> Request:
+    """A request to a teacher's engine, with the teacher's adapter if it has one."""
+    if spec.adapter is None:
+        return Request(tokens, params)
+    from vllm.lora.request import LoRARequest
+
+    return Request(tokens, params, LoRARequest("teacher", 1, spec.adapter.folder))
 
 
 def top_k_of(flat: object, tokens: int, k: int) -> TopK:

@@ -87,6 +87,12 @@ def _method(c: RunConfig) -> None:
             f"teacher.model ({c.teacher.model}) differs from student ({c.student}), but in opsd the teacher is the "
             "student itself, whose weights it may take over; leave teacher.model out, or set method.type=opd"
         )
+    for name, teacher in c.all_teachers.items():
+        if c.follow and teacher.adapter is not None:
+            raise ValueError(
+                f"{c.teacher_key(name, 'adapter')}: method.teacher {c.follow.teacher} gets the student's weights, to which no "
+                "adapter belongs; leave it out"
+            )
     if c.follow and c.objective.payload == HIDDEN and c.teacher.type != "torch":
         raise ValueError(
             f"method.teacher {c.follow.teacher} with objective.type {c.objective.type} needs teacher.type=torch, which takes "

@@ -271,6 +271,9 @@ class Teacher(Generator):
     model: UserPath | None = Field(
         None, description="The teacher: a model folder or a hub name; null with method opsd, whose teacher is the student."
     )
+    adapter: UserPath | None = Field(
+        None, description="Folder of a LoRA adapter that is added to the model, as peft writes it."
+    )
     type: Literal["vllm", "torch"] = Field(
         "vllm", description="vllm: scored by a vLLM engine; torch: by a transformers forward pass."
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from renio_pipeline.models import packed_attention
+from renio_pipeline.models.adapters import merged
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.self_checks import check_teacher
 from renio_pipeline.objectives.payload import to_numpy
@@ -36,6 +37,8 @@ class Scorer:
         model = AutoModelForCausalLM.from_pretrained(
             spec.model, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
         )
+        if spec.adapter is not None:
+            model = merged(model, spec.adapter)
         self.model = model.eval().requires_grad_(False).to(self._device)
         packed_attention.use(self.model)
         check_teacher(self.model, self._device)

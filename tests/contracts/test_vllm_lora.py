@@ -12,11 +12,15 @@ import torch
 from tests.contracts.reliance import assigned, parameters, relied_on
 
 
-@relied_on("vllm", "actors.engines.build.LORA_RANKS", breaks="an engine would be asked for a rank that vLLM has no buffers for")
+@relied_on(
+    "vllm",
+    "renio_pipeline.models.adapters.LORA_RANKS",
+    breaks="an engine would be asked for a rank that vLLM has no buffers for",
+)
 def test_these_are_the_ranks_that_have_buffers() -> None:
     from vllm.config.lora import MaxLoRARanks
 
-    from actors.engines.build import LORA_RANKS
+    from renio_pipeline.models.adapters import LORA_RANKS
 
     assert get_args(MaxLoRARanks) == LORA_RANKS
 

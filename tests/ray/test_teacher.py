@@ -1,4 +1,4 @@
-"""A teacher on real vLLM, against transformers."""
+"""A teacher on real vLLM, with an adapter, against transformers and peft."""
 
 from __future__ import annotations
 
@@ -38,7 +38,18 @@ def padded_teacher(tmp_path_factory: Any) -> Path:
         model.get_output_embeddings().weight[rows:] = torch.randn(EXTRA_ROWS, model.config.hidden_size)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(info.resolve("embedded:teacher")).save_pretrained(folder)
+    write_adapter(model, folder / "adapter")
     return folder
+
+
+def write_adapter(model: Any, folder: Path) -> None:
+    """An adapter of this model whose factors are loud, as peft writes it."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(folder, save_embedding_layers=False)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +67,8 @@ def requests() -> list[ScoreRequest]:
 def scored(
     ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]
 ) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
-    config, prepared = demo(f"teacher.model={padded_teacher}", f"temperature={TEMPERATURE}", f"objective.k={K}")
+    teacher = [f"teacher.model={padded_teacher}", f"teacher.adapter={padded_teacher}/adapter"]
+    config, prepared = demo(*teacher, f"temperature={TEMPERATURE}", f"objective.k={K}")
     assert teacher_spec(config, prepared).vocab_size == len(prepared.tokenizer)
     with bare(teacher_kind(config, prepared)) as teacher:
         logprobs, payload = teacher.score.options(num_returns=2).remote(requests)
@@ -65,7 +77,9 @@ def scored(
 
 @functools.cache
 def reference(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), folder / "adapter")
 
 
 def expected_logprobs(folder: Path, request: ScoreRequest) -> torch.Tensor:

@@ -30,7 +30,7 @@ class Asks:
 PATHS = {
     "run_dir": "~/r", "student": "~/m", "task": "~/own.py:Asks", "metrics_discovery": "~/d",
     "data.path": "~/a.jsonl", "data.held_out_path": "~/b.jsonl", "evaluate.markers": "~/markers.txt",
-    "teacher.model": "~/t",
+    "teacher.model": "~/t", "teacher.adapter": "~/l",
 }  # fmt: skip
 
 
@@ -55,7 +55,10 @@ def value_of(config: RunConfig, key: str) -> Any:
 
 @pytest.mark.parametrize("key", PATHS)
 def test_a_home_folder_is_expanded_in(key: str, home: Path) -> None:
-    config = make_config(**{"metrics_port": 0, **nested(key, PATHS[key])})
+    sections = {"metrics_port": 0, **nested(key, PATHS[key])}
+    if key == "teacher.adapter":
+        sections["teacher"]["model"] = "embedded:teacher"
+    config = make_config(**sections)
     assert value_of(config, key) == PATHS[key].replace("~", str(home))
 
 
@@ -64,7 +67,7 @@ def test_no_key_that_says_it_is_a_path_is_left_out() -> None:
     told = {key.name for section in describe(RunConfig) for key in section.keys if any(w in key.text.lower() for w in words)}
     no_paths = {"name", "data.subset", "data.split", "data.held_out_split", "data.fields", "wandb.mode"}
     own = {"weighting.path", "objective.path"}  # below
-    assert told - no_paths - own - {"teachers.NAME.model", *PATHS} == set()
+    assert told - no_paths - own - {"teachers.NAME.model", "teachers.NAME.adapter", *PATHS} == set()
 
 
 def test_several_teachers_and_classes_of_ones_own_are_found_at_home(home: Path) -> None:
