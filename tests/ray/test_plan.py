@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import pytest
 
 from tests.benchmarks.plan import BOUND, Case, Row, rows_of
@@ -19,10 +21,14 @@ def rows(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> list[Ro
 
 
 def test_a_step_takes_what_was_predicted_for_it(rows: list[Row]) -> None:
-    """The machine's other work can only add to a step: the least disturbed one tells. `make bench` has the medians."""
+    """The machine's other work can only add to a run: its least disturbed step tells. `make bench` has the medians.
+
+    Where generation runs ahead, the step after a disturbed one is shorter: all steps together tell.
+    """
     on_policy, ahead = rows
     assert 0.97 <= min(on_policy.ratios) <= 1 + BOUND, on_policy
-    assert 1 - BOUND <= min(ahead.ratios) <= 1 + BOUND, ahead
+    assert min(ahead.ratios) <= 1 + BOUND, ahead
+    assert mean(ahead.ratios) >= 1 - BOUND, ahead
 
 
 def test_each_pool_works_as_long_as_was_predicted(rows: list[Row]) -> None:
