@@ -64,7 +64,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     Raises:
         ConfigError: names the key, what was given and what is allowed.
     """
-    task = make_task(config.task, config.task_options)
+    task = make_task(config.task_source, config.task_options)
     training, held_out = problems_of(config, task)
     student = _student(config, inspect)
     if config.sync.backend == "ipc" and config.sync.packed_bytes:
@@ -191,7 +191,7 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
     inspect = partial(info.inspect, weights=False)
     if not unseen:
         return prepare(config, inspect).notes, [*_without_weights(config), "the cluster"]
-    task = make_task(config.task, config.task_options)
+    task = make_task(config.task_source, config.task_options)
     notes: tuple[str, ...] = ()
     absent = {what.partition(":")[0] for what in unseen}
     if "data.path" not in absent:

@@ -16,7 +16,7 @@ from actors.cluster import reaper
 from actors.cluster.address import Address
 from actors.cluster.joining import check_answers, named
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.paths import home
+from renio_pipeline.config.paths import shared_directory
 from renio_pipeline.control.protocol import NAMESPACE
 from renio_pipeline.loop.shutdown import leave
 
@@ -72,7 +72,7 @@ def run_directory(config: RunConfig, *, own: bool) -> RunConfig:
     if own:
         return config
     if config.run_dir is None:
-        return config.model_copy(update={"run_dir": str(home() / "renio-runs" / config.name)})
+        return config.model_copy(update={"run_dir": shared_directory(config.name)})
     if not Path(config.run_dir).is_absolute():
         raise ConfigError(f"run_dir: {config.run_dir!r} must be an absolute path that every node sees, on a running cluster")
     return config

@@ -47,7 +47,7 @@ def shown(config: RunConfig, count: int, *, ids: bool = False) -> Iterator[str]:
     from renio_pipeline.preflight import encoder_of
     from renio_pipeline.tasks import make_task
 
-    task = make_task(config.task, config.task_options)
+    task = make_task(config.task_source, config.task_options)
     tokenizer = tokenizer_of(resolve(config.student))
     choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_variables(tokenizer, config.template)

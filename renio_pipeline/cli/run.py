@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import TAKEOVER, with_config
 from renio_pipeline.cli.terminal import only_the_main_thread
-from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume, own_copies
 
 if TYPE_CHECKING:
     from actors.cluster.address import Address
@@ -84,15 +84,19 @@ def _pools_of(config: RunConfig) -> dict[str, Any]:
     return {name: config.pool(name) for name in config.pool_names if name != "weighting"}
 
 
+def _loaded(args: argparse.Namespace) -> RunConfig:
+    return (load_to_resume if args.resume else load)(args.config, args.overrides)
+
+
 def _train(args: argparse.Namespace) -> int:
-    _run(load(args.config, args.overrides), args)
+    _run(_loaded(args), args)
     return 0
 
 
 def _demo(args: argparse.Namespace) -> int:
     from renio_pipeline.demo.check import faults
 
-    config = load(args.config, args.overrides)
+    config = _loaded(args)
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: the demo compares accuracy before and after; set it to 500 or more")
     found = faults(_run(config, args))
@@ -127,6 +131,8 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     with lease.held(config.directory, note=note, **options) as held:
         check_run_dir(config, resume=args.resume)
         point = resume_point(config) if args.resume else ResumePoint()
+        for text in own_copies.changes(config.directory, config.own_files):
+            note(text)
         record = read_record(config.directory)
         outcome = _drive(config, address, point, record.template_clock if record else None, held.fence, said)
     _summarise(config, config.directory, outcome)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,8 @@ from renio_pipeline.config import variants
 from renio_pipeline.config.checks import check_combinations
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.explain import explain
-from renio_pipeline.config.paths import expanded
+from renio_pipeline.config.own_copies import OwnFiles
+from renio_pipeline.config.paths import expanded, own_directory, shared_directory
 from renio_pipeline.config.run_config import RunConfig
 
 
@@ -29,10 +30,17 @@ def load(
     overrides: Sequence[str] = (),
     *,
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
+    resume: bool = False,
+    recorded: bool = False,
 ) -> RunConfig:
     """Read a file, or several of which a later one's keys count, and apply ``key.path=value`` overrides.
 
-    ``upgrade`` changes the resolved keys of a file that an earlier version wrote before they are checked.
+    The users' files that a run's ``config.yaml`` names are looked for as ``own_copies`` says.
+
+    Args:
+        upgrade: changes the resolved keys of a file that an earlier version wrote before they are checked.
+        resume: so are those of the run that the configuration describes.
+        recorded: the run's copies of them count, not what the files have become.
 
     Raises:
         ConfigError: a file is missing or no YAML, an override is malformed, or a key or value is not allowed.
@@ -45,16 +53,25 @@ def load(
     if overrides:
         layers.append((f"{paths[-1]} with {' '.join(overrides)}", partial(OmegaConf.from_dotlist, list(overrides))))
     values: dict[str, Any] = {}
+    runs = [Path(one).parent for one in paths]
+    files = OwnFiles(runs, recorded=recorded)
     for source, read in layers:
         with _reading(source):
             layer: Any = OmegaConf.to_container(read())
             if not isinstance(layer, dict):
                 raise ConfigError(f"{source}: expected a mapping of keys, got {type(layer).__name__}")
-            _drop_keys_of_replaced_variants(values, layer)
+            _drop_keys_of_replaced_variants(values, layer, files)
             values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(values, layer)))
     with _reading(layers[-1][0]):
         resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
-    return parse(upgrade(resolved), source=" + ".join(map(str, paths)))
+    if resume:
+        files = OwnFiles([*_directories(resolved), *runs])
+    return parse(upgrade(resolved), source=" + ".join(map(str, paths)), files=files)
+
+
+def load_to_resume(path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> RunConfig:
+    """As ``load``, of a run that may be there already: its record says where users' files are. Raises ConfigError."""
+    return load(path, overrides, resume=True)
 
 
 @contextmanager
@@ -69,10 +86,13 @@ def _reading(source: str) -> Iterator[None]:
         raise ConfigError(f"{source}: {error}") from None
 
 
-def parse(values: Any, *, source: str = "configuration") -> RunConfig:
-    """Check a plain mapping. Raises ConfigError, one line a fault."""
+def parse(values: Any, *, source: str = "configuration", files: OwnFiles | None = None) -> RunConfig:
+    """Check a plain mapping. Raises ConfigError, one line a fault.
+
+    ``files``: reads the users' files that it names; None: from where they are.
+    """
     try:
-        config = RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values, context=files)
         check_combinations(config)
     except ValidationError as error:
         lines = [f"{source}:"] + [f"  {explain(fault, values)}" for fault in error.errors()]
@@ -82,7 +102,18 @@ def parse(values: Any, *, source: str = "configuration") -> RunConfig:
     return config
 
 
-def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any]) -> None:
+def _directories(values: Mapping[str, Any]) -> Iterator[Path]:
+    """Where the run that a configuration describes may be; what is wrong with the keys ``parse`` says."""
+    given, name = values.get("run_dir"), values.get("name", RunConfig.model_fields["name"].default)
+    with suppress(ConfigError):
+        if isinstance(given, str):
+            yield Path(expanded(given))
+        elif isinstance(name, str) and given is None:
+            yield Path(own_directory(name))
+            yield Path(shared_directory(name))
+
+
+def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any], files: OwnFiles) -> None:
     """``weighting.type=uniform`` over a file's renio section leaves out the keys that only renio has; ``teachers`` over a
     file's ``teacher`` leaves that out."""
     if overrides.get("teachers") is not None and "teacher" not in overrides:
@@ -91,7 +122,7 @@ def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, A
         given, section = overrides.get(kind), base.get(kind)
         if not (isinstance(given, dict) and isinstance(section, dict)):
             continue
-        old, new = variants.chosen_or_none(kind, section), variants.chosen_or_none(kind, section | given)
+        old, new = variants.chosen_or_none(kind, section, files), variants.chosen_or_none(kind, section | given, files)
         if old and new and old is not new:
             gone = old.model_fields.keys() - new.model_fields.keys()
             base[kind] = {key: value for key, value in section.items() if key not in gone}

@@ -19,6 +19,16 @@ def home() -> Path:
         raise ConfigError(f"HOME: it is not set, and user {os.getuid()} has no home folder; set it to a folder") from None
 
 
+def own_directory(run: str) -> str:
+    """Where a run is that names no directory, and has a Ray of its own."""
+    return f"runs/{run}"
+
+
+def shared_directory(run: str) -> str:
+    """Where a run is that names no directory, on a running cluster: that path is the same on every node. Raises ConfigError."""
+    return str(home() / "renio-runs" / run)
+
+
 def expanded(path: str, key: str = "") -> str:
     """``path`` with a leading ``~`` or ``~USER`` replaced by that home folder. ``./~`` is a file of that name.
 

@@ -6,10 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    SerializeAsAny,
+    model_validator,
+)
 
 from renio_pipeline.config import schema, variants
-from renio_pipeline.config.paths import UserPath
+from renio_pipeline.config.own_copies import OwnFiles
+from renio_pipeline.config.own_file import OwnFile, is_own
+from renio_pipeline.config.paths import UserPath, own_directory
 from renio_pipeline.config.schema import Section
 from renio_pipeline.config.sections import ObjectiveSection, WeightingSection
 
@@ -100,9 +111,29 @@ class RunConfig(Section):
     wandb: schema.Wandb = schema.Wandb()
     trace: schema.Trace = schema.Trace()
 
+    _own_files: OwnFiles = PrivateAttr(default_factory=OwnFiles)
+
+    def model_post_init(self, context: Any) -> None:
+        """``context``: what ``variants.validator`` takes for it."""
+        if isinstance(context, OwnFiles):
+            self._own_files = context
+
+    @property
+    def task_source(self) -> str | OwnFile:
+        """What ``renio_pipeline.tasks.make_task`` makes the task from. Raises ConfigError if a user's file is not there."""
+        return self._own_files.read(self.task, "task") if is_own(self.task) else self.task
+
+    @property
+    def own_files(self) -> dict[str, OwnFile]:
+        """The users' files that the run executes, by the key that names each. Raises ConfigError as ``task_source`` does."""
+        found = {"task": self.task_source} | {
+            f"{kind}.path": getattr(getattr(self, kind), "file", None) for kind in variants.PACKAGES
+        }
+        return {key: file for key, file in found.items() if isinstance(file, OwnFile)}
+
     @property
     def directory(self) -> Path:
-        return Path(self.run_dir or f"runs/{self.name}")
+        return Path(self.run_dir or own_directory(self.name))
 
     @property
     def directory_key(self) -> str:

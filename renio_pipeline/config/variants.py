@@ -13,11 +13,12 @@ from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal, cast
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.nearest import choice, nearest
+from renio_pipeline.config.own_copies import OwnFiles
 from renio_pipeline.config.own_file import OwnFile
 from renio_pipeline.config.paths import UserPath, expanded
 from renio_pipeline.config.schema import METHODS, Section
@@ -65,8 +66,11 @@ def default(kind: Kind) -> Any:
     return next(iter(registered(kind).values()))()
 
 
-def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
+def chosen(kind: Kind, values: Mapping[str, Any], files: OwnFiles | None = None) -> type[Section]:
     """The class that ``values["type"]`` chooses; without a type the one that a configuration has by default.
+
+    Args:
+        files: reads the user's own; None: from where they are.
 
     Raises:
         ConfigError: the type is unknown, or the user's own file is not usable. The text names the key.
@@ -82,21 +86,22 @@ def chosen(kind: Kind, values: Mapping[str, Any]) -> type[Section]:
     if not isinstance(path, str):
         raise ConfigError(f"{kind}.path: required by type custom; expected path.py:Class")
     key = f"{kind}.path"
-    return _own(kind, OwnFile.read(expanded(path, key), key))
+    return _own(kind, (files or OwnFiles()).read(expanded(path, key), key))
 
 
-def chosen_or_none(kind: Kind, section: Any) -> type[Section] | None:
+def chosen_or_none(kind: Kind, section: Any, files: OwnFiles | None = None) -> type[Section] | None:
     """The same of anything that stands in the section's place; None where it chooses no class."""
     try:
-        return chosen(kind, section) if isinstance(section, dict) else None
+        return chosen(kind, section, files) if isinstance(section, dict) else None
     except ConfigError:
         return None
 
 
-def validator(kind: Kind) -> Callable[[Any], Any]:
-    """A pydantic validator of the field: a mapping becomes an instance of the class that it chooses."""
+def validator(kind: Kind) -> Callable[[Any, ValidationInfo], Any]:
+    """A pydantic validator of the field: a mapping becomes an instance of the class that it chooses. Its context may be the
+    ``OwnFiles`` that reads the user's own."""
 
-    def validate(values: Any) -> Any:
+    def validate(values: Any, info: ValidationInfo) -> Any:
         if isinstance(values, Section):
             return values
         try:
@@ -104,7 +109,7 @@ def validator(kind: Kind) -> Callable[[Any], Any]:
                 meant = nearest(values, registered(kind)) if isinstance(values, str) else None
                 instead = f"; set {kind}.type={meant}" if meant else ""
                 raise ConfigError(f"{kind}: expected a mapping with the key type, got {values!r}{instead}")
-            cls = chosen(kind, values)
+            cls = chosen(kind, values, info.context)
         except ConfigError as error:
             raise _fault(kind, error, values) from None
         return _validated(cls, kind, values)

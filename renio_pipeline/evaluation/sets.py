@@ -71,14 +71,14 @@ def _file(config: RunConfig, name: str, path: str, samples: int, limit: int | No
     if not Path(path).is_file():
         source = source.model_copy(update={"subset": data.subset, "split": data.held_out_split or data.split})
     rows = load_rows(source, key="data.path", optional=HELD_OUT)
-    return _usable(name, path, make_task(config.task, config.task_options), rows, samples, limit, f"--data {name}")
+    return _usable(name, path, make_task(config.task_source, config.task_options), rows, samples, limit, f"--data {name}")
 
 
 def _held_out(config: RunConfig, samples: int, limit: int | None) -> DataSet:
     data, wanted = config.data, config.evaluate.problems
     if not wanted:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
-    task, limit = make_task(config.task, config.task_options), min(wanted, limit or wanted)
+    task, limit = make_task(config.task_source, config.task_options), min(wanted, limit or wanted)
     if not data.held_out_path:
         rows = task.rows("held_out", limit)[:limit]
         return DataSet(name=OWN, source=f"task {config.task}", task=task, rows=rows, samples=samples)

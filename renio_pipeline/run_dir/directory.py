@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline.config import RunConfig
+from renio_pipeline.config import RunConfig, own_copies
 from renio_pipeline.config.yaml_text import document
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably
@@ -33,6 +33,7 @@ class RunDirectory:
     """Layout::
 
     config.yaml            resolved
+    own/EPOCH/             the users' files that the run executes, with the modules beside them, since that restart epoch
     data.json, data/       what the run reads: files, sizes, rows and their fingerprints, and the chat template's clock
     engines.json           the limits that each pool's engines were built with
     log.txt                every note with its time, every traceback, and what libraries print
@@ -55,6 +56,7 @@ class RunDirectory:
         self.path, self.fence = config.directory, fence
         fence.check()
         self.path.mkdir(parents=True, exist_ok=True)
+        own_copies.keep(self.path, config.own_files, state.version.incarnation, fence.write)
         write_durably(self.path / "config.yaml", document(config.model_dump(mode="json")))
         for name in ("samples", "ledger", "checkpoints"):
             (self.path / name).mkdir(exist_ok=True)

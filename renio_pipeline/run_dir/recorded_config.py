@@ -9,8 +9,9 @@ from renio_pipeline.config import RunConfig, load
 
 
 def recorded_config(run: Path) -> RunConfig:
-    """The resolved configuration of a run's directory, also if an earlier version wrote it. Raises ConfigError."""
-    return load(run / "config.yaml", upgrade=_upgrade)
+    """The resolved configuration of a run's directory, also if an earlier version wrote it. Users' classes are those that
+    the run executed last. Raises ConfigError."""
+    return load(run / "config.yaml", upgrade=_upgrade, recorded=True)
 
 
 def _upgrade(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def next_point(path: Path) -> ResumePoint:
 def check_same_run(was: RunConfig, now: RunConfig) -> None:
     """Raises ConfigError, one line a key, for changes of the mathematics within a run."""
     old, new = dict(_leaves(was.model_dump(mode="json"))), dict(_leaves(now.model_dump(mode="json")))
+    with suppress(ConfigError):  # an earlier version kept no copies of users' files
+        for key, file in was.own_files.items():
+            given = now.own_files.get(key)
+            if given is not None and (given.place, given.cls) == (file.place, file.cls):
+                new[key] = old[key]  # the same file by another path, or from another folder
     free = (*FREE, *(FREE_WITH_CHANGED_DATA if now.data.changed == "continue" else ()))
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _free(key, free)]
     if changed:

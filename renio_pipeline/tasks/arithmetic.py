@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.own_file import OwnFile
 from renio_pipeline.tasks.protocol import Split
 from renio_pipeline.types import Row, Verdict
 
@@ -37,7 +38,7 @@ class Arithmetic:
 
     name = "arithmetic"
     slow = False
-    recipe: tuple[str, dict[str, Any]]
+    recipe: tuple[str | OwnFile, dict[str, Any]]
 
     def __init__(self, terms: int = 4, seed: int = 0) -> None:
         if terms < 2:

@@ -45,7 +45,7 @@ class OwnTask(Plain):
 
     def verify(self, row: Row, text: str) -> Verdict | None:
         verdict = self._call("verify", super().verify, row, text)
-        if verdict is not None and not (isinstance(verdict, str) and verdict in ("correct", "incorrect", "unfinished")):
+        if verdict not in (None, "correct", "incorrect", "unfinished"):
             given = repr(verdict)[:500]
             raise TaskError(
                 f"task: {self._file}: verify must return 'correct', 'incorrect', 'unfinished' or None, "
@@ -87,14 +87,13 @@ class OwnTask(Plain):
             raise TaskError(f"task: {self._file}: {method} raised for {given}\n{traceback_of(error, __file__)}") from error
 
 
-def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
-    """Load ``path.py:Class`` (relative to the working directory) and construct its task.
+def own_task(file: OwnFile, options: Mapping[str, Any]) -> OwnTask:
+    """Load the class of a user's file, and construct its task.
 
     Raises:
-        ConfigError: there is no such file or class, the file or the constructor raises (with its traceback), a method is
-            missing, or the constructor has no such option.
+        ConfigError: there is no such class, the file or the constructor raises (with its traceback), a method is missing, or
+            the constructor has no such option.
     """
-    file = OwnFile.read(name, "task")
     cls = file.load("task")
     if missing := [method for method in REQUIRED if not callable(getattr(cls, method, None))]:
         raise ConfigError(f"task: {file.cls} in {file.path} has no method {missing[0]}; a task needs {' and '.join(REQUIRED)}")
@@ -104,7 +103,7 @@ def own_task(name: str, options: Mapping[str, Any]) -> OwnTask:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"task: {name} cannot be constructed:\n{traceback_of(error, __file__)}") from error
+        raise ConfigError(f"task: {file.path}:{file.cls} cannot be constructed:\n{traceback_of(error, __file__)}") from error
 
 
 def _shown(row: Row) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.nearest import choice
+from renio_pipeline.config.own_file import OwnFile, is_own
 from renio_pipeline.tasks.options import constructed
 from renio_pipeline.tasks.own import own_task
 from renio_pipeline.tasks.protocol import Task
@@ -21,23 +22,25 @@ REGISTRY = {
 }
 
 
-def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
+def make_task(name: str | OwnFile, options: Mapping[str, Any] | None = None) -> Task:
     """Make the task that the configuration names.
 
     Args:
-        name: the key ``task``: a registered name or ``path.py:Class``.
+        name: the key ``task``: a registered name or ``path.py:Class``; or a user's file as it was read, see
+            ``RunConfig.task_source``.
         options: the key ``task_options``: keyword arguments of the task's constructor.
 
     Raises:
         ConfigError: the name is unknown, the file is not usable, or the task has no such option.
     """
-    task = _made(name, options or {})
-    task.recipe = name, dict(options or {})
+    source = OwnFile.read(name, "task") if isinstance(name, str) and is_own(name) else name
+    task = _made(source, options or {})
+    task.recipe = source, dict(options or {})
     return task
 
 
-def _made(name: str, options: Mapping[str, Any]) -> Task:
-    if ".py:" in name or name.endswith(".py"):
+def _made(name: str | OwnFile, options: Mapping[str, Any]) -> Task:
+    if isinstance(name, OwnFile):
         return own_task(name, options)
     if name not in REGISTRY:
         raise ConfigError(f"task: {name!r} is not known; {choice(name, REGISTRY)}, or your own file, path.py:Class")
