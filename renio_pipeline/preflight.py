@@ -22,7 +22,7 @@ from renio_pipeline.data.settling import settle
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.models import info
 from renio_pipeline.models.adapters import read_adapter
-from renio_pipeline.models.files import end_ids, tokenizer_of
+from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.folder import check_weights, is_pickled
 from renio_pipeline.run_dir import lease_files
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
@@ -73,7 +73,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
     if (k := config.objective.payload.top_k) >= vocab_size:
         raise ConfigError(f"{_top_k_key(config)}: {k} must be below the vocabulary's {vocab_size} entries")
-    tokenizer = tokenizer_of(info.resolve(config.student))
+    tokenizer = info.read_tokenizer(config.student, "student")
     choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_end_token(tokenizer, vocab_size)
     limit = min(student, *teachers.values(), key=lambda m: m.context)

@@ -42,13 +42,12 @@ def shown(config: RunConfig, count: int, *, ids: bool = False) -> Iterator[str]:
     from renio_pipeline.data.chat_templates import check_variables, choose_template
     from renio_pipeline.data.problems import first_rows
     from renio_pipeline.data.template_clock import TemplateClock
-    from renio_pipeline.models.files import tokenizer_of
-    from renio_pipeline.models.info import resolve
+    from renio_pipeline.models.info import read_tokenizer
     from renio_pipeline.preflight import encoder_of
     from renio_pipeline.tasks import make_task
 
     task = make_task(config.task_source, config.task_options)
-    tokenizer = tokenizer_of(resolve(config.student))
+    tokenizer = read_tokenizer(config.student, "student")
     choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_variables(tokenizer, config.template)
     encoder = encoder_of(config, task, tokenizer, TemplateClock())

@@ -17,7 +17,7 @@ from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.evaluation.sets import DataSet
 from renio_pipeline.models.files import end_ids
-from renio_pipeline.models.info import ModelInfo, resolve
+from renio_pipeline.models.info import ModelInfo, read_tokenizer, resolve
 from renio_pipeline.models.info import inspect as inspect_model
 from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Prompt
@@ -83,9 +83,7 @@ def ask(
             ``data.max_prompt_tokens`` leaves no problem of a data set.
     """
     info = inspect(model, key)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve(model))
+    tokenizer = read_tokenizer(model, key)
     choose_template(tokenizer, config.data.chat_template, model, key)
     bounds = Bounds(
         context=info.context,

@@ -102,7 +102,12 @@ def _auto(name: str) -> Any:
 
 
 def _json(name: str, file: str) -> dict[str, Any] | None:
-    """A JSON file of the model; None if it is missing or not an object: transformers then reports the fault best."""
+    """A JSON file of the model; None if it is missing or not an object: transformers then reports the fault best.
+
+    Without ``config.json`` nothing else of a model on the hub can be read. That raises at once, because each further request
+    to a hub that does not answer is repeated for half a minute.
+    """
+    needed = file == "config.json"
     path: str | None = str(Path(name) / file)
     if not Path(name).is_dir():
         from transformers.utils import cached_file
@@ -110,9 +115,9 @@ def _json(name: str, file: str) -> dict[str, Any] | None:
         path = cached_file(
             name,
             file,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=needed,
+            _raise_exceptions_for_connection_errors=needed,
+            _raise_exceptions_for_gated_repo=needed,
         )
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8")) if path else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,17 +84,10 @@ def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
     path = Path(resolve(name))
     if is_local(name):
         check_folder(path, key)
-    try:
-        sizes, tokenizer = sizes_of(resolve(name)), tokenizer_of(resolve(name))
-    except NoCausalModelError as error:
-        raise ConfigError(f"{key}: {name!r} {error}") from None
-    except Exception as error:  # a damaged file may raise any type, even KeyError
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hub = "" if path.is_dir() else " (there is no such folder, so it was treated as a hub name)"
-        raise ConfigError(f"{key}: {name!r} cannot be read as a model{hub}: {reason}") from None
+    with _legible(name, key):
+        sizes = sizes_of(resolve(name))
+    tokenizer = read_tokenizer(name, key)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    if len(tokens) < 2:  # transformers creates an empty tokenizer if a folder has none
-        raise ConfigError(f"{key}: {name!r} has no tokenizer")
     if weights and is_local(name):
         check_weights(path, key)
     return ModelInfo(
@@ -108,6 +102,38 @@ def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
         probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
         ends=frozenset(end_ids(resolve(name), tokenizer)),
     )
+
+
+def read_tokenizer(name: str, key: str) -> Any:
+    """The tokenizer of a model. Of the model itself, nothing is read.
+
+    Args:
+        name: a folder, ``embedded:NAME`` or a hub name.
+        key: the configuration key of the model, for error messages.
+
+    Raises:
+        ConfigError: the folder or hub model does not exist, cannot be reached, or has no tokenizer that can be read.
+    """
+    if is_local(name):
+        check_folder(Path(resolve(name)), key)
+    with _legible(name, key):
+        tokenizer = tokenizer_of(resolve(name))
+    if len(tokenizer.get_vocab()) < 2:  # transformers creates an empty tokenizer if a folder has none
+        raise ConfigError(f"{key}: {name!r} has no tokenizer")
+    return tokenizer
+
+
+@contextmanager
+def _legible(name: str, key: str) -> Iterator[None]:
+    """Whatever reading the model's files raises becomes a ConfigError of one line."""
+    try:
+        yield
+    except NoCausalModelError as error:
+        raise ConfigError(f"{key}: {name!r} {error}") from None
+    except Exception as error:  # a damaged file may raise any type, even KeyError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hub = "" if Path(resolve(name)).is_dir() else " (there is no such folder, so it was treated as a hub name)"
+        raise ConfigError(f"{key}: {name!r} cannot be read as a model{hub}: {reason}") from None
 
 
 def check_ends(student: ModelInfo, teacher: ModelInfo, stop_ids: Iterable[int], key: str = "teacher.model") -> None:

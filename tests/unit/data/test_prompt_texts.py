@@ -7,16 +7,18 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from renio_pipeline.cli import main
 from renio_pipeline.cli.prompts import shown
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.schema import Prompts, TemplateOptions
 from renio_pipeline.data.chat_templates import check_variables
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.data.template_clock import TemplateClock
-from renio_pipeline.models import files
+from renio_pipeline.models import info
 from renio_pipeline.models.files import tokenizer_of
 from renio_pipeline.models.info import resolve
 from renio_pipeline.tasks import make_task
@@ -123,8 +125,7 @@ def test_a_variable_that_the_template_does_not_read_is_named() -> None:
 
 
 def rendered(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setattr(files, "tokenizer_of", lambda model: tokenizer_with(THINKING))
-    monkeypatch.setattr("renio_pipeline.models.info.resolve", lambda model: model)
+    monkeypatch.setattr(info, "read_tokenizer", lambda model, key: tokenizer_with(THINKING))
     found = "\n".join(shown(config, 1)).split("--- ")[1:]
     return {part.partition(",")[0].partition(":")[0]: part.partition("\n")[2] for part in found}
 
@@ -155,6 +156,32 @@ def test_the_papers_presets_ask_as_the_reference_does(name: str, tmp_path: Path,
     # Evaluation: the student's text in the whole template, thinking on.
     assert evaluation.startswith(f"<|im_start|>user\nProblem: 1+1?\n\n{instruction}<|im_end|>\n<|im_start|>assistant\n")
     assert "<think>" not in evaluation
+
+
+@pytest.mark.parametrize(
+    ("student", "told"),
+    [
+        ("nobody/nothing", "'nobody/nothing' cannot be read as a model (there is no such folder"),
+        ("/no/such/folder", "model folder '/no/such/folder' does not exist"),
+    ],
+)
+def test_a_tokenizer_that_is_not_at_hand_is_the_users_error(
+    student: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a machine that does not reach the hub: one line and exit code 2, after the first request instead of the last."""
+    asked: list[str] = []
+
+    def no_hub(name: str, file: str, **options: object) -> str:
+        asked.append(file)
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", no_hub)
+    assert main(["prompts", "--config", str(ROOT / "configs/demo.yaml"), f"student={student}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: student: {told}")
+    assert err.count("\n") == 1
+    assert len(asked) == (student == "nobody/nothing")
 
 
 def test_the_command_shows_special_tokens_counts_and_ids() -> None:
