@@ -26,17 +26,24 @@ def demands(config: RunConfig) -> dict[str, dict[str, float]]:
 
 
 def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequence[str] | None = None) -> None:
-    """Raises ConfigError if the pools (None: all) need more than ``resources``, as of ``ray.cluster_resources()``."""
+    """Raises ConfigError if the pools (None: all) need more than ``resources``, as of ``ray.cluster_resources()``.
+
+    It names all that is too little: whoever lowers the CPUs must not learn only then that there are no GPUs.
+    """
+    short: list[str] = []
     asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
     for unit in dict.fromkeys(unit for pool in asked.values() for unit in pool):
         total, has = sum(pool.get(unit, 0.0) for pool in asked.values()), resources.get(unit, 0.0)
         if total > has + 1e-6:
             key, units = {"CPU": ("cpus", "CPUs"), "GPU": ("gpus", "GPUs")}.get(unit, (f"resources.{unit}", unit))
             parts = ", ".join(f"{name} {pool[unit]:g}" for name, pool in asked.items() if pool.get(unit))
-            raise ConfigError(
+            on_cpus = " (with 0, a pool runs on CPUs)" if unit == "GPU" and not has else ""
+            short.append(
                 f"pools.*.{key}: the pools need at least {total:g} {units} ({parts}), and the cluster has {has:g}; lower "
-                f"pools.trainer.replicas or pools.*.{key}, or add nodes"
+                f"pools.trainer.replicas or pools.*.{key}{on_cpus}, or add nodes"
             )
+    if short:
+        raise ConfigError("; ".join(short))
 
 
 def check_object_store(config: RunConfig, prepared: Prepared, resources: dict[str, float]) -> None:

@@ -67,6 +67,8 @@ def test_a_cluster_that_is_too_small_is_refused() -> None:
         check_cluster(config, {"CPU": 18, "GPU": 3})
     with pytest.raises(ConfigError, match=r"the pools need at least 17.1 CPUs \(generator 8, teacher 1, trainer 8"):
         check_cluster(config, {"CPU": 16, "GPU": 4})
+    with pytest.raises(ConfigError, match=r"cpus: .* has 2; .*pools\.\*\.gpus: .* has 0; .*with 0, a pool runs on CPUs"):
+        check_cluster(config, {"CPU": 2})
 
 
 def test_each_of_two_has_half_of_the_gpu_and_all_of_its_own_cpus() -> None:
