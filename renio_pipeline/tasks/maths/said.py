@@ -20,6 +20,7 @@ _ANSWER = re.compile(
     r"(?:^|(?<=[\s*_#>(]))(?:final\s+answer|answer|result)\s*(?:\*\*|__)?\s*(?:is\s*:?|:|=)(?!=)\s*(?:\*\*|__)?", re.IGNORECASE
 )
 _MARKED = re.compile(r"(?:^|\n)\s*####\s*(.+)")
+_TAGGED = re.compile(r"<answer>(.{1,1000}?)</answer>", re.DOTALL | re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*|__([^_\n]+)__")
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _VALUE = re.compile(r"[^\w$\\]*(?:\d|\\[a-zA-Z]|\$|[a-zA-Z]\s*=|[A-Z]\W*$|[π∞∅½¼¾√])")
@@ -77,20 +78,24 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
 
 
 def _closing(text: str, start: int) -> int | None:
-    depth = 1
-    escaped = False
-    for at in range(start, len(text)):
-        c = text[at]
-        if not escaped:
-            depth += (c == "{") - (c == "}")
-        escaped = c == "\\" and not escaped
-        if not depth:
-            return at
+    r"""Where the brace closes that opens before ``start``. That of ``\\}`` counts only where the box would not close else."""
+    for only_odd in (False, True):
+        depth, backslashes = 1, 0
+        for at in range(start, len(text)):
+            c = text[at]
+            if not (backslashes % 2 if only_odd else backslashes):
+                depth += (c == "{") - (c == "}")
+            backslashes = backslashes + 1 if c == "\\" else 0
+            if not depth:
+                return at
     return None
 
 
 def _stated(text: str) -> str | None:
-    """The answer of a response without a box: after "the answer is", after ####, in bold, or the last expression."""
+    """The answer of a response without a box: in a tag of answer, after ####, after "the answer is", in bold,
+    or the last expression."""
+    if tagged := _TAGGED.findall(text):
+        return str(tagged[-1]).strip() or None
     if marked := _MARKED.findall(text):
         return str(marked[-1]).strip() or None
     stated = list(_ANSWER.finditer(text))

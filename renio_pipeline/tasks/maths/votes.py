@@ -70,7 +70,7 @@ def vote(answer: Answer) -> str:
             return name
         case Combined(sign, parts):
             texts = [vote(part) for part in parts]
-            return f" {sign} ".join(texts if sign == r"\setminus" else sorted(texts))
+            return f" {sign} ".join(sorted(texts) if sign in (r"\cup", r"\cap") else texts)
         case Relation():
             return _relation(answer)
         case Matrix(rows):
@@ -100,7 +100,7 @@ def _several(answer: Several) -> str:
     texts = [vote(item) for item in answer.items]
     if answer.kind == "sequence":
         return ", ".join(texts)
-    if len(set(texts)) == 1:
+    if len(set(texts)) == 1 and not isinstance(answer.items[0], Relation):
         return texts[0]
     return f"{{{', '.join(sorted(set(texts) if answer.kind == 'set' else texts))}}}"
 

@@ -74,7 +74,7 @@ def _parts(gold: Answer, given: Answer) -> bool:
         brackets = (gold.left, gold.right) == (given.left, given.right) or len(gold.items) > 2
         return brackets and in_order(gold.items, given.items, equal)
     if isinstance(gold, Combined) and isinstance(given, Combined) and gold.sign == given.sign:
-        return (in_order if gold.sign == r"\setminus" else in_any_order)(gold.parts, given.parts, equal)
+        return (in_any_order if gold.sign in (r"\cup", r"\cap") else in_order)(gold.parts, given.parts, equal)
     return False
 
 

@@ -9,7 +9,7 @@ import sympy
 
 from renio_pipeline.tasks.maths.answers import Answer, Formula, Group, Number, Quantity, Several, Unit
 from renio_pipeline.tasks.maths.comparing.expressions import times
-from renio_pipeline.tasks.maths.reading.unit_table import ANGLE, NUMBER
+from renio_pipeline.tasks.maths.reading.unit_table import ANGLE, MODULO, NUMBER
 
 _NONE = Unit("")
 
@@ -21,6 +21,11 @@ def in_one_unit(gold: Answer, given: Answer) -> Iterator[tuple[Answer, Answer]]:
     "million" may then count as factors, and degrees stand for radians where the other side has a π.
     """
     one, other = _taken_apart(gold), _taken_apart(given)
+    moduli = [unit.name.removeprefix("mod ") if (unit.dimension or "").startswith(MODULO) else None for _, unit in (one, other)]
+    if None not in moduli:
+        if moduli[0] == moduli[1]:
+            yield _residue(one[0], moduli[0]), _residue(other[0], moduli[0])
+        return
     if one[1].dimension is not None and one[1].dimension == other[1].dimension:
         yield _scaled(one[0], one[1].factor), _scaled(other[0], other[1].factor)
         return
@@ -57,6 +62,12 @@ def _scaled(value: Answer, factor: Fraction) -> Answer:
         return Group(value.left, value.right, tuple(_scaled(item, factor) for item in value.items))
     if isinstance(value, Several):
         return Several(tuple(_scaled(item, factor) for item in value.items), value.kind)
+    return value
+
+
+def _residue(value: Answer, modulus: str | None) -> Answer:
+    if isinstance(value, Number) and value.value.denominator == 1 and modulus and modulus.isdigit() and int(modulus):
+        return Number(value.value % int(modulus))
     return value
 
 

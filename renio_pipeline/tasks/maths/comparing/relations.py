@@ -22,7 +22,7 @@ def value_side(relation: Relation, *, named: bool) -> Answer | None:
 
     ``named``: a side must be a mere name. Otherwise the last side counts whatever the first is.
     """
-    if not set(relation.signs) <= {"=", r"\in"}:
+    if not set(relation.signs) <= {"=", r"\in", r"\equiv"}:
         return None
     if relation.names[-1] and not relation.names[0]:
         return relation.sides[0]

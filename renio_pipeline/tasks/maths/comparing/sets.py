@@ -11,7 +11,12 @@ from renio_pipeline.tasks.maths.answers import Answer, Combined, Formula, Group,
 from renio_pipeline.tasks.maths.comparing.points import approximation, as_fraction
 from renio_pipeline.tasks.maths.reading.rationals import CannotEvaluate
 
-_SETS = {"empty": S.EmptySet, "R": S.Reals, "Z": S.Integers, "N": S.Naturals, "Q": S.Rationals, "C": S.Complexes}
+_POSITIVE = sympy.Interval.open(0, S.Infinity)
+_SETS = {
+    "R^+": _POSITIVE, "R_+": _POSITIVE, "R^-": sympy.Interval.open(-S.Infinity, 0),
+    "Z^+": S.Naturals, "N^+": S.Naturals, "N^*": S.Naturals, "N_+": S.Naturals, "Z_+": S.Naturals,
+    "empty": S.EmptySet, "R": S.Reals, "Z": S.Integers, "N": S.Naturals, "Q": S.Rationals, "C": S.Complexes,
+}  # fmt: skip
 _MOST_PARTS = 40
 _DIGITS = 30  # of irrational endpoints: more than any two of them share
 
@@ -85,7 +90,7 @@ def _set(answer: Answer) -> Any | None:
     if isinstance(answer, Several) and answer.kind == "set" and len(answer.items) <= _MOST_PARTS:
         values = [_real(item) for item in answer.items]
         return None if None in values else sympy.FiniteSet(*values)
-    if isinstance(answer, Combined) and len(answer.parts) <= _MOST_PARTS:
+    if isinstance(answer, Combined) and answer.sign != "|" and len(answer.parts) <= _MOST_PARTS:
         parts = [_set(part) for part in answer.parts]
         if any(part is None for part in parts):
             return None

@@ -1,7 +1,8 @@
-"""Unicode's signs in ASCII and LaTeX's commands: minus signs, fractions, superscripts, Greek letters, blanks."""
+"""Unicode's signs, and HTML's, in ASCII and LaTeX's commands: minus signs, fractions, superscripts, Greek letters, blanks."""
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -58,17 +59,25 @@ _SIGNS = {
     r"\to ": "→⟶",
 }
 _OF = {sign: written for written, signs in _SIGNS.items() for sign in signs}
+_ENTITY = re.compile(r"&(?:lt|gt|le|ge|ne|amp|nbsp|times|minus|plusmn|pi|deg|radic|infin|frac12|#\d{1,6});")
+_TAG = re.compile(r"</?(?:b|i|u|em|strong|br|p|span|div|code|font|answer|math)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_BOTH = re.compile(r"<(sup|sub)>([^<>]*)</\1>", re.IGNORECASE)
 _GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (\w+)$")
 
 
 def ascii_of(text: str) -> str:
     """The text with its typographic signs in ASCII and LaTeX. Letters of other alphabets stay."""
+    text = _TAG.sub("", _ENTITY.sub(lambda found: html.unescape(found[0]), _BOTH.sub(_script, text)))
     if text.isascii():
         return text
     text = "".join(_raised("super", "^", text))
     text = "".join(_raised("sub", "_", text))
     text = "".join(map(_one, text))
     return "".join(_OF.get(c, c) for c in unicodedata.normalize("NFKC", text))
+
+
+def _script(found: re.Match[str]) -> str:
+    return f"{'^' if found[1].lower() == 'sup' else '_'}{{{found[2]}}}"
 
 
 def _raised(kind: str, mark: str, text: str) -> list[str]:

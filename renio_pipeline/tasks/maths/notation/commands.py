@@ -41,6 +41,11 @@ _WORD = re.compile(
 )
 _ROMAN_LETTER = re.compile(r"\\text\{\s*([eid])\s*\}")
 _ROMAN_FUNCTION = re.compile(rf"\\(?:text|operatorname\*?)\s*\{{\s*({_FUNCTIONS})\s*\}}")
+_DETERMINANT = re.compile(
+    r"\\left\s*\|\s*\\begin\{(?:array\}\{[^{}]*|matrix)\}(.*?)\\end\{(?:array|matrix)\}\s*\\right\s*\|", re.DOTALL
+)
+_OF_ELEMENTS = re.compile(r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}")
+_COMBINATIONS = re.compile(r"(?:\{\s*\})?[_^]\s*\{?(\w+)\}?\s*(?:C|\\text\{C\})\s*_\s*\{?(\w+)\}?")
 _CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![a-zA-Z])\s*([^{}]*)\}")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![a-zA-Z])\s*([^{}]*)\}")
 _ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, r"\overline": 1, r"\vec": 1, r"\hat": 1, "^": 1}
@@ -54,7 +59,9 @@ def plain_commands(text: str) -> str:
     text = _TEXT.sub(r"\\text{", text)
     text = _ROMAN_FUNCTION.sub(r"\\\1 ", _ROMAN_LETTER.sub(r" \1 ", text))
     text = re.sub(r"\\(?:left|right)\s*\.", "", text)
+    text = _DETERMINANT.sub(r"\\begin{vmatrix}\1\\end{vmatrix}", text)
     text = _SPACE_SIGNS.sub(" ", _SPACES.sub(" ", _NEGATIVE_SPACE.sub("", text)))
+    text = _COMBINATIONS.sub(r"\\binom{\1}{\2}", _OF_ELEMENTS.sub(r"\\\1(\2)", text))
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", _OVER.sub(r"\\frac{\1}{\2}", text))
     text = _NAME.sub(_renamed, text)
     return _braced(_plain_ascii(text))

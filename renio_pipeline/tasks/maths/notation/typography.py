@@ -8,7 +8,7 @@ from renio_pipeline.tasks.maths.notation.characters import ascii_of
 from renio_pipeline.tasks.maths.notation.commands import plain_commands
 from renio_pipeline.tasks.maths.notation.digits import plain_commas, plain_digits
 
-_AROUND = re.compile(r"(\$\$|\$|\*\*|\*|__|`)(.+)\1|\\\[(.+)\\\]|\\\((.+)\\\)", re.DOTALL)
+_AROUND = re.compile(r"(\$\$|\$|\*\*|\*|__|`|\")(.+)\1|\\\[(.+)\\\]|\\\((.+)\\\)", re.DOTALL)
 _DELIMITER = re.compile(r"(?<!\\)\\[\[\]()]")
 _ALL_TEXT = re.compile(r"\\text\{([^{}]*[\d=+$()][^{}]*)\}")
 _WORDS_IN_TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -18,6 +18,11 @@ _SIGN_IN_TEXT = re.compile(r"\\text\{\s*(\\[$%]|\\(?:euro|pounds|yen|rupee|cent)
 _TO = re.compile(r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)")  # 2 to 3, a ratio
 _LABEL = re.compile(
     r"(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?(?:answer|result|solutions?)(?:\s+(?:is|are))?\s*(?::\s*\}|[:=]\s*|\}\s*[:=]?|(?<=is)\s|(?<=are)\s)",
+    re.IGNORECASE,
+)
+_HEDGE = re.compile(
+    r"^\s*(?:\\text\{)?\s*(?:about|approximately|approx\.?|roughly|nearly|almost|around|exactly|total|sum|value)\s*[:=]?\s*\}?\s*"
+    r"(?=[\d\\($+\-.])",
     re.IGNORECASE,
 )
 _NUMBER_SETS = re.compile(r"\\(?:mathbf|mathds|Bbb|bf)\s*\{?\s*([RZNQC])\s*\}?(?![a-zA-Z])")
@@ -45,7 +50,7 @@ def normal(text: str) -> str:
         text = ", ".join(rf"\text{{{word}}}" for word in _BETWEEN_WORDS.split(in_text[1]) if word.strip())
     if label := _LABEL.match(text):
         text = text[label.end() :]
-    text = _trimmed(text)
+    text = _trimmed(_HEDGE.sub("", text))
     text = plain_digits(re.sub(r"  +", " ", text))
     return _FRENCH.sub(_brackets, _trimmed(text))
 
@@ -74,7 +79,7 @@ def _trimmed(text: str) -> str:
     while text != before:
         before = text
         text = re.sub(r"(?:\\\\|\{\s*\})\s*$", "", text.strip())
-        text = re.sub(r"^[,;:=]\s*", "", text)
+        text = re.sub(r"^[,;:=]\s*|\s*\?$", "", text)
         if not text.endswith(r"\."):
             text = re.sub(r"(?<![.])[.,;:]$", "", text)
     return text

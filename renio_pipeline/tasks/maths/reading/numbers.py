@@ -20,6 +20,7 @@ _BASED = re.compile(
     r"\(?\s*([0-9A-Za-z]+)\s*\)?\s*(?:_\s*\{?\s*\(?\s*(?:\\text\{\s*)?(?:base\s*-?\s*)?(\d{1,2}|[a-z]+)\s*\}?\s*\)?\s*\}?|"
     r"\(?\s*(?:\\text\{)?\s*\(?\s*(?:in\s+)?base[\s-]*\}?\s*(\d{1,2}|[a-z]+)\s*\)?\s*\}?\s*\)?)"
 )
+_PREFIXED = re.compile(r"0([xob])([0-9a-f]+)", re.IGNORECASE)  # as in programs
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
     "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16,
@@ -41,6 +42,8 @@ def plain_number(text: str) -> Number | Power | None:
 
 def based_number(text: str) -> Based | None:
     """Digits with their base: ``2516_8``, ``(1A)_{16}``, ``101 base 2``."""
+    if prefixed := _PREFIXED.fullmatch(text):
+        return Based(prefixed[2].lstrip("0").upper() or "0", {"x": 16, "o": 8, "b": 2}[prefixed[1].lower()])
     found = _BASED.fullmatch(text)
     if not found or not re.match("[0-9A-Fa-f]", found[1]):
         return None

@@ -23,7 +23,7 @@ from renio_pipeline.tasks.maths.reading.numbers import based_number, plain_numbe
 from renio_pipeline.tasks.maths.reading.rationals import rational
 from renio_pipeline.tasks.maths.reading.size import too_large, too_long
 from renio_pipeline.tasks.maths.reading.unit_table import is_known
-from renio_pipeline.tasks.maths.reading.units import measured
+from renio_pipeline.tasks.maths.reading.units import compound, measured
 
 _CLOCK = re.compile(
     r"(\d{1,2})\s*:\s*([0-5]\d)(?:\s*:\s*([0-5]\d))?\s*(?:\\text\{\s*)?([ap]\.?\s?m\.?|noon|midnight|o'clock|hours|hrs)?\s*\}?",
@@ -32,6 +32,10 @@ _CLOCK = re.compile(
 _HOUR = re.compile(r"(\d{1,2})\s*(?:\\text\{\s*)?([ap]\.?\s?m\.?)\s*\}?", re.IGNORECASE)
 _NUMBER_SET = re.compile(r"\\mathbb\s*\{\s*([RZNQC])\s*\}((?:\^\{?\d\}?|_\{?[^{}]\}?|\^\{[+*-]\})*)|\\emptyset|\\\{\s*\\\}")
 _SPELLED = re.compile(r"[^\W\d_]{3}|[^\x00-\x7f]")
+_NO_FORMULA = re.compile(  # a word among symbols, a date
+    r"(?<![\\a-zA-Z{])(?=[a-zA-Z]*[eiou])[a-zA-Z]{4,}|\d{4}\s*-\s*\d{2}\s*-\s*\d{2}|\d{1,2}\s*/\s*\d{1,2}\s*/\s*\d{4}"
+)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4}")
 _BLANK = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but for those between digits
 _COLON = re.compile(r":")
 _KNOWN_WORDS = {"no", "on", "up", "in", "to", "is", "it", "yes", "odd", "even", "one", "two", "ten", "none", "dne"}
@@ -42,6 +46,12 @@ _ROMAN = re.compile("I{1,3}|IV|VI{0,3}|IX|X")
 def scalar(text: str) -> Answer:
     """What one value of a normal text is; a ``Text`` where nothing else reads it."""
     return _number(text) or _time_or_ratio(text) or _word(text) or _quantity(text) or _formula(text) or _text(text)
+
+
+def sum_of_units(text: str) -> Answer | None:
+    """A value in several units, such as 1 hour and 30 minutes."""
+    found = compound(text)
+    return Quantity(Number(found[0]), found[1]) if found else None
 
 
 def _number(text: str) -> Answer | None:
@@ -89,7 +99,7 @@ def _quantity(text: str) -> Answer | None:
 
 
 def _formula(text: str) -> Answer | None:
-    found = expression(text)
+    found = None if _NO_FORMULA.search(text) else expression(text)
     if found is None:
         return None
     if is_matrix(found):
@@ -119,5 +129,5 @@ def _text(text: str) -> Text:
     """Prose may be an answer, and a number that is too large to be computed; commands that cannot be read are hardly one."""
     prose = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
     words = _SPELLED.search(prose) is not None and not re.search(r"[\\^_{}]", prose)
-    sound = balanced(text) and (words or (not too_long(text) and too_large(text)))
+    sound = balanced(text) and (words or _DATE.fullmatch(text) is not None or (not too_long(text) and too_large(text)))
     return Text(_BLANK.sub("", prose.casefold() if sound else prose), sound)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
 from renio_pipeline.tasks.maths.answers import Answer, Choice, Combined, Dots, Group, Matrix, Relation, Several, Text, Word
 from renio_pipeline.tasks.maths.notation.scanning import end_of_group, split
-from renio_pipeline.tasks.maths.reading.scalars import scalar
+from renio_pipeline.tasks.maths.reading.scalars import scalar, sum_of_units
 
-_AND = re.compile(r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![\w\\])(?:and|or)(?!\w))\s*,?\s*")
+_AND = re.compile(r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or|&)\s*,?\s*\}|(?<![\w\\])(?:and|or)(?!\w)|[或和与且])\s*,?\s*")
 _CHOICE = re.compile(
     r"(?:\\text\{)?\s*(?:(?:option|choice|answer)\s+)?(?:\(\s*([A-Z])\s*\)|([A-Z])\s*\)|([A-Z])[.:](?=\s))\s*\}?\s*(.*)"
     r"|\(?\s*(?:\\text\{)?\s*\(?(?:option|choice)\s+\(?([A-Z])\)?\s*\}?\s*\)?()",
@@ -22,12 +23,16 @@ _MOST_SIGNS = 3
 _SEPARATOR = re.compile(r",|;|\\\\")
 _DOTS = re.compile(r"\\ldots")
 _DOTS_AT_AN_END = re.compile(r"^\\ldots|(?<!:)\\ldots$")  # but for those of a ratio
+_REMARK = re.compile(r"(?<=\S)\s*\(\s*\\text\{[^{}]*\}\s*\)$")  # x = 1 (double root)
+_FOR_ALL = re.compile(  # that a parameter is an integer is understood
+    r"(?<=[^\s|:])\s*,?\s*(?:\\text\{[^{}]*\}\s*)?\(?\s*(?<![a-zA-Z\\])[a-zA-Z]\s*\\in\s*\\mathbb\s*\{[ZN]\}[^\s,)}]*\s*\)?$"
+)
 _PARAMETER = re.compile(r"(?:\\text\{[^{}]*\}\s*)?[a-zA-Z]\s*\\in\s*\\mathbb\s*\{[ZN]\}\S*|\\text\{[^{}]*integer[^{}]*\}")
 _APPROXIMATELY = re.compile(r"\\approx(?![a-zA-Z])")
 _RELATION = re.compile(r"\\(?:leq|geq|neq|in|notin|equiv)(?![a-zA-Z])|[=<>]")
 _NAME = re.compile(
     r"\|?\s*(?:\\(?:angle|triangle|overline|vec|hat|text|mathbb|mathcal)\s*)*(?:\{[^{}]*\}|\\[a-zA-Z]+|[A-Za-z][A-Za-z\s]*)"
-    r"(?:_\s*(?:\{[^{}]*\}|\w))?'*\s*(?:\([^()]*\))?\s*\|?|\((?:\s*[a-zA-Z]\s*,)+\s*[a-zA-Z]\s*\)"
+    r"(?:\^\{-1\})?(?:_\s*(?:\{[^{}]*\}|\w))?'*\s*(?:\([^()]*\))?\s*\|?|\((?:\s*[a-zA-Z]\s*,)+\s*[a-zA-Z]\s*\)"
 )
 _WITHOUT = re.compile(r"\\setminus(?![a-zA-Z])")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])")
@@ -35,6 +40,7 @@ _INTERSECTION = re.compile(r"\\cap(?![a-zA-Z])")
 _LETTER_UNION = re.compile(r"(?<=[\])}])\s*[Uu]\s*(?=[(\[]|\\\{)")
 _REALS_WITHOUT = re.compile(r"(\\mathbb\s*\{[RZNQC]\})\s*(?:-|\\)\s*(?=\\\{)")
 _BUILDER = re.compile(r"\s*\(?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\)?\s*(?:\\in\s*\\mathbb\s*\{[A-Z]\}\S*\s*)?[|:](?!=)(.+)", re.DOTALL)
+_SUCH_THAT = re.compile(r"[|:](?=.*\\(?:in|leq|geq|neq)(?![a-zA-Z])|.*[<>=])")
 _POINT = re.compile(r"[A-Z]'?\s*(\([^()]+,[^()]+\))")
 _ENVIRONMENT = re.compile(
     r"[(\[]?\s*\\begin\s*\{(?:[pbB]?matrix|smallmatrix|array|cases|aligned|align\*?|gathered)\}(?:\s*\{[clr|\s]*\})?(.*?)"
@@ -47,7 +53,10 @@ _ENVIRONMENT = re.compile(
 def read(text: str) -> Answer:
     """What a normal text says. Never fails: what cannot be read is a ``Text``, which equals the same text alone."""
     try:
-        return _choice(text) or _read(_REALS_WITHOUT.sub(r"\1\\setminus ", _LETTER_UNION.sub(r" \\cup ", _AND.sub(", ", text))))
+        if found := _choice(text) or sum_of_units(text):
+            return found
+        text = _FOR_ALL.sub("", _REMARK.sub("", text))
+        return _read(_REALS_WITHOUT.sub(r"\1\\setminus ", _LETTER_UNION.sub(r" \\cup ", _AND.sub(", ", text))))
     except RecursionError:
         return Text(text, sound=False)
 
@@ -101,7 +110,8 @@ def _exact_part(text: str) -> Answer | None:
 def _two_signs(text: str) -> Answer | None:
     r"""``1 \pm x`` as the two values; several of these signs are independent unless \mp is among them."""
     signs = _SIGNS_OF_TWO.findall(text)
-    if not signs or len(signs) > _MOST_SIGNS:
+    in_braces = text.startswith(r"\{") and end_of_group(text, 0) == len(text)  # of a set each element is read
+    if not signs or len(signs) > _MOST_SIGNS or in_braces:
         return None
     if "mp" in signs:
         chosen = [["+" if sign == "pm" else "-" for sign in signs], ["-" if sign == "pm" else "+" for sign in signs]]
@@ -121,7 +131,13 @@ def _relation(text: str) -> Answer | None:
     if not signs or not all(sides):
         return None
     names = tuple(_NAME.fullmatch(side) is not None for side in sides)
-    return Relation(tuple(_read(side) for side in sides), tuple(signs), names)
+    return Relation(tuple(map(_side, sides, names)), tuple(signs), names)
+
+
+def _side(text: str, is_name: bool) -> Answer:
+    """A side of a relation. A name need not be more than text: P(A | B), or the length."""
+    side = _read(text)
+    return replace(side, sound=True) if isinstance(side, Text) and is_name else side
 
 
 def _sets(text: str) -> Answer | None:
@@ -143,15 +159,25 @@ def _brackets(text: str) -> Answer | None:
     if not inner or not right:
         return None
     if left == r"\{":
-        if built := _BUILDER.fullmatch(inner):
-            return _read(built[1].strip())
-        items = _list(inner)
-        return Several(items.items if isinstance(items, Several) else (_read(inner),), "set")
+        return _built(inner) or _set(inner)
     items = _list(inner)
     if isinstance(items, Several):
         curved = left == r"\langle"
         return Group("(" if curved else left, ")" if curved else right, items.items)
     return _read(inner)
+
+
+def _built(inner: str) -> Answer | None:
+    """A set by what its elements satisfy: of a mere symbol the condition says it all."""
+    if found := _BUILDER.fullmatch(inner):
+        return _read(found[1].strip())
+    parts = split(inner, _SUCH_THAT)[::2]
+    return Combined("|", tuple(map(_read, parts))) if len(parts) == 2 and all(parts) else None
+
+
+def _set(inner: str) -> Answer:
+    elements = _list(inner) or _read(inner)
+    return Several(elements.items if isinstance(elements, Several) and elements.kind != "set" else (elements,), "set")
 
 
 def _environment(text: str) -> Answer | None:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from renio_pipeline.tasks.maths.answers import Unit
 
 NUMBER, ANGLE = "number", "angle"
+MODULO = "modulo "  # and the modulus
 _UNITS = [  # dimension, factor, names; a plural is understood
     (NUMBER, "1/100", "%"),
     (NUMBER, "100", "hundred"),
@@ -15,6 +16,8 @@ _UNITS = [  # dimension, factor, names; a plural is understood
     (NUMBER, "1000000000", "billion"),
     (NUMBER, "1000000000000", "trillion"),
     (ANGLE, "1", "° deg degree"),
+    (ANGLE, "1/60", "' arcminute"),
+    (ANGLE, "1/3600", "'' \" arcsecond"),
     ("length", "1/1000000000", "nm"),
     ("length", "1/1000000", "μm"),
     ("length", "1/1000", "mm millimeter millimetre"),

@@ -7,9 +7,10 @@ factor then. Two known units of one dimension are converted: 5 km is not 5 m.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from renio_pipeline.tasks.maths.answers import Unit
-from renio_pipeline.tasks.maths.reading.unit_table import NUMBER, is_known, known_unit
+from renio_pipeline.tasks.maths.reading.unit_table import MODULO, NUMBER, is_known, known_unit
 
 _SIGNS = {
     r"\$": "$", r"\euro": "€", r"\pounds": "£", r"\yen": "¥", r"\rupee": "₹", r"\cent": "¢", r"\%": "%", r"\mu": "μ",
@@ -21,9 +22,13 @@ _PREFIX = re.compile(
 )
 _POWER = r"(?:\s*+\^\s*+\{?\s*+-?\d\s*+\}?)?+"
 _COMMAND = r"\\(?:mu|Omega|\$|%|euro|pounds|yen|rupee|cent)(?![a-zA-Z])|\^\{\\circ\}"
-_UNIT = rf"(?:\\text\{{[^{{}}]*\}}|{_COMMAND}|[A-Za-z]++\.?+){_POWER}"
+_UNIT = rf"(?:\\text\{{[^{{}}]*\}}|{_COMMAND}|[^\W\d_]++\.?+){_POWER}"
 _FRACTION = rf"\\frac\{{\s*{_UNIT}\s*\}}\{{\s*{_UNIT}\s*\}}"
 _SUFFIX = re.compile(rf"\s*((?:{_FRACTION}|{_UNIT})(?:\s*+(?:(?:/|\\cdot|\\times|-)\s*+)?{_UNIT})*+)\s*")
+_PART = re.compile(
+    rf"\s*(?:,|(?:\\text\{{\s*)?\band\b\s*\}}?)?\s*(\d+(?:\.\d+)?)\s*(\\text\{{[^{{}}]*\}}|{_COMMAND}|[A-Za-z]++\.?+|'{{1,2}}|\")"
+)
+_MODULO = re.compile(r"\s*(?:\\pmod\s*\{?|\(\s*(?:\\mod|\\text\{\s*mod\s*\}|mod)\s*)\s*(\w+)\s*[})]?\s*\)?$")
 _VALUE_ENDS = re.compile(r"[\d})\]!|.]|\\pi|\\infty|\\ldots|[a-zA-Z](?=\s*\\text)")
 _SQUARED = re.compile(r"(?:square|sq\.?) (.+)|(.+?) ?(?:\^2|squared)")
 _CUBED = re.compile(r"(?:cubic|cu\.?) (.+)|(.+?) ?(?:\^3|cubed)")
@@ -37,6 +42,8 @@ def measured(text: str) -> tuple[str, Unit | None]:
         rest = found[1] + found[3] + text[found.end() :].strip()
         without, more = measured(rest)
         return (without, more) if more and more.dimension == NUMBER else (without if more else rest, _unit(found[2]))
+    if found := _MODULO.search(text):
+        return text[: found.start()].strip(), Unit(f"mod {found[1].strip()}", f"{MODULO}{found[1].strip()}")
     if len(text) > _MOST_CHARACTERS or _ANGLE_FUNCTION.search(text):
         return text, None
     for ending in _VALUE_ENDS.finditer(text):
@@ -44,6 +51,24 @@ def measured(text: str) -> tuple[str, Unit | None]:
         if suffix and (unit := _accepted(text[: ending.end()], suffix[0])):
             return text[: ending.end()].strip(), unit
     return text, None
+
+
+def compound(text: str) -> tuple[Fraction, Unit] | None:
+    """The sum of values in several units of one dimension, in the last of them: 1 hour 30 minutes, 5 feet 3 inches, 30° 15'."""
+    parts: list[tuple[Fraction, Unit]] = []
+    at = 0
+    while at < len(text):
+        found = _PART.match(text, at)
+        unit = known_unit(found[2]) or _unit(found[2]) if found else None
+        if found is None or unit is None or unit.dimension in (None, NUMBER):
+            return None
+        parts.append((Fraction(found[1]), unit))
+        at = found.end()
+    dimensions = {unit.dimension for _, unit in parts}
+    factors = [unit.factor for _, unit in parts]
+    if len(parts) < 2 or len(dimensions) > 1 or sorted(set(factors), reverse=True) != factors:
+        return None
+    return sum((value * unit.factor for value, unit in parts), Fraction(0)) / factors[-1], parts[-1][1]
 
 
 def glued(text: str) -> str | None:
@@ -62,6 +87,8 @@ def _accepted(value: str, suffix: str) -> Unit | None:
         if not suffix.lstrip().startswith((r"\text", r"\frac")):
             return None  # 2x cm: the value goes on
         return unit if re.search(r"\d|\\pi|\\sqrt|\\infty", value) else None
+    if suffix.strip().isalpha() and not suffix.isascii():
+        return unit  # 3 and a word of another alphabet
     words = re.findall(r"[A-Za-z]+", suffix)
     if not words or not suffix.replace(" ", "").replace(".", "").isascii():
         return None
