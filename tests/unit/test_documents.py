@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from docs.generate.configuration import page as configuration_page
-from renio_pipeline.cli import _parser
-from renio_pipeline.config import RunConfig
+from renio_pipeline.cli import _parser, main
+from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.describe import describe, sections_of
 from tests.gpu.checks import CHECKS
 
@@ -214,3 +214,18 @@ def test_the_rows_of_the_gpu_check_are_those_that_the_document_names() -> None:
     groups = {check.name[0] for check in CHECKS}
     assert groups == set(re.findall(r"\(rows? ([a-d])\)", FIRST_RUN))
     assert "b-lora" in {check.name for check in CHECKS}
+
+
+def test_the_first_run_of_ones_own_is_one_and_fits_the_gpus_that_the_documents_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    for name in ("README.md", "docs/quickstart.md"):
+        text = (ROOT / name).read_text()
+        file = tmp_path / "my.yaml"
+        file.write_text(text.partition("cat > my.yaml <<'END'\n")[2].partition("\nEND\n")[0])
+        shown.append(load([file]))
+        (device,) = re.findall(r"^renio plan my\.yaml --device (\w+) .* three GPUs", text, re.MULTILINE)
+        assert main(["plan", str(file), "--device", device, "--offline"]) == 0
+        assert re.search(r"^configured +3 ", capsys.readouterr().out, re.MULTILINE)
+    assert shown[0] == shown[1]
