@@ -45,7 +45,7 @@ class OwnTask(Plain):
 
     def verify(self, row: Row, text: str) -> Verdict | None:
         verdict = self._call("verify", super().verify, row, text)
-        if verdict not in (None, "correct", "incorrect", "unfinished"):
+        if verdict is not None and not (isinstance(verdict, str) and verdict in ("correct", "incorrect", "unfinished")):
             given = repr(verdict)[:500]
             raise TaskError(
                 f"task: {self._file}: verify must return 'correct', 'incorrect', 'unfinished' or None, "
