@@ -42,11 +42,28 @@ def read_program(code: Any, entry: str | None, problem: str) -> dict[str, Any]:
     judgeable.refuse_uses(tree, live, names, problem)
     if not (names or check) or not any(map(_can_fail, live)):
         raise ValueError(f"tests {'assert nothing' if names else 'call no function of the program'}: every program would pass")
-    lends = tuple(sorted(named.keys() - set(runs) - {"check"}))
     return {
-        "asserts": code, "names": tuple(names), "runs": tuple(runs), "check": check, "lends": lends,
-        "entry": entry if check else None,
+        "asserts": code, "names": tuple(names), "runs": tuple(runs), "check": check, "entry": entry if check else None,
+        "classes": tuple(name for name in names if _is_class(name, live, problem)),
+        "assumable": tuple(name for name in names if name != entry and not re.search(rf"\b{name}\b", problem)),
+        "lends": tuple(sorted(name for name in named if _is_lent(named[name], problem))),
     }  # fmt: skip
+
+
+def _is_class(name: str, live: Iterable[ast.AST], problem: str) -> bool:
+    """Whether a name of the program is a class: it is written like one, or the problem or a test says so."""
+    asked = (
+        node.args[1] for node in live if isinstance(node, ast.Call) and len(node.args) == 2
+        and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass")
+    )  # fmt: skip
+    asks = any(isinstance(part, ast.Name) and part.id == name for kinds in asked for part in ast.walk(kinds))
+    return name[:1].isupper() or asks or re.search(rf"\bclass {name}\b", problem) is not None
+
+
+def _is_lent(definition: Any, problem: str) -> bool:
+    """Whether a program may use what the tests define: a class, such as a tree's nodes, or a function that the problem names.
+    Other functions of tests may well be the solution."""
+    return isinstance(definition, ast.ClassDef) or re.search(rf"\b{definition.name}\b", problem) is not None
 
 
 def _is_assumed_module(name: str, live: Iterable[ast.AST]) -> bool:

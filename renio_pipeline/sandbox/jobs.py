@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from renio_pipeline.sandbox import kernel, programs
+from renio_pipeline.sandbox import kernel, programs, testing
 
 _PIECE = 1 << 16
 _ABOVE = 16  # file descriptors
@@ -34,7 +34,7 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
         "script": programs.script,
         "functions": programs.functions,
         "program": programs.program,
-        "tests": programs.tests,
+        "tests": testing.tests,
     }
     channel.sendall(b'{"ready": true}\n')
     for number, line in enumerate(channel.makefile("rb")):

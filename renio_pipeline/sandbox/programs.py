@@ -1,8 +1,8 @@
-"""What the child of a job runs: a script, a program whose functions are called from outside, or tests that use a program.
+"""What the child of a job runs: a script, a program whose functions are called from outside, or a program that tests use.
 
-Program and tests never share an interpreter. The tests run in a separate box, where each name of the program that they use is
-a remote object (see ``peer``): data crosses as data, everything else as references, over a socket that carries nothing else. A
-program can therefore forge only its own results; it reaches neither the expected values nor the descriptor of the verdict.
+Program and tests never share an interpreter. The tests run in a separate box (see ``testing``), and use the program over a
+socket that carries nothing else (see ``exchange``). A program can therefore forge only its own results; it reaches neither the
+expected values nor the descriptor of the verdict.
 """
 
 from __future__ import annotations
@@ -11,51 +11,51 @@ import atexit
 import builtins
 import contextlib
 import itertools
+import json
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from renio_pipeline.sandbox import assumed, ends, guard, shared
-from renio_pipeline.sandbox.wire import PLAIN
+from renio_pipeline.sandbox import assumed
+from renio_pipeline.sandbox.exchange import ends, results, shared
 
-PASSED = "passed"
-CALLS, VERDICT = 3, 4  # file descriptors
+CALLS = 3  # a file descriptor
 _MOST_YIELDED = 100_000
 
 
 def script(job: dict[str, Any], _calls: int) -> None:
     """Run a whole program, as if it were started from the command line."""
-    namespace = _module("__main__")
+    namespace = module("__main__")
     _supply(job, namespace)
     try:
-        _execute(job["code"], namespace, "program.py")
+        execute(job["code"], namespace, "program.py")
     finally:
         _leave()
 
 
 def functions(job: dict[str, Any], calls: int) -> None:
     """Define a program's functions, report that, and answer calls until the caller hangs up."""
-    program = Program(_module("program"))
+    program = Program(module("program"))
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         program.define(job)
-        _say(outgoing, PLAIN.dumps({"defined": True}))
+        _say(outgoing, results.dumps({"defined": True}))
         for line in incoming:
-            call = PLAIN.loads(line)
+            call = json.loads(line)
             _say(outgoing, _answer(program.entry(call["name"]), call["args"]))
 
 
 def program(job: dict[str, Any], calls: int) -> None:
     """Define a program, and let the tests in the other box use it until they hang up."""
-    program = Program(_module("program"))
+    program = Program(module("program"))
     if lent := set(job["lends"]) & assumed.free_names(job["code"]):
-        program.namespace["__builtins__"] = lending = _Lending(vars(builtins))
+        program.namespace["__builtins__"] = lending = _Lending(vars(builtins), lent)
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         end = ends.ProgramEnd(incoming, outgoing, program.names)
         shared.capture()
         program.define(job)
         if lent:
-            lending.lend(lent - program.namespace.keys(), lambda name: end.ask("lent", name))
+            lending.lend = lambda name: end.ask("lent", name)
         sys.stdin = stdin = ends.Stdin(end)
         builtins.input = stdin.input
         end.serve()
@@ -74,10 +74,10 @@ class Program:
         for definition in job.get("given", ()):
             _supply(job | {"code": definition}, self.namespace)
             with contextlib.suppress(Exception):  # a part of an example, perhaps
-                _execute(definition, self.namespace, "problem.py")
+                execute(definition, self.namespace, "problem.py")
         self._given = dict(self.namespace)
         self._supplied = _supply(job, self.namespace)
-        _execute(job["code"], self.namespace, "program.py")
+        execute(job["code"], self.namespace, "program.py")
 
     def names(self, names: list[str], entry: str | None) -> dict[str, Any]:
         """Those of the names that there are, and the entry."""
@@ -97,13 +97,18 @@ class Program:
 class _Lending(dict[str, Any]):
     """Builtins, and after them the tests' own names: where program and tests share a module, each sees the other's."""
 
-    def lend(self, names: set[str], lend: Callable[[str], Any]) -> None:
-        self._names, self._lend = names, lend
+    def __init__(self, known: dict[str, Any], names: set[str]) -> None:
+        super().__init__(known)
+        self._names = names
+        self.lend: Callable[[str], Any] = self._placeholder  # until the tests run; annotations name such classes before
+
+    def _placeholder(self, name: str) -> type:
+        return type(name, (), {})
 
     def __missing__(self, name: str) -> Any:
-        if name in getattr(self, "_names", ()):
+        if name in self._names:
             with contextlib.suppress(Exception):  # not defined yet: a NameError here as well
-                return self._lend(name)
+                return self.lend(name)
         raise KeyError(name)
 
 
@@ -119,61 +124,28 @@ def _leave() -> None:
     atexit._run_exitfuncs()
 
 
-def _module(name: str) -> dict[str, Any]:
+def module(name: str) -> dict[str, Any]:
     """The namespace of a new module, registered so that pickle, dataclasses and unittest can look names up in it."""
     module = sys.modules[name] = types.ModuleType(name)
     return module.__dict__
 
 
-def _execute(code: str, namespace: dict[str, Any], file: str) -> None:
+def execute(code: str, namespace: dict[str, Any], file: str) -> None:
     sys.argv[:] = [file]
     exec(compile(code, file, "exec", dont_inherit=True), namespace)  # without this file's own __future__ imports
 
 
 def _answer(function: Callable[..., Any], args: list[Any]) -> bytes:
-    """A message, packed once: an iterator can be read but once."""
+    """A message, encoded once: an iterator can be read but once."""
     try:
         value = function(*args)
         if isinstance(value, Iterator):
             value = list(itertools.islice(value, _MOST_YIELDED))
-        return PLAIN.dumps({"value": value})
+        return results.dumps({"value": value})
     except Exception:
-        return PLAIN.dumps({"raised": True})
+        return results.dumps({"raised": True})
 
 
 def _say(outgoing: BinaryIO, message: bytes) -> None:
     outgoing.write(message)
     outgoing.flush()
-
-
-def tests(job: dict[str, Any], calls: int) -> None:
-    """Run a test program against the program in another box, and write the verdict at the very end."""
-    namespace = _module("__main__")
-    with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
-        end = ends.TestsEnd(incoming, outgoing, job["names"], lambda name: namespace[name])
-        resolved = ends.resolved(end, job["names"], job["entry"])
-        namespace.update({name: resolved[name] for name in job["names"]})
-        assumed.supply(job["code"], namespace)
-        try:
-            _execute(job["code"], namespace, "tests.py")
-        except SystemExit as ending:
-            if isinstance(ending, guard.ProgramExit) or ending.code not in (None, 0):
-                raise
-        else:
-            _run_tests(namespace, job["runs"])
-            if job["check"]:
-                namespace["check"](resolved[job["entry"]])  # whatever the tests call by the same name
-        assert end.used, "the tests used nothing of the program"
-    with contextlib.closing(open(VERDICT, "w", encoding="utf-8")) as verdict:
-        verdict.write(PASSED)
-
-
-def _run_tests(namespace: dict[str, Any], names: list[str]) -> None:
-    """Run what pytest and unittest would collect."""
-    for name in names:
-        namespace[name]()
-    unittest = sys.modules.get("unittest")
-    if unittest is not None:
-        result = unittest.TestResult()
-        unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]).run(result)
-        assert result.wasSuccessful(), "the tests failed"

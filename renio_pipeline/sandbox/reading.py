@@ -21,6 +21,8 @@ class Tests:
     names: tuple[str, ...] = ()  # what the asserts use from the program under test
     runs: tuple[str, ...] = ()  # functions of the asserts that are tests by name and called by nobody
     check: bool = False  # whether to call the asserts' ``check`` with ``entry``
+    classes: tuple[str, ...] = ()  # those of the names that are classes
+    assumable: tuple[str, ...] = ()  # those of the names that may stand for what programs of this kind assume
     lends: tuple[str, ...] = ()  # what the asserts define, which a program may use
     entry: str | None = None  # the function under test, if it is named or called by cases
     cases: tuple[tuple[Any, Any], ...] = ()  # input and output text; with ``entry``, arguments and all correct results

@@ -13,14 +13,15 @@ import math
 import socket
 import time
 import warnings
+import zlib
 from typing import Any
 
-from renio_pipeline.sandbox import programs
+from renio_pipeline.sandbox import testing
 from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode, overdue
 from renio_pipeline.sandbox.deadline import LOOK_SECONDS, Deadline, Watch
+from renio_pipeline.sandbox.exchange import results
 from renio_pipeline.sandbox.reading import Tests
 from renio_pipeline.sandbox.same import any_same, same_output
-from renio_pipeline.sandbox.wire import PLAIN
 
 ALL_SECONDS = 50.0  # of CPU time, for all inputs of one program; less than a grader's deadline
 _PIECE = 1 << 16
@@ -41,7 +42,7 @@ def passes(code: str, tests: Tests, limits: Limits, mode: Mode, *, problem: str 
     job = {"code": code, "assume": assume}
     try:
         if tests.asserts is not None:
-            return _asserts(job | {"given": given_definitions(problem)}, tests, limits, mode)
+            return _asserts(job | {"given": given_definitions(problem)}, tests, tests.asserts, limits, mode)
         if tests.entry:
             return _calls(job | {"given": given_definitions(problem)}, tests, limits, mode)
         return _scripts(job, tests, limits, mode)
@@ -59,14 +60,14 @@ def given_definitions(problem: str) -> list[str]:
         return []
 
 
-def _asserts(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> bool:
+def _asserts(job: dict[str, Any], tests: Tests, code: str, limits: Limits, mode: Mode) -> bool:
     near, far = socket.socketpair()
     with Box(limits, mode=mode, calls=near) as program, Box(limits, mode=mode, calls=far) as judge:
         program.post({"kind": "program", "lends": tests.lends} | job)
-        told = {"entry": tests.entry, "names": tests.names, "runs": tests.runs, "check": tests.check}
-        judge.post({"kind": "tests", "code": tests.asserts} | told)
+        told = {name: getattr(tests, name) for name in ("entry", "names", "runs", "check", "classes", "lends", "assumable")}
+        judge.post({"kind": "tests", "code": code, "seed": zlib.crc32(code.encode())} | told)
         reply = judge.reply(0, watch=_watch([program, judge], limits))
-        return reply["output"] == programs.PASSED and reply["status"] == 0
+        return reply["output"] == testing.PASSED and reply["status"] == 0
 
 
 def _scripts(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> bool:
@@ -90,7 +91,7 @@ def _calls(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> boo
         box.post({"kind": "functions"} | job)
         _hear(ours, _watch([box], limits), limits)  # that its functions are defined
         for given, wanted in tests.cases:
-            _say(ours, PLAIN.dumps({"name": tests.entry, "args": given}), _watch([box], limits))
+            _say(ours, json.dumps({"name": tests.entry, "args": given}).encode() + b"\n", _watch([box], limits))
             answer = _hear(ours, _watch([box], limits), limits, most=_SLACK * len(json.dumps(wanted)))
             if not isinstance(answer, dict) or "value" not in answer or not any_same(answer["value"], wanted):
                 return False
@@ -141,6 +142,6 @@ def _hear(program: socket.socket, watch: Watch, limits: Limits, most: int = 0) -
         if not piece or len(line) > max(most, limits.output_kb << 10):
             raise Ended("not a message")
     try:
-        return PLAIN.loads(bytes(line))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArithmeticError) as error:
+        return results.loads(bytes(line))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise Ended("not a message") from error

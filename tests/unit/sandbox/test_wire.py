@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.sandbox.wire import PLAIN, Foreign
+from renio_pipeline.sandbox.exchange.wire import PLAIN, Foreign
 
 DATA = st.recursive(
     st.none()
@@ -60,7 +61,7 @@ def test_data_of_the_standard_library_crosses_as_it_is_and_objects_do_not() -> N
     assert (lists["a"], lists["b"]) == ([1], [])
     point = PLAIN.loads(PLAIN.dumps(Point(1, [2])))
     assert (point.x, point.y, point) == (1, [2], (1, [2]))
-    for value in (object(), len, type, [object()], {"a": object()}, (i for i in "a"), np.array([object()])):
+    for value in (object(), len, type, [object()], {"a": object()}, (i for i in "a"), np.array([object()]), [1, {2: object()}]):
         with pytest.raises(Foreign):
             PLAIN.dumps(value)
 
@@ -74,11 +75,14 @@ def test_arrays_cross_with_their_shape_and_type(kind: str) -> None:
     found[0, 0] = found[1, 1]  # it can be written to, like the original
 
 
-def test_numbers_of_numpy_are_pythons() -> None:
-    for value in (np.int64(3), np.float32(0.5), np.bool_(True), np.str_("a")):
+def test_numbers_of_numpy_keep_their_type_where_numpy_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (np.int64(3), np.float32(0.5), np.bool_(True), np.str_("a"), np.datetime64("2024-01-02")):
         found = PLAIN.loads(PLAIN.dumps(value))
-        assert found == value.item()
-        assert type(found) is type(value.item())
+        assert found == value
+        assert type(found) is type(value)
+    line = PLAIN.dumps([np.int64(3), np.float64(0.5), np.bool_(True)])
+    monkeypatch.delitem(sys.modules, "numpy")
+    assert [type(number) for number in PLAIN.loads(line)] == [int, float, bool]
 
 
 @pytest.mark.parametrize(
