@@ -112,6 +112,8 @@ def _own_root(settings: dict[str, Any], user: int, group: int) -> None:
     for folder in ("/dev", "/dev/shm", settings["folder"]):
         os.mkdir(_ROOT + folder)
     os.symlink(f"{settings['folder']}/{jobs.STDIN}", f"{_ROOT}/dev/stdin")
+    if not os.path.lexists(f"{_ROOT}/tmp"):  # otherwise the Python installation is there
+        os.symlink(settings["folder"], f"{_ROOT}/tmp")
     for name in _DEVICES:
         _write(f"{_ROOT}/dev/{name}", "")
     kernel.read_only(_ROOT)

@@ -39,6 +39,9 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
     channel.sendall(b'{"ready": true}\n')
     for number, line in enumerate(channel.makefile("rb")):
         job = json.loads(line)
+        if number:  # what the last program has left behind
+            _clear(settings["folder"])
+            _clear("/dev/shm" if settings["strict"] else settings["folder"])
         folder = f"{settings['folder']}/{number}"
         os.mkdir(folder, 0o700)
         stdin, (out, into) = _file(settings["folder"], job.get("stdin", "")), os.pipe()
@@ -56,11 +59,21 @@ def serve(channel: socket.socket, calls: int, settings: dict[str, Any]) -> None:
         channel.sendall(json.dumps(reply).encode() + b"\n")
 
 
+def _clear(folder: str) -> None:
+    """Delete what is in a folder, as far as that is possible."""
+    with contextlib.suppress(OSError, RecursionError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    _clear(entry.path)
+                    os.rmdir(entry.path)
+                else:
+                    os.unlink(entry.path)
+
+
 def _file(folder: str, text: str) -> int:
     """A file with this text, positioned at its start. It stays, because in a strict box ``/dev/stdin`` leads to it."""
     name = f"{folder}/{STDIN}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name)
     with open(name, "x", encoding="utf-8") as file:
         file.write(text)
     return os.open(name, os.O_RDONLY)
@@ -75,6 +88,7 @@ def _become(
         os.setpgid(0, 0)
         kernel.die_with_parent()
         _arrange(*fds, private=job["kind"] == "tests")
+        _open_streams()
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(_ENVIRONMENT, HOME=folder, TMPDIR=folder)
@@ -101,6 +115,15 @@ def _arrange(stdin: int, into: int, calls: int, *, private: bool) -> None:
     for target, fd in enumerate(above):
         os.dup2(fd, target, inheritable=target < programs.CALLS)
     os.closerange(len(order), 1 << 20)
+
+
+def _open_streams() -> None:
+    """Python's own streams have been opened for other files: they remember whether those could be sought in."""
+    for name, mode, number in (("stdin", "r", 0), ("stdout", "w", 1), ("stderr", "w", 2)):
+        old = getattr(sys, name)
+        new = open(number, mode, encoding="utf-8", errors=old.errors, closefd=False)  # noqa: SIM115  # for good
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
 
 
 def _limit(settings: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import builtins
 import contextlib
 import itertools
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -26,12 +27,14 @@ _MOST_YIELDED = 100_000
 
 def script(job: dict[str, Any], _calls: int) -> None:
     """Run a whole program, as if it were started from the command line."""
-    namespace = module("__main__")
+    namespace, file = module("__main__"), os.path.join(os.path.dirname(os.getcwd()), "program.py")
+    with open(file, "w", encoding="utf-8", errors="surrogatepass") as source:  # a process that is not forked reads it
+        source.write(job["code"])
     _supply(job, namespace)
     try:
-        execute(job["code"], namespace, "program.py")
+        execute(job["code"], namespace, file)
     finally:
-        _leave()
+        _leave(namespace)
 
 
 def functions(job: dict[str, Any], calls: int) -> None:
@@ -116,12 +119,17 @@ def _supply(job: dict[str, Any], namespace: dict[str, Any]) -> set[str]:
     return assumed.supply(job["code"], namespace) if job.get("assume") else set()
 
 
-def _leave() -> None:
-    """What an interpreter does on exit."""
+def _leave(namespace: dict[str, Any]) -> None:
+    """What an interpreter does on exit: it waits for threads, calls functions, and deletes names, which closes files."""
     threading = sys.modules.get("threading")
     if threading is not None:
-        threading._shutdown()  # waits for the program's threads
+        threading._shutdown()
     atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.__stdout__):
+        with contextlib.suppress(Exception):
+            stream.flush()  # type: ignore[union-attr]
+    for name in list(namespace):
+        namespace[name] = namespace[name] if name == "__builtins__" else None
 
 
 def module(name: str) -> dict[str, Any]:
@@ -132,6 +140,7 @@ def module(name: str) -> dict[str, Any]:
 
 def execute(code: str, namespace: dict[str, Any], file: str) -> None:
     sys.argv[:] = [file]
+    namespace["__file__"] = file
     exec(compile(code, file, "exec", dont_inherit=True), namespace)  # without this file's own __future__ imports
 
 

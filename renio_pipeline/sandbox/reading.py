@@ -93,7 +93,10 @@ def _text(value: Any) -> str:
     parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, str | int | float) for part in parts):
         raise ValueError(f"{value!r:.100} among inputs and outputs; expected text, because there is no fn_name")
-    return "\n".join(map(str, parts))
+    text = "\n".join(map(str, parts))
+    if text != text.encode(errors="replace").decode():
+        raise ValueError(f"{text!r:.100} among inputs and outputs; half of a pair of surrogates is no character")
+    return text
 
 
 def _arguments(given: Any) -> list[Any]:
