@@ -204,6 +204,7 @@ def test_versions_name_what_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_losses_and_packed_rows_pass_here_with_small_shapes(tmp_path: Path) -> None:
     started = time.monotonic()
     names = ["a-head-and-packing-main", "a-losses", "a-tests"]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TESTS = """
 import pytest
@@ -16,6 +18,7 @@ def test_that_runs(): pass
 """
 
 
+@pytest.mark.slow
 def test_the_skips_of_several_runs_are_added_up_by_their_reasons(tmp_path: Path) -> None:
     """Each run by a pytest of its own, one of them in two processes, as ``make test`` has them."""
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_terminal_summary\n")

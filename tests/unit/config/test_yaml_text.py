@@ -50,6 +50,7 @@ def read_again(text: str, folder: Path) -> RunConfig:
 @given(value=option_values)
 @example(value=[*REFERENCES, *NUMBERS, *WORDS, *ODD])
 @example(value={text: text for text in [*REFERENCES, *NUMBERS, *WORDS, *ODD]})
+@pytest.mark.slow
 def test_what_a_run_writes_and_what_renio_config_prints_is_read_as_itself(value: Any, tmp_path: Path) -> None:
     config = config_with(value)
     assert read_again(document(config.model_dump(mode="json")), tmp_path) == config

@@ -94,6 +94,7 @@ def turns(found: list[int]) -> list[int]:
 
 @PROPERTY
 @given(limits(), st.floats(0, 10), st.integers(1, 8), st.lists(st.integers(0, 1), min_size=120, max_size=120))
+@pytest.mark.slow
 def test_a_constant_load_never_makes_it_turn_whatever_the_queue_at_a_look(
     bounds: Autoscale, load: float, size: int, queues: list[int]
 ) -> None:

@@ -108,6 +108,7 @@ def test_an_error_of_any_kind_is_told_in_the_templates_own_words(
     assert words in text
 
 
+@pytest.mark.slow
 def test_an_error_at_row_20000_is_found_by_the_check(student: Student, tmp_path: Path) -> None:
     model = student("{% if messages[0].content == '7' %}{{ raise_exception('no 7') }}{% endif %}" + PLAIN)
     text = refusal(model, {"path": rows(tmp_path, *["6"] * 19_999, "7", *["6"] * 5)})

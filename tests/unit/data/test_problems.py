@@ -108,6 +108,7 @@ def test_held_out_rows_are_skipped_and_counted_too(tmp_path: Path) -> None:
     assert held_out.notes[0].startswith("1 of 5 problems left out: their answers cannot be used (data.held_out_path)")
 
 
+@pytest.mark.slow
 def test_a_row_that_hangs_or_ends_the_grader_is_a_fault_and_the_others_are_none(stubborn: str) -> None:
     answers = ["1", "hangs", "2", "bad", "exits", "3", "exits", "hangs"]
     rows = [Row(id=a, problem="p", answer=a) for a in answers]
@@ -158,6 +159,7 @@ def test_a_row_that_a_task_trips_over_is_a_fault_that_says_how(capfd: pytest.Cap
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_what_a_row_started_ends_with_its_process(stubborn: str) -> None:
     nap = f"61.{os.getpid()}"
     (said,) = faults(stubborn, [Row(id="r", problem="p", answer=f"runs{nap}")])
@@ -182,6 +184,7 @@ def test_a_worker_whose_owner_hangs_up_ends_without_a_word(stubborn: str, capfd:
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_verifier_that_hangs_is_found_before_anything_starts(
     stubborn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

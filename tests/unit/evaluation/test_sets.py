@@ -126,6 +126,7 @@ def test_problems_that_cannot_be_graded_are_left_out_and_said(tmp_path: Path) ->
     assert "line 3" in data.notes[0]
 
 
+@pytest.mark.slow
 def test_a_problem_whose_verifier_hangs_is_left_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = partial(RowScreening, deadline=Deadline(cpu_seconds=1, idle_seconds=1))
     monkeypatch.setattr("renio_pipeline.evaluation.sets.RowScreening", quick)

@@ -133,16 +133,19 @@ def row(answer: str, number: int = 0) -> Row:
     return Row(id=str(number), problem="p", answer=answer)
 
 
+@pytest.mark.slow
 def test_a_verifier_whose_imports_take_longer_than_the_deadline_loses_no_row(make: Callable[[float], Any]) -> None:
     with RowScreening(make(1.0), Deadline(cpu_seconds=0.4, idle_seconds=60)) as screening:
         assert list(screening.faults([row("a", i) for i in range(3)])) == [None] * 3
 
 
+@pytest.mark.slow
 def test_nor_does_it_change_a_verdict(make: Callable[[float], Any]) -> None:
     found = judge(make(1.0), rollout("yes"), rollout("no", "yes", 1), deadline=Deadline(cpu_seconds=0.4, idle_seconds=60))
     assert [(j.verdict, j.given_up) for j in found] == [("correct", False), ("incorrect", False)]
 
 
+@pytest.mark.slow
 def test_a_starved_worker_loses_no_row(make: Callable[..., Any], tmp_path: Path) -> None:
     task = make()
     with RowScreening(task, Deadline(cpu_seconds=1, idle_seconds=60)) as screening:
@@ -151,6 +154,7 @@ def test_a_starved_worker_loses_no_row(make: Callable[..., Any], tmp_path: Path)
         assert [worker.pid for worker in workers()] == pids, "the row was tried once, and by the starved process"
 
 
+@pytest.mark.slow
 def test_a_starved_worker_changes_no_verdict(make: Callable[..., Any], tmp_path: Path) -> None:
     with starved(tmp_path / "begun", 3) as pids:
         (found,) = judge(make(), rollout("work"), deadline=Deadline(cpu_seconds=1, idle_seconds=60))
@@ -158,6 +162,7 @@ def test_a_starved_worker_changes_no_verdict(make: Callable[..., Any], tmp_path:
     assert [found.answer] == [str(pid) for pid in pids]
 
 
+@pytest.mark.slow
 def test_a_worker_beside_busy_neighbours_is_not_cut_off_by_the_clock(make: Callable[..., Any], tmp_path: Path) -> None:
     """Half a second of CPU time on a CPU that five other processes want too: several seconds by the clock."""
     cpu, began = min(os.sched_getaffinity(0)), time.monotonic()
@@ -202,6 +207,7 @@ print(time.monotonic() - began > 2.5)
 """
 
 
+@pytest.mark.slow
 def test_a_program_in_its_box_is_not_judged_by_how_busy_the_machine_is() -> None:
     """0.8 s of CPU time, of one allowed, on a CPU that five other processes want too: longer than the two of idleness
     allowed."""

@@ -121,6 +121,7 @@ def test_a_slow_task_is_graded_by_a_few_processes_that_end_with_the_grader(own: 
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_a_verifier_that_hangs_costs_its_response_alone_and_never_the_event_loop(own: Any) -> None:
     async def with_a_clock() -> tuple[list[Judged], int, float]:
         ticks, began = 0, time.monotonic()

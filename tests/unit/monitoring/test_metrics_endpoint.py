@@ -321,6 +321,7 @@ def test_the_runs_loop_goes_on_while_it_is_scraped_without_a_pause(prepared: Pre
     assert min(waits) < 0.1, f"the loop was kept waiting for {waits} in {scraped} scrapes"
 
 
+@pytest.mark.slow
 def test_many_slow_connections_keep_no_scrape_out_and_take_no_more_threads() -> None:
     with endpoint(make_config(metrics_port=0)) as sink, ExitStack() as slow:
         page(sink)
@@ -389,6 +390,7 @@ def test_the_run_is_found_by_its_files_while_it_serves_and_no_longer(tmp_path: P
     assert not (run.directory.path / "prometheus.json").exists()
 
 
+@pytest.mark.slow
 def test_prometheus_takes_the_discovery_file(tmp_path: Path) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus), so the file is not read by it")

@@ -62,6 +62,7 @@ def trained(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict
     return {arm: asyncio.run(runner.run(one(files, "a", arm))) for arm in ("all", "wrong", "short")}
 
 
+@pytest.mark.slow
 def test_a_study_by_two_processes_is_what_one_finds(
     files: list[Path], trained: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def double(x):
 
 @pytest.mark.parametrize("tests", [ASSERTS, CALLS, SUMS], ids=["asserts", "calls", "whole programs"])
 @pytest.mark.parametrize("cheat", CHEATS.values(), ids=CHEATS.keys())
+@pytest.mark.slow
 def test_a_program_that_fakes_success_does_not_pass(hasty: Any, tests: str, cheat: str) -> None:
     assert verdict(hasty, tests, cheat) == "incorrect"
 

@@ -41,11 +41,13 @@ def verdict(task: Any, tests: str, code: str) -> Any:
 
 
 @pytest.mark.parametrize("case", SHARED.values(), ids=SHARED.keys())
+@pytest.mark.slow
 def test_what_program_and_tests_share_is_judged(task: Any, case: dict[str, str]) -> None:
     assert verdict(task, case["tests"], case["right"]) == "correct"
     assert verdict(task, case["tests"], case["wrong"]) == "incorrect"
 
 
 @pytest.mark.parametrize("case", CHEATS.values(), ids=CHEATS.keys())
+@pytest.mark.slow
 def test_no_object_exception_or_message_of_a_program_passes_for_a_result(task: Any, case: dict[str, str]) -> None:
     assert verdict(task, case["tests"], case["wrong"]) == "incorrect"

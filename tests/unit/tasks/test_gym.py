@@ -27,6 +27,7 @@ def test_rows_are_the_same_at_every_call_and_differ_by_seed() -> None:
     assert rows != gym(seed=1).rows("held_out", 20)
 
 
+@pytest.mark.slow
 def test_no_problem_is_in_both_splits_or_twice_in_one() -> None:
     train, held_out = gym().rows("train", 100), gym(seed=3).rows("held_out", 12)
     problems = [row.problem for row in train]
@@ -75,6 +76,7 @@ def test_a_row_that_is_not_its_own_is_a_fault() -> None:
     assert "different problems each time" in str(gym().fault(Row(id="chain_sum-3", problem="1+1", answer="2")))
 
 
+@pytest.mark.slow
 def test_a_data_set_that_makes_other_problems_in_another_process_is_refused() -> None:
     with pytest.raises(ConfigError, match="isomorphic_strings generates different problems each time"):
         make_task("reasoning-gym", {"dataset": "isomorphic_strings"}).rows("train", 30)
