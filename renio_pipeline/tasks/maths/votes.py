@@ -100,7 +100,7 @@ def _several(answer: Several) -> str:
     texts = [vote(item) for item in answer.items]
     if answer.kind == "sequence":
         return ", ".join(texts)
-    if len(set(texts)) == 1 and not isinstance(answer.items[0], Relation):
+    if len(set(texts)) == 1 and not isinstance(answer.items[0], (Relation, NumberSet)):
         return texts[0]
     return f"{{{', '.join(sorted(set(texts) if answer.kind == 'set' else texts))}}}"
 

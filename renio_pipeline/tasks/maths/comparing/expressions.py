@@ -69,8 +69,8 @@ def _by_math_verify(one: Any, other: Any) -> bool:
 
 
 def _is_small(node: Any) -> bool:
-    if isinstance(node, sympy.Product):
-        return False
+    if isinstance(node, sympy.Product) or (isinstance(node, sympy.Derivative) and not node.expr.has(*node.variables)):
+        return False  # a derivative of a mere symbol is not meant to be zero
     if not isinstance(node, (sympy.Rational, sympy.Pow, sympy.factorial, sympy.binomial)) or node.free_symbols:
         return True
     value = rational(node)

@@ -31,6 +31,9 @@ def vanishes(expression: Any, point: Point, *, real: bool) -> bool:
     Raises:
         CannotEvaluate: it has no value there (with ``real``: no real one).
     """
+    rough, fine = (Evaluation(point, real, digits).value(expression) for digits in (30, 60))
+    if fine and abs(rough - fine) < abs(fine) * CONTEXT.mpf(10) ** -10:
+        return False  # noise would not be the same twice
     digits = _enough(Evaluation(point, real, 15).span(expression))
     values: list[Any] = []
     for factor in (1, 2, 4):

@@ -15,20 +15,21 @@ def same_ratio_or_time(gold: Answer, given: Answer) -> bool:
     """Ratios may be extended, and one of two parts may be a fraction; what reads as a time on both sides is compared as one."""
     if isinstance(gold, Clock) and isinstance(given, Clock):
         return _same_time(gold, given)
-    one, other = _parts(gold), _parts(given)
-    if len(one) != len(other) or not one:
+    one, other = _parts(gold, given), _parts(given, gold)
+    zeros = [[part == 0 for part in parts] for parts in (one, other)]
+    if not one or zeros[0] != zeros[1] or all(zeros[0]):
         return False
     return all(same(times(mine, other[0]), times(its, one[0])) for mine, its in zip(one[1:], other[1:], strict=True))
 
 
-def _parts(answer: Answer) -> list[Any]:
-    """The parts of a ratio; [] of what is none."""
+def _parts(answer: Answer, other: Answer) -> list[Any]:
+    """The parts of a ratio; [] of what is none. A fraction is one, and what may be a time, beside a ratio."""
     parts: tuple[Answer, ...] = ()
-    if isinstance(answer, Clock) and not answer.half:
+    if isinstance(answer, Clock) and not answer.half and isinstance(other, Ratio):
         parts = tuple(Number(Fraction(part)) for part in answer.parts)
     elif isinstance(answer, Ratio):
         parts = answer.parts
-    elif isinstance(answer, (Number, Formula)):
+    elif isinstance(answer, (Number, Formula)) and isinstance(other, Ratio):
         parts = (answer, _ONE)
     return [as_expression(part) for part in parts] if all(isinstance(part, (Number, Formula)) for part in parts) else []
 

@@ -20,14 +20,23 @@ _ENOUGH = 3
 def value_side(relation: Relation, *, named: bool) -> Answer | None:
     """What an equation says of a name: 5 of ``x = 5`` or ``x = 2 + 3 = 5``; None where it says nothing.
 
-    ``named``: a side must be a mere name. Otherwise the last side counts whatever the first is.
+    ``named``: a side must be a mere name. Otherwise the last side counts also of ``x + y = 12``.
     """
     if not set(relation.signs) <= {"=", r"\in", r"\equiv"}:
         return None
     if relation.names[-1] and not relation.names[0]:
         return relation.sides[0]
     stated = relation.names[0] or all(isinstance(side, Number) for side in relation.sides)  # 5! = 120
-    return relation.sides[-1] if stated or not named else None
+    return relation.sides[-1] if stated or not (named or _is_to_be_solved(relation)) else None
+
+
+def _is_to_be_solved(relation: Relation) -> bool:
+    """Whether an equation says nothing of its left side, but of its symbols: ``2x = 6``, ``x - 2y = 0``."""
+    left, right = relation.sides[0], relation.sides[-1]
+    if isinstance(right, Number) and not right.value:
+        return True
+    symbols = left.expression.free_symbols if isinstance(left, Formula) else ()
+    return len(symbols) == 1 and bool(left.expression.is_polynomial(*symbols))  # type: ignore[union-attr]
 
 
 def named_value(relation: Relation) -> tuple[str, Answer] | None:

@@ -84,8 +84,9 @@ def _set(answer: Answer) -> Any | None:
         return _SETS.get(answer.name)
     if isinstance(answer, Group) and len(answer.items) == 2:
         low, high = map(_real, answer.items)
-        if low is None or high is None or low > high:
-            return None
+        closed = (answer.left, answer.right) == ("[", "]")
+        if low is None or high is None or low > high or (low == high and not closed):
+            return None  # a point
         return sympy.Interval(low, high, answer.left == "(", answer.right == ")")
     if isinstance(answer, Several) and answer.kind == "set" and len(answer.items) <= _MOST_PARTS:
         values = [_real(item) for item in answer.items]

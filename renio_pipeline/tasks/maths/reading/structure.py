@@ -177,7 +177,9 @@ def _built(inner: str) -> Answer | None:
 
 def _set(inner: str) -> Answer:
     elements = _list(inner) or _read(inner)
-    return Several(elements.items if isinstance(elements, Several) and elements.kind != "set" else (elements,), "set")
+    if isinstance(elements, Several) and elements.kind != "set":
+        return Several(elements.items, "sequence" if elements.kind == "sequence" else "set")
+    return Several((elements,), "set")
 
 
 def _environment(text: str) -> Answer | None:

@@ -54,7 +54,7 @@ def measured(text: str) -> tuple[str, Unit | None]:
 
 
 def compound(text: str) -> tuple[Fraction, Unit] | None:
-    """The sum of values in several units of one dimension, in the last of them: 1 hour 30 minutes, 5 feet 3 inches, 30° 15'."""
+    """The sum of values in several units of one dimension, in the smallest of them: 5 feet 3 inches, 30° 15'."""
     parts: list[tuple[Fraction, Unit]] = []
     at = 0
     while at < len(text):
@@ -68,7 +68,8 @@ def compound(text: str) -> tuple[Fraction, Unit] | None:
     factors = [unit.factor for _, unit in parts]
     if len(parts) < 2 or len(dimensions) > 1 or sorted(set(factors), reverse=True) != factors:
         return None
-    return sum((value * unit.factor for value, unit in parts), Fraction(0)) / factors[-1], parts[-1][1]
+    unit = parts[0 if parts[0][1].dimension == "dollar" else -1][1]
+    return sum((value * part.factor for value, part in parts), Fraction(0)) / unit.factor, unit
 
 
 def glued(text: str) -> str | None:
