@@ -24,6 +24,7 @@ _TAGGED = re.compile(r"<answer>(.{1,1000}?)</answer>", re.DOTALL | re.IGNORECASE
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*|__([^_\n]+)__")
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _VALUE = re.compile(r"[^\w$\\]*(?:\d|\\[a-zA-Z]|\$|[a-zA-Z]\s*=|[A-Z]\W*$|[π∞∅½¼¾√])")
+_MOST_BOXES = 100  # a response that repeats itself may have thousands
 _MOST_CHARACTERS = 4000  # of prose in which math-verify looks for an expression
 _MOST_WORDS = 3  # of an answer in words
 
@@ -68,12 +69,14 @@ def _boxed(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and contents of each closed box; of nested boxes the innermost."""
+    """Start, end and contents of each closed box, at most the last so many; of nested boxes the innermost."""
     found: list[tuple[int, int, str]] = []
-    for match in reversed(list(_BOX.finditer(text))):
+    first_end = len(text) + 1  # of the boxes that begin further on: one that closes after it has a box in it
+    for match in reversed(list(_BOX.finditer(text))[-_MOST_BOXES:]):
         end = _closing(text, match.end())
-        if end is not None and not any(match.start() < start and other <= end for start, other, _ in found):
-            found.append((match.start(), end + 1, text[match.end() : end].strip()))
+        if end is not None and end < first_end:
+            first_end = end + 1
+            found.append((match.start(), first_end, text[match.end() : end].strip()))
     return found[::-1]
 
 

@@ -9,6 +9,7 @@ from renio_pipeline.tasks.maths.notation.commands import plain_commands
 from renio_pipeline.tasks.maths.notation.digits import plain_commas, plain_digits
 
 _AROUND = re.compile(r"(\$\$|\$|\*\*|\*|__|`|\")(.+)\1|\\\[(.+)\\\]|\\\((.+)\\\)", re.DOTALL)
+_MOST_CHARACTERS = 4000
 _DELIMITER = re.compile(r"(?<!\\)\\[\[\]()]")
 _ALL_TEXT = re.compile(r"\\text\{([^{}]*[\d=+$()][^{}]*)\}")
 _WORDS_IN_TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -37,7 +38,17 @@ _FRENCH = re.compile(r"([\]\[(])([^\[\]()]+[,;][^\[\]()]+)([\[\])])")
 
 
 def normal(text: str) -> str:
-    """The answer in ASCII and few commands. Numbers, units and words keep their meaning, and lists their order."""
+    """The answer in ASCII and few commands. Numbers, units and words keep their meaning, and lists their order.
+
+    What is nested so deeply, or is so long, that no person wrote it stays as it is.
+    """
+    try:
+        return _normal(text) if len(text) <= _MOST_CHARACTERS else text.strip()
+    except RecursionError:
+        return text.strip()
+
+
+def _normal(text: str) -> str:
     text = _unwrapped(ascii_of(text.strip()))
     text = _dollars(text)
     text = plain_commas(plain_commands(_NUMBER_SETS.sub(r"\\mathbb{\1}", text)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse
 from sympy import Expr, MatrixBase, MatrixExpr, Set, nan, preorder_traversal, zoo
 from sympy.core.relational import Relational
@@ -19,7 +19,8 @@ from renio_pipeline.tasks.maths.reading.size import evaluates_at_once, too_large
 for _name in ("math_verify.parser", "math_verify.grader"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # it warns about the missing timeout, which needs the main thread
 
-_AS_IT_STANDS = NormalizationConfig(basic_latex=False, units=False, malformed_operators=False, nits=False, boxed="last")
+_CHANGES = {"basic_latex": False, "units": False, "malformed_operators": False, "nits": False, "boxed": "last"}
+_AS_IT_STANDS = replace(LatexExtractionConfig().normalization_config, **_CHANGES)  # typography was removed before
 _CONFIG = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=_AS_IT_STANDS)]
 _DECIMAL = re.compile(r"(\d*)\.(\d+)|(\d+)\.(?!\d)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d+)\}")

@@ -67,6 +67,17 @@ def test_what_is_too_large_is_not_computed(answer: str) -> None:
     assert time.process_time() - before < SECONDS
 
 
+@pytest.mark.parametrize(
+    "part", [r"\boxed{", r"\boxed{1} ", "$", "**1** ", "the answer is ", "{", "\\", "1,", "<answer>", "</think>", "^"]
+)
+def test_a_long_response_takes_little(part: str) -> None:
+    before = time.process_time()
+    for text in (part * (60_000 // len(part)), rf"\boxed{{{part * (60_000 // len(part))}}}", part * 2000 + r" \boxed{12}"):
+        TASK.verify(Row(id="1", problem="?", answer="12"), text)
+        TASK.final_answer(text)
+    assert time.process_time() - before < 3 * SECONDS
+
+
 numbers = st.recursive(
     st.integers(1, 30).map(str),
     lambda inner: st.one_of(
