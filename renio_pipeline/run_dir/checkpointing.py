@@ -10,6 +10,7 @@ from typing import Protocol
 
 from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit, prune
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.types import Version
 
 
 class CheckpointError(RuntimeError):
@@ -37,6 +38,7 @@ class Checkpointer:
         self._folder, self._trainers, self._keep, self._note, self._fence = folder, trainers, keep, note, fence
         self._writing: asyncio.Task[Path | None] | None = None
         self._asked: list[asyncio.Future[tuple[int, Path | None]]] = []
+        self._last: tuple[int, Version, Path] | None = None  # the newest that was written: its step, weights and folder
 
     @property
     def asked(self) -> bool:
@@ -55,6 +57,9 @@ class Checkpointer:
         Raises LeaseLostError: this run may write no checkpoint any more. ``finish`` raises it too.
         """
         await self.finish()
+        if self._last is not None and self._last[:2] == (state.step, state.version):
+            self._answer(state.step, self._last[2])  # asked for in a pause right after it was due: nothing has changed
+            return
         try:
             partial = begin(self._folder, state, self._fence)
         except OSError as error:
@@ -83,6 +88,8 @@ class Checkpointer:
 
     async def _complete(self, partial: Path, state: RunState) -> Path | None:
         final = await self._commit(partial, state)
+        if final is not None:
+            self._last = state.step, state.version, final
         self._answer(state.step, final)
         return final
 

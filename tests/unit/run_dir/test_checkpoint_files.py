@@ -175,6 +175,27 @@ def test_a_checkpoint_that_fails_says_so_and_leaves_the_one_before(tmp_path: Pat
     asyncio.run(go())
 
 
+def test_a_checkpoint_that_is_asked_for_right_after_it_was_due_is_the_one_that_there_is(tmp_path: Path) -> None:
+    """In a pause at a step at which one was due: whoever asks gets it, and nothing is written twice or fails."""
+
+    async def go() -> None:
+        notes: list[str] = []
+        trainers = FakeTrainers()
+        trainers.release.set()
+        checkpointer = Checkpointer(tmp_path, trainers, keep=2, note=notes.append)
+        await checkpointer.save(state_of(1))
+        asked = asyncio.create_task(checkpointer.ask())
+        await asyncio.sleep(0)
+        await checkpointer.save(state_of(1))
+        assert await asked == (1, tmp_path / "step_000001")
+        assert (trainers.saves, notes) == (1, [f"checkpoint {tmp_path}/step_000001"])
+        await checkpointer.save(state_of(2))
+        await checkpointer.finish()
+        assert trainers.saves == 2
+
+    asyncio.run(go())
+
+
 def a_run(path: Path, steps: int = 6, **changes: Any) -> RunDirectory:
     """A run's directory after ``steps`` steps, with a checkpoint at every second one."""
     directory = RunDirectory(make_config(run_dir=str(path), steps=10, **changes))
