@@ -63,6 +63,7 @@ CHILD = BUSY.format(0.3)
 PARENT = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {CHILD!r}])\n{BUSY.format(1.5)}"
 
 
+@pytest.mark.slow
 def test_a_child_s_work_counts_for_the_driver_s_family_and_only_for_it() -> None:
     """The driver is a process of this test: of one that has lived long, the threads that have ended are not counted."""
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:

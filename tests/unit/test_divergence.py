@@ -454,6 +454,7 @@ def test_half_precision_top_k_is_computed_in_fp32() -> None:
 
 @for_all
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=6, unique=True), st.integers(0, 8), st.booleans())
+@pytest.mark.slow
 def test_the_support_holds_no_token_twice(top: list[int], sampled: int, tail: bool) -> None:
     ids = torch.tensor([[sampled, *top], [top[0], *top]])
     first, second = top_k_support(ids, tail=tail).tolist()

@@ -70,6 +70,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return code, rows, (folder / "out" / table.MARKDOWN).read_text(), written["machine"]
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_nothing_and_shows_in_the_exit_code(found: Any) -> None:
     code, rows, *_ = found
     assert code == 1
@@ -87,6 +88,7 @@ def test_one_that_fails_stops_nothing_and_shows_in_the_exit_code(found: Any) -> 
     }
 
 
+@pytest.mark.slow
 def test_each_row_says_why_in_words_and_keeps_the_figures_measured_before(found: Any) -> None:
     _, rows, *_ = found
     assert rows["a-breaks_a_bound"]["why"] == "out of bounds: width 4 m (at most 3)"
@@ -102,11 +104,13 @@ def test_each_row_says_why_in_words_and_keeps_the_figures_measured_before(found:
     assert rows["a-imports_the_kit"]["figures"][0]["value"] == 42
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_leaves_no_process(found: Any) -> None:
     child = int(found[1]["a-hangs"]["figures"][0]["value"])
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_a_check_ends_with_the_process_that_started_it() -> None:
     text = "import time; from tests.gpu.process import end_with; end_with({parent}); print('up', flush=True); time.sleep(60)"
     starter = (
@@ -126,6 +130,7 @@ def test_a_check_ends_with_the_process_that_started_it() -> None:
     child.wait(timeout=30)
 
 
+@pytest.mark.slow
 def test_the_table_is_one_line_a_check_below_the_machine(found: Any) -> None:
     _, rows, text, machine = found
     lines = text.splitlines()
@@ -137,6 +142,7 @@ def test_the_table_is_one_line_a_check_below_the_machine(found: Any) -> None:
     assert lines[-1] == "2 passed, 5 failed, 2 not run"
 
 
+@pytest.mark.slow
 def test_what_is_not_run_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "CHECKS", tuple(checks()))
     arguments = ["--device", "cpu", "--out", str(tmp_path), "--until", "-1"]

@@ -135,6 +135,7 @@ def test_clamp_bounds_the_raw_weights_and_not_the_weights() -> None:
 
 @for_all
 @given(batches(least=1), weight_settings(), st.sampled_from(MODES), st.randoms())
+@pytest.mark.slow
 def test_the_order_of_the_batch_and_of_tokens_does_not_matter(
     batch: tuple[Tensor, Tensor, Tensor], s: dict[str, Any], mode: str, random: Any
 ) -> None:

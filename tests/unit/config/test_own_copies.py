@@ -203,6 +203,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=
 
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(texts, texts, st.sampled_from(["a.py", "./a.py", "sub/ü.py"]))
+@pytest.mark.slow
 def test_any_source_is_kept_as_it_is(tmp_path_factory: Any, source: str, other: str, path: str) -> None:
     run = tmp_path_factory.mktemp("run")
     modules = (Module("b", "b.py", other), Module("c.d", "c/d.py", source))

@@ -132,6 +132,7 @@ class Stage:
 
 @PROPERTY
 @given(limits(), st.integers(1, 10), st.integers(0, 30), st.integers(0, 200), st.data())
+@pytest.mark.slow
 def test_a_stage_finds_a_size_for_its_arrivals_and_stays(
     bounds: Autoscale, rate: int, arrivals: int, backlog: int, data: st.DataObject
 ) -> None:

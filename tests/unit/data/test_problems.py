@@ -312,6 +312,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=8), st.integers(1, 3), st.integers(0, 99))
+@pytest.mark.slow
 def test_a_run_that_is_killed_anywhere_goes_on_with_the_very_samples_it_would_have_drawn(
     few: str, draws: list[int], repeat: int, seed: int
 ) -> None:

@@ -260,6 +260,7 @@ def test_a_file_that_changed_under_a_run_is_noticed(tmp_path: Path) -> None:
         rows[1]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     import tracemalloc
 

@@ -124,6 +124,7 @@ class Characters:
         return "".join(map(chr, ids))
 
 
+@pytest.mark.slow
 def test_mathematics_is_graded_in_worker_processes_and_equal_answers_vote_together() -> None:
     task, row = make_task("maths"), Row(id="half", problem="1 / 2", answer="0.5")
     data = DataSet(name="maths", source="x", task=task, rows=[row], samples=5)

@@ -173,12 +173,14 @@ def test_a_worker_beside_busy_neighbours_is_not_cut_off_by_the_clock(make: Calla
     assert worked > 1.5, f"the work took {worked} of {time.monotonic() - began} s: nobody was in its way"
 
 
+@pytest.mark.slow
 def test_a_verdict_that_takes_too_long_is_tried_once_more_in_a_fresh_process(make: Callable[..., Any]) -> None:
     deadline = Deadline(cpu_seconds=1, idle_seconds=60)
     (found,) = judge(make(), rollout("spins once"), deadline=deadline)
     assert (found.verdict, found.given_up) == ("correct", False)
 
 
+@pytest.mark.slow
 def test_a_verifier_that_sleeps_for_ever_is_cut_off_by_the_clock(make: Callable[..., Any]) -> None:
     began = time.monotonic()
     (found,) = judge(make(), rollout("sleeps"), deadline=Deadline(cpu_seconds=600, idle_seconds=1))

@@ -148,6 +148,7 @@ def test_a_verifier_that_hangs_costs_its_response_alone_and_never_the_event_loop
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_response_a_second_try(own: Any) -> None:
     found = judge(own, rollout("die once"), rollout("die", sample_id=1), rollout("yes", sample_id=2))
     assert [(j.verdict, j.given_up) for j in found] == [("correct", False), ("incorrect", True), ("correct", False)]
@@ -171,6 +172,7 @@ def test_an_answer_that_cannot_be_sent_ends_the_run_instead_of_being_wrong(own: 
         judge(own, rollout(text))
 
 
+@pytest.mark.slow
 def test_what_a_verifier_started_ends_with_its_deadline(own: Any) -> None:
     nap = f"59.{os.getpid()}"
     (found,) = judge(own, rollout(f"sleep {nap}"), deadline=QUICK)
@@ -210,6 +212,7 @@ def test_judging_that_is_called_off_leaves_no_process(own: Any) -> None:
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_nothing_survives_a_driver_that_is_killed(tmp_path: Path) -> None:
     nap = f"57.{os.getpid()}"
     code = f"""

@@ -150,6 +150,7 @@ def test_metrics_speak_of_all_that_was_written_and_weights_of_what_was_kept(prep
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=200), st.sampled_from(["refill", "shrink"]), st.integers(1, 8))
+@pytest.mark.slow
 def test_no_sample_is_kept_twice_and_none_of_another_verdict(verdicts: list[Any], batch: str, size: int) -> None:
     prepared = prepare(config_of())
 

@@ -174,6 +174,7 @@ def test_the_torch_teacher_scores_as_the_plain_model_and_its_head_is_read_from_t
 
 
 @each_family
+@pytest.mark.slow
 def test_two_steps_in_one_process_train_it_and_what_is_sampled_next_is_of_the_new_weights(
     family: str, folders: dict[str, str]
 ) -> None:

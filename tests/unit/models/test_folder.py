@@ -211,6 +211,7 @@ def test_a_known_architecture_may_bring_its_authors_code_along(folder: Path) -> 
     inspect(str(folder), "student")
 
 
+@pytest.mark.slow
 def test_looking_at_a_common_model_imports_no_torch() -> None:
     code = (
         "import sys; from renio_pipeline.models.info import inspect; inspect('embedded:student', 'student'); "

@@ -48,6 +48,7 @@ def scraped(sink: PrometheusSink, every: float) -> Iterator[list[Samples]]:
         asker.join(30)
 
 
+@pytest.mark.slow
 def test_who_asks_regularly_gets_the_last_steps_too(tmp_path: Path, prepared: Prepared) -> None:
     run = run_of(tmp_path, prepared, steps=4, metrics_port=0)
     sink = watched(run)
@@ -59,6 +60,7 @@ def test_who_asks_regularly_gets_the_last_steps_too(tmp_path: Path, prepared: Pr
     assert value(found[-1], "renio_step_samples") == BATCH
 
 
+@pytest.mark.slow
 def test_who_asks_regularly_gets_the_last_steps_of_a_run_that_was_told_to_stop(tmp_path: Path, prepared: Prepared) -> None:
     run = run_of(tmp_path, prepared, steps=4, metrics_port=0)
     sink = watched(run)
@@ -131,6 +133,7 @@ def collected(*parts: Any) -> Samples:
     return samples("".join(generate_latest(part).decode() for part in parts))
 
 
+@pytest.mark.slow
 def test_a_pause_is_seen_and_counts_as_no_delay() -> None:
     live, paused = Live("run"), False
 

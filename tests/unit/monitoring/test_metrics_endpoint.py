@@ -291,6 +291,7 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.process_time() - began, result
 
 
+@pytest.mark.slow
 def test_the_runs_loop_goes_on_while_it_is_scraped_without_a_pause(prepared: Prepared) -> None:
     config = config_of(metrics_port=0)
     scraped = 0

@@ -79,6 +79,7 @@ def test_tensorboard_shows_what_the_metrics_file_has_also_after_the_run_went_bac
 
 
 @needs("wandb")
+@pytest.mark.slow
 def test_wandb_keeps_a_run_offline_with_every_step(tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [key for key in os.environ if key.startswith("WANDB_")]:
         monkeypatch.delenv(name)

@@ -69,6 +69,7 @@ def test_every_shipped_configuration_for_gpus_can_be_planned_without_a_network(
     assert found["best"][0]["samples_per_second"] >= found["configured"]["samples_per_second"]
 
 
+@pytest.mark.slow
 def test_the_table_has_the_split_its_overrides_and_where_it_is_known_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", GPU, "--gpus", "16", "--device", "h100"]) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -90,6 +90,7 @@ SCHEDULES: list[tuple[int, InFlight]] = [(0, "drain"), (1, "drain"), (1, "keep")
 @pytest.mark.parametrize(
     ("seed", "split"), [(1, Split(1, 1, 1)), (2, Split(4, 2, 1)), (3, Split(3, 1, 2)), (4, Split(16, 4, 2))]
 )
+@pytest.mark.slow
 def test_it_agrees_with_a_simulation_that_knows_nothing_but_ticks(
     seed: int, split: Split, max_staleness: int, in_flight: InFlight
 ) -> None:

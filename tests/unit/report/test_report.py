@@ -161,6 +161,7 @@ def test_steps_that_skipped_training_leave_gaps_in_the_curves(tmp_path: Path) ->
     assert run["spent"]["other"][-1] == 3.0
 
 
+@pytest.mark.slow
 def test_plots_are_written_as_png_beside_the_page(tmp_path: Path) -> None:
     folders = [record(tmp_path / "_a$b$"), record(tmp_path / "b", {1: [sample(0)]})]
     skip_a_step(folders[0])
@@ -172,6 +173,7 @@ def test_plots_are_written_as_png_beside_the_page(tmp_path: Path) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
 
+@pytest.mark.slow
 def test_plots_never_go_into_a_run_that_has_the_pages_name(tmp_path: Path) -> None:
     folder = record(tmp_path / "rr", {1: [sample(0)]})
     before = sorted(folder.rglob("*"))

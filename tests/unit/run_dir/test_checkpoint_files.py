@@ -82,6 +82,7 @@ TEARS = (
 
 @settings(deadline=None, max_examples=60)
 @given(st.dictionaries(st.integers(1, 10**7), st.sampled_from(["whole", *TEARS]), max_size=6))
+@pytest.mark.slow
 def test_the_newest_complete_one_is_found_whatever_else_lies_around(found: dict[int, str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -100,6 +100,7 @@ def test_of_many_threads_one_has_it_in_every_round(tmp_path: Path) -> None:
     assert len(errors) == rounds * (threads - 1)
 
 
+@pytest.mark.slow
 def test_of_many_processes_one_takes_over_from_a_dead_one_in_every_round(tmp_path: Path) -> None:
     """All of them find the same dead holder at the same moment."""
     process = script(f"""
@@ -426,6 +427,7 @@ class Actor:
         yield
 
 
+@pytest.mark.slow
 def test_however_processes_interleave_no_two_hold_it_and_a_live_one_keeps_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,12 +175,14 @@ os.killpg(0, 9)
     assert gone(nap)
 
 
+@pytest.mark.slow
 def test_a_fork_bomb_ends_with_its_box() -> None:
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     assert boxed(bomb, Limits(seconds=1, processes=4)) in (" status -9", "Ended")  # its first process has no CPU time left
     assert boxed("print(1)") == "1\n"
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
     code = "print(len(bytearray(400 << 20)) >> 20)"
     assert bare(code, tmp_path) == "400\n"
@@ -189,6 +191,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("maker", ["make()", "threading.Thread(target=make).start()"], ids=["main", "a thread"])
+@pytest.mark.slow
 def test_memory_is_bounded_over_all_processes(maker: str, tmp_path: Path) -> None:
     code = f"""
 import os, threading, time
@@ -270,6 +273,7 @@ for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.sig
 
 
 @pytest.mark.parametrize("before", ["", STUBBORN], ids=["plain", "with signal handlers"])
+@pytest.mark.slow
 def test_an_endless_loop_ends(before: str, tmp_path: Path) -> None:
     code = before + "\nprint('begun', flush=True)\nwhile True: pass"
     with pytest.raises(subprocess.TimeoutExpired) as still_running:
@@ -352,6 +356,7 @@ def test_a_weak_box_too_leaves_no_process_behind(program: str, nap: str) -> None
     assert running(nap) == []
 
 
+@pytest.mark.slow
 def test_weak_keeps_the_limits_and_no_more(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("my secret")

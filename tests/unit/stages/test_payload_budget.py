@@ -72,6 +72,7 @@ EVENTS = st.lists(
 
 @settings(deadline=None, derandomize=True, max_examples=500)
 @given(workloads(), EVENTS)
+@pytest.mark.slow
 def test_never_above_the_bound_and_the_oldest_step_never_waits(
     workload: tuple[Steps, int], events: list[tuple[str, int, int]]
 ) -> None:
@@ -106,6 +107,7 @@ def end_all(steps: Steps, most: int) -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(workloads(), st.integers(0, 2**32))
+@pytest.mark.slow
 def test_greedy_teachers_end_every_step_in_order(workload: tuple[Steps, int], seed: int) -> None:
     """All steps are open at once, the youngest samples are tried first, and a step is trained on only when it is whole."""
     steps, most = workload

@@ -211,6 +211,7 @@ def test_a_study_into_a_folder_that_another_one_writes_is_refused_and_its_page_i
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_page_that_is_shipped_is_the_one_that_its_raw_results_give(tmp_path: Path) -> None:
     root = STUDY.parents[1]
     out = tmp_path / "study"

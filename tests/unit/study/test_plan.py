@@ -64,6 +64,7 @@ def test_seeds_are_breadth_first_and_the_first_questions_come_first(tmp_path: Pa
     assert [c.seed for c in cells(in_order(paths, ["b"]), seeds=2)] == [0, 0, 1, 1]
 
 
+@pytest.mark.slow
 def test_arms_that_coincide_have_one_key_and_others_have_their_own() -> None:
     wanted = [c for c in cells(in_order(SHIPPED)) if c.seed == 0]
     key = {(c.experiment, c.arm, *c.factors.values()): c.key for c in wanted}

@@ -19,7 +19,7 @@ from renio_pipeline.study.character import kind_of
 from renio_pipeline.study.plan import Cell, cells, in_order
 from renio_pipeline.study.runner import Runner
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 RUN = Path(__file__).parents[3] / "configs/study/run.yaml"
 SMALL = ["steps=2", "batch_size=8", "data.problems=64", "evaluate.problems=24", "max_response_tokens=40"]
@@ -62,7 +62,6 @@ def trained(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict
     return {arm: asyncio.run(runner.run(one(files, "a", arm))) for arm in ("all", "wrong", "short")}
 
 
-@pytest.mark.slow
 def test_a_study_by_two_processes_is_what_one_finds(
     files: list[Path], trained: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

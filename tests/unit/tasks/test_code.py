@@ -313,6 +313,7 @@ def test_results_are_compared_with_text_and_with_what_it_says(task: Any, result:
     assert verdict(task, call(result), f"def f(x): return {code}") == expected
 
 
+@pytest.mark.slow
 def test_a_result_that_comes_in_drops_has_no_more_time_than_another(hasty: Any) -> None:
     began = time.monotonic()
     drops = "import os, time\nwhile True:\n    os.write(3, b' ')\n    time.sleep(0.1)"

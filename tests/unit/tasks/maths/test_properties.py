@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,7 @@ def test_equality_of_decimals_and_fractions_is_symmetric(one: Fraction, other: F
 
 @for_all
 @given(st.fractions(Fraction(1, 999), 1000, max_denominator=999), st.integers(-30, 30))
+@pytest.mark.slow
 def test_how_large_a_number_is_does_not_decide_how_close_a_decimal_must_be(value: Fraction, exponent: int) -> None:
     gold = rf"{value.numerator}\cdot 10^{{{exponent}}}/{value.denominator}"
     for digits, accepted in ((9, True), (6, True)):
@@ -167,6 +169,7 @@ def test_the_order_counts_in_tuples_and_sequences_alone(numbers: list[int], rand
 
 @settings(deadline=None, derandomize=True, max_examples=400)
 @given(TEXTS, TEXTS)
+@pytest.mark.slow
 def test_any_text_has_a_verdict_and_a_sound_one_is_correct_for_itself(gold: str, said: str) -> None:
     assert verdict(gold, said) in ("correct", "incorrect", "unfinished")
     TASK.final_answer(said)
