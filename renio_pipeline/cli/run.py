@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,19 +135,26 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
         for text in own_copies.changes(config.directory, config.own_files):
             note(text)
         record = read_record(config.directory)
-        outcome = _drive(config, address, point, record.template_clock if record else None, held.fence, said)
+        outcome = _drive(config, address, point, record.template_clock if record else None, held.fence, said, args.overrides)
     _summarise(config, config.directory, outcome)
     return outcome
 
 
 def _drive(
-    config: RunConfig, address: Address | None, point: ResumePoint, clock: str | None, fence: Fence, said: list[str]
+    config: RunConfig,
+    address: Address | None,
+    point: ResumePoint,
+    clock: str | None,
+    fence: Fence,
+    said: list[str],
+    overrides: Sequence[str],
 ) -> dict[str, Any]:
     """Run from ``point``.
 
     Args:
         clock: the time that the chat template was told until now; None: it was told none.
         said: what the user was told already, for the log.
+        overrides: those of the command line, for trackers.
     """
     from actors import launch, run_checks
     from actors.cluster import connection
@@ -159,10 +167,12 @@ def _drive(
     from renio_pipeline.monitoring.console import make_progress
     from renio_pipeline.monitoring.prometheus import PrometheusSink
     from renio_pipeline.monitoring.sinks import file_sinks
+    from renio_pipeline.monitoring.trackers.sink import until_the_end
     from renio_pipeline.preflight import settled
     from renio_pipeline.run_dir.data_record import write_stretch
     from renio_pipeline.run_dir.directory import RunDirectory
     from renio_pipeline.run_dir.run_log import RunLog
+    from renio_pipeline.run_dir.starts import record_start
 
     locally = run_checks.prepare_locally(config, clock)
     if locally is not None:
@@ -174,12 +184,13 @@ def _drive(
         control = mailbox.claim(config.name, str(config.directory.absolute()))
         endpoint = [PrometheusSink(config, cluster.host, point.state.step)] if config.metrics_port is not None else []
         directory, stop = RunDirectory(config, point.state, fence), Stop()
+        record_start(directory.path, point.state.step, sys.argv, overrides, fence)
         write_stretch(directory.path, config.data, prepared.stretch, prepared.clock, fence)
-        sinks = [*file_sinks(config, directory, point.state.step), *endpoint]
         log = RunLog(directory.path / "log.txt", fence)
         with log, make_progress(config.steps) as shown, only_the_main_thread(log.path):
             events = Events(log.note)
             progress = WithEvents(shown, events)
+            sinks = [*file_sinks(config, directory, point.state.step, progress.note, overrides), *endpoint]
             for note in said:
                 log.note(note)
             begun = f", resuming after step {point.state.step}" if point.folder else ""
@@ -213,7 +224,8 @@ def _drive(
                     async with in_background(mailbox.serve(control, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
-            outcome = asyncio.run(go())
+            with until_the_end(sinks):
+                outcome = asyncio.run(go())
             stop.disarm()
     return outcome
 

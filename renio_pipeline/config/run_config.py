@@ -109,6 +109,9 @@ class RunConfig(Section):
     )
     sinks: schema.Sinks = Field((), description="Where metrics go besides metrics.jsonl and Prometheus.")
     wandb: schema.Wandb = schema.Wandb()
+    mlflow: schema.Mlflow = schema.Mlflow()
+    trackio: schema.Trackio = schema.Trackio()
+    swanlab: schema.Swanlab = schema.Swanlab()
     trace: schema.Trace = schema.Trace()
 
     _own_files: OwnFiles = PrivateAttr(default_factory=OwnFiles)

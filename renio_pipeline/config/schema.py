@@ -511,5 +511,35 @@ class Wandb(Section):
     group: str | None = Field(None, description="Group of runs on Weights & Biases; null: none.")
 
 
-Sinks = tuple[Literal["tensorboard", "wandb"], ...]
+class Mlflow(Section):
+    """The sink ``mlflow``."""
+
+    tracking_uri: str | None = Field(
+        None,
+        description="Server or database of MLflow; null: MLFLOW_TRACKING_URI, or else the database mlflow.db below run_dir. "
+        "Passwords belong in the environment.",
+    )
+    experiment: str = Field("renio", min_length=1, description="Experiment at MLflow; created where there is none.")
+
+
+class Trackio(Section):
+    """The sink ``trackio``."""
+
+    project: str = Field("renio", min_length=1, description="Project of Trackio.")
+    space: str | None = Field(
+        None, description="Space on the Hugging Face hub, as user/name, that shows the project; null: on this machine."
+    )
+
+
+class Swanlab(Section):
+    """The sink ``swanlab``."""
+
+    mode: Literal["online", "offline"] = Field(
+        "online", description="offline: keep the records below run_dir, for `swanlab sync` later."
+    )
+    project: str = Field("renio", min_length=1, description="Project of SwanLab.")
+    workspace: str | None = Field(None, description="Workspace of SwanLab; null: the account's own.")
+
+
+Sinks = tuple[Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab"], ...]
 METHODS: dict[str, type[Section]] = {"opd": Opd, "opsd": Opsd}

@@ -35,6 +35,7 @@ class RunDirectory:
     config.yaml            resolved
     own/EPOCH/             the users' files that the run executes, with the modules beside them, since that restart epoch
     data.json, data/       what the run reads: files, sizes, rows and their fingerprints, and the chat template's clock
+    starts.jsonl           a line a start: command, overrides, versions of the libraries
     engines.json           the limits that each pool's engines were built with
     log.txt                every note with its time, every traceback, and what libraries print
     metrics.jsonl          a line a step

@@ -18,7 +18,7 @@ from renio_pipeline.types import Version
 # Keys that may change at a resume: length, hardware and observation. All others would change the mathematics.
 FREE = (
     "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
-    "placement", "metrics_discovery", "sinks", "wandb", "trace",
+    "placement", "metrics_discovery", "sinks", "wandb", "mlflow", "trackio", "swanlab", "trace",
     "diagnostics", "data.changed",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing", "trainer.offload",

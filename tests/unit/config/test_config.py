@@ -190,7 +190,10 @@ MEANT = [
     ("method.type=opds", "method.type: 'opds' is not known; did you mean opd? allowed: opd, opsd"),
     ("teacher.type=torhc", "teacher.type: 'torhc' is not allowed; did you mean torch? allowed: vllm, torch"),
     ("weighting=unifrom", "weighting: expected a mapping with the key type, got 'unifrom'; set weighting.type=uniform"),
-    ("sinks=[tensorbord]", "sinks.0: 'tensorbord' is not allowed; did you mean tensorboard? allowed: tensorboard, wandb"),
+    (
+        "sinks=[tensorbord]",
+        "sinks.0: 'tensorbord' is not allowed; did you mean tensorboard? allowed: tensorboard, wandb, mlf",
+    ),
     ("trainer.zero_stage=5", "trainer.zero_stage: 5 is not allowed; allowed: 0, 1, 2, 3"),
     ("data.fields.problm=x", "data.fields.problm: 'problm' is not allowed; did you mean problem? allowed: id, problem"),
 ]

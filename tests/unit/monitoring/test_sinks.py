@@ -1,4 +1,4 @@
-"""TensorBoard and W&B, which are optional: with the packages themselves, and what is said where they are missing."""
+"""TensorBoard and trackers, which are optional: with the packages themselves, and what is said where they are missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from renio_pipeline.config import ConfigError
 from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
 from renio_pipeline.monitoring import sinks
-from renio_pipeline.monitoring.sinks import check_sinks, file_sinks
+from renio_pipeline.monitoring.sinks import TRACKERS, check_sinks, file_sinks
 from renio_pipeline.monitoring.trace import Trace
 from renio_pipeline.preflight import Prepared
 from tests.fakes.stages import prepared, run_of
@@ -33,7 +33,7 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=reason)
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("name", ["tensorboard", *TRACKERS])
 def test_a_sink_whose_package_is_missing_is_an_error_that_says_what_to_install(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,8 +44,8 @@ def test_a_sink_whose_package_is_missing_is_an_error_that_says_what_to_install(
 
 
 def test_a_sink_that_there_is_not_is_an_error_that_says_which_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"sinks.*'mlflow' is not allowed; allowed: tensorboard, wandb"):
-        make_config(sinks=["mlflow"])
+    with pytest.raises(ConfigError, match=r"sinks.*'comet' is not allowed; allowed: tensorboard, wandb, mlflow, trackio, swan"):
+        make_config(sinks=["comet"])
 
 
 def test_a_run_has_its_own_files_unless_the_trace_is_switched_off(tmp_path: Path, prepared: Prepared) -> None:

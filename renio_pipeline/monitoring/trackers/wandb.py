@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
-from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import Wandb
-from renio_pipeline.metrics.sink import Sink
-from renio_pipeline.run_dir.checkpoint_files import write_durably
+from renio_pipeline.monitoring.trackers.sink import Status, Tracked, Tracker
 
 
-class WandbSink(Sink):
-    """In offline mode, ``wandb sync RUN/wandb/offline-run-*`` uploads the run later. A resumed run stays the same W&B run."""
+class WandbRun(Tracker):
+    """A step that is trained again is logged again; of two values, W&B's summary has the later one."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, tracked: Tracked) -> None:
         import wandb
 
-        settings = config.wandb
+        config, settings = tracked.config, tracked.config.wandb
         self._run = wandb.init(
             entity=settings.entity,
             project=settings.project,
@@ -26,37 +22,31 @@ class WandbSink(Sink):
             name=config.name,
             mode=settings.mode,
             dir=str(config.directory.absolute()),
-            id=_id(config.directory),
+            id=tracked.identity("wandb"),
             resume="allow",
-            config=config.model_dump(mode="json"),
+            config=tracked.values(),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
         # W&B's own step counter never goes back, but a run that has lost a rank does.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        self.where = self._run.url or f"`wandb sync {config.directory}/wandb/offline-run-*` uploads the run later"
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({"step": step, **metrics})
 
-    def count(self, totals: Mapping[str, int]) -> None:
+    def count(self, step: int, totals: Mapping[str, int]) -> None:
         self._run.summary.update(dict(totals))
 
-    def close(self) -> None:
-        self._run.finish()
+    def finish(self, status: Status, error: str | None) -> None:
+        self._run.finish(exit_code=0 if status == "finished" else 1)
 
 
-def check_login(settings: Wandb) -> None:
+def check(config: RunConfig) -> None:
     """Raises ConfigError if W&B would ask for a key."""
     import wandb
 
-    if settings.mode == "online" and not wandb.login(prompt=False, verify=False):
+    if config.wandb.mode == "online" and not wandb.login(prompt=False, verify=False):
         raise ConfigError(
             "wandb.mode: online needs a key, and there is none; set WANDB_API_KEY, run wandb login, or set offline"
         )
-
-
-def _id(directory: Path) -> str:
-    path = directory / "wandb-id.txt"
-    if not path.is_file():
-        write_durably(path, uuid.uuid4().hex[:8] + "\n")
-    return path.read_text(encoding="utf-8").strip()
