@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 
+from actors.trainer import safe_loading
 from actors.trainer.messages import WriteState
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
@@ -87,8 +88,7 @@ class WriterEngine(CheckpointEngine):
         self._writer.add(path, size, lambda: save_file(copied, path))
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals(_deepspeed_classes()):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        return safe_loading.load(path, map_location)
 
     def commit(self, info: Any) -> bool:
         return True
@@ -141,14 +141,6 @@ def host_copy(value: Any) -> tuple[Any, int]:
 def size_of(state: Mapping[str, torch.Tensor]) -> int:
     """Bytes of all tensors."""
     return sum(t.numel() * t.element_size() for t in state.values())
-
-
-def _deepspeed_classes() -> list[Any]:
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.trainer import safe_loading
 from actors.trainer.deepspeed_engine import on_host, weight_source
 from actors.trainer.messages import RankSpec, Restore
 
@@ -65,17 +66,17 @@ def make_universal(restore: Restore) -> None:
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
     shutil.rmtree(restore.universal_folder, ignore_errors=True)
-    convert(
-        SimpleNamespace(
-            input_folder=f"{restore.folder}/deepspeed/{TAG}",
-            output_folder=f"{restore.universal_folder}/{TAG}",
-            num_extract_workers=1,
-            num_merge_workers=1,
-            keep_temp_folder=False,
-            strict=True,
-            inject_missing_state=True,
-        )
+    options = SimpleNamespace(
+        input_folder=f"{restore.folder}/deepspeed/{TAG}",
+        output_folder=f"{restore.universal_folder}/{TAG}",
+        num_extract_workers=1,  # with more, DeepSpeed starts processes, which would read whole pickles
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
     )
+    with safe_loading.weights_only(options.input_folder):
+        convert(options)
 
 
 def load(engine: DeepSpeedEngine, restore: Restore, rank: int, *, lora: bool) -> None:
@@ -83,7 +84,8 @@ def load(engine: DeepSpeedEngine, restore: Restore, rank: int, *, lora: bool) ->
     folder = restore.universal_folder if restore.universal else f"{restore.folder}/deepspeed"
     fused = _torchs_own(engine.optimizer).param_groups[0].get("fused")
     # With LoRA the files lack the frozen weights, which are the original student's.
-    found, _ = engine.load_checkpoint(folder, tag=TAG, load_module_strict=not lora)
+    with safe_loading.weights_only(f"{folder}/{TAG}"):
+        found, _ = engine.load_checkpoint(folder, tag=TAG, load_module_strict=not lora)
     assert found is not None, f"{folder} has no state"
     update_as_built(_torchs_own(engine.optimizer), fused)
     schedule = engine.lr_scheduler
@@ -132,7 +134,7 @@ def save_random_state(folder: str, rank: int, writer: Writer) -> None:
 def set_random_state(path: str) -> None:
     import torch
 
-    state = torch.load(path, weights_only=True)
+    state = safe_loading.load(path)
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
