@@ -10,6 +10,7 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.config.nearest import did_you_mean
 from renio_pipeline.config.schema import TemplateOptions
 from renio_pipeline.data.template_clock import TemplateClock, fixed_chance
+from renio_pipeline.data.template_time import bounded
 from renio_pipeline.types import Row
 
 _OWNED = frozenset({"messages", "add_generation_prompt", "continue_final_message", "strftime_now"})
@@ -81,12 +82,12 @@ def render(
         options: variables of the template.
 
     Raises:
-        ConfigError: the template is broken, or refuses these messages; with its own words.
+        ConfigError: the template is broken, computes for ever, or refuses these messages; with its own words.
     """
     source = str(tokenizer.chat_template)
     options |= clock.options(source) if clock else {}
     try:
-        with fixed_chance(source, row.id):
+        with fixed_chance(source, row.id), bounded():
             text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **options)
     except Exception as error:  # a template may call anything
         raise ConfigError(f"{template} {_words(error, messages, row)}") from None
@@ -121,7 +122,8 @@ def end_warning(tokenizer: Any, end_ids: Collection[int], model: str) -> str | N
     ends = []
     for messages in ([asked, answer], [asked, answer, {"role": "user", "content": _NEXT}]):
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
+            with bounded():
+                text = tokenizer.apply_chat_template(messages, tokenize=False)
         except Exception:  # a template that takes no answers says nothing about their end
             continue
         _, found, end = str(text).partition(_ANSWER)
