@@ -15,6 +15,7 @@ from renio_pipeline.cli.terminal import nobody_reads, write_any_text
 from renio_pipeline.config import ConfigError
 from renio_pipeline.run_dir.fence import LeaseLostError
 from renio_pipeline.run_dir.run_log import PREFIX
+from renio_pipeline.visible import visible
 
 GONE = 141  # what shells have for a program that is ended by SIGPIPE, as most are where ``| head`` has read enough
 
@@ -48,13 +49,13 @@ def _failed(error: BaseException, raised: BaseException) -> int:
     """Report ``error``, the first of what was ``raised``: by its text if that says all, else by the traceback too."""
     cause = getattr(error, "cause", None) or error  # of a remote task: the error itself, not Ray's traceback
     if isinstance(cause, (ConfigError, LeaseLostError)):
-        print(f"error: {cause}", file=sys.stderr)
+        print(visible(f"error: {cause}"), file=sys.stderr)
         return 2 if isinstance(cause, ConfigError) else 1
     notes = getattr(error, "__notes__", [])
     where = [note for note in notes if not note.startswith(PREFIX)]
     logs = [note for note in notes if note.startswith(PREFIX)]
-    traceback.print_exception(raised)
-    print("\n".join([f"error: {': '.join([*where, type(cause).__name__])}: {cause}", *logs]), file=sys.stderr)
+    told = [*traceback.format_exception(raised), f"error: {': '.join([*where, type(cause).__name__])}: {cause}\n"]
+    print(visible("".join(told) + "\n".join(logs)).rstrip("\n"), file=sys.stderr)
     return 1
 
 

@@ -18,6 +18,7 @@ from renio_pipeline.cli.common import seconds
 from renio_pipeline.config import ConfigError
 from renio_pipeline.control.protocol import Ended, Refused, Unanswered, parse_sizes
 from renio_pipeline.control.status_view import reply_lines, status_view
+from renio_pipeline.visible import visible
 
 HELP = {
     "status": "where a live run is: pools, step, figures, events",
@@ -70,7 +71,7 @@ def _main(args: argparse.Namespace) -> int:
     except Refused as error:
         raise ConfigError(str(error)) from None
     except Unanswered as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         return 1
     return 0
 

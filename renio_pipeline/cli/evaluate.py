@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from renio_pipeline.cli.common import path, path_text, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.paths import home
+from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from renio_pipeline.evaluation.asking import Asked
@@ -73,7 +74,7 @@ def _eval(args: argparse.Namespace) -> int:
     if few := [(k, s) for s in sets for k in args.k or () if k > s.samples]:
         raise ConfigError(f"--k: pass@{few[0][0]} needs as many --samples, and {few[0][1].name} has {few[0][1].samples}")
     for note in (note for s in sets for note in s.notes):
-        print(note)
+        print(visible(note))
     results = _evaluate(args, config, models, sets, markers)
     if args.compare:
         a, b = args.compare
@@ -115,7 +116,7 @@ def _evaluate(
 
     async def one(found: Asked) -> None:
         for note in found.notes:
-            print(note)
+            print(visible(note))
         async with launch.generators(found.config, found) as generators:
             with _progress(found) as came:
                 await answer_all(generators, found, markers, partial(finished, found.name), came)

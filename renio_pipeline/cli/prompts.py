@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.schema import Audience
+from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from renio_pipeline.data.prompts import Encoder
@@ -33,7 +34,7 @@ def register(commands: Any) -> None:
 
 def _prompts(args: argparse.Namespace) -> int:
     config = load(args.config, args.overrides)
-    print("\n".join(shown(config, max(1, args.rows), ids=args.ids)))
+    print(visible("\n".join(shown(config, max(1, args.rows), ids=args.ids))))
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from renio_pipeline.cli.common import TAKEOVER, with_config
 from renio_pipeline.cli.terminal import only_the_main_thread
 from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume, own_copies
+from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from actors.cluster.address import Address
@@ -60,7 +61,7 @@ def _check(args: argparse.Namespace) -> int:
         f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
     )
     for note in prepared.notes:
-        print(note)
+        print(visible(note))
     return 0
 
 
@@ -75,7 +76,7 @@ def _check_offline(config: RunConfig) -> int:
     shared = "; generators and trainer ranks share theirs" if config.placement == "colocated" else ""
     print(f"configuration fine; it asks for {demands}{shared}")
     for note in notes:
-        print(note)
+        print(visible(note))
     for name in missing:
         print(f"not here, so not checked: {name}")
     return 0
@@ -126,7 +127,7 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
 
     def note(text: str) -> None:
         said.append(text)
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     options = {"key": config.directory_key, "takeover": args.takeover, "silence_seconds": config.faults.lease_seconds}
     with lease.held(config.directory, note=note, **options) as held:

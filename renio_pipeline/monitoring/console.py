@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from renio_pipeline.types import Evaluation
+from renio_pipeline.visible import visible
 
 FIGURES = {
     "loss": "loss",
@@ -40,7 +41,7 @@ class PlainProgress:
         pass
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(visible(text), markup=False)
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Print the step. A skipped step, which has no loss, gets no line: its note says everything."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence, LeaseLostError
+from renio_pipeline.visible import visible
 
 PACKAGES = ("renio_pipeline", "actors")  # whose loggers write to the log
 PREFIX = "log: "  # of the note on an error that says where the log is
@@ -29,7 +30,7 @@ class RunLog:
 
     def note(self, text: str) -> None:
         """Append an entry: the local time, then ``text``. A full disk does not stop the run."""
-        entry = text.rstrip("\n").replace("\n", "\n    ")
+        entry = visible(text).rstrip("\n").replace("\n", "\n    ")
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {entry}\n"
         with suppress(OSError, LeaseLostError):  # what is noted is shown on the terminal too
             self._fence.append(self.path, line.encode("utf-8", "backslashreplace"))
