@@ -117,6 +117,41 @@ class ScoreRequest(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuationRequest(Message):
+    """A prompt that a teacher is asked to continue. Equal requests to equal weights get equal continuations."""
+
+    prompt_ids: np.ndarray  # [P] int32
+    max_tokens: int  # of one continuation; longer ones are cut
+    seed: int  # of all n continuations, each of which is sampled with one of its own
+    n: int = 1
+    temperature: float = 1.0  # of sampling, whatever the distillation temperature is; 0: the likeliest token always
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end a continuation, besides those that the teacher's own files name
+    teacher: str | None = None  # which of several teachers
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a request that nothing can answer."""
+        least = {"prompt_ids": (len(self.prompt_ids), 1), "max_tokens": (self.max_tokens, 1), "n": (self.n, 1)}
+        for name, (given, at_least) in least.items():
+            if given < at_least:
+                raise ValueError(f"{name} of a request to a teacher must be at least {at_least}, not {given}")
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ValueError(
+                f"a teacher samples at a temperature from 0 (given: {self.temperature}), with top_p above 0 and up to 1 "
+                f"({self.top_p}) and top_k from 0 ({self.top_k})"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continuation(Message):
+    """What a teacher wrote after a prompt."""
+
+    token_ids: np.ndarray  # [T] int32, the end token included when it stopped by itself
+    stop_reason: StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TopK:
     """The teacher's likeliest tokens. Column 0 is the sampled token, columns 1 to K are the top K in falling order."""
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from actors.cluster.kept_imports import kept_imports
 from actors.cluster.visible_gpus import check_visible_gpus
+from actors.packed_messages import PackedList
 from renio_pipeline.stages.engine_limits import Ready
-from renio_pipeline.types import Payload, ScoreRequest, ScorerSpec, Version
+from renio_pipeline.types import Continuation, ContinuationRequest, Payload, ScoreRequest, ScorerSpec, Version
 
 if TYPE_CHECKING:
     from actors.weight_sync.sender import HostCopy
@@ -47,6 +48,14 @@ class TorchTeacher:
         started = time.perf_counter()
         try:
             return self._scorer.score(requests)
+        finally:
+            self._busy_seconds += time.perf_counter() - started
+
+    def write(self, requests: list[ContinuationRequest]) -> list[Continuation]:
+        """See ``actors.engines.vllm_teacher.Teacher.write``. Slower than that, and nothing is scored meanwhile."""
+        started = time.perf_counter()
+        try:
+            return PackedList(self._scorer.write(requests))
         finally:
             self._busy_seconds += time.perf_counter() - started
 

@@ -1,4 +1,4 @@
-"""A teacher on vLLM: a model that scores response tokens after its own prompt."""
+"""A teacher on vLLM: a model that scores response tokens after its own prompt, and writes texts where it is asked to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from actors.engines.loop import Request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.packed_messages import PackedList
-from renio_pipeline.types import ScoreRequest, TopK
+from renio_pipeline.types import Continuation, ContinuationRequest, ScoreRequest, TopK
 
 if TYPE_CHECKING:
-    from vllm import PoolingParams, SamplingParams
+    from vllm import PoolingParams, RequestOutput, SamplingParams
 
 
 class Teacher(VllmReplica):
@@ -46,6 +46,37 @@ class Teacher(VllmReplica):
         payload = {r.sample_id: t for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
         return PackedList(t.logprobs[:, 0].copy() for t in tables), payload
 
+    async def write(self, requests: list[ContinuationRequest]) -> list[Continuation]:
+        """Continue prompts, of which each asks for one continuation. They are admitted together, in order.
+
+        Raises:
+            ValueError: a continuation would not fit into the engine's context, or a sampling option is one that vLLM refuses.
+        """
+        futures = self._loop.submit([request(self._spec, r.prompt_ids.tolist(), self._params(r)) for r in requests])
+        outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        return PackedList(_continuation(output) for output in outputs)
+
+    def _params(self, asked: ContinuationRequest) -> SamplingParams:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        assert asked.n == 1, "the pool asks for each continuation by itself"
+        if (tokens := len(asked.prompt_ids) + asked.max_tokens) > self._spec.context:
+            raise ValueError(
+                f"a prompt of {len(asked.prompt_ids)} tokens and a continuation of {asked.max_tokens} are {tokens} tokens; the "
+                f"teacher's engine was built for {self._spec.context}"
+            )
+        return SamplingParams(
+            temperature=asked.temperature / self._spec.temperature,  # by which the engine's logits are divided already
+            top_p=asked.top_p,
+            top_k=asked.top_k,
+            seed=asked.seed,
+            max_tokens=asked.max_tokens,
+            stop_token_ids=list(asked.stop_token_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
 
 def request(spec: EngineSpec, tokens: list[int], params: SamplingParams | PoolingParams) -> Request:
     """A request to a teacher's engine, with the teacher's adapter if it has one."""
@@ -54,6 +85,13 @@ def request(spec: EngineSpec, tokens: list[int], params: SamplingParams | Poolin
     from vllm.lora.request import LoRARequest
 
     return Request(tokens, params, LoRARequest("teacher", 1, spec.adapter.folder))
+
+
+def _continuation(output: RequestOutput) -> Continuation:
+    (written,) = output.outputs
+    if written.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"the engine ended a text with {written.finish_reason!r}")
+    return Continuation(token_ids=np.asarray(written.token_ids, np.int32), stop_reason=written.finish_reason)
 
 
 def top_k_of(flat: object, tokens: int, k: int) -> TopK:

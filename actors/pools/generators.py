@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,21 +13,16 @@ from actors.engines.generator import Ended, Failed, WriteRequest, Written, sampl
 from actors.engines.result_batcher import SLACK
 from actors.packed_messages import pack, unpack
 from actors.pools.base import Pool
-from actors.pools.jobs import Job, Quarantined, Service, take_for
+from actors.pools.jobs import Quarantined, SampleJob, Service, take_for
 from actors.pools.result_queue import ResultQueue
 from actors.pools.waiting import WorkerLost
 from actors.pools.worker import Kind, Worker, is_loss
+from renio_pipeline.stages.seeds import sample_seed
 from renio_pipeline.types import Prompt, Rollout
 
 MAX_RESENDS = 3
 SPARE = 0.25  # extra samples per replica, as a share of its slots, so that no slot waits for the driver
 SPARE_SLACK = 0.2  # replaces ``SLACK`` then: a shorter delay than the extra samples fill
-
-
-def sample_seed(run_seed: int, sample_id: int) -> int:
-    """A seed for each sample, which differs between samples and between run seeds."""
-    digest = hashlib.blake2b(f"{run_seed}/{sample_id}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
 @dataclass(eq=False)
@@ -39,7 +33,7 @@ class Sending:
 
 
 @dataclass(eq=False, kw_only=True)
-class Writing(Job):
+class Writing(SampleJob):
     temperature: float
     aborts: int = 0
     sending: Sending = field(default_factory=Sending)

@@ -1,4 +1,4 @@
-"""The jobs that a pool's workers do: one sample each."""
+"""The jobs that a pool's workers do: one sample, or one text, each."""
 
 from __future__ import annotations
 
@@ -29,12 +29,18 @@ class Quarantined:
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """One sample that a caller waits for."""
+    """Work that a caller waits for. ``sample_id`` tells it apart from all others of its pool."""
 
-    prompt: Prompt
     results: ResultQueue  # receives a result, a Quarantined, or an exception
     wanted: bool = True  # False: nobody waits for it any more
     sent: float = 0.0  # when it was sent to a worker, on the clock of ``renio_pipeline.types.Times``
+
+
+@dataclass(eq=False, kw_only=True)
+class SampleJob(Job):
+    """Work on one sample of a step."""
+
+    prompt: Prompt
 
     @property
     def sample_id(self) -> int:

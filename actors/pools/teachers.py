@@ -1,39 +1,36 @@
-"""The pool of one teacher: scores responses in batches."""
+"""The pool of one teacher: scores responses in batches, and writes texts where it is asked to."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from bisect import insort
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actors.packed_messages import PackedList
 from actors.pools.base import Pool
-from actors.pools.jobs import Job, Quarantined, Service, take_for
+from actors.pools.continuing import Continuing, Text, seconds_for, texts_at_a_time
+from actors.pools.jobs import Quarantined, Service, take_for
 from actors.pools.result_queue import ResultQueue
+from actors.pools.scoring import Batch, Scoring, check_in_vocabulary
 from actors.pools.waiting import answer
 from actors.pools.worker import Kind, Worker
+from renio_pipeline.config.teacher_writing import check_teachers_write
+from renio_pipeline.stages.continuations import by_request, single_requests
 from renio_pipeline.stages.engine_limits import batch_tokens
+from renio_pipeline.stages.faults import KillsWorkers
 from renio_pipeline.stages.payload_budget import PayloadBudget
-from renio_pipeline.types import Rollout, ScoredRollout, ScoreRequest, TeacherScores
-
-
-@dataclass(eq=False, kw_only=True)
-class Scoring(Job):
-    rollout: Rollout
-    step: int
-    payload_bytes: int
-
-    @property
-    def tokens(self) -> int:
-        return len(self.prompt.teacher_ids) + len(self.rollout.token_ids)
+from renio_pipeline.types import Continuation, ContinuationRequest, Rollout, ScoredRollout, ScoreRequest, TeacherScores
 
 
 class TeacherPool(Pool):
     """Scores rollouts as they arrive, in batches bounded by tokens and by the remaining ``payload.max_bytes``.
 
     A batch is what is queued when a replica becomes free: a short queue gives a small batch at once, a long one a full batch.
+    Texts are written concurrently with that, at most as many on a replica as its engine runs at a time, and a replica gets the
+    next one as soon as one ends. A torch teacher, and any in a deterministic run, does one thing at a time. There it gets its
+    share of a call's texts together and in order, so that batches repeat exactly.
     """
 
     def __init__(
@@ -50,6 +47,8 @@ class TeacherPool(Pool):
         super().__init__(kind, size, service)
         self._section = self.config.all_teachers[teacher]
         self._budget, self._token_bytes, self._vocab_size, self._teacher = budget, token_bytes, vocab_size, teacher
+        self._text_ids = itertools.count(-1, -1)
+        self._calls_to_write = 0  # that have not returned: without any, the queue has no texts
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Score rollouts as they arrive. Returns them in the order of sample ids, without quarantined samples."""
@@ -74,29 +73,115 @@ class TeacherPool(Pool):
             self.withdraw(jobs)
         return sorted((f for f in found if not isinstance(f, Quarantined)), key=lambda s: s.rollout.sample_id)
 
+    async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
+        """See ``renio_pipeline.stages.protocols.Teachers.write``."""
+        check_teachers_write(self.config, f"a text of pool {self.name}")
+        results = ResultQueue(self.workers.failing)
+        jobs = [
+            Continuing(sample_id=next(self._text_ids), place=place, request=one, results=results)
+            for place, one in enumerate(single_requests(requests))
+        ]
+        self._calls_to_write += 1
+        try:
+            for job in jobs:
+                insort(self.queue, job, key=lambda j: j.step)
+            self.dispatch()
+            found: list[Text] = []
+            while len(found) < len(jobs):
+                found += await results.take()
+        finally:
+            results.close()
+            self.withdraw(jobs)
+            self._calls_to_write -= 1
+        return by_request(requests, [text.continuation for text in sorted(found, key=lambda text: text.place)])
+
+    async def cancel_all(self) -> None:
+        """Forget all jobs. Whoever waits for a text gets RuntimeError: unlike a step's, such waits may outlive a rollback."""
+        for job in [*self.queue, *(job for worker in self.workers.all for job in worker.jobs.values())]:
+            if isinstance(job, Continuing) and job.wanted:
+                job.results.put(RuntimeError("the text was cancelled"))
+        await super().cancel_all()
+
     def _submit(self, rollout: Rollout, step: int, results: ResultQueue) -> Scoring:
-        _in_vocabulary(rollout, self._vocab_size)
+        check_in_vocabulary(rollout, self._vocab_size)
         size = len(rollout.token_ids) * self._token_bytes
         job = Scoring(prompt=rollout.prompt, results=results, rollout=rollout, step=step, payload_bytes=size)
         insort(self.queue, job, key=lambda j: j.step)  # an older step must never wait for a newer one
         return job
 
-    def share(self, worker: Worker, fair: int) -> list[Scoring]:
-        if worker.jobs:
+    def share(self, worker: Worker, fair: int) -> list[Any]:
+        one_call = self._one_call(worker)
+        if worker.alone or (one_call and worker.jobs):
+            return []
+        texts = self._texts(worker, fair)
+        if worker.alone or (one_call and texts):
+            return texts
+        return [*texts, *self._batch(worker, idle=not (worker.jobs or texts))]
+
+    def _one_call(self, worker: Worker) -> bool:
+        """Whether a worker does one thing at a time: to repeat a run exactly, or because it has no engine."""
+        return self.config.deterministic or worker.ready.limits is None
+
+    def _texts(self, worker: Worker, fair: int) -> list[Continuing]:
+        """The texts that a worker is to write next."""
+        if not self._calls_to_write:
+            return []
+        queue = [job for job in self.queue if isinstance(job, Continuing)]
+        if self.config.deterministic:
+            queue = [job for job in queue if job.place % self.workers.target == worker.slot]
+            room = len(queue)
+        else:
+            room = min(texts_at_a_time(worker), fair) - sum(isinstance(job, Continuing) for job in worker.jobs.values())
+        run_alone, idle = self.poison_samples.must_run_alone, not worker.jobs
+        texts, worker.alone = take_for(queue, lambda job: True, room, run_alone=run_alone, idle=idle)
+        self._remove(texts)
+        return texts
+
+    def _batch(self, worker: Worker, *, idle: bool) -> list[Scoring]:
+        """The responses that a worker is to score next. ``idle``: it has nothing else to do."""
+        if any(isinstance(job, Scoring) for job in worker.jobs.values()):
             return []
         queue = self.queue
+        if self._calls_to_write:
+            queue = [job for job in queue if isinstance(job, Scoring)]
         if self.config.deterministic:
-            queue = [job for job in self.queue if job.sample_id % self.workers.target == worker.slot]
-        batch = _Batch(self._budget, batch_tokens(self._section, worker.ready.limits))
-        jobs, worker.alone = take_for(queue, batch.fits, len(queue), run_alone=self.poison_samples.must_run_alone, idle=True)
+            queue = [job for job in queue if job.sample_id % self.workers.target == worker.slot]
+        batch = Batch(self._budget, batch_tokens(self._section, worker.ready.limits))
+        jobs, worker.alone = take_for(queue, batch.fits, len(queue), run_alone=self.poison_samples.must_run_alone, idle=idle)
         if worker.alone and not batch.fits(jobs[0]):
             worker.alone = False
             queue.insert(0, jobs.pop())
         if queue is not self.queue:
-            self.queue = [job for job in self.queue if job not in jobs]
+            self._remove(jobs)
         return jobs
 
-    async def work(self, worker: Worker, jobs: Sequence[Scoring]) -> None:
+    def _remove(self, jobs: Sequence[Any]) -> None:
+        taken = {job.sample_id for job in jobs}
+        self.queue = [job for job in self.queue if job.sample_id not in taken]
+
+    def begin(self, worker: Worker, jobs: Sequence[Any]) -> None:
+        """Begin a call for each text, which ends when the text does, and one for all responses to score."""
+        texts = [job for job in jobs if isinstance(job, Continuing)]
+        scoring = [job for job in jobs if isinstance(job, Scoring)]
+        for call in [texts] if self._one_call(worker) else [[text] for text in texts]:
+            if call:
+                super().begin(worker, call)
+        if scoring:
+            super().begin(worker, scoring)
+
+    async def work(self, worker: Worker, jobs: Sequence[Any]) -> None:
+        await (self._write if isinstance(jobs[0], Continuing) else self._score)(worker, jobs)
+
+    async def _write(self, worker: Worker, jobs: Sequence[Continuing]) -> None:
+        seconds = seconds_for(jobs, worker, self.config.faults)
+        asked = worker.actor.write.remote(PackedList(job.request for job in jobs))
+        found = await answer(asked, seconds, f"{len(jobs)} texts to write")
+        if worker.state == "gone":
+            return  # it was given up, and its texts were sent to other workers
+        for job, continuation in zip(jobs, found, strict=True):
+            self.finish(worker, job, Text(job.place, continuation))
+
+    async def _score(self, worker: Worker, jobs: Sequence[Scoring]) -> None:
         requests = PackedList(
             ScoreRequest(sample_id=j.sample_id, prompt_ids=j.prompt.teacher_ids, response_ids=j.rollout.token_ids) for j in jobs
         )
@@ -122,36 +207,14 @@ class TeacherPool(Pool):
             )
             self.finish(worker, job, ScoredRollout(rollout=job.rollout, scores=found))
 
-    def dropped(self, jobs: Sequence[Scoring]) -> None:
+    def dropped(self, jobs: Sequence[Any]) -> None:
         for job in jobs:
-            self._budget.give_back(job.step, 1, job.payload_bytes)
+            if isinstance(job, Scoring):
+                self._budget.give_back(job.step, 1, job.payload_bytes)
 
-
-@dataclass
-class _Batch:
-    """Collects a batch: its tokens so far, and its share of the payload budget."""
-
-    budget: PayloadBudget
-    max_tokens: int
-    tokens: int = 0
-
-    def fits(self, job: Scoring) -> bool:
-        """Add a job if it fits into the batch, which takes at least one, and into the budget. Returns whether it did."""
-        if self.tokens and self.tokens + job.tokens > self.max_tokens:
-            return False
-        if not self.budget.fits(job.step, job.payload_bytes):
-            return False
-        self.budget.take(job.step, 1, job.payload_bytes)
-        self.tokens += job.tokens
-        return True
-
-
-def _in_vocabulary(rollout: Rollout, vocab_size: int) -> None:
-    """Raises ValueError for a token id outside the shared vocabulary, whose probability would be another token's."""
-    ids = rollout.token_ids
-    if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
-        outside = ids[(ids < 0) | (ids >= vocab_size)]
-        raise ValueError(
-            f"sample {rollout.sample_id}: the response has token id {outside[0]}, outside the {vocab_size} entries that the "
-            "output heads of student and teacher share"
-        )
+    def _quarantine(self, job: Any, reason: str) -> None:
+        if isinstance(job, Scoring):
+            super()._quarantine(job, reason)
+        elif job.wanted:
+            asked = f"a text of up to {job.request.max_tokens} tokens after a prompt of {len(job.request.prompt_ids)}"
+            job.results.put(KillsWorkers(f"pool {self.name}: {asked}: {reason}"))

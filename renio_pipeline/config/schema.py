@@ -445,7 +445,7 @@ class Faults(Section):
     heartbeat_seconds: PositiveFloat = Field(30.0, description="A replica that does not answer a ping for this long is dead.")
     deadline_seconds: PositiveFloat = Field(300.0, description="Time for any request, on top of what its tokens may take.")
     generator_seconds_per_token: PositiveFloat = Field(
-        0.5, description="Additional time per token of the longest response that may come."
+        0.5, description="Additional time per token of the longest response, or text of a teacher, that may come."
     )
     teacher_seconds_per_token: PositiveFloat = Field(0.05, description="Additional time per token of a batch to score.")
     start_seconds: PositiveFloat = Field(1800.0, description="Time from a replica's resources to its loaded model.")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.models.writing import UnderWay, inverse_cdf
 from renio_pipeline.types import FIRST_VERSION, Busy, Prompt, Rollout, Version
 
 ROWS = 512  # prompts generated in one batch
@@ -78,7 +77,7 @@ class InProcessGenerators:
     @torch.no_grad()
     def _write(self, prompts: Sequence[Prompt], temperature: float) -> list[Rollout]:
         """One response per prompt, in the order of the prompts."""
-        under_way = _UnderWay.begin(self._lm, [p.student_ids for p in prompts])
+        under_way = UnderWay.begin(self._lm, [p.student_ids for p in prompts])
         chance_BT = torch.tensor(np.stack([self.chance(p.sample_id) for p in prompts]))
         tokens_BT = torch.zeros(chance_BT.shape, dtype=torch.long)
         logprobs_BT = torch.zeros(chance_BT.shape)
@@ -105,62 +104,3 @@ class InProcessGenerators:
             )
             for p, ids, values, n in zip(prompts, tokens_BT, logprobs_BT, lengths_B.tolist(), strict=True)
         ]
-
-
-def inverse_cdf(probabilities: Tensor, chance: Tensor) -> Tensor:
-    """Draw one token per row by inverting the cumulative distribution. A token with probability 0 is never drawn.
-
-    Args:
-        probabilities: [b, V].
-        chance: [b] numbers in [0, 1).
-
-    Returns:
-        [b] token ids.
-    """
-    cumulative = probabilities.double().cumsum(dim=-1)
-    reached = chance.double()[:, None] * cumulative[:, -1:]
-    return (cumulative <= reached).sum(dim=-1)
-
-
-@dataclass
-class _UnderWay:
-    """The responses being generated: the cache, padded on the left, of the rows that have not ended."""
-
-    lm: Any
-    cache: Any
-    rows: Tensor  # [b] index of each row's prompt
-    mask: Tensor  # [b, L]
-    positions: Tensor  # [b] of the next token
-    logits: Tensor  # [b, rows of the head] for it
-
-    @classmethod
-    def begin(cls, lm: Any, prompts: Sequence[np.ndarray]) -> _UnderWay:
-        from transformers import DynamicCache
-
-        width = max(map(len, prompts))
-        ids, mask = torch.zeros(len(prompts), width, dtype=torch.long), torch.zeros(len(prompts), width, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.as_tensor(prompt).long()
-            mask[row, width - len(prompt) :] = 1
-        cache = DynamicCache(config=lm.config)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        out = lm(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
-        return cls(lm, cache, torch.arange(len(prompts)), mask, mask.sum(dim=1), out.logits[:, -1])
-
-    def go_on(self, tokens: Tensor, alive: Tensor) -> None:
-        """Feed the model the tokens just drawn, [b], and drop the rows that are not ``alive``, [b] bool."""
-        if not alive.all():
-            self.cache.batch_select_indices(alive.nonzero()[:, 0])
-            self.rows, self.mask, self.positions, tokens = (x[alive] for x in (self.rows, self.mask, self.positions, tokens))
-        self.mask = torch.cat([self.mask, torch.ones(len(self.rows), 1, dtype=torch.long)], dim=1)
-        out = self.lm(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.positions[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.positions = self.positions + 1
-        self.logits = out.logits[:, -1]

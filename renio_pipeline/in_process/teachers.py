@@ -12,7 +12,20 @@ from renio_pipeline.models import info
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.teacher import Scorer, fill_rows
 from renio_pipeline.objectives.projection import Head
-from renio_pipeline.types import Busy, Hidden, Payload, Rollout, ScoredRollout, ScoreRequest, ScorerSpec, TeacherScores, Version
+from renio_pipeline.stages.continuations import by_request, single_requests
+from renio_pipeline.types import (
+    Busy,
+    Continuation,
+    ContinuationRequest,
+    Hidden,
+    Payload,
+    Rollout,
+    ScoredRollout,
+    ScoreRequest,
+    ScorerSpec,
+    TeacherScores,
+    Version,
+)
 
 ROW_TOKENS = 384  # per row: attention costs the square of the row, which dominates in a small model
 
@@ -57,6 +70,19 @@ class InProcessTeachers:
         scored = [s for name, own in by_teacher.items() if own for s in self._score(self._scorers[name], own)]
         self._busy += time.perf_counter() - started
         return sorted(scored, key=lambda s: s.rollout.sample_id)
+
+    async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
+        started = time.perf_counter()
+        found: dict[int, list[Continuation]] = {}
+        for scorer in self._scorers.values():
+            places = [place for place, r in enumerate(requests) if self._scorer(r.teacher) is scorer]
+            own = [requests[place] for place in places]
+            found |= dict(zip(places, by_request(own, scorer.write(single_requests(own))), strict=True))
+        self._busy += time.perf_counter() - started
+        return [found[place] for place in range(len(requests))]
+
+    def _scorer(self, teacher: str | None) -> Scorer:
+        return self._scorers[teacher or ""] if len(self._scorers) > 1 else next(iter(self._scorers.values()))
 
     def _score(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
         requests = [

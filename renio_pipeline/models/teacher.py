@@ -15,11 +15,22 @@ from torch import Tensor
 
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.adapters import merged
+from renio_pipeline.models.files import end_ids, tokenizer_of
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.self_checks import check_teacher
+from renio_pipeline.models.writing import continue_prompts
 from renio_pipeline.objectives.payload import to_numpy
 from renio_pipeline.objectives.projection import token_logprobs
-from renio_pipeline.types import Hidden, Payload, ScoreRequest, ScorerSpec, TopK, Version
+from renio_pipeline.types import (
+    Continuation,
+    ContinuationRequest,
+    Hidden,
+    Payload,
+    ScoreRequest,
+    ScorerSpec,
+    TopK,
+    Version,
+)
 
 # Tokens per row. With sdpa's mask, attention costs the square of the row; without a mask, long rows launch fewer kernels.
 MASKED_TOKENS = {"cpu": 512, "cuda": 2048}
@@ -45,6 +56,7 @@ class Scorer:
         masked = self.model.config.get_text_config()._attn_implementation in ("sdpa", "eager")
         self._row_tokens = (MASKED_TOKENS if masked else UNMASKED_TOKENS)[self._device]
         self.version = Version(0, 0)
+        self._ends: set[int] | None = None  # the tokens that end what it writes; None: it has not written yet
 
     @torch.no_grad()
     def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, Payload]]:
@@ -78,6 +90,12 @@ class Scorer:
                 elif self._spec.kind == "top_k":
                     payload[request.sample_id] = TopK(token_ids=top_ids.int().numpy(), logprobs=top_values.numpy())
         return [logprobs[r.sample_id] for r in requests], payload
+
+    def write(self, requests: Sequence[ContinuationRequest]) -> list[Continuation]:
+        """Continue prompts, of which each asks for one continuation. Raises as ``continue_prompts`` does."""
+        if self._ends is None:
+            self._ends = end_ids(self._spec.model, tokenizer_of(self._spec.model))
+        return continue_prompts(self.model, requests, vocab_size=self._spec.vocab_size, end_ids=self._ends)
 
     def _hidden(self, row: Sequence[ScoreRequest]) -> Tensor:
         """[N, H'] the hidden states that predict each response token of a packed row."""

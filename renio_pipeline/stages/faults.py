@@ -14,6 +14,10 @@ class CrashLoopError(RuntimeError):
     """A worker dies again and again. The text names pool, slot, count, reasons and what it logged last."""
 
 
+class KillsWorkers(RuntimeError):
+    """Two workers died while running only this request, which has no sample to be quarantined. The text names the request."""
+
+
 class Slots:
     """Deaths of each place in a pool, whoever holds it: a replacement has its predecessor's slot."""
 

@@ -12,7 +12,18 @@ from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.elastic_pool import ElasticPool
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.turns import Apart, Turns
-from renio_pipeline.types import Busy, Prompt, Publication, Rollout, ScoredRollout, TrainBatch, TrainReport, Version
+from renio_pipeline.types import (
+    Busy,
+    Continuation,
+    ContinuationRequest,
+    Prompt,
+    Publication,
+    Rollout,
+    ScoredRollout,
+    TrainBatch,
+    TrainReport,
+    Version,
+)
 from renio_pipeline.weightings import ScoredBatch, State
 from renio_pipeline.weightings.step import Weighed
 
@@ -40,6 +51,18 @@ class Teachers(Protocol):
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         """Score rollouts as they arrive. Returns them in the order of sample ids."""
+        ...
+
+    async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
+        """Continue prompts: of each request, in their order, its ``n`` continuations.
+
+        May be called at any time, also while responses are scored. A configuration whose teachers are to write is checked by
+        ``renio_pipeline.config.teacher_writing.check_teachers_write``.
+
+        Raises:
+            KillsWorkers: a request ended every worker that had it.
+            RuntimeError: these teachers cannot write, or an engine refused a request.
+        """
         ...
 
     def dispatch(self) -> None:

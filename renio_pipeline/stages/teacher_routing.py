@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from renio_pipeline.stages.protocols import Teachers
-from renio_pipeline.types import Busy, Rollout, ScoredRollout
+from renio_pipeline.types import Busy, Continuation, ContinuationRequest, Rollout, ScoredRollout
 
 
 class RoutedTeachers:
@@ -35,6 +35,21 @@ class RoutedTeachers:
                 queue.put_nowait(None)
         scored = itertools.chain.from_iterable(task.result() for task in tasks)
         return sorted(scored, key=lambda s: s.rollout.sample_id)
+
+    async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
+        """Each request's teacher answers it. Raises ValueError for one that names none of them, before any is asked."""
+        places: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            if request.teacher not in self.pools:
+                raise ValueError(f"a request names teacher {request.teacher!r}; there are {', '.join(self.pools)}")
+            places.setdefault(request.teacher, []).append(place)
+        try:
+            async with asyncio.TaskGroup() as writing:
+                tasks = {n: writing.create_task(self.pools[n].write([requests[i] for i in own])) for n, own in places.items()}
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # that of one pool, as if it had been asked alone
+        found = {i: texts for n, own in places.items() for i, texts in zip(own, tasks[n].result(), strict=True)}
+        return [found[i] for i in range(len(requests))]
 
     async def busy_seconds(self) -> Busy:
         found = await asyncio.gather(*(pool.busy_seconds() for pool in self.pools.values()))

@@ -43,8 +43,8 @@ def _generation(config: Any, prepared: Any, samples: Sequence[dict[str, Any]]) -
     from vllm import EngineArgs, LLMEngine, SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    from actors.pools.generators import sample_seed
     from renio_pipeline.models.info import resolve
+    from renio_pipeline.stages.seeds import sample_seed
 
     engine = LLMEngine.from_engine_args(
         EngineArgs(

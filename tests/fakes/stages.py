@@ -24,6 +24,8 @@ from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import (
+    Continuation,
+    ContinuationRequest,
     Prompt,
     Publication,
     Rollout,
@@ -104,6 +106,9 @@ class FakeTeachers:
             scored.append(ScoredRollout(rollout=rollout, scores=scores))
             self.first_scored.set()
         return sorted(scored, key=lambda s: s.rollout.sample_id)
+
+    async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
+        raise AssertionError("nobody asked for a text")
 
     async def busy_seconds(self) -> dict[str, float]:
         return {"0": 0.0, "1": 0.0}

@@ -20,10 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actors.cluster.placement import actor_options
 from actors.engines.generator import Generator, WriteRequest, Written
 from actors.engines.specs import generator_spec
-from actors.pools.generators import sample_seed
 from actors.weight_sync.wire import pack_chunks, put
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.models import info
+from renio_pipeline.stages.seeds import sample_seed
 from renio_pipeline.types import Prompt, Version
 from tests.ray import conftest
 from tests.ray.conftest import demo, kill, run

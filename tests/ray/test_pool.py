@@ -23,7 +23,7 @@ from actors.engines.torch_teacher import TorchTeacher
 from actors.engines.vllm_hidden_teacher import HiddenTeacher
 from actors.engines.vllm_teacher import Teacher
 from actors.pools import supervisor
-from actors.pools.generators import GeneratorPool, sample_seed
+from actors.pools.generators import GeneratorPool
 from actors.pools.jobs import Service
 from actors.pools.probe import Probe
 from actors.pools.start_errors import NotStartedError
@@ -32,6 +32,7 @@ from actors.pools.worker import Kind
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.faults import CrashLoopError
 from renio_pipeline.stages.payload_budget import PayloadBudget
+from renio_pipeline.stages.seeds import sample_seed
 from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, Version
 from tests.fakes.replicas import FakeGenerator, Fakes, FakeTeacher, Plan
 from tests.ray.conftest import demo, run
@@ -575,3 +576,4 @@ def test_a_worker_that_is_told_to_stop_before_it_begins_stops(ray_cluster: None)
 def test_real_replicas_have_the_verbs_that_pools_ask_for(replica: type) -> None:
     for verb in ("ready", "ping", "busy_seconds", "cancel_all"):
         assert callable(getattr(replica, verb, None)), f"{replica.__name__}.{verb}"
+    assert hasattr(replica, "write") == (replica in (Teacher, TorchTeacher))

@@ -18,12 +18,13 @@ from actors import run_checks
 from actors.engines.specs import teacher_spec
 from actors.pools.kinds import teacher_kind
 from renio_pipeline.models import info
-from renio_pipeline.types import ScoreRequest, TopK
+from renio_pipeline.types import ContinuationRequest, ScoreRequest
 from tests.ray.conftest import bare, demo
 
 TEMPERATURE = 1.3
 K = 6
 EXTRA_ROWS = 40
+DRAWS = 400
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +65,27 @@ def requests() -> list[ScoreRequest]:
 
 
 @pytest.fixture(scope="module")
-def scored(
-    ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]
-) -> Iterator[tuple[list[np.ndarray], dict[int, TopK]]]:
+def scored(ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]) -> Iterator[Any]:
+    """log p_T, the payload, and the texts of ``to_write``."""
     teacher = [f"teacher.model={padded_teacher}", f"teacher.adapter={padded_teacher}/adapter"]
     config, prepared = demo(*teacher, f"temperature={TEMPERATURE}", f"objective.k={K}")
     assert teacher_spec(config, prepared).vocab_size == len(prepared.tokenizer)
     with bare(teacher_kind(config, prepared)) as teacher:
         logprobs, payload = teacher.score.options(num_returns=2).remote(requests)
-        yield ray.get(logprobs), ray.get(payload)
+        texts = [teacher.write.remote(asked) for asked in to_write(requests)]
+        with pytest.raises(
+            ray.exceptions.RayTaskError, match=r"a continuation of 100000 are \d+ tokens; the teacher's engine was"
+        ):
+            ray.get(teacher.write.remote([replace(to_write(requests)[0][0], max_tokens=100000)]))
+        yield ray.get(logprobs), ray.get(payload), *ray.get(texts)
+
+
+def to_write(requests: list[ScoreRequest]) -> list[list[ContinuationRequest]]:
+    """Likeliest texts of several prompts; draws of one token at a temperature; seeded texts, twice."""
+    greedy = [ContinuationRequest(prompt_ids=r.prompt_ids, max_tokens=8, seed=0, temperature=0.0) for r in requests]
+    draws = [replace(greedy[0], max_tokens=1, seed=i, temperature=0.7) for i in range(DRAWS)]
+    seeded = [replace(greedy[1], seed=i, temperature=1.0, top_k=50) for i in range(4)]
+    return [greedy, draws, seeded, seeded]
 
 
 @functools.cache
@@ -111,6 +124,37 @@ def test_the_payload_holds_the_sampled_token_and_the_top_k(
         np.testing.assert_allclose(table.logprobs[:, 1:], expected.topk(K).values.numpy(), rtol=1e-5, atol=1e-5)
         by_id = expected.gather(1, torch.tensor(table.token_ids).long())
         np.testing.assert_allclose(table.logprobs, by_id.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_likeliest_text_is_that_of_transformers(scored: Any, padded_teacher: Path, requests: list[ScoreRequest]) -> None:
+    model = reference(padded_teacher)
+    for request, found in zip(requests, scored[2], strict=True):
+        ids = request.prompt_ids.tolist()
+        for token in found.token_ids.tolist():
+            with torch.no_grad():
+                assert int(model(torch.tensor([ids])).logits[0, -1, : model.config.vocab_size - EXTRA_ROWS].argmax()) == token
+            ids.append(token)
+        ended = ids[-1] == model.generation_config.eos_token_id
+        assert found.stop_reason == ("stop" if ended else "length")
+        assert ended or len(found.token_ids) == 8
+
+
+def test_texts_are_drawn_at_the_temperature_that_was_asked_for(
+    scored: Any, padded_teacher: Path, requests: list[ScoreRequest]
+) -> None:
+    """By which the logits are divided, whatever the distillation temperature is; and rows beyond V are never drawn."""
+    first = replace(requests[0], response_ids=requests[0].response_ids[:1])
+    p = torch.softmax(expected_logprobs(padded_teacher, first)[0] * TEMPERATURE / 0.7, dim=-1).numpy()
+    counts = np.bincount([int(text.token_ids[0]) for text in scored[3]], minlength=len(p))
+    assert len(counts) == len(p)
+    assert (counts > 0).sum() > 3
+    assert np.abs(counts / DRAWS - p).max() < 4 * (0.25 / DRAWS) ** 0.5
+
+
+def test_a_seeded_text_is_the_same_again_and_another_seeds_is_another(scored: Any) -> None:
+    first, second = ([text.token_ids.tolist() for text in texts] for texts in scored[4:])
+    assert first == second
+    assert len(set(map(tuple, first))) > 1
 
 
 def test_the_loud_rows_would_have_mattered(padded_teacher: Path, requests: list[ScoreRequest]) -> None:

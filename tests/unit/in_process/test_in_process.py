@@ -17,9 +17,10 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import check, in_process_stages
-from renio_pipeline.in_process.generators import InProcessGenerators, inverse_cdf
+from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import train_step
+from renio_pipeline.models.writing import inverse_cdf
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.stages.protocols import Stages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from renio_pipeline.config import ConfigError, load, parse
 from renio_pipeline.preflight import prepare
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.teacher_routing import RoutedTeachers
-from renio_pipeline.types import Prompt, Rollout, Row, ScoredRollout, TeacherScores, Version
+from renio_pipeline.types import (
+    Continuation,
+    ContinuationRequest,
+    Prompt,
+    Rollout,
+    Row,
+    ScoredRollout,
+    TeacherScores,
+    Version,
+)
 from tests.unit.conftest import DEMO, make_config
 
 TEACHER = {"model": "embedded:teacher", "dtype": "float32"}
@@ -41,6 +50,11 @@ class FakePool:
             scores = TeacherScores(sample_id=rollout.sample_id, logprobs=rollout.logprobs)
             scored.append(ScoredRollout(rollout=rollout, scores=scores))
         return scored
+
+    async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
+        if self.fails:
+            raise RuntimeError("the teacher fell over")
+        return [[Continuation(token_ids=r.prompt_ids[:1] + self.size, stop_reason="stop")] * r.n for r in requests]
 
     def dispatch(self) -> None:
         pass
@@ -78,6 +92,21 @@ def test_one_teacher_that_fails_ends_the_step() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(routed.score(stream(["maths", "code"] * 5), 1))
     assert "the teacher fell over" in str(caught.value.exceptions[0])
+
+
+def test_each_teacher_writes_what_it_is_asked_and_texts_come_in_the_order_of_the_requests() -> None:
+    routed = RoutedTeachers({"maths": FakePool(size=100), "code": FakePool(size=200)})
+    names = ["code", "maths", "maths", "code"]
+    requests = [
+        ContinuationRequest(prompt_ids=np.array([i], np.int32), max_tokens=1, seed=0, n=1 + i, teacher=name)
+        for i, name in enumerate(names)
+    ]
+    found = asyncio.run(routed.write(requests))
+    assert [[int(text.token_ids[0]) for text in texts] for texts in found] == [[200], [101] * 2, [102] * 3, [203] * 4]
+    with pytest.raises(ValueError, match="a request names teacher None; there are maths, code"):
+        asyncio.run(routed.write([replace(requests[0], teacher=None)]))
+    with pytest.raises(RuntimeError, match="the teacher fell over"):
+        asyncio.run(RoutedTeachers({"code": FakePool(fails=True)}).write(requests[:1]))
 
 
 @pytest.fixture
