@@ -1,0 +1,182 @@
+"""The model card: metadata that the hub reads, and what a reader needs to know of how the model was made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from renio_pipeline import __version__
+from renio_pipeline.config import ConfigError
+from renio_pipeline.models.info import EMBEDDED, is_local
+from renio_pipeline.publish.markdown import code_block, plain, table
+from renio_pipeline.publish.source import Published
+
+PAPER = "https://arxiv.org/abs/2606.23104"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# metrics.jsonl's names for the figures of the first and the last step, and ours
+FIGURES = {
+    "loss": "loss", "divergence": "divergence from the teacher", "reward/accuracy": "accuracy on training problems",
+    "pivotal/fraction": "share of pivotal tokens", "weights/effective_sample_size": "effective sample size",
+    "response/tokens": "tokens of a response", "response/truncated": "share of truncated responses",
+}  # fmt: skip
+
+
+def model_card(published: Published, repo: str, *, license: str | None = None) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        repo: the repository's name, ``user/name``.
+        license: an identifier that the hub knows, such as apache-2.0.
+
+    Raises:
+        ConfigError: the hub would not accept the metadata.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    config, name = published.config, repo.rpartition("/")[2]
+    adapter = published.kind == "adapter"
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="held-out",
+            dataset_name=f"held-out problems of task {config.task}",
+            metric_type="accuracy",
+            metric_value=line["accuracy"],
+            metric_config=f"after step {line['step']}; 95 % interval {line['low']:.4f} to {line['high']:.4f}",
+        )
+        for line in published.evaluations[-1:]
+    ]
+    try:
+        data = ModelCardData(
+            base_model=published.base,
+            base_model_relation=("adapter" if adapter else "finetune") if published.base else None,
+            datasets=[config.data.path] if config.data.path and _on_hub(config.data.path) else None,
+            eval_results=results or None,
+            library_name="peft" if adapter else "transformers",
+            license=license,
+            model_name=name,
+            pipeline_tag="text-generation",
+            tags=["on-policy-distillation", "distillation", config.method.type, config.weighting.type, "renio-pipeline"],
+        )
+        text = "\n\n".join(_body(published, repo))
+        return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
+    except ValueError as error:
+        raise ConfigError(f"the model card's metadata would be refused: {error}") from None
+
+
+def _body(published: Published, repo: str) -> Iterator[str]:
+    config = published.config
+    what = "LoRA adapter" if published.kind == "adapter" else "model"
+    teachers = " and ".join(dict.fromkeys(_shown(config.teacher_model(t)) for t in config.all_teachers))
+    method = "itself, shown the reference solution" if config.method.type == "opsd" else teachers
+    yield f"# {plain(repo.rpartition('/')[2])}"
+    yield (
+        f"This {what} is {_shown(published.base or config.student)} after {published.step} steps of "
+        f"**on-policy distillation** from {method}: it wrote responses, the teacher gave the probability of each of their "
+        f"tokens, and it was trained towards the teacher. Responses were weighted by `{config.weighting.type}` "
+        f"([ReNIO]({PAPER}) is the paper's weighting). Made with ReNIO pipeline {plain(__version__)}."
+    )
+    yield "## Use"
+    yield code_block(_usage(published, repo), "python")
+    yield "## Training"
+    yield table(("setting", "value"), _settings(published))
+    yield from _results(published)
+    yield from _origin(published)
+
+
+def _settings(published: Published) -> Iterator[tuple[str, object]]:
+    config, lora = published.config, published.config.trainer.lora
+    teachers = dict.fromkeys(config.teacher_model(t) for t in config.all_teachers)
+    yield "base model", published.base or _local(config.student)
+    yield "teacher", ", ".join(map(_local, teachers)) + (", shown the reference solution" if config.privileged else "")
+    yield "method", config.method.type
+    yield "weighting", _variant(config.weighting)
+    yield "objective", _variant(config.objective)
+    yield "task", _local(config.task) if config.task.endswith(".py") or ".py:" in config.task else config.task
+    yield "steps", f"{published.step} of {config.steps}"
+    yield "batch", f"{config.batch_size} responses a step, {config.samples_per_prompt} a problem"
+    yield "responses", f"up to {config.max_response_tokens} tokens, sampled at temperature {config.sampling.temperature:g}"
+    yield "learning rate", f"{config.trainer.lr:g}, {config.trainer.schedule}"
+    yield "parameters", f"LoRA of rank {lora.r}, alpha {lora.alpha}" if lora else "all"
+    yield "data type", config.trainer.dtype
+    yield "seed", config.seed
+
+
+def _results(published: Published) -> Iterator[str]:
+    config = published.config
+    if published.evaluations:
+        yield "## Results"
+        yield f"Accuracy on held-out problems, sampled at temperature {config.evaluate.temperature:g}, with its 95 % interval."
+        yield table(("after step", "accuracy", "interval", "problems", "tokens of a response"), _accuracy(published))
+    trained = [line for line in published.metrics if "loss" in line]
+    if trained:
+        first, last = trained[0], trained[-1]
+        yield "## Figures of the run"
+        shown = [(text, key) for key, text in FIGURES.items() if key in first and key in last]
+        head = ("", f"step {first['step']:g}", f"step {last['step']:g}")
+        yield table(head, [(text, f"{first[key]:.4g}", f"{last[key]:.4g}") for text, key in shown])
+
+
+def _accuracy(published: Published) -> Iterator[tuple[object, ...]]:
+    for e in _ends(published.evaluations):
+        interval = f"{e['low']:.1%} to {e['high']:.1%}"
+        yield e["step"], f"{e['accuracy']:.1%}", interval, e["problems"], f"{e['response_tokens']:.0f}"
+
+
+def _ends(lines: list[dict[str, Any]], most: int = 12) -> list[dict[str, Any]]:
+    """At most this many of the lines, the first and the last among them."""
+    if len(lines) <= most:
+        return lines
+    return [lines[round(i * (len(lines) - 1) / (most - 1))] for i in range(most)]
+
+
+def _origin(published: Published) -> Iterator[str]:
+    yield "## How it was made"
+    if not published.starts:
+        yield "The run was made by an earlier version, which kept neither its command nor the versions of its libraries."
+        return
+    yield "The configuration was this command's:" if len(published.starts) == 1 else "Started, and resumed, by these commands:"
+    yield code_block("\n".join(line["command"] for line in published.starts), "bash")
+    yield table(("library", "version"), published.starts[-1]["versions"].items())
+
+
+def _usage(published: Published, repo: str) -> str:
+    if published.kind == "model":
+        load = f'model = AutoModelForCausalLM.from_pretrained("{repo}", dtype="auto")'
+        return _usage_of(load, repo, "from transformers import AutoModelForCausalLM, AutoTokenizer")
+    base = published.base or "FOLDER_OF_THE_BASE_MODEL"
+    load = f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}", dtype="auto"), "{repo}")'
+    return _usage_of(load, base, "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer")
+
+
+def _usage_of(load: str, tokenizer: str, imports: str) -> str:
+    return (
+        f"{imports}\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")\n'
+        f"{load}\n"
+        'messages = [{"role": "user", "content": "What is 17 * 23?"}]\n'
+        'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)\n'
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=512)[0]))"
+    )
+
+
+def _on_hub(name: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(name)) and not is_local(name)
+
+
+def _local(name: str) -> str:
+    """A folder by its last part alone: where it lay is nobody's business."""
+    return name.rstrip("/").rpartition("/")[2] if is_local(name) and not name.startswith(EMBEDDED) else name
+
+
+def _shown(name: str) -> str:
+    return f"[{plain(name)}](https://huggingface.co/{name})" if _on_hub(name) else plain(_local(name))
+
+
+def _variant(section: Any) -> str:
+    values = section.model_dump(mode="json")
+    if section.type == "custom":
+        values = {"type": f"custom ({section.label})"} | {k: v for k, v in values.items() if k not in ("type", "path")}
+    rest = ", ".join(f"{key} {value}" for key, value in values.items() if key != "type" and value is not None)
+    return f"{values['type']} ({rest})" if rest else str(values["type"])
