@@ -13,7 +13,8 @@ from renio_pipeline.publish.source import SETTINGS, Published
 
 def check_repo(repo: str, key: str = "REPO") -> None:
     """Raises ConfigError, which begins with ``key``, if ``repo`` is no name that the hub may have."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repo)
