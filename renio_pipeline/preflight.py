@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import DTYPE_BYTES, Audience
+from renio_pipeline.config.mixture import parts, prompts_of_sources
+from renio_pipeline.config.schema import DTYPE_BYTES, Audience, ProblemSource
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning
-from renio_pipeline.data.problems import Problems, problems_of
+from renio_pipeline.data.problems import Problems, joined, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
 from renio_pipeline.data.settling import settle
@@ -64,7 +65,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     Raises:
         ConfigError: names the key, what was given and what is allowed.
     """
-    task = make_task(config.task_source, config.task_options)
+    task = make_task(*config.task_recipe)
     training, held_out = problems_of(config, task)
     student = _student(config, inspect)
     if config.sync.backend == "ipc" and config.sync.packed_bytes:
@@ -111,7 +112,7 @@ def encoder_of(config: RunConfig, task: Task, tokenizer: Any, clock: TemplateClo
     ways: dict[Audience, str] = {"student": config.data.student_prompt, "evaluation": config.evaluate.prompt}
     return Encoder(
         tokenizer,
-        Phrasing(task, config.prompts, config.template),
+        Phrasing(task, config.prompts, config.template, prompts_of_sources(config.data)),
         plain=[audience for audience, way in ways.items() if way == "plain"],
         template=f"student: the chat template of {config.student!r}",
         clock=clock,
@@ -133,16 +134,25 @@ def _encoded(
         return Encoded(encoder, problems.rows, audience)
 
     ways: list[Audience] = ["student", "teacher"] if config.privileged else ["student"]
-    train = fitting(training, [asked(training, way) for way in ways], bounds, tokenizer)
-    test = fitting(held_out, [asked(held_out, "evaluation")], bounds, tokenizer)
-    prompt_ids, test_ids = asked(train.problems, "student"), asked(test.problems, "evaluation")
+    train = [fitting(p, [asked(p, way) for way in ways], bounds, tokenizer) for p in training.parts or [training]]
+    test = [fitting(p, [asked(p, "evaluation")], bounds, tokenizer) for p in held_out.parts or [held_out]]
+    mixed = parts(config.data)
+    names = [part.name for part in mixed]
+    used, held = (joined(names, [part.problems for part in found]) for found in (train, test))
+    prompt_ids, test_ids = asked(used, "student"), asked(held, "evaluation")
+    stretches = [
+        Stretch(training=of.prints, held_out=held_out_of.prints, asked=config.evaluate.problems)
+        for of, held_out_of in zip(train, test, strict=True)
+    ]
+    shares = [replace(own, name=part.name, share=part.share) for own, part in zip(stretches, mixed, strict=False)]
+    of_all = training.notes[sum(len(part.notes) for part in training.parts) :] if training.parts else ()
     return {
-        "rows": train.problems.rows, "prompt_ids": prompt_ids,
-        "teacher_ids": asked(train.problems, "teacher") if config.privileged else prompt_ids,
-        "held_out": list(test.problems.rows), "held_out_ids": [ids for batch in test_ids.batches() for _, ids in batch],
-        "context": max(train.longest, test.longest) + bounds.max_response_tokens + 1,
-        "notes": (*train.problems.notes, *test.problems.notes),
-        "stretch": Stretch(training=train.prints, held_out=test.prints, asked=config.evaluate.problems),
+        "rows": used.rows, "prompt_ids": prompt_ids,
+        "teacher_ids": asked(used, "teacher") if config.privileged else prompt_ids,
+        "held_out": list(held.rows), "held_out_ids": [ids for batch in test_ids.batches() for _, ids in batch],
+        "context": max(found.longest for found in (*train, *test)) + bounds.max_response_tokens + 1,
+        "notes": (*of_all, *used.notes, *held.notes),
+        "stretch": Stretch(parts=tuple(shares)) if shares else stretches[0],
     }  # fmt: skip
 
 
@@ -191,11 +201,12 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
     inspect = partial(info.inspect, weights=False)
     if not unseen:
         return prepare(config, inspect).notes, [*_without_weights(config), "the cluster"]
-    task = make_task(config.task_source, config.task_options)
+    task = make_task(*config.task_recipe)
     notes: tuple[str, ...] = ()
     absent = {what.partition(":")[0] for what in unseen}
-    if "data.path" not in absent:
-        without = {"evaluate": config.evaluate.model_copy(update={"problems": 0})} if "data.held_out_path" in absent else {}
+    if not any(key.startswith("data.") and key.endswith(".path") for key in absent):
+        held_out_too = not any(key.endswith(".held_out_path") for key in absent)
+        without = {} if held_out_too else {"evaluate": config.evaluate.model_copy(update={"problems": 0})}
         training, held_out = problems_of(config.model_copy(update=without), task)
         notes = (*training.notes, *held_out.notes)
     if info.is_cached(config.student):
@@ -210,7 +221,9 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
 def not_here(config: RunConfig) -> list[str]:
     """Which models and files of a configuration this machine does not have, as ``key: name``; no network is asked."""
     missing = [f"{key}: {name}" for key, name in _models(config).items() if not info.is_cached(name)]
-    files = {"data.path": config.data.path, "data.held_out_path": config.data.held_out_path}
+    sections: dict[str, ProblemSource] = {part.key: part.section for part in parts(config.data)}
+    sections = sections or {"data": config.data}
+    files = {f"{key}.{name}": getattr(of, name) for key, of in sections.items() for name in ("path", "held_out_path")}
     return missing + [f"{key}: {path}" for key, path in files.items() if path and not Path(path).exists()]
 
 

@@ -70,6 +70,7 @@ class Row:
     solution: str | None = None  # the worked solution
     teacher: str | None = None  # which of several teachers scores its responses
     tests: str | None = None  # of a program: a Python program of asserts, or JSON of inputs and outputs
+    source: str | None = None  # which of several sources it is of; its id then begins with that name and a slash
     context: tuple[tuple[str, str], ...] = ()  # (role, content) of the chat messages before the one that asks the problem
     line: int | None = field(default=None, compare=False)  # where it stands in its file
     numbered: bool = field(default=False, compare=False)  # its id is its place, because its record has none
@@ -285,6 +286,11 @@ class Evaluation:
     low: float  # lower end of the interval
     high: float  # upper end
     response_tokens: float  # mean length of a response
+    sources: dict[str, float] = field(default_factory=dict)  # of several sources: the accuracy on each one's problems
+
+    def record(self) -> dict[str, Any]:
+        """As files have it."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) != {}}
 
     def __str__(self) -> str:
         return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.problems} held-out problems"

@@ -26,7 +26,7 @@ def register(commands: Any) -> None:
     text = "print the prompts of the first rows as the models see them, special tokens included"
     command = commands.add_parser("prompts", help=text, description=text[0].upper() + text[1:] + ".")
     command.add_argument("--config", required=True, action="append", help="a YAML file; of several, later ones take precedence")
-    command.add_argument("--rows", type=int, default=1, help="how many rows (default: 1)")
+    command.add_argument("--rows", type=int, default=1, help="how many rows of each source (default: 1)")
     command.add_argument("--ids", action="store_true", help="print the token ids as well")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, such as template.student.x=false")
     command.set_defaults(run=_prompts)
@@ -47,13 +47,13 @@ def shown(config: RunConfig, count: int, *, ids: bool = False) -> Iterator[str]:
     from renio_pipeline.preflight import encoder_of
     from renio_pipeline.tasks import make_task
 
-    task = make_task(config.task_source, config.task_options)
+    task = make_task(*config.task_recipe)
     tokenizer = read_tokenizer(config.student, "student")
     choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_variables(tokenizer, config.template)
     encoder = encoder_of(config, task, tokenizer, TemplateClock())
     for row in first_rows(config, task, count):
-        yield f"row {row.id!r}"
+        yield f"row {row.id!r}" + (f" of source {row.source}" if row.source else "")
         for audience in TITLES:
             if audience != "teacher" or config.privileged:
                 yield from _one(encoder, tokenizer, row, audience, ids=ids)

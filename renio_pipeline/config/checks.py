@@ -7,6 +7,7 @@ from typing import Any
 
 from renio_pipeline.config import schema
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
+from renio_pipeline.config.mixture import check_sources
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN, TeacherPayload
 
@@ -18,6 +19,7 @@ def check_combinations(config: RunConfig) -> None:
         _variants,
         _filter,
         _teachers,
+        _sources,
         _method,
         _lora,
         _pools,
@@ -113,6 +115,10 @@ def _teachers(c: RunConfig) -> None:
         raise ValueError(f"pools.teachers.{unknown[0]}: there is no teacher of this name in teachers")
     for name, teacher in c.all_teachers.items():
         _teacher(c, name, teacher)
+
+
+def _sources(c: RunConfig) -> None:
+    check_sources(c.data, list(c.teachers or {}))
 
 
 def _teacher(c: RunConfig, name: str, teacher: schema.Teacher) -> None:

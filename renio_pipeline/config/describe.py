@@ -30,7 +30,7 @@ _BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
 class Key:
     """One key, as the user writes it."""
 
-    name: str  # dotted; NAME stands for what the user names, in mappings of sections
+    name: str  # dotted; NAME stands for what the user names, N for a place in a list
     variant: str  # which `type` of its section has it; empty where every one has
     allowed: str
     default: str  # as YAML; empty for a key that must be given
@@ -56,7 +56,8 @@ def describe(model: type[BaseModel], name: str = "", variant: str = "") -> Itera
         below = sections_of(field.annotation)
         if not below:
             continue
-        path = _joined(name, field_name) + (".NAME" if _is_mapping(field.annotation) else "")
+        inside = ".NAME" if _is_mapping(field.annotation) else ".N" if _is_list(field.annotation) else ""
+        path = _joined(name, field_name) + inside
         for section in below:
             yield from describe(section, path, _tag(section) if len(below) > 1 else "")
 
@@ -86,7 +87,7 @@ def _lines(section: BaseModel, names: tuple[str, ...], depth: int) -> Iterator[s
     for name in names[:1] or fields:
         field, value = fields[name], getattr(section, name, REQUIRED)  # of a section that was made unchecked
         comment = _comment(field, value)
-        if value is None and names[1:] and (below := sections_of(field.annotation)):
+        if value is None and names[1:] and not _is_list(field.annotation) and (below := sections_of(field.annotation)):
             value = below[0].model_construct()  # not configured: show what it would be
         if isinstance(value, BaseModel):
             yield from _head(name, "", _doc(type(value)), depth)
@@ -98,6 +99,14 @@ def _lines(section: BaseModel, names: tuple[str, ...], depth: int) -> Iterator[s
             for key in names[1:2] or value:
                 yield from _head(key, "", "", depth + 1)
                 yield from _lines(value[key], names[2:], depth + 2)
+        elif isinstance(value, tuple) and value and all(isinstance(item, BaseModel) for item in value):
+            yield from _head(name, "", comment, depth)
+            if len(names) > 1 and names[1] not in map(str, range(len(value))):
+                raise KeyError(names[1], [str(i) for i in range(len(value))])
+            for item in value if len(names) < 2 else [value[int(names[1])]]:
+                first, *others = (line for line in _lines(item, names[2:], depth + 2) if not line.strip().startswith("#"))
+                yield "  " * (depth + 1) + "- " + first.strip()
+                yield from others
         elif len(names) > 1 and not isinstance(value, Mapping):
             raise KeyError(names[1], [])
         else:
@@ -121,6 +130,11 @@ def _comment(field: FieldInfo, value: Any) -> str:
 def _key(section: str, variant: str, name: str, field: FieldInfo) -> Key | None:
     """None for a section that is always there: its own keys say everything."""
     below = sections_of(field.annotation)
+    if _is_list(field.annotation) and below:
+        return Key(
+            name=_joined(section, name), variant=variant, allowed="list of sections or null", default=_default(field),
+            text=field.description or "",
+        )  # fmt: skip
     if below and not _optional(field.annotation) and not _is_mapping(field.annotation):
         if len(below) == 1:
             return None
@@ -198,6 +212,10 @@ def _bounds(metadata: list[Any]) -> str:
 
 def _optional(annotation: Any) -> bool:
     return type(None) in typing.get_args(annotation)
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(typing.get_origin(part) is tuple for part in (annotation, *typing.get_args(annotation)))
 
 
 def _is_mapping(annotation: Any) -> bool:

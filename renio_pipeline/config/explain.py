@@ -38,13 +38,13 @@ def explain(fault: Any, values: Any) -> str:
 def _models_at(loc: list[str], values: Any) -> list[type[BaseModel]]:
     """The sections that the last part of ``loc`` may be a key of."""
     models: list[type[BaseModel]] = [RunConfig]
-    named = False  # by the user: a key of a mapping
+    named = False  # by the user: a key of a mapping, or the index in a list
     for part in loc[:-1]:
         if named:
             named = False
             continue
         annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        named = any(_is_mapping(a) for a in annotations)
+        named = any(_is_mapping(a) or _is_list_of_sections(a) for a in annotations)
         own = None
         if models == [RunConfig] and part in variants.KINDS:
             own = variants.chosen_or_none(part, values.get(part))
@@ -57,6 +57,11 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _models_in(argument)
+
+
+def _is_list_of_sections(annotation: Any) -> bool:
+    lists = (a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is tuple)
+    return any(True for found in lists for _ in _models_in(found))
 
 
 def _is_mapping(annotation: Any) -> bool:

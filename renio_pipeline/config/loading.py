@@ -61,6 +61,7 @@ def load(
             if not isinstance(layer, dict):
                 raise ConfigError(f"{source}: expected a mapping of keys, got {type(layer).__name__}")
             _drop_keys_of_replaced_variants(values, layer, files)
+            layer = _into_lists(values, layer)
             values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(values, layer)))
     with _reading(layers[-1][0]):
         resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True, throw_on_missing=True)
@@ -111,6 +112,28 @@ def _directories(values: Mapping[str, Any]) -> Iterator[Path]:
         elif isinstance(name, str) and given is None:
             yield Path(own_directory(name))
             yield Path(shared_directory(name))
+
+
+def _into_lists(base: Any, layer: Any, key: str = "") -> Any:
+    """``layer`` with each ``{"1": {"weight": 2}}`` that stands over a list made that list, with the changes to its entries.
+
+    Raises:
+        ConfigError: the list has no such entry.
+    """
+    if not isinstance(layer, dict):
+        return layer
+    if isinstance(base, list) and layer and all(str(index).isdecimal() for index in layer):
+        found = list(base)
+        for index, given in layer.items():
+            if int(index) >= len(found):
+                raise ConfigError(f"{key}.{index}: there is no such entry; {key} has {len(found)}, counted from 0")
+            old = found[int(index)]
+            inner = _into_lists(old, given, f"{key}.{index}")
+            both = isinstance(old, dict) and isinstance(inner, dict)
+            found[int(index)] = OmegaConf.to_container(OmegaConf.merge(old, inner)) if both else inner
+        return found
+    inside = base if isinstance(base, dict) else {}
+    return {name: _into_lists(inside.get(name), value, f"{key}.{name}" if key else str(name)) for name, value in layer.items()}
 
 
 def _drop_keys_of_replaced_variants(base: dict[str, Any], overrides: dict[str, Any], files: OwnFiles) -> None:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from renio_pipeline.config import schema, variants
+from renio_pipeline.config.mixture import Part, Recipe, TaskMix, parts
 from renio_pipeline.config.own_copies import OwnFiles
 from renio_pipeline.config.own_file import OwnFile, is_own
 from renio_pipeline.config.paths import UserPath, own_directory
@@ -127,9 +128,37 @@ class RunConfig(Section):
         return self._own_files.read(self.task, "task") if is_own(self.task) else self.task
 
     @property
+    def task_recipe(self) -> Recipe:
+        """The arguments of ``make_task`` for the run's task; of several sources, each one's. Raises as ``task_source`` does."""
+        if not (mixed := parts(self.data)):
+            return self.task_source, self.task_options
+        return TaskMix({part.name: (self._source_task(part), self._source_options(part)) for part in mixed}), {}
+
+    def _source_task(self, part: Part) -> str | OwnFile:
+        given = part.section.task
+        if given is None:
+            return self.task_source
+        return self._own_files.read(given, f"{part.key}.task") if is_own(given) else given
+
+    def _source_options(self, part: Part) -> dict[str, Any]:
+        if part.section.task_options is not None:
+            return part.section.task_options
+        return self.task_options if part.section.task in (None, self.task) else {}
+
+    @property
+    def task_label(self) -> str:
+        """The task as people are told it; of several sources, each one's: ``maths (gsm8k), code (mbpp)``."""
+        mixed = parts(self.data)
+        return ", ".join(f"{part.section.task or self.task} ({part.name})" for part in mixed) or self.task
+
+    @property
     def own_files(self) -> dict[str, OwnFile]:
         """The users' files that the run executes, by the key that names each. Raises ConfigError as ``task_source`` does."""
-        found = {"task": self.task_source} | {
+        mixed = parts(self.data)
+        tasks = {f"{part.key}.task": self._source_task(part) for part in mixed if part.section.task is not None}
+        if not mixed or any(part.section.task is None for part in mixed):
+            tasks["task"] = self.task_source
+        found: dict[str, object] = tasks | {
             f"{kind}.path": getattr(getattr(self, kind), "file", None) for kind in variants.PACKAGES
         }
         return {key: file for key, file in found.items() if isinstance(file, OwnFile)}

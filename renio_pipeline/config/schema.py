@@ -171,29 +171,6 @@ class Source(Section):
         return {**(PRESETS[self.preset] if self.preset else {}), **self.fields}
 
 
-class Data(Source):
-    """Where training and held-out problems come from."""
-
-    problems: PositiveInt = Field(4096, description="Training problems that a generating task makes.")
-    held_out_path: UserPath | None = Field(
-        None, description="Held-out problems for evaluation, when `path` is given; the same fields as `path`."
-    )
-    held_out_split: str | None = Field(None, description="Split of held_out_path; null: the value of `split`.")
-    max_prompt_tokens: PositiveInt | None = Field(
-        None, description="Leave out, and count, rows with a longer prompt; null: a prompt that does not fit is an error."
-    )
-    changed: Literal["refuse", "continue"] = Field(
-        "refuse",
-        description="A resume on other data than the run has read: refuse, or continue with the rows that were not drawn yet.",
-    )
-    chat_template: str | None = Field(
-        None, description="Which of the chat templates, where the student's tokenizer has several; null: the default one."
-    )
-    student_prompt: Literal["chat", "plain"] = Field(
-        "chat", description="chat: the student's chat template; plain: the template without its special tokens."
-    )
-
-
 Audience = Literal["student", "teacher", "evaluation"]
 PLACEHOLDER = r"(?<![\\\w}])\{([a-z_]+)\}"  # not the braces of TeX, as in \\boxed{answer}
 
@@ -240,6 +217,57 @@ class Prompts(Section):
     instruction: Text | None = Field(
         None,
         description="What {instruction} stands for, and what follows the problem where `student` is null; null: the task's.",
+    )
+
+
+class ProblemSource(Source):
+    """Where training and held-out problems come from."""
+
+    problems: PositiveInt = Field(4096, description="Training problems that a generating task makes.")
+    held_out_path: UserPath | None = Field(
+        None, description="Held-out problems for evaluation, when `path` is given; the same fields as `path`."
+    )
+    held_out_split: str | None = Field(None, description="Split of held_out_path; null: the value of `split`.")
+
+
+class MixedSource(ProblemSource):
+    """One of several sources, whose problems are mixed by weight."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="What metrics, samples and row ids call it; null: the name of its file, folder or task.",
+    )
+    weight: NonNegativeFloat = Field(1.0, description="Its share of the prompts is weight / sum of weights; 0: it is left out.")
+    task: UserPath | None = Field(None, description="The task of its problems; null: the run's `task`.")
+    task_options: dict[str, Any] | None = Field(
+        None, description="Keyword arguments of the task's constructor; null: the run's, where the task is the run's too."
+    )
+    teacher: str | None = Field(
+        None,
+        description="Which of `teachers` scores its responses; null: the one that each row names.",
+    )
+    prompts: Prompts | None = Field(None, description="The section `prompts` for its problems alone; null: the run's.")
+
+
+class Data(ProblemSource):
+    """Where training and held-out problems come from."""
+
+    sources: tuple[MixedSource, ...] | None = Field(
+        None, description="Several sources instead of `path`, mixed by weight, each with its own task and teacher."
+    )
+    max_prompt_tokens: PositiveInt | None = Field(
+        None, description="Leave out, and count, rows with a longer prompt; null: a prompt that does not fit is an error."
+    )
+    changed: Literal["refuse", "continue"] = Field(
+        "refuse",
+        description="A resume on other data than the run has read: refuse, or continue with the rows that were not drawn yet.",
+    )
+    chat_template: str | None = Field(
+        None, description="Which of the chat templates, where the student's tokenizer has several; null: the default one."
+    )
+    student_prompt: Literal["chat", "plain"] = Field(
+        "chat", description="chat: the student's chat template; plain: the template without its special tokens."
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renio_pipeline.run_dir.data_record import Origin, Prints
+from renio_pipeline.run_dir.data_record import Origin, Prints, Stretch
 
 SHOWN = 3  # places of each kind of change
 
@@ -45,6 +45,16 @@ def compare(was: Prints, now: Prints) -> Changes:
         asked=after[asked],
         moved=bool((np.diff(before) < 0).any()),
     )
+
+
+def common_held_out(was: Stretch, now: Stretch, *, made: bool) -> tuple[Prints, Prints]:
+    """The held-out rows to compare: if ``evaluate.problems`` is another number now, those that both ask for.
+
+    None then of rows that the task ``made``, which may be others for another number.
+    """
+    common = 0 if made else min(len(was.held_out), len(now.held_out))
+    count = None if was.asked == now.asked else common
+    return Prints(*(part[:count] for part in was.held_out)), Prints(*(part[:count] for part in now.held_out))
 
 
 def told(changes: Changes, was: Prints, now: Prints, origins: tuple[Origin, Origin]) -> str:

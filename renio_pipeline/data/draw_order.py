@@ -9,10 +9,17 @@ the row that was partly drawn at s, if it is still there. Passes after that are 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from renio_pipeline.run_dir.data_record import Stretch
+
+
+class Order(Protocol):
+    """Which row each sample is of."""
+
+    def index(self, sample_id: int) -> int: ...
 
 
 class DrawOrder:
@@ -38,6 +45,11 @@ class DrawOrder:
         """
         epoch, place = self._place(position)
         return epoch, self._order(epoch)[: place + bool(position % self._repeat)]
+
+    def left(self, position: int) -> tuple[int, np.ndarray]:
+        """The pass that sample ``position`` is in, and the rows that it draws from then on: indices [k] int64."""
+        epoch, place = self._place(position)
+        return epoch, self._order(epoch)[place:]
 
     def _place(self, sample_id: int) -> tuple[int, int]:
         assert sample_id >= self._stretch.start, f"sample {sample_id} is before the stretch from {self._stretch.start} on"

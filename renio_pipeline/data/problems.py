@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.mixture import left_out as no_weight
 from renio_pipeline.config.schema import Opsd
+from renio_pipeline.data.mixed_rows import Joined
+from renio_pipeline.data.origins import ProblemOrigin, origins_of
 from renio_pipeline.data.rows import Chosen, Made, Rows
 from renio_pipeline.data.sources import HELD_OUT, TRAINING, load_rows
 from renio_pipeline.grading.screening import RowScreening
@@ -25,71 +28,100 @@ class Problems:
 
     rows: Rows
     notes: tuple[str, ...] = ()
+    parts: tuple[Problems, ...] = ()  # of several sources: each one's, in the order of ``config.mixture.parts``
 
 
 def problems_of(config: RunConfig, task: Task) -> tuple[Problems, Problems]:
-    """The problems to train on, and the first ``evaluate.problems`` of the held-out ones.
+    """The problems to train on, and the first ``evaluate.problems`` of the held-out ones, of each source.
 
     Training problems that are also held out are kept, and a note counts them.
 
     Raises:
         ConfigError: the problems cannot be read, none can be graded, or one lacks a field that the configuration needs.
     """
+    origins = origins_of(config, task)
     with RowScreening(task) as screening:
-        training = _training(config, task, screening)
-        _check(config, task, screening, training.rows)
-        held_out = _held_out(config, task, screening)
+        found = [_training(config, origin, screening) for origin in origins]
+        for origin, problems in zip(origins, found, strict=True):
+            _check(config, origin, screening, problems.rows)
+        held = [_held_out(config, origin, screening) for origin in origins]
+    training, held_out = joined(_names(origins), found), joined(_names(origins), held)
+    if config.evaluate.problems and not len(held_out.rows):
+        raise ConfigError("evaluate.problems: no source has held-out problems; give one a held_out_path, or set it to 0")
     asked, count = {_fingerprint(row) for row in held_out.rows}, 0
     shared: list[Row] = []
     for row in training.rows if asked else ():
         if _fingerprint(row) in asked:
             count += 1
             shared = [*shared, row][:SHOWN]
-    if not count:
-        return training, held_out
-    warning = (
-        f"warning: {count} of {len(training.rows)} training problems are also held out, so the held-out accuracy is less "
-        f"meaningful; first: {'; '.join(training.rows.where(row) for row in shared)}"
-    )
-    return Problems(rows=training.rows, notes=(*training.notes, warning)), held_out
+    notes = (*training.notes, *no_weight(config.data))
+    if count:
+        notes += (
+            f"warning: {count} of {len(training.rows)} training problems are also held out, so the held-out accuracy is less "
+            f"meaningful; first: {'; '.join(training.rows.where(row) for row in shared)}",
+        )
+    return replace(training, notes=notes), held_out
+
+
+def _names(origins: Sequence[ProblemOrigin]) -> list[str]:
+    return [origin.part.name for origin in origins if origin.part is not None]
+
+
+def joined(names: Sequence[str], found: Sequence[Problems]) -> Problems:
+    """The problems of several sources as one; those of a single one as they are.
+
+    Args:
+        names: of the sources; empty: there is a single one.
+    """
+    if not names:
+        return found[0]
+    rows = Joined([(name, problems.rows) for name, problems in zip(names, found, strict=True)])
+    return Problems(rows=rows, notes=tuple(note for problems in found for note in problems.notes), parts=tuple(found))
 
 
 def first_rows(config: RunConfig, task: Task, count: int) -> list[Row]:
-    """The first training problems, as they are: whether they can be graded is not tried. Raises ConfigError."""
-    if config.data.path is None:
-        return task.rows("train", count)[:count]
-    rows = load_rows(config.data, optional=TRAINING)
-    found = [rows[i] for i in range(min(count, len(rows)))]
-    for row in found if config.privileged else ():
-        _check_teaching(config.model_copy(update={"teachers": None}), rows, row)
+    """The first training problems of each source, as they are: whether they can be graded is not tried. Raises ConfigError."""
+    found: list[Row] = []
+    for origin in origins_of(config, task):
+        if origin.section.path is None:
+            found += origin.made("train", count)
+            continue
+        rows = origin.named(load_rows(origin.section, key=f"{origin.key}.path", optional=TRAINING))
+        some = rows[:count]
+        for row in some if config.privileged else ():
+            _check_teaching(config.model_copy(update={"teachers": None}), origin, rows, row)
+        found += some
     return found
 
 
-def _training(config: RunConfig, task: Task, screening: RowScreening) -> Problems:
-    data = config.data
-    if data.path is not None:
-        optional = (*TRAINING, "teacher") if config.teachers else TRAINING
-        return _usable(task, screening, load_rows(data, optional=optional), "data.path")
-    made = task.rows("train", data.problems)
-    if not made:
+def _training(config: RunConfig, origin: ProblemOrigin, screening: RowScreening) -> Problems:
+    section = origin.section
+    if section.path is not None:
+        routed = config.teachers and not (origin.part and origin.part.section.teacher)
+        optional = (*TRAINING, "teacher") if routed else TRAINING
+        key = f"{origin.key}.path"
+        return _usable(origin, screening, origin.named(load_rows(section, key=key, optional=optional)), key)
+    made = origin.made("train", section.problems)
+    if not len(made):
         raise ConfigError(f"task: {config.task} generated no problems to train on")
-    return Problems(rows=Made(made))
+    return Problems(rows=made)
 
 
-def _held_out(config: RunConfig, task: Task, screening: RowScreening) -> Problems:
-    wanted, data = config.evaluate.problems, config.data
-    if not wanted:
-        return Problems(rows=Made([]))
-    if data.held_out_path:
-        changed = {"path": data.held_out_path, "split": data.held_out_split or data.split}
-        found = load_rows(data.model_copy(update=changed), key="data.held_out_path", optional=HELD_OUT)
-        problems = _usable(task, screening, found, "data.held_out_path", wanted)
+def _held_out(config: RunConfig, origin: ProblemOrigin, screening: RowScreening) -> Problems:
+    wanted, section = config.evaluate.problems, origin.section
+    if not wanted or (origin.part and section.path and not section.held_out_path):
+        return Problems(rows=origin.named(Made([])))
+    key = f"{origin.key}.held_out_path"
+    if section.held_out_path:
+        changed = {"path": section.held_out_path, "split": section.held_out_split or section.split}
+        found = load_rows(section.model_copy(update=changed), key=key, optional=HELD_OUT)
+        problems = _usable(origin, screening, origin.named(found), key, wanted)
     else:
-        problems = Problems(rows=Made(task.rows("held_out", wanted)[:wanted]))
+        problems = Problems(rows=origin.made("held_out", wanted))
     first, others = problems.rows[:1], problems.rows[1:]  # usually the first row has a verdict, and one worker is enough
     if all(verdict is None for rows in (first, others) for verdict in screening.verdicts(rows)):
         raise ConfigError(
-            f"data.held_out_path: no row of {data.held_out_path} has an answer that task {task.name} can verify; "
+            f"{key}: no row of {section.held_out_path} has an answer that task {origin.task.name} can verify; "
             "give them answers, or set evaluate.problems=0"
         )
     return problems
@@ -105,7 +137,7 @@ def left_out(count: int, total: int, why: str, examples: Sequence[str]) -> str:
     return f"{count} of {total} problems left out: {why}; first: {'; '.join(examples)}"
 
 
-def _usable(task: Task, screening: RowScreening, rows: Rows, key: str, wanted: int | None = None) -> Problems:
+def _usable(origin: ProblemOrigin, screening: RowScreening, rows: Rows, key: str, wanted: int | None = None) -> Problems:
     """The rows without a fault, at most ``wanted``. Raises ConfigError if there are none."""
     kept: list[int] = []
     found: list[str] = []
@@ -120,8 +152,8 @@ def _usable(task: Task, screening: RowScreening, rows: Rows, key: str, wanted: i
             break
     if not kept:
         raise ConfigError(
-            f"{key}: none of the {len(rows)} problems can be graded by task {task.name} (data.fields.answer names another "
-            f"field); first: {'; '.join(found)}"
+            f"{key}: none of the {len(rows)} problems can be graded by task {origin.task.name} ({origin.key}.fields.answer "
+            f"names another field); first: {'; '.join(found)}"
         )
     if len(kept) == len(rows):
         return Problems(rows=rows, notes=rows.notes)
@@ -134,28 +166,31 @@ def _fingerprint(row: Row) -> bytes:
     return hashlib.blake2b(" ".join(row.problem.split()).casefold().encode(), digest_size=16).digest()
 
 
-def _check(config: RunConfig, task: Task, screening: RowScreening, rows: Rows) -> None:
+def _check(config: RunConfig, origin: ProblemOrigin, screening: RowScreening, rows: Rows) -> None:
     """Raises ConfigError for a row that cannot be judged, routed, or shown to its teacher as the configuration says."""
     # The first row in any case: a user's own task that raises or hangs must do so now, not hours later.
     judged = rows if config.filter != "all" else rows[:1]
     for row, verdict in zip(judged, screening.verdicts(judged), strict=True):
         if config.filter != "all" and verdict is None:
             raise ConfigError(
-                f"filter: {config.filter} needs verdicts, and {rows.where(row)} has no answer that task {task.name} can "
-                "verify (data.fields.answer names it); give every row its answer, or set filter=all"
+                f"filter: {config.filter} needs verdicts, and {rows.where(row)} has no answer that task {origin.task.name} can "
+                f"verify ({origin.key}.fields.answer names it); give every row its answer, or set filter=all"
             )
     for row in rows if config.teachers or config.privileged else ():
-        _check_teaching(config, rows, row)
+        _check_teaching(config, origin, rows, row)
 
 
-def _check_teaching(config: RunConfig, rows: Rows, row: Row) -> None:
-    where = rows.where(row)
+def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: Row) -> None:
+    where, key = rows.where(row), origin.key
     if config.teachers and row.teacher not in config.teachers:
         names = "names no teacher" if row.teacher is None else f"names teacher {row.teacher!r}"
+        whole = "" if origin.part is None else f"; {key}.teacher names one for all rows"
         raise ConfigError(
             f"teachers: {where} {names}; teachers has {', '.join(config.teachers)}, and "
-            f"{config.data.names.get('teacher', 'teacher')!r} is the row's field (data.fields.teacher names another)"
+            f"{origin.section.names.get('teacher', 'teacher')!r} is the row's field ({key}.fields.teacher names another){whole}"
         )
     if config.privileged and row.solution is None:
-        key = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
-        raise ConfigError(f"data.path: {where} has no solution, which {key} shows the teacher (data.fields.solution names it)")
+        shows = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
+        raise ConfigError(
+            f"{key}.path: {where} has no solution, which {shows} shows the teacher ({key}.fields.solution names it)"
+        )

@@ -11,7 +11,8 @@ import numpy as np
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Audience
 from renio_pipeline.data.chat_templates import render
-from renio_pipeline.data.draw_order import DrawOrder
+from renio_pipeline.data.draw_order import DrawOrder, Order
+from renio_pipeline.data.mixed_order import MixedOrder
 from renio_pipeline.data.prints import content_of
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.template_clock import TemplateClock
@@ -125,8 +126,10 @@ class Cursor:
                 f"data.path: sample {position} was drawn before the data changed, at sample {stretch.start}; end the run, and "
                 "resume it with --resume, which compares the data again"
             )
-        self._order = DrawOrder(len(rows), config.seed, config.samples_per_prompt, stretch)
-        self._contents = stretch.training.contents
+        seed, repeat = config.seed, config.samples_per_prompt
+        mixed = bool(stretch.parts)
+        self._order: Order = MixedOrder(seed, repeat, stretch) if mixed else DrawOrder(len(rows), seed, repeat, stretch)
+        self._contents = stretch.contents
         self.position = position
 
     def take(self, count: int) -> list[Prompt]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.schema import Source
+from renio_pipeline.config.mixture import parts
+from renio_pipeline.config.schema import ProblemSource, Source
 from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.sources import HELD_OUT, load_rows
@@ -15,6 +16,7 @@ from renio_pipeline.evaluation.models import named
 from renio_pipeline.evaluation.suites import suite, suites
 from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.tasks import Task, make_task
+from renio_pipeline.tasks.mixed import MixedTask
 from renio_pipeline.types import Row
 
 OWN = "held-out"
@@ -47,7 +49,7 @@ def data_sets(
         ConfigError: a suite is unknown, or a data set cannot be read, or none of its problems can be graded.
     """
     if not (from_suites or own):
-        return [_held_out(config, samples or 1, limit)]
+        return _held_out_sets(config, samples or 1, limit)
     chosen = named([s if "=" in s or s not in suites() else f"{s}={s}" for s in from_suites], "--suite")
     for name in chosen:
         suite(name)  # check every name first: a copy may take minutes to read
@@ -74,17 +76,33 @@ def _file(config: RunConfig, name: str, path: str, samples: int, limit: int | No
     return _usable(name, path, make_task(config.task_source, config.task_options), rows, samples, limit, f"--data {name}")
 
 
-def _held_out(config: RunConfig, samples: int, limit: int | None) -> DataSet:
-    data, wanted = config.data, config.evaluate.problems
-    if not wanted:
+def _held_out_sets(config: RunConfig, samples: int, limit: int | None) -> list[DataSet]:
+    """The held-out problems of the run; of each of its sources that has some."""
+    if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
-    task, limit = make_task(config.task_source, config.task_options), min(wanted, limit or wanted)
-    if not data.held_out_path:
+    limit = min(config.evaluate.problems, limit or config.evaluate.problems)
+    task = make_task(*config.task_recipe)
+    if not isinstance(task, MixedTask):
+        return [_held_out(OWN, config.data, "data", task, samples, limit, made_by=config.task)]
+    found = [
+        _held_out(
+            part.name, part.section, part.key, task.tasks[part.name], samples, limit, made_by=part.section.task or config.task
+        )
+        for part in parts(config.data)
+        if part.section.held_out_path or not part.section.path
+    ]
+    if not found:
+        raise ConfigError("evaluate.problems: no source has held-out problems; give one a held_out_path")
+    return found
+
+
+def _held_out(name: str, section: ProblemSource, key: str, task: Task, samples: int, limit: int, *, made_by: str) -> DataSet:
+    if not section.held_out_path:
         rows = task.rows("held_out", limit)[:limit]
-        return DataSet(name=OWN, source=f"task {config.task}", task=task, rows=rows, samples=samples)
-    source = data.model_copy(update={"path": data.held_out_path, "split": data.held_out_split or data.split})
-    read = load_rows(source, key="data.held_out_path", optional=HELD_OUT)
-    return _usable(OWN, data.held_out_path, task, read, samples, limit, "data.held_out_path")
+        return DataSet(name=name, source=f"task {made_by}", task=task, rows=rows, samples=samples)
+    source = section.model_copy(update={"path": section.held_out_path, "split": section.held_out_split or section.split})
+    read = load_rows(source, key=f"{key}.held_out_path", optional=HELD_OUT)
+    return _usable(name, section.held_out_path, task, read, samples, limit, f"{key}.held_out_path")
 
 
 def _usable(name: str, source: str, task: Task, rows: Rows, samples: int, limit: int | None, key: str) -> DataSet:

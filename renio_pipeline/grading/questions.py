@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from renio_pipeline.tasks import Task
+from renio_pipeline.tasks.mixed import task_and_row
 from renio_pipeline.types import Row
 
 MOST_CHARACTERS = 300  # of a fault that is shown
@@ -13,7 +14,8 @@ MOST_CHARACTERS = 300  # of a fault that is shown
 
 def grade(task: Task, row: Row, text: str) -> dict[str, str | None]:
     """The verdict on a response's text, and its final answer."""
-    return {"verdict": task.verify(row, text), "answer": task.final_answer(text)}
+    own, row = task_and_row(task, row)
+    return {"verdict": own.verify(row, text), "answer": own.final_answer(text)}
 
 
 def fault(task: Task, row: Row, text: str) -> str | None:
@@ -26,7 +28,7 @@ def ungraded(task: Task, row: Row, text: str) -> str | None:
     """As ``fault``, and a row on whose responses the task has no verdict is faulty too."""
     found = fault(task, row, text)
     if found is None and task.verify(row, text) is None:
-        return f"no answer that task {task.name} can verify"
+        return f"no answer that task {task_and_row(task, row)[0].name} can verify"
     return found
 
 

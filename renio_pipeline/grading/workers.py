@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.mixture import Recipe, TaskMix
 from renio_pipeline.config.own_file import OwnFile
 from renio_pipeline.sandbox.deadline import LOOK_SECONDS, CutOff, Deadline, Watch
 from renio_pipeline.types import Row
@@ -56,7 +57,7 @@ class Answer:
 class WorkerPool:
     """At most ``count`` workers, which start as they are needed. Usage: ``await pool.ask(...)``, and ``close`` at the end."""
 
-    def __init__(self, recipe: tuple[str | OwnFile, Mapping[str, Any]], deadline: Deadline, count: int | None = None) -> None:
+    def __init__(self, recipe: Recipe, deadline: Deadline, count: int | None = None) -> None:
         """``recipe``: the task's name and options. ``deadline``: for each answer."""
         self._recipe, self._deadline = recipe, deadline
         self.count = count or min(MOST_WORKERS, os.cpu_count() or 1)
@@ -156,13 +157,13 @@ class _Worker:
             )
         )
 
-    async def make(self, name: str | OwnFile, options: Mapping[str, Any]) -> None:
+    async def make(self, name: str | OwnFile | TaskMix, options: Mapping[str, Any]) -> None:
         """Raises ConfigError or RuntimeError: the task cannot be made there."""
         self.send([("make", name, dict(options))])
         try:
             made = await self.answer(START)
         except CutOff as error:
-            shown = name if isinstance(name, str) else f"{name.path}:{name.cls}"
+            shown = name if isinstance(name, str) else f"{name.path}:{name.cls}" if isinstance(name, OwnFile) else "of a source"
             raise RuntimeError(f"a grading worker for task {shown} {error} while it started; its own output says why") from None
         if made.error is not None:
             raise ConfigError(made.error.text) if made.error.config else RuntimeError(made.error.traceback)

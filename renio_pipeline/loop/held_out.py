@@ -33,7 +33,17 @@ async def evaluate(generators: Generators, prompts: Sequence[Prompt], judge: Jud
         low=low,
         high=high,
         response_tokens=float(np.mean([len(found.rollout.token_ids) for found in judged])),
+        sources=_by_source(judged),
     )
+
+
+def _by_source(judged: Sequence[Judged]) -> dict[str, float]:
+    """The accuracy on each source's problems; nothing if there is a single source."""
+    verdicts: dict[str, list[bool]] = {}
+    for found in judged:
+        if (source := found.rollout.prompt.row.source) is not None and found.verdict is not None:
+            verdicts.setdefault(source, []).append(found.verdict == "correct")
+    return {source: float(np.mean(own)) for source, own in sorted(verdicts.items())}
 
 
 async def judge_all(rollouts: AsyncIterator[Rollout], judge: Judge) -> list[Judged]:

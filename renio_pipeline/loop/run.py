@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from renio_pipeline.loop.restart_epoch import RestartEpoch, in_step
 from renio_pipeline.loop.shutdown import Stop, end
 from renio_pipeline.loop.step import learn
 from renio_pipeline.loop.timing import Utilisation
+from renio_pipeline.metrics.registry import of_source
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.metrics.step_metrics import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.preflight import Prepared
@@ -149,6 +150,7 @@ class Run:
         if self._due(step, config.evaluate.every) and config.evaluate.problems:
             found = past.evaluations[step] = await self._evaluate(step)
             metrics |= {"eval/accuracy": found.accuracy, "eval/response_tokens": found.response_tokens}
+            metrics |= {of_source(source, "eval_accuracy"): share for source, share in found.sources.items()}
         for sink in self.sinks:
             sink.observe(result)
             sink.write(step, metrics)
@@ -261,7 +263,7 @@ class Run:
         raw = np.concatenate(past.raw) if past.raw else np.empty(0)
         whole_run = verdict_metrics(raw, raw, past.verdicts)
         return {
-            "evaluations": {step: asdict(found) for step, found in past.evaluations.items()},
+            "evaluations": {step: found.record() for step, found in past.evaluations.items()},
             "auroc": whole_run.get("weights/auroc"),
             "first_step": past.first,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# name -> (unit, meaning). A "*" stands for a pool.
+# name -> (unit, meaning).
 METRICS: dict[str, tuple[str, str]] = {
     "loss": ("nats", "weighted loss of the step's global batch"),
     "divergence": ("nats", "mean over samples of the mean divergence of their tokens, unweighted"),
@@ -58,6 +58,30 @@ METRICS: dict[str, tuple[str, str]] = {
     "eval/accuracy": ("", "held-out accuracy, sampled"),
     "eval/response_tokens": ("tokens", "mean held-out response length"),
 }
+
+# source/NAME/quantity, of each of ``data.sources``: quantity -> (unit, meaning).
+SOURCE_METRICS: dict[str, tuple[str, str]] = {
+    "samples": ("samples", "samples of the source that the step trained on"),
+    "accuracy": ("", "share of the source's responses, kept or not, that the verifier calls correct"),
+    "response_tokens": ("tokens", "mean length of the source's responses"),
+    "weight": ("", "mean weight of the source's samples; 1: that of the whole batch"),
+    "pivotal": ("", "share of the source's response tokens that are pivotal"),
+    "eval_accuracy": ("", "accuracy on the source's held-out problems, sampled"),
+}
+
+
+def of_source(source: str, quantity: str) -> str:
+    """The metric's name: ``source/gsm8k/accuracy``."""
+    assert quantity in SOURCE_METRICS, quantity
+    return f"source/{source}/{quantity}"
+
+
+def source_quantity(name: str) -> tuple[str, str] | None:
+    """The source and the quantity that a metric is of: ``("gsm8k", "accuracy")``; None if it is not of one source."""
+    kind, _, rest = name.partition("/")
+    source, _, quantity = rest.rpartition("/")
+    return (source, quantity) if kind == "source" and source and quantity in SOURCE_METRICS else None
+
 
 # Counts of this driver so far. They are not part of a step's line, which must not depend on how often the step was done.
 TOTALS = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.metrics.registry import METRICS, source_quantity
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class JsonlSink(Sink):
             ValueError: a name is outside the registry, or a value is not finite.
             LeaseLostError: another driver writes the run's directory now.
         """
-        unknown = metrics.keys() - METRICS.keys()
+        unknown = {name for name in metrics.keys() - METRICS.keys() if source_quantity(name) is None}
         if unknown:
             raise ValueError(f"metrics without an entry in the registry: {sorted(unknown)}")
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}

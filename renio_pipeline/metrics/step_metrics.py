@@ -10,6 +10,7 @@ import numpy as np
 
 from renio_pipeline.grading.grader import Judged
 from renio_pipeline.metrics.auroc import auroc
+from renio_pipeline.metrics.by_source import response_metrics_by_source, weight_metrics_by_source
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, Verdict
 
@@ -28,6 +29,7 @@ def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float
         "filter/kept": kept / len(rollouts),
         "grading/given_up": sum(j.given_up for j in judged.values()),
         **accuracy([j.verdict for j in judged.values()]),
+        **response_metrics_by_source(judged),
     }
 
 
@@ -67,6 +69,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         "memory/driver/peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **_sizes(sizes, pools),
         **verdict_metrics(result.weighed.raw, result.weighed.weights, verdicts),
+        **weight_metrics_by_source(result),
     }
 
 
@@ -110,6 +113,7 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
         {
             "sample_id": s.rollout.sample_id,
             "row": s.rollout.prompt.row.id,
+            **({} if s.rollout.prompt.row.source is None else {"source": s.rollout.prompt.row.source}),
             "problem": s.rollout.prompt.row.problem,
             "response": judged[i].text,
             "token_ids": s.rollout.token_ids.tolist(),

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.metrics.registry import METRICS, TOTALS
+from renio_pipeline.metrics.registry import METRICS, SOURCE_METRICS, TOTALS, source_quantity
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.monitoring.distributions import Distributions
 from renio_pipeline.monitoring.names import COUNTED, idle_pool, is_gauge, prometheus_name
@@ -84,7 +84,10 @@ class Figures(Sink):
         if self._ended_at is not None:
             yield self._gauge("renio_step_timestamp_seconds", "when the last step ended, in Unix time", self._ended_at)
         gauges = dict(self._gauges)
-        yield from (self._gauge(prometheus_name(n), METRICS[n][1], v) for n, v in gauges.items() if is_gauge(n))
+        yield from (
+            self._gauge(prometheus_name(n), METRICS[n][1], v) for n, v in gauges.items() if n in METRICS and is_gauge(n)
+        )
+        yield from self._of_sources(gauges)
         yield self._idle(gauges)
         yield from self._distributions.collect(self._run)
         yield from self._replicas.collect(self._run)
@@ -98,6 +101,19 @@ class Figures(Sink):
         for pool, share in shares.items():
             family.add_metric([self._run, pool], share)
         return family
+
+    def _of_sources(self, gauges: Mapping[str, float]) -> Iterator[Metric]:
+        """What ``data.sources`` are measured by, with the source as label."""
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, value in gauges.items():
+            if (found := source_quantity(name)) is None:
+                continue
+            source, quantity = found
+            if quantity not in families:
+                meaning = SOURCE_METRICS[quantity][1]
+                families[quantity] = GaugeMetricFamily(prometheus_name(name), meaning, labels=["run", "source"])
+            families[quantity].add_metric([self._run, source], value)
+        yield from families.values()
 
     def _counter(self, name: str, meaning: str, value: float) -> Metric:
         family = CounterMetricFamily(name, meaning, labels=["run"])

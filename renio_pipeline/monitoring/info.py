@@ -28,7 +28,7 @@ class Info:
         teachers = ",".join(dict.fromkeys(config.teacher_model(name) for name in config.all_teachers))
         self._values = {
             "run": config.name, "method": config.method.type, "weighting": config.weighting.label,
-            "objective": config.objective.label, "task": config.task, "student": config.student, "teacher": teachers,
+            "objective": config.objective.label, "task": config.task_label, "student": config.student, "teacher": teachers,
             "python": platform.python_version(),
             **{f"{name}_version": _version(*packages) for name, packages in PACKAGES.items()},
         }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.metrics.registry import METRICS, source_quantity
 
 # Amounts of one step; their sum over steps is a counter of the run.
 COUNTED = (
@@ -17,6 +17,8 @@ COUNTED = (
 # ``time/NAME`` of these form one histogram with the stage as label. The other times are not stages, or can be negative.
 STAGES = ("first_response", "generate", "score", "weigh", "train", "turns", "turn_back", "sync", "sync_wait")
 SHARES = ("filter/kept", "response/truncated", "tokens/padding", "reward/accuracy", "eval/accuracy")
+
+SOURCE_SHARES = ("accuracy", "pivotal", "eval_accuracy")
 
 
 def stage_of(name: str) -> str | None:
@@ -57,6 +59,9 @@ def prometheus_name(name: str) -> str:
     if is_live(name):
         quantity = name.rpartition("/")[2]
         return "renio_pool_restarts_total" if quantity == "restarts" else f"renio_pool_{quantity}"
+    if (found := source_quantity(name)) is not None:
+        quantity, unit = found[1], "ratio" if found[1] in SOURCE_SHARES else ""
+        return f"renio_source_{quantity}" + (f"_{unit}" if unit else "")
     unit = "ratio" if name in SHARES else METRICS[name][0] if name in METRICS else ""
     base = "renio_" + name.replace("/", "_")
     base = f"{base}_{unit}" if unit in ("seconds", "bytes", "ratio") and not base.endswith(unit) else base

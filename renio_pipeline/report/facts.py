@@ -24,7 +24,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Method", config.method.type),
         ("Weighting", f"{config.weighting.label}, threshold {config.pivotal.threshold:g}, clip {config.pivotal.clip:g}"),
         ("Objective", config.objective.label),
-        ("Task", config.task),
+        ("Task", config.task_label),
         ("Batch", _batch(config)),
         ("Resumed", f"{run.resumes} times" if run.resumes else ""),
         ("Quarantined", "; ".join(f"sample {r['sample_id']}: {r['reason']}" for r in run.rejected[:5])),

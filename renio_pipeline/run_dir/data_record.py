@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.schema import Data
+from renio_pipeline.config.mixture import parts
+from renio_pipeline.config.schema import Data, ProblemSource
 from renio_pipeline.run_dir.checkpoint_files import sync_folder, write_durably
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 
@@ -72,6 +74,27 @@ class Stretch:
     training: Prints = field(default_factory=Prints.none)
     held_out: Prints = field(default_factory=Prints.none)
     asked: int = 0  # held-out rows that were wanted: evaluate.problems
+    # Of several sources: a stretch for each, in the order of their names. Its samples and rows are counted for itself, and it
+    # has ``epoch``, ``first``, ``seen`` and the fingerprints.
+    parts: tuple[Stretch, ...] = ()
+    under_way: str = ""  # the source of the slot that was partly drawn at ``start``; empty: none was
+    name: str = ""  # of a part: its source
+    share: float = 1.0  # of a part: the source's share of the prompts
+
+    @property
+    def contents(self) -> np.ndarray:
+        """Of the training rows: [N] uint64 fingerprints, through all sources."""
+        return np.concatenate([part.training.contents for part in self.parts]) if self.parts else self.training.contents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceEntry:
+    """What ``data.json`` says of one of several sources."""
+
+    name: str
+    share: float  # of the prompts
+    training: Origin
+    held_out: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +103,9 @@ class Entry:
 
     from_sample: int
     recorded: str  # local time
-    training: Origin
+    training: Origin  # of several sources: all their rows
     held_out: Origin
+    sources: list[SourceEntry] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +142,27 @@ def read_stretch(run: Path, start: int) -> Stretch:
     path = _file(run, start)
     try:
         with np.load(path, allow_pickle=False) as found:
-            training, held_out = (Prints(*(found[f"{part}_{name}"] for name in Prints._fields)) for part in ("train", "held"))
-            return Stretch(
-                start=start,
-                epoch=int(found["epoch"]),
-                first=found.get("first"),
-                seen=found["seen"],
-                training=training,
-                held_out=held_out,
-                asked=int(found["asked"]),
-            )
+            if "names" not in found:
+                return replace(_part(found, ""), start=start)
+            named = enumerate(zip(found["names"], found["shares"], strict=True))
+            parts = tuple(replace(_part(found, f"{i}_"), name=str(name), share=float(share)) for i, (name, share) in named)
+            return Stretch(start=start, parts=parts, under_way=str(found["under_way"]))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from None
+
+
+def _part(found: Any, prefix: str) -> Stretch:
+    parts = (Prints(*(found[f"{prefix}{part}_{name}"] for name in Prints._fields)) for part in ("train", "held"))
+    training, held_out = parts
+    return Stretch(
+        start=int(found.get(f"{prefix}start", 0)),
+        epoch=int(found[f"{prefix}epoch"]),
+        first=found.get(f"{prefix}first"),
+        seen=found[f"{prefix}seen"],
+        training=training,
+        held_out=held_out,
+        asked=int(found[f"{prefix}asked"]),
+    )
 
 
 def write_stretch(run: Path, data: Data, stretch: Stretch, clock: str, fence: Fence = NO_FENCE) -> None:
@@ -151,11 +184,13 @@ def write_stretch(run: Path, data: Data, stretch: Stretch, clock: str, fence: Fe
     sync_folder(aside)
     aside.replace(path)
     sync_folder(path.parent)
+    sections = {part.name: part.section for part in parts(data)}
     entry = Entry(
         from_sample=stretch.start,
         recorded=time.strftime("%Y-%m-%d %H:%M:%S"),
-        training=Origin.of(data.path, stretch.training),
-        held_out=Origin.of(data.held_out_path, stretch.held_out),
+        training=Origin.of(data.path, _all([stretch.training, *(part.training for part in stretch.parts)])),
+        held_out=Origin.of(data.held_out_path, _all([stretch.held_out, *(part.held_out for part in stretch.parts)])),
+        sources=[_source_entry(part, sections[part.name]) for part in stretch.parts],
     )
     kept = [each for each in (record.stretches if record else ()) if each.from_sample < stretch.start]
     text = msgspec.json.encode(DataRecord(template_clock=clock, stretches=[*kept, entry]))
@@ -165,8 +200,30 @@ def write_stretch(run: Path, data: Data, stretch: Stretch, clock: str, fence: Fe
             later.unlink()
 
 
+def _source_entry(part: Stretch, section: ProblemSource) -> SourceEntry:
+    origins = Origin.of(section.path, part.training), Origin.of(section.held_out_path, part.held_out)
+    return SourceEntry(name=part.name, share=part.share, training=origins[0], held_out=origins[1])
+
+
+def _all(prints: Sequence[Prints]) -> Prints:
+    return Prints(*map(np.concatenate, zip(*prints, strict=True)))
+
+
 def _arrays(stretch: Stretch) -> dict[str, Any]:
     """What ``read_stretch`` makes a stretch of."""
+    if not stretch.parts:
+        return _own_arrays(stretch)
+    found = {
+        "names": np.array([part.name for part in stretch.parts]),
+        "shares": np.array([part.share for part in stretch.parts], np.float64),
+        "under_way": np.array(stretch.under_way),
+    }
+    for i, part in enumerate(stretch.parts):
+        found |= {f"{i}_{key}": value for key, value in _own_arrays(part).items()} | {f"{i}_start": np.int64(part.start)}
+    return found
+
+
+def _own_arrays(stretch: Stretch) -> dict[str, Any]:
     parts = (("train", stretch.training), ("held", stretch.held_out))
     found: dict[str, Any] = {f"{part}_{name}": array for part, prints in parts for name, array in prints._asdict().items()}
     found |= {"epoch": np.int64(stretch.epoch), "asked": np.int64(stretch.asked), "seen": stretch.seen}

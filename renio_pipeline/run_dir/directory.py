@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class RunDirectory:
         self.fence.write(self.path / "samples" / f"step_{step:06d}.jsonl", b"".join(map(_line, records)))
 
     def write_evaluation(self, step: int, found: Evaluation) -> None:
-        self._append("evaluations.jsonl", {"step": step, **asdict(found)})
+        self._append("evaluations.jsonl", {"step": step, **found.record()})
 
     def write_result(self, result: dict[str, Any]) -> None:
         self.fence.write(self.path / "result.json", json.dumps(result, indent=1).encode() + b"\n")

@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.mixture import Recipe
 from renio_pipeline.tasks.protocol import Split
 from renio_pipeline.types import Row, Verdict
 
@@ -38,7 +38,7 @@ class Arithmetic:
 
     name = "arithmetic"
     slow = False
-    recipe: tuple[str | OwnFile, dict[str, Any]]
+    recipe: Recipe
 
     def __init__(self, terms: int = 4, seed: int = 0) -> None:
         if terms < 2:

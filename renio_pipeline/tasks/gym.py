@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.mixture import Recipe
 from renio_pipeline.tasks.protocol import Split
 from renio_pipeline.types import Row, Verdict
 
@@ -33,7 +33,7 @@ class ReasoningGym:
     """A data set of reasoning-gym."""
 
     name = "reasoning-gym"
-    recipe: tuple[str | OwnFile, dict[str, Any]]
+    recipe: Recipe
     slow = True
 
     def __init__(self, dataset: str, config: dict[str, Any] | None = None, seed: int = 0, size: int = 20_000) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from renio_pipeline.config.schema import PLACEHOLDER, Audience, Prompts, TemplateOptions
@@ -16,8 +17,16 @@ ASKED = "{problem}\n\n{instruction}"  # the student's text where only an instruc
 class Phrasing:
     """The messages of a task's rows, and the variables of the chat template that renders them."""
 
-    def __init__(self, task: Task, prompts: Prompts | None = None, options: TemplateOptions | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        prompts: Prompts | None = None,
+        options: TemplateOptions | None = None,
+        of_sources: Mapping[str, Prompts] | None = None,
+    ) -> None:
+        """``of_sources``: the section that a source of several has instead of ``prompts``, by its name."""
         self._task, self._prompts, self._options = task, prompts or Prompts(), options or TemplateOptions()
+        self._of_sources = of_sources or {}
 
     def variables(self, audience: Audience) -> dict[str, Any]:
         """What the configuration tells the chat template: ``{"enable_thinking": False}``."""
@@ -28,11 +37,11 @@ class Phrasing:
 
         ``prompts.system`` takes the place of the row's own system messages.
         """
-        prompts = self._prompts
+        prompts = self._of_sources.get(row.source or "", self._prompts)
         if audience == "teacher":
-            found = self._taught(row)
-        elif (text := self._asked_text()) is not None:
-            found = [{"role": "user", "content": self._filled(text, row)}]
+            found = self._taught(prompts, row)
+        elif (text := _asked_text(prompts)) is not None:
+            found = [{"role": "user", "content": self._filled(text, prompts, row)}]
         else:
             found = self._task.messages(row)
         before = [{"role": role, "content": content} for role, content in row.context]
@@ -40,22 +49,22 @@ class Phrasing:
             before = [{"role": "system", "content": prompts.system}, *(m for m in before if m["role"] != "system")]
         return [*before, *found]
 
-    def _asked_text(self) -> str | None:
-        return ASKED if self._prompts.student is None and self._prompts.instruction is not None else self._prompts.student
-
-    def _taught(self, row: Row) -> Messages:
-        if self._prompts.teacher is not None:
-            return [{"role": "user", "content": self._filled(self._prompts.teacher, row)}]
-        if (text := self._asked_text()) is not None:
-            return shown_solution([{"role": "user", "content": self._filled(text, row)}], row)
+    def _taught(self, prompts: Prompts, row: Row) -> Messages:
+        if prompts.teacher is not None:
+            return [{"role": "user", "content": self._filled(prompts.teacher, prompts, row)}]
+        if (text := _asked_text(prompts)) is not None:
+            return shown_solution([{"role": "user", "content": self._filled(text, prompts, row)}], row)
         return self._task.privileged_messages(row)
 
-    def _filled(self, text: str, row: Row) -> str:
-        values = {"problem": row.problem, "solution": row.solution or "", "instruction": self._instruction(row)}
+    def _filled(self, text: str, prompts: Prompts, row: Row) -> str:
+        instruction = self._instruction(row) if prompts.instruction is None else prompts.instruction
+        values = {"problem": row.problem, "solution": row.solution or "", "instruction": instruction}
         return re.sub(PLACEHOLDER, lambda found: values[found[1]], text).strip()
 
     def _instruction(self, row: Row) -> str:
-        if self._prompts.instruction is not None:
-            return self._prompts.instruction
         own = getattr(self._task, "instruction_for", None)
         return (own(row) if own else None) or ""
+
+
+def _asked_text(prompts: Prompts) -> str | None:
+    return ASKED if prompts.student is None and prompts.instruction is not None else prompts.student

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.mixture import Recipe
 from renio_pipeline.tasks.protocol import Split, shown_solution
 from renio_pipeline.types import Row, Verdict
 
@@ -24,7 +22,7 @@ class Plain:
 
     name = "plain"
     slow = False
-    recipe: tuple[str | OwnFile, dict[str, Any]]
+    recipe: Recipe
 
     def rows(self, split: Split, count: int) -> list[Row]:
         key = "data.path" if split == "train" else "data.held_out_path (or evaluate.problems=0)"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.mixture import Recipe
 from renio_pipeline.types import Row, Verdict
 
 Split = Literal["train", "held_out"]
@@ -16,7 +16,7 @@ class Task(Protocol):
     """What a task provides. The two splits never share a problem."""
 
     name: str
-    recipe: tuple[str | OwnFile, dict[str, Any]]  # the arguments of ``make_task``: another process makes the same task of them
+    recipe: Recipe  # arguments of ``make_task``: another process makes the same task
     slow: bool  # grading takes more than a millisecond or may hang, so it runs in worker processes with a deadline
 
     def rows(self, split: Split, count: int) -> list[Row]:

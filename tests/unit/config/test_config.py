@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -61,8 +62,8 @@ def sections(model: type[BaseModel] = RunConfig, path: tuple[str, ...] = ()) -> 
     for name, field in model.model_fields.items():
         variant = not path and name in variants.KINDS
         for inner in variants.registered(name).values() if variant else models_of(field.annotation):
-            mapping = any(get_origin(a) is dict for a in (field.annotation, *get_args(field.annotation)))
-            yield from sections(inner, (*path, name, "maths") if mapping else (*path, name))
+            kinds = {get_origin(a) for a in (field.annotation, *get_args(field.annotation))}
+            yield from sections(inner, (*path, name, *(["maths"] if dict in kinds else ["0"] if tuple in kinds else [])))
 
 
 KEYS = [(path, model, name) for path, model in sections() for name in model.model_fields]
@@ -72,8 +73,11 @@ def with_extra(path: tuple[str, ...], model: type[BaseModel], key: str) -> dict[
     """A configuration that is right but for ``key`` in the section at ``path``."""
     whole = values()
     section = whole
-    for name in path:
-        section = section.setdefault(name, {})
+    for name, index in pairwise([*path, ""]):
+        if name.isdecimal():
+            continue
+        section = section.setdefault(name, [{}] if index.isdecimal() else {})
+        section = section[0] if isinstance(section, list) else section
     if path and "type" in model.model_fields:
         section["type"] = model.model_fields["type"].default
     section |= {name: 1 for name, field in model.model_fields.items() if path and field.is_required()}

@@ -66,8 +66,17 @@ def test_no_key_that_says_it_is_a_path_is_left_out() -> None:
     words = ("folder", "director", "file", "path.py")
     told = {key.name for section in describe(RunConfig) for key in section.keys if any(w in key.text.lower() for w in words)}
     no_paths = {"name", "data.subset", "data.split", "data.held_out_split", "data.fields", "wandb.mode"}
-    own = {"weighting.path", "objective.path"}  # below
+    no_paths |= {f"data.sources.N.{key}" for key in ("name", "subset", "split", "held_out_split", "fields")}
+    own = {"weighting.path", "objective.path", "data.sources.N.path", "data.sources.N.held_out_path"}  # below
     assert told - no_paths - own - {"teachers.NAME.model", "teachers.NAME.adapter", *PATHS} == set()
+
+
+def test_sources_are_found_at_home(home: Path) -> None:
+    source = {"path": "~/a.jsonl", "held_out_path": "~/b.jsonl", "task": "~/own.py:Asks"}
+    (found,) = make_config(data={"sources": [source]}).data.sources or ()
+    assert (found.path, found.held_out_path, found.task) == tuple(
+        str(home / name) for name in ("a.jsonl", "b.jsonl", "own.py:Asks")
+    )
 
 
 def test_several_teachers_and_classes_of_ones_own_are_found_at_home(home: Path) -> None:
