@@ -76,6 +76,25 @@ def token_shares(weights: Sequence[float], lengths: Tensor, batch_size: int, fac
     return shares_N * factors.float()
 
 
+def loss_magnitudes(
+    per_token: Tensor, weights: Sequence[float], lengths: Tensor, until_pivotal: Sequence[int | None]
+) -> tuple[float, float]:
+    """Σ_b |w_b| Σ_t |d_bt| / T_b of some sequences: their loss without token factors, and its part after pivotal tokens.
+
+    per_token [N]: nats, of the response tokens, sequence after sequence. Signs are dropped, because the loss of sampled tokens
+    has both.
+    weights, lengths [b]: of the sequences.
+    until_pivotal: of each sequence, its tokens up to and including the first pivotal one; None: all of them.
+
+    Returns both in nats. They add up over the parts of a batch.
+    """
+    kept_b = torch.tensor([n if until is None else until for until, n in zip(until_pivotal, lengths.tolist(), strict=True)])
+    starts_N = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+    after_N = torch.arange(len(starts_N)) - starts_N >= torch.repeat_interleave(kept_b.long(), lengths)
+    sizes_N = per_token.detach().abs().cpu().double() * token_shares(weights, lengths, 1).abs()
+    return float(sizes_N.sum()), float(sizes_N[after_N].sum())
+
+
 def sampled_token_loss(
     student_logprobs: Tensor,
     teacher_logprobs: Tensor,

@@ -230,6 +230,7 @@ class TrainSample(Message):
     teacher_logprobs: np.ndarray  # [T] float32
     weight: float
     token_factors: np.ndarray | None = None  # [T] float32; None: all are 1
+    until_pivotal: int | None = None  # response tokens up to and including the first pivotal one; None: none is pivotal
     payload: Any = None  # as in TeacherScores
 
     @property
@@ -255,6 +256,7 @@ class TrainReport:
 
     loss: float
     divergence: float  # per token, mean over each response and then over the batch
+    loss_after_pivotal: float | None = None  # share of the loss without token factors, see ``loss_magnitudes``; None: no loss
     tokens: int  # prompt and response tokens of the batch
     padding: float  # share of the computed tokens that were padding
     mismatch_mean: float  # |trainer's - generator's log-probability|, mean over response tokens

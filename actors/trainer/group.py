@@ -96,6 +96,7 @@ class TrainerGroup:
         return TrainReport(
             loss=total.loss,
             divergence=total.divergence / len(batch.samples),
+            loss_after_pivotal=total.after_pivotal / total.magnitude if total.magnitude else None,
             tokens=total.tokens,
             padding=total.padding,
             mismatch_mean=total.mismatch_mean,

@@ -61,6 +61,8 @@ class RankReport:
 
     loss: float = 0.0
     divergence: float = 0.0  # sum over samples of the mean over a response's tokens
+    magnitude: float = 0.0  # of the loss without token factors, see ``loss_magnitudes``
+    after_pivotal: float = 0.0  # its part after the first pivotal token of each sample
     tokens: int = 0  # prompt and response
     padded_tokens: int = 0  # as computed
     mismatch_sum: float = 0.0  # of |generator - trainer| log-probability, over response tokens

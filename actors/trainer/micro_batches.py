@@ -31,9 +31,12 @@ def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
     means = [float(part.mean()) if len(part) else 0.0 for part in micro.per_token.split(lengths)]
     generator = torch.cat([torch.tensor(s.student_logprobs) for s in samples]).to(micro.student_logprobs.device)
     gap = (micro.student_logprobs - generator).abs()
+    magnitude, after_pivotal = micro.magnitudes(samples)
     return RankReport(
         loss=float(micro.loss),
         divergence=sum(means),
+        magnitude=magnitude,
+        after_pivotal=after_pivotal,
         tokens=sum(s.tokens for s in samples),
         padded_tokens=micro.computed_tokens,
         mismatch_sum=float(gap.sum()),

@@ -79,11 +79,14 @@ class InProcessTrainers:
             [_gaps(samples, micro) for samples, micro in zip(micro_batches, losses, strict=True)] or [np.zeros(0)]
         )
         divergences = [d for samples, micro in zip(micro_batches, losses, strict=True) for d in _means(samples, micro)]
+        magnitudes = [micro.magnitudes(samples) for samples, micro in zip(micro_batches, losses, strict=True)]
+        magnitude, after_pivotal = (sum(part) for part in zip(*magnitudes, strict=True))
         tokens = sum(s.tokens for s in batch.samples)
         padded = sum(micro.computed_tokens for micro in losses)
         return TrainReport(
             loss=sum(float(micro.loss) for micro in losses),
             divergence=sum(divergences) / len(batch.samples),
+            loss_after_pivotal=after_pivotal / magnitude if magnitude else None,
             tokens=tokens,
             padding=1 - tokens / padded,
             mismatch_mean=float(gaps.mean()) if len(gaps) else 0.0,

@@ -13,6 +13,7 @@ sync; with k its responses may be written and scored by weights that are up to k
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 from renio_pipeline.weightings import ScoredBatch
+from renio_pipeline.weightings.step import Weighed
 
 
 async def train_step(
@@ -65,7 +67,7 @@ async def learn(
             numbers(step, scored, student)
             weighed = await stages.weighting.weigh(scored_batch(found, student))
         with timer.span("train"):
-            report = await stages.trainers.train(make_batch(step, scored, weighed.weights, weighed.token_factors))
+            report = await stages.trainers.train(weighed_batch(step, scored, weighed))
             stages.payload.close(step)
             stages.teachers.dispatch()
     with timer.span("sync"):
@@ -110,11 +112,17 @@ def scored_batch(found: Collected, student: Sequence[np.ndarray]) -> ScoredBatch
     )
 
 
-def make_batch(
-    step: int, scored: Sequence[ScoredRollout], weights: np.ndarray, token_factors: Sequence[np.ndarray] | None = None
-) -> TrainBatch:
-    """The step's global batch. weights [B]; token_factors: of each sample [T], None: all are 1."""
-    factors = token_factors if token_factors is not None else [None] * len(scored)
+def weighed_batch(step: int, scored: Sequence[ScoredRollout], weighed: Weighed) -> TrainBatch:
+    """The step's global batch with its weights."""
+    plain = make_batch(step, scored, weighed.weights)
+    factors = [None] * len(scored) if weighed.token_factors is None else weighed.token_factors
+    until = [int(positions[0]) + 1 if len(positions) else None for positions in weighed.pivotal]
+    more = zip(plain.samples, factors, until, strict=True)
+    return replace(plain, samples=tuple(replace(s, token_factors=own, until_pivotal=n) for s, own, n in more))
+
+
+def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) -> TrainBatch:
+    """The step's global batch without token factors. weights [B]."""
     samples = tuple(
         TrainSample(
             sample_id=s.rollout.sample_id,
@@ -123,10 +131,9 @@ def make_batch(
             student_logprobs=s.rollout.logprobs,
             teacher_logprobs=s.scores.logprobs,
             weight=float(weight),
-            token_factors=own,
             payload=s.scores.payload,
         )
-        for s, weight, own in zip(scored, weights, factors, strict=True)
+        for s, weight in zip(scored, weights, strict=True)
     )
     return TrainBatch(step=step, samples=samples)
 

@@ -52,6 +52,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         "lr": report.lr,
         "mismatch/logprob_abs_mean": report.mismatch_mean,
         "mismatch/logprob_abs_max": report.mismatch_max,
+        **({} if report.loss_after_pivotal is None else {"pivotal/loss_after": report.loss_after_pivotal}),
         **result.weighed.metrics,
         **response_metrics(result.judged, len(scored)),
         "staleness/max": result.staleness,
@@ -101,8 +102,9 @@ def verdict_metrics(raw: np.ndarray, weights: np.ndarray, verdicts: Sequence[Ver
     area = auroc(raw[graded], wrong)
     if area is None:  # no verdicts, or only one class
         return {}
-    ratio = weights[graded][wrong].mean() / weights[graded][~wrong].mean()
-    return {"weights/auroc": area, "weights/wrong_over_right": float(ratio)}
+    right = weights[graded][~wrong].mean()
+    ratio = {"weights/wrong_over_right": float(weights[graded][wrong].mean() / right)} if right else {}
+    return {"weights/auroc": area, **ratio}
 
 
 def sample_records(result: StepResult) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from renio_pipeline.loss import loss_magnitudes
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import area, one_row, pack, unpacked
 from renio_pipeline.models.heads import head_of, logit_settings
@@ -129,6 +130,12 @@ class MicroLoss:
     per_token: Tensor  # [N] divergence in nats, detached
     student_logprobs: Tensor  # [N] log p_S of the sampled tokens, detached
     computed_tokens: int  # including padding
+
+    def magnitudes(self, samples: Sequence[TrainSample]) -> tuple[float, float]:
+        """``loss_magnitudes`` of the micro-batch, which is of ``samples``."""
+        lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
+        until = [s.until_pivotal for s in samples]
+        return loss_magnitudes(self.per_token, [s.weight for s in samples], lengths, until)
 
 
 def micro_batch_loss(

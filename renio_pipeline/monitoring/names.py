@@ -16,7 +16,15 @@ COUNTED = (
 )
 # ``time/NAME`` of these form one histogram with the stage as label. The other times are not stages, or can be negative.
 STAGES = ("first_response", "generate", "score", "weigh", "train", "turns", "turn_back", "sync", "sync_wait")
-SHARES = ("filter/kept", "response/truncated", "tokens/padding", "reward/accuracy", "eval/accuracy")
+SHARES = (
+    "filter/kept",
+    "response/truncated",
+    "tokens/padding",
+    "reward/accuracy",
+    "eval/accuracy",
+    "pivotal/tokens_after",
+    "pivotal/loss_after",
+)
 
 SOURCE_SHARES = ("accuracy", "pivotal", "eval_accuracy")
 

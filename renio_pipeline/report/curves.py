@@ -42,7 +42,14 @@ CURVES = (
         id="effective-sample-size", title="Effective sample size", axis="samples", metrics=("weights/effective_sample_size",)
     ),
     Curve(id="staleness", title="Staleness of the oldest sample", axis="versions", metrics=("staleness/max",)),
-    Curve(id="pivotal", title="Pivotal tokens", axis="of all tokens", metrics=("pivotal/fraction",), percent=True),
+    Curve(
+        id="pivotal",
+        title="Pivotal tokens, and what comes after the first one",
+        axis="of all",
+        metrics=("pivotal/fraction", "pivotal/tokens_after", "pivotal/loss_after"),
+        names=("pivotal tokens", "tokens after", "loss after, without factors"),
+        percent=True,
+    ),
     Curve(id="grad-norm", title="Gradient norm before clipping", axis="norm", metrics=("grad_norm",)),
     Curve(
         id="truncated",

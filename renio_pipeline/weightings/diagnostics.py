@@ -16,7 +16,7 @@ class PivotalTokens:
 
     raw: np.ndarray  # [B] float32: ReNIO's raw weight, exp(mean pivotal log-ratio / temperature); 1 without a pivotal token
     positions: list[np.ndarray]  # of each sample, int32 positions of its pivotal tokens in the response
-    metrics: dict[str, float]  # pivotal/fraction (a share), ratio/mean (nats)
+    metrics: dict[str, float]  # pivotal/fraction, pivotal/tokens_after (shares of all tokens), ratio/mean (nats)
 
 
 def pivotal_tokens(batch: ScoredBatch, pivotal: Pivotal) -> PivotalTokens:
@@ -37,12 +37,14 @@ def pivotal_tokens(batch: ScoredBatch, pivotal: Pivotal) -> PivotalTokens:
     )
     marked = pivotal_mask(student_BT, teacher_BT, mask, threshold=pivotal.threshold)
     ratios = (student_BT - teacher_BT)[mask]
+    after = marked.cumsum(dim=1).bool() & mask  # the first pivotal token of each sample, and all after it
     ratios = ratios[torch.isfinite(ratios)]  # a teacher may give a token no probability at all; weights clip that
     return PivotalTokens(
         raw=found.raw.numpy(),
         positions=[row.nonzero().squeeze(1).numpy().astype(np.int32) for row in marked],
         metrics={
             "pivotal/fraction": int(found.pivotal_count.sum()) / max(1, int(batch.lengths.sum())),
+            "pivotal/tokens_after": int(after.sum() - after.any(dim=1).sum()) / max(1, int(batch.lengths.sum())),
             "ratio/mean": float(ratios.mean()) if len(ratios) else 0.0,
         },
     )

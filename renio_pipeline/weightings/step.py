@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,7 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
     """
     from renio_pipeline.weighting import effective_sample_size
 
+    batch = replace(batch, pivotal=pivotal)
     with weighting.guarded("weigh"):
         found = weighting.weigh(batch, state)
     weights, factors, after = _checked(found, batch, f"weighting {weighting.label}")
@@ -48,9 +49,20 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
         "weights/max": float(weights.max()),
         "weights/min": float(weights.min()),
         "weights/effective_sample_size": effective_sample_size(torch.from_numpy(weights)),
+        **_factor_metrics(weights, factors, batch),
         **shown.metrics,
     }
     return Weighed(weights=weights, token_factors=factors, state=after, raw=shown.raw, pivotal=shown.positions, metrics=metrics)
+
+
+def _factor_metrics(weights: np.ndarray, factors: list[np.ndarray] | None, batch: ScoredBatch) -> dict[str, float]:
+    """What the token factors leave of the weights of the samples that have tokens; nothing where these have no weight."""
+    written = batch.lengths > 0
+    total = float(weights[written].sum(dtype=np.float64))
+    if total <= 0:
+        return {}
+    means = np.array([1.0 if factors is None else factors[b].mean(dtype=np.float64) for b in np.flatnonzero(written)])
+    return {"weights/token_factor_mean": float(weights[written].astype(np.float64) @ means) / total}
 
 
 def _checked(found: Weights, batch: ScoredBatch, who: str) -> tuple[np.ndarray, list[np.ndarray] | None, State]:

@@ -117,6 +117,7 @@ class FakeTeachers:
 REPORT = TrainReport(
     loss=0.25,
     divergence=0.5,
+    loss_after_pivotal=0.4,
     tokens=321,
     padding=0.1,
     mismatch_mean=0.001,

@@ -117,7 +117,8 @@ def test_verdicts_and_pivotal_tokens_are_the_pipelines(replayed: Replayed) -> No
 def test_loss_divergence_and_gradient_norm_of_every_step_are_the_pipelines(replayed: Replayed, whole_run: Path) -> None:
     for line, result in zip(runs.lines_of(whole_run / "metrics.jsonl"), replayed.results, strict=True):
         report = result.report
-        for name, value in (("loss", report.loss), ("divergence", report.divergence), ("grad_norm", report.grad_norm)):
+        figures = {"loss": report.loss, "divergence": report.divergence, "grad_norm": report.grad_norm}
+        for name, value in (figures | {"pivotal/loss_after": report.loss_after_pivotal}).items():
             assert value == pytest.approx(line[name], rel=1e-4, abs=1e-5), (line["step"], name)
         assert report.lr == pytest.approx(line["lr"], rel=1e-9)
         assert report.tokens == line["tokens/trained"]

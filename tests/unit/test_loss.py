@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from renio_pipeline.loss import per_sample_mean, sampled_token_loss, weighted_loss
+from renio_pipeline.loss import loss_magnitudes, per_sample_mean, sampled_token_loss, weighted_loss
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "loss.json").read_text())
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,6 +138,29 @@ def test_the_loss_is_linear_in_the_factors(batch: tuple[Tensor, Tensor, Tensor],
 def test_factors_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"per_token and factors must both be \[B, T\], got \(2, 3\), \(2, 2\)"):
         weighted_loss(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2), factors=torch.ones(2, 2))
+
+
+@for_all
+@given(batches(), st.lists(st.integers(0, 6), min_size=8, max_size=8), st.integers(0, 7))
+def test_magnitudes_are_those_of_the_loss_and_of_its_part_after_a_token(
+    batch: tuple[Tensor, Tensor, Tensor], untils: list[int], cut: int
+) -> None:
+    per_token, mask, weights = batch
+    lengths = mask.sum(1)
+    until = [1 + n % T if n and T else None for n, T in zip(untils, lengths.tolist(), strict=False)]
+    weighed = [
+        (w * abs(d) / T, n is not None and t >= n)
+        for row, real, w, T, n in zip(per_token.tolist(), mask.tolist(), weights.tolist(), lengths.tolist(), until, strict=True)
+        for t, (d, yes) in enumerate(zip(row, real, strict=True))
+        if yes
+    ]
+    parts = [slice(0, cut), slice(cut, None)]
+    found = [loss_magnitudes(per_token[p][mask[p]], weights[p].tolist(), lengths[p], until[p]) for p in parts]
+    whole, after = (math.fsum(values) for values in zip(*found, strict=True))
+    assert whole == pytest.approx(math.fsum(x for x, _ in weighed), rel=1e-5)
+    assert after == pytest.approx(math.fsum(x for x, later in weighed if later), rel=1e-5)
+    if (per_token[mask] >= 0).all() and (weights >= 0).all():
+        assert whole / len(mask) == pytest.approx(weighted_loss(*batch).item(), rel=1e-5, abs=1e-9)
 
 
 def test_an_empty_response_counts_in_the_batch_and_adds_nothing() -> None:

@@ -74,12 +74,16 @@ def weights() -> list[Any]:
         lines(
             "Pivotal tokens", SHARE,
             "Share of response tokens whose log-ratio is above the pivotal threshold. Near 0: weights no longer tell samples "
-            "apart; near 1: the threshold is too low for this pair of models.",
-            (gauge("renio_pivotal_fraction"), "pivotal"), maximum=1, width=6,
+            "apart; near 1: the threshold is too low for this pair of models. Shares of tokens, and of the loss without "
+            "token factors, after a response's first pivotal token: what weighting.after_pivotal acts on.",
+            (gauge("renio_pivotal_fraction"), "pivotal"), (gauge("renio_pivotal_tokens_after_ratio"), "tokens after the first"),
+            (gauge("renio_pivotal_loss_after_ratio"), "loss after the first"), maximum=1, width=6,
         ),
         lines(
-            "Largest and smallest weight", "none", "Of the step; normalised so that the mean is 1.",
-            (gauge("renio_weights_max"), "largest"), (gauge("renio_weights_min"), "smallest"), width=6,
+            "Largest and smallest weight", "none",
+            "Of the step; normalised so that the mean is 1. And the mean token factor, which is 1 where a weighting has none.",
+            (gauge("renio_weights_max"), "largest"), (gauge("renio_weights_min"), "smallest"),
+            (gauge("renio_weights_token_factor_mean"), "mean token factor"), width=6,
         ),
         lines(
             "Do weights know wrong answers?", "none",
