@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from renio_pipeline.config.schema import Pivotal, Section
 
@@ -78,6 +78,8 @@ class VariantSection(Section):
 
 class WeightingSection(VariantSection):
     """Base of ``renio_pipeline.weightings.Weighting``."""
+
+    needs_verdicts: ClassVar[bool] = False  # True: every training row must have an answer that the task can verify
 
     @property
     def pivotal(self) -> Pivotal | None:

@@ -169,15 +169,26 @@ def _fingerprint(row: Row) -> bytes:
 def _check(config: RunConfig, origin: ProblemOrigin, screening: RowScreening, rows: Rows) -> None:
     """Raises ConfigError for a row that cannot be judged, routed, or shown to its teacher as the configuration says."""
     # The first row in any case: a user's own task that raises or hangs must do so now, not hours later.
-    judged = rows if config.filter != "all" else rows[:1]
+    needs = _what_needs_verdicts(config)
+    judged = rows if needs else rows[:1]
     for row, verdict in zip(judged, screening.verdicts(judged), strict=True):
-        if config.filter != "all" and verdict is None:
+        if needs and verdict is None:
+            what, instead = needs
             raise ConfigError(
-                f"filter: {config.filter} needs verdicts, and {rows.where(row)} has no answer that task {origin.task.name} can "
-                f"verify ({origin.key}.fields.answer names it); give every row its answer, or set filter=all"
+                f"{what} needs verdicts, and {rows.where(row)} has no answer that task {origin.task.name} can verify "
+                f"({origin.key}.fields.answer names it); give every row its answer, or {instead}"
             )
     for row in rows if config.teachers or config.privileged else ():
         _check_teaching(config, origin, rows, row)
+
+
+def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:
+    """Which choice of the configuration needs a verdict on every response, and what to do without."""
+    if config.filter != "all":
+        return f"filter: {config.filter}", "set filter=all"
+    if config.weighting.needs_verdicts:
+        return f"weighting: {config.weighting.label}", "choose another weighting.type, such as uniform"
+    return None
 
 
 def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: Row) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.config.sections import WeightingSection
 from renio_pipeline.types import Verdict
 
@@ -32,6 +33,7 @@ class ScoredBatch:
     student_logprobs: Sequence[np.ndarray]  # of each sample [T_b] float32, nats, at the distillation temperature
     teacher_logprobs: Sequence[np.ndarray]  # of each sample [T_b] float32, nats, at the distillation temperature
     verdicts: Sequence[Verdict | None]  # [B]; None where the task gives none
+    pivotal: Pivotal = field(default_factory=Pivotal)  # what metrics and reports count as a pivotal token, see ``diagnostics``
 
     def __len__(self) -> int:
         return len(self.sample_ids)

@@ -8,11 +8,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.weightings.base import ScoredBatch, State, Weighting, Weights
+from renio_pipeline.weightings.token_factors import AFTER_PIVOTAL, dimmed_after_pivotal
 
 
 class Renio(Weighting):
     """ReNIO sample weights (arXiv 2606.23104): exp of the mean clipped log-ratio over the pivotal tokens, normalised.
 
+    With ``strength`` below 1 they lie between these and 1; with ``after_pivotal`` below 1 there are token factors too.
     State: ``{"running_mean": float}`` with the normalization ``ema``, None otherwise.
     """
 
@@ -31,6 +33,11 @@ class Renio(Weighting):
     group_size: PositiveInt | None = Field(
         None, description="Normalise in groups of this size, as the reference implementation does; null: the whole batch."
     )
+
+    strength: float = Field(
+        1.0, ge=0, le=1, description="λ of 1 + λ (w − 1), where w is the weight: 1: as in the paper, 0: uniform weights."
+    )
+    after_pivotal: float = Field(1.0, ge=0, le=1, description=AFTER_PIVOTAL)
 
     @model_validator(mode="after")
     def _weights_that_say_something(self) -> Renio:
@@ -58,4 +65,11 @@ class Renio(Weighting):
             running_mean=state["running_mean"] if state else None,
         )
         after = None if found.running_mean is None else {"running_mean": found.running_mean}
-        return Weights(weights=found.weights.numpy(), state=after)
+        weights = found.weights.numpy()
+        if self.strength != 1:  # a convex combination with 1: never negative, and of mean 1 where the weights are
+            weights = 1 + self.strength * (weights - 1)
+        return Weights(
+            weights=weights,
+            token_factors=dimmed_after_pivotal(batch, self.threshold, self.after_pivotal),
+            state=after,
+        )

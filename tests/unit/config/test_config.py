@@ -159,8 +159,8 @@ FAULTS = [
     ({"weighting": {"type": "renio", "temperature": 0}}, "weighting.temperature: "),
     ({"weighting": {"type": "renio", "group_size": 0}}, "weighting.group_size: "),
     ({"weighting": {"type": "renio", "normalization": "mean"}}, "weighting.normalization: "),
-    ({"weighting": {"type": "rennio"}}, "weighting.type: 'rennio' is not known; did you mean renio? allowed: renio, uniform"),
-    ({"weighting": {"type": None}}, "weighting.type: None is not known; allowed: renio, uniform"),
+    ({"weighting": {"type": "rennio"}}, "weighting.type: 'rennio' is not known; did you mean renio? allowed: renio, uniform,"),
+    ({"weighting": {"type": None}}, "weighting.type: None is not known; allowed: renio, uniform, iw"),
     ({"weighting": "renio"}, "weighting: "),
     ({"objective": {"type": "kl"}}, "objective.type: 'kl' is not known; allowed: top_k_forward_kl, jsd, sampled"),
     ({"objective": {"type": "top_k_forward_kl", "k": 0}}, "objective.k: "),
@@ -189,7 +189,7 @@ MEANT = [
     ),
     ("generator.dtype=float16", DTYPES),
     ("placement=collocated", "placement: 'collocated' is not allowed; did you mean colocated? allowed: separate, colocated"),
-    ("weighting.type=Uniform", "weighting.type: 'Uniform' is not known; did you mean uniform? allowed: renio, uniform, custom"),
+    ("weighting.type=Uniform", "weighting.type: 'Uniform' is not known; did you mean uniform? allowed: renio, uniform, iw,"),
     ("objective.type=jds", "objective.type: 'jds' is not known; did you mean jsd? allowed: top_k_forward_kl, jsd"),
     ("method.type=opds", "method.type: 'opds' is not known; did you mean opd? allowed: opd, opsd"),
     ("teacher.type=torhc", "teacher.type: 'torhc' is not allowed; did you mean torch? allowed: vllm, torch"),
@@ -275,7 +275,7 @@ def test_a_key_that_uniform_has_not_is_refused_when_it_is_given_with_it(tmp_path
 
 def test_a_misspelt_key_in_the_file_does_not_vanish_with_the_variant(tmp_path: Path) -> None:
     path = written(tmp_path, weighting={**RENIO, "threshhold": 1.5})
-    assert "weighting.threshhold: unknown key; allowed: type" in refusal(path, "weighting.type=uniform")
+    assert "weighting.threshhold: unknown key; allowed: after_pivotal, type" in refusal(path, "weighting.type=uniform")
     assert "weighting.threshhold: unknown key; did you mean threshold?" in refusal(path)
 
 

@@ -179,6 +179,19 @@ def test_a_filter_needs_an_answer_in_every_row(tmp_path: Path) -> None:
         prepare(make_config(**shared, filter="correct"))
 
 
+def test_a_weighting_by_verdicts_needs_an_answer_in_every_row_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": "2+2"}\n')
+    shared = {"task": "plain", "data": {"path": str(path)}, "evaluate": {"problems": 0}, "max_response_tokens": 16}
+    paced = make_config(**shared, weighting={"type": "paced"}, samples_per_prompt=4)
+    with pytest.raises(
+        ConfigError, match=r"weighting: paced needs verdicts, and .*line 2 .* or choose another weighting\.type"
+    ):
+        prepare(paced)
+    path.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": "2+2", "answer": "4"}\n')
+    prepare(paced)
+
+
 def test_a_response_that_was_cut_is_unfinished_whatever_stands_last(prepared: Prepared) -> None:
     from renio_pipeline.tasks import make_task
     from renio_pipeline.types import Prompt, Row

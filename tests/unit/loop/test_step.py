@@ -25,7 +25,7 @@ from renio_pipeline.loop.held_out import evaluate, wilson
 from renio_pipeline.loop.timing import idle_shares, teachers_idle
 from renio_pipeline.metrics.registry import METRICS
 from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
-from renio_pipeline.metrics.step_metrics import accuracy, step_metrics, verdict_metrics
+from renio_pipeline.metrics.step_metrics import accuracy, sample_records, step_metrics, verdict_metrics
 from renio_pipeline.monitoring.console import LiveProgress, PlainProgress
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.directory import RunDirectory
@@ -107,6 +107,32 @@ def test_uniform_weights_are_one_and_the_diagnostics_stay(prepared: Prepared) ->
     result = asyncio.run(step_of(prepared, config, stages))
     assert [s.weight for s in stages.trainers.batches[0].samples] == [1.0] * BATCH
     assert result.weighed.raw.tolist() == pytest.approx([raw_weight(i) for i in range(BATCH)], rel=1e-5)
+
+
+def test_token_factors_reach_the_trainer_the_records_and_the_metrics(prepared: Prepared) -> None:
+    """The second token of a fake response is pivotal where its answer is not correct."""
+    config = config_of(weighting={"type": "uniform", "after_pivotal": 0.25})
+    stages = stages_of(prepared, config)
+    result = asyncio.run(step_of(prepared, config, stages))
+    records = sample_records(result)
+    left = []
+    for sample, record in zip(stages.trainers.batches[0].samples, records, strict=True):
+        pivotal, tokens = kind(sample.sample_id) != "correct", len(sample.response_ids)
+        expected = [1.0, 1.0] + [0.25 if pivotal else 1.0] * (tokens - 2)
+        assert sample.token_factors is not None
+        assert sample.token_factors.tolist() == record["token_factors"] == expected
+        assert sample.until_pivotal == (2 if pivotal else None)
+        left.append(sum(expected) / tokens)
+    metrics = step_metrics(result, {}, {})
+    assert metrics["weights/token_factor_mean"] == pytest.approx(np.mean(left), rel=1e-6)
+    assert metrics["pivotal/loss_after"] == REPORT.loss_after_pivotal
+
+
+def test_a_weighting_without_factors_sends_and_records_none(prepared: Prepared) -> None:
+    stages = stages_of(prepared, config_of())
+    result = asyncio.run(step_of(prepared, config_of(), stages))
+    assert all(s.token_factors is None for s in stages.trainers.batches[0].samples)
+    assert not any("token_factors" in record for record in sample_records(result))
 
 
 @pytest.mark.parametrize(("whose", "more"), [("generator", 0.0), ("trainer", 0.25)])
