@@ -22,7 +22,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Student", config.student),
         ("Teacher", ", ".join(config.teacher_model(name) for name in config.all_teachers)),
         ("Method", config.method.type),
-        ("Weighting", f"{config.weighting.label}, threshold {config.pivotal.threshold:g}, clip {config.pivotal.clip:g}"),
+        ("Weighting", _weighting(config)),
         ("Objective", config.objective.label),
         ("Task", config.task_label),
         ("Batch", _batch(config)),
@@ -40,6 +40,13 @@ def notes(run: RecordedRun, shown: int) -> list[str]:
     if run.config.student_logprobs == "trainer":
         found.append("Log-ratios use the generator's log-probabilities; weights and pivotal tokens use the trainer's.")
     return found
+
+
+def _weighting(config: RunConfig) -> str:
+    """The weighting, what counts as a pivotal token, and the other keys that were changed."""
+    changed = config.weighting.model_dump(mode="json", exclude_defaults=True, exclude={"type", "path", "threshold", "clip"})
+    pivotal = f"threshold {config.pivotal.threshold:g}, clip {config.pivotal.clip:g}"
+    return ", ".join([config.weighting.label, pivotal, *(f"{key} {value}" for key, value in changed.items())])
 
 
 def _batch(config: RunConfig) -> str:

@@ -106,8 +106,14 @@ def _entry(
         "tokens": packed([p for r in records for p in pieces.cut(r["token_ids"], r["response"])], "<u4"),
         "student": packed([x for r in records for x in r["student_logprobs"]], "<f4"),
         "teacher_logprob": packed([x for r in records for x in r["teacher_logprobs"]], "<f4"),
+        "factor": packed([f for r in records for f in r["token_factors"]], "<f4") if _has_factors(records) else None,
         "text": [r["response"] for r in records] if with_text else None,
     }
+
+
+def _has_factors(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether a step has token factors: then all its samples have them."""
+    return bool(records) and all("token_factors" in r for r in records)
 
 
 def packed(values: ArrayLike, dtype: str) -> str:

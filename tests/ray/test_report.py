@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from renio_pipeline import cli
+from renio_pipeline.report import write_report
 from tests.ray.browser import CHROMIUM, NARROW, WIDE, chromium, opened, text, traces
 from tests.ray.runs import STEPS, lines_of
 from tests.unit.recorded_runs import record, sample
@@ -199,3 +200,16 @@ def test_hostile_text_is_text_and_a_picker_changes_the_run(tmp_path: Path, brows
         assert page.locator(".card[data-sample='7'] .token").first.inner_text() == f"[{sample(7, '1=1;#1')['token_ids'][0]}]"
         assert page.locator("#timeline-controls output").inner_text() == "2"
         assert page.evaluate("window.pwned") is None
+
+
+def test_the_reader_dims_a_token_by_its_factor(tmp_path: Path, browser: Browser) -> None:
+    written = sample(1, "1=1;#1")
+    factors = [1.0, 0.5, *(0.0 for _ in written["token_ids"][2:])]
+    (page_file,) = write_report([record(tmp_path / "run", {1: [{**written, "token_factors": factors}]})])
+    with opened(browser, page_file) as page:
+        tokens = page.locator(".card .token")
+        shown = [float(o) for o in tokens.evaluate_all("(all) => all.map((t) => getComputedStyle(t).opacity)")]
+        assert shown == pytest.approx([1.0, 0.675, *(0.35 for _ in factors[2:])], abs=0.006)
+        tokens.nth(1).click()
+        assert ", factor 0.5." in text(page, ".card .detail")
+        assert "Dimmed" in text(page, "#legend")

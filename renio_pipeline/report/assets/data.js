@@ -39,6 +39,7 @@ function picker(parent, name, values, onChange, labels = values) {
 // The samples of one step of the reader, each with its tokens' numbers.
 function samplesOf(run, entry) {
   if (entry.decoded) return entry.decoded;
+  const factors = entry.factor && floats(entry.factor); // of the tokens in the loss; null: all are 1
   const tokens = integers(entry.tokens), student = floats(entry.student), teacher = floats(entry.teacher_logprob);
   let start = 0;
   entry.decoded = entry.sample.map((id, i) => {
@@ -48,6 +49,7 @@ function samplesOf(run, entry) {
       weight: entry.weight[i], raw: entry.raw[i], stop: entry.stop[i], version: entry.version[i], generator: entry.generator[i],
       teacher: entry.teacher[i], length: entry.length[i], pivotal: new Set(entry.pivotal[i]),
       pieces: tokens.subarray(start, end),
+      factors: factors && factors.subarray(start, end),
       student: student.subarray(start, end), teacherLogprobs: teacher.subarray(start, end), text: entry.text && entry.text[i],
     };
     start = end;

@@ -1,5 +1,6 @@
 // A response, token by token: shaded by log-ratio, pivotal ones underlined, one of them current.
 const STRONGEST = 62; // % of the scale's colour: what is written must stay readable
+const DIMMEST = 0.35; // opacity of a token whose factor is 0: it must stay readable too
 
 function shade(ratio, clip) {
   const share = Math.min(Math.abs(ratio), clip) / clip;
@@ -20,6 +21,14 @@ function spansOf(run, sample) {
   return spans;
 }
 
+// How much of a token's writing is left: by its factor, against the largest of the response, or 1 if all are smaller.
+function dimming(sample, positions) {
+  if (!sample.factors) return 1;
+  const largest = sample.factors.reduce((a, b) => Math.max(a, b), 1);
+  const share = Math.max(...positions.map((t) => sample.factors[t]), 0) / largest;
+  return DIMMEST + (1 - DIMMEST) * share;
+}
+
 function tokenSpan(run, sample, positions) {
   const { texts, special } = run.reader.pieces;
   const last = sample.pieces[positions.at(-1)];
@@ -28,6 +37,8 @@ function tokenSpan(run, sample, positions) {
   node.style.backgroundColor = shade(strongest, scaleEnd(run));
   if (positions.some((t) => sample.pivotal.has(t))) node.classList.add("pivotal");
   if (special[last]) node.classList.add("special");
+  const opacity = dimming(sample, positions);
+  if (opacity < 1) node.style.opacity = opacity.toFixed(2);
   for (const part of texts[last].split(/(\n|\t)/)) {
     if (part === "\n") node.append(el("span", { className: "blank", ariaHidden: "true" }, "⏎"), "\n");
     else if (part) node.append(part);
@@ -44,7 +55,8 @@ function detailOf(run, sample, positions) {
     parts.push(
       ` token ${t + 1} of ${sample.length}, id ${ids[sample.pieces[t]]}: log p student ${number(sample.student[t])}, ` +
       `teacher ${number(sample.teacherLogprobs[t])}, ` +
-      `log-ratio ${sign}${number(ratio)}${sample.pivotal.has(t) ? ", pivotal" : ""}.`,
+      `log-ratio ${sign}${number(ratio)}${sample.pivotal.has(t) ? ", pivotal" : ""}` +
+      `${sample.factors ? `, factor ${number(sample.factors[t])}` : ""}.`,
     );
   }
   return parts;
@@ -109,6 +121,7 @@ function legend(run) {
       tick(-clip, `−${clip}: teacher surer`, "start"), tick(0, "0"), tick(clip, `+${clip}: student surer`, "end")),
     el("p", {}, "Underlined and bold: ", sample,
       `, log-ratio at or above the threshold, ${threshold} (the line in the scale). `,
-      `Weights clip log-ratios above ${run.clip}.`),
+      `Weights clip log-ratios above ${run.clip}.`,
+      run.reader.steps.some((entry) => entry.factor) ? " Dimmed: tokens that a factor lets count less in the loss." : ""),
   );
 }

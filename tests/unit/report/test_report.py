@@ -72,6 +72,20 @@ def test_the_reader_holds_each_token_with_its_numbers_heaviest_sample_first(tmp_
         assert unpacked(entry[key], "<f4") == pytest.approx([x for s in written for x in s[name]])
 
 
+def test_token_factors_are_the_readers_where_a_step_has_them(tmp_path: Path) -> None:
+    dimmed = [sample(i) for i in range(3)]
+    for s in dimmed:
+        s["token_factors"] = [1.0, 1.0] + [0.25] * (len(s["token_ids"]) - 2)
+    folder = record(tmp_path / "run", {1: [sample(7)], 2: dimmed}, weighting={"type": "uniform", "after_pivotal": 0.25})
+    write_report([folder])
+    (run,) = data_of(folder / "report.html")["runs"]
+    plain, entry = run["reader"]["steps"]
+    assert plain["factor"] is None
+    written = sorted(dimmed, key=lambda s: -s["weight"])
+    assert unpacked(entry["factor"], "<f4") == [f for s in written for f in s["token_factors"]]
+    assert dict(run["facts"])["Weighting"] == "uniform, threshold 0.8, clip 2.5, after_pivotal 0.25"
+
+
 def test_a_token_that_the_teacher_gives_no_probability_at_all_stays_infinite(tmp_path: Path) -> None:
     impossible = sample(0)
     impossible["teacher_logprobs"][1] = float("-inf")
