@@ -73,7 +73,7 @@ def variant(base: str, folder: Path, *, padded: int) -> str:
 
 
 class Bench:
-    """Two ranks, and one of its own, for every engine configuration."""
+    """Two ranks, and one of its own, for every engine configuration. Every second sample has token factors."""
 
     def __init__(self) -> None:
         self.config, self.prepared = demo(
@@ -87,6 +87,11 @@ class Bench:
         self.samples[5] = replace(
             self.samples[5], response_ids=self.samples[5].response_ids[:1], student_logprobs=np.zeros(1, np.float32)
         )
+
+        rng = np.random.default_rng(3)
+        for i in range(0, 9, 2):
+            factors = rng.uniform(0, 1.5, len(self.samples[i].response_ids)).astype(np.float32)
+            self.samples[i] = replace(self.samples[i], token_factors=factors)
 
     def _group(self, size: int) -> TrainerGroup:
         actor = ray.remote(ExactRank).options(**actor_options(self.config, "trainer"))
@@ -150,6 +155,8 @@ def naive(
             temperature=TEMPERATURE,
             entry_clip=objective.entry_clip,
         )
+        if s.token_factors is not None:
+            per_token = per_token * torch.tensor(s.token_factors)
         total = total + s.weight * per_token.sum() / max(1, len(s.response_ids)) / len(samples)
     total.backward()
     return total.item(), {n: p.grad.numpy() for n, p in own.named_parameters() if p.grad is not None}

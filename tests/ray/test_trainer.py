@@ -93,11 +93,17 @@ def two_ranks(ray_cluster: None) -> Case:
 
 @pytest.fixture(scope="module")
 def samples(one_rank: Case) -> list[TrainSample]:
-    """Thirteen samples with a top-k payload; one response is empty, one is a single token."""
+    """Thirteen samples with a top-k payload, every second one with token factors; one response is empty, one a single token."""
     made = samples_of(one_rank.prepared, 13)
     made[3] = replace(made[3], response_ids=made[3].response_ids[:0], student_logprobs=np.empty(0, np.float32))
     made[5] = replace(made[5], response_ids=made[5].response_ids[:1], student_logprobs=made[5].student_logprobs[:1])
+    made = [replace(s, token_factors=_factors(s), until_pivotal=2) if i % 2 else s for i, s in enumerate(made)]
     return _with_payload(made, one_rank.prepared)
+
+
+def _factors(sample: TrainSample) -> np.ndarray:
+    """As of a second token that is pivotal: 1 up to it, a quarter after it."""
+    return np.where(np.arange(len(sample.response_ids)) < 2, 1, 0.25).astype(np.float32)
 
 
 def _with_payload(samples: list[TrainSample], prepared: Prepared) -> list[TrainSample]:
@@ -128,12 +134,24 @@ def test_loss_gradient_norm_and_weights_do_not_depend_on_the_split(
     reports, state = case.train(samples, zero_stage=zero_stage, micro_batch_tokens=micro_batch_tokens)
     for report, expected in zip(reports, whole[0], strict=True):
         assert report.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert report.loss_after_pivotal == pytest.approx(expected.loss_after_pivotal, rel=1e-5)
         assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
         assert report.mismatch_mean == pytest.approx(expected.mismatch_mean, rel=1e-4)
         assert report.mismatch_max == pytest.approx(expected.mismatch_max, rel=1e-4)
     assert state.keys() == whole[1].keys()
     worst = max(float(np.abs(state[name] - whole[1][name]).max()) for name in state)
     assert worst < 1e-5
+
+
+def test_token_factors_lower_the_loss_by_what_they_take_from_the_part_after_the_token(
+    one_rank: Case, samples: list[TrainSample], whole: Any
+) -> None:
+    without = [replace(s, token_factors=None) for s in samples]
+    plain, _ = one_rank.train(without, zero_stage=0, micro_batch_tokens=10**6)
+    share = plain[0].loss_after_pivotal
+    assert 0.1 < share < 0.9
+    assert whole[0][0].loss_after_pivotal == pytest.approx(share, rel=1e-5), "factors do not change what it is a share of"
+    assert whole[0][0].loss == pytest.approx(plain[0].loss * (1 - 0.75 * share), rel=1e-5)
 
 
 def test_the_mismatch_is_between_the_generators_log_probabilities_and_the_models(

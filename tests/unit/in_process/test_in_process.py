@@ -180,6 +180,22 @@ def test_steps_lower_the_divergence_and_repeat_digit_for_digit(prepared: Prepare
     assert max(r.report.mismatch_max for r in one) < 1e-4
 
 
+@pytest.mark.slow
+def test_leaving_out_what_comes_after_pivotal_tokens_takes_their_share_of_the_loss(prepared: Prepared) -> None:
+    found = []
+    for gamma in (1.0, 0.0):
+        weighting = {"type": "uniform", "after_pivotal": gamma}
+        _, (result,) = asyncio.run(trained(configured(steps=1, weighting=weighting), prepared))
+        found.append(result.report)
+    plain, without = found
+    assert plain.loss_after_pivotal == without.loss_after_pivotal
+    assert plain.loss_after_pivotal is not None
+    assert 0.1 < plain.loss_after_pivotal < 1
+    assert without.loss == pytest.approx(plain.loss * (1 - plain.loss_after_pivotal), rel=1e-5)
+    assert without.grad_norm < plain.grad_norm
+    assert without.divergence == plain.divergence
+
+
 def test_the_rate_falls_and_the_gradient_is_clipped(prepared: Prepared) -> None:
     """With a bound far below the gradient's norm the first update of plain AdamW is the same: only the report tells."""
     config = configured(steps=2, trainer={"dtype": "float32", "lr": 1e-3, "max_grad_norm": 1e-6})

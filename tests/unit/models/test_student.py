@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from renio_pipeline.divergence import generalized_jsd
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import one_row, pack, plan, unpacked
 from renio_pipeline.models.student import (
@@ -206,6 +207,37 @@ def exact_payload(samples: Sequence[TrainSample]) -> tuple[dict[int, Hidden], He
     sizes = {s.sample_id: (len(s.response_ids), 8) for s in samples}
     table = {i: Hidden(values=rng.normal(size=size).astype(np.float32), version=FIRST_VERSION) for i, size in sizes.items()}
     return table, Head(torch.tensor(rng.normal(size=(V, 8)), dtype=torch.float32))
+
+
+def dense(
+    model: TokenLogits, samples: Sequence[TrainSample], payload: dict[int, Hidden], head: Head, objective: Jsd
+) -> tuple[Tensor, Gradients]:
+    """The exact divergence from whole logits of both models, one sequence at a time, with its factors."""
+    model.zero_grad()
+    loss = torch.zeros((), dtype=torch.float64)
+    for s in samples:
+        ids = torch.tensor(np.concatenate([s.prompt_ids, s.response_ids])).long()
+        logits = model.lm(input_ids=ids[None], use_cache=False).logits[0, len(s.prompt_ids) - 1 : -1, :V].double()
+        taught = torch.tensor(payload[s.sample_id].values).double() @ head.weight.double().T
+        options = {"beta": objective.beta, "temperature": TEMPERATURE, "entry_clip": objective.entry_clip}
+        per_token = generalized_jsd(logits, taught, **options)
+        factors = torch.ones(len(per_token)) if s.token_factors is None else torch.tensor(s.token_factors)
+        loss = loss + s.weight * (factors * per_token).sum() / max(1, len(per_token)) / len(samples)
+    loss.backward()
+    return loss.detach(), gradients(model)
+
+
+@pytest.mark.parametrize("every", [1, 2], ids=["all", "some"])
+@pytest.mark.parametrize("objective", [Jsd(chunk_tokens=3), Jsd(beta=0.5, entry_clip=0.1), Jsd(beta=1.0)], ids=str)
+def test_token_factors_are_in_the_exact_loss_too_chunked_packed_and_split(objective: Jsd, every: int) -> None:
+    model, (samples, _) = make_model(), make_samples()
+    dimmed = with_factors(samples, every)
+    payload, head = exact_payload(samples)
+    expected = dense(model, dimmed, payload, head, objective)
+    for split in ([dimmed], [[s] for s in dimmed]):
+        for packing in (True, False):
+            options: dict[str, Any] = {"teacher_head": lambda name, version: head, "packing": packing}
+            close(accumulated(model, split, payload, objective, **options), expected, 1e-5)  # type: ignore[arg-type]
 
 
 @EVERY_OBJECTIVE
