@@ -30,13 +30,17 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.run_dir.analyses import FILE as ANALYSES
+from renio_pipeline.run_dir.analyses import AnalysisLog
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.stages.reason_first import with_analyses
 from renio_pipeline.stages.teacher_routing import RoutedTeachers
+from renio_pipeline.types import FIRST_VERSION
 
 
 def start_generators(service: Service, prepared: Sizes, shared: Any = None) -> GeneratorPool:
@@ -157,7 +161,7 @@ async def stages(
         )
         fence.check()
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
-        yield Stages(
+        made = Stages(
             generators=generators,
             teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
             weighting=weighting,
@@ -166,6 +170,15 @@ async def stages(
             payload=budget,
             quarantined=service.quarantine.ids,
             pools=dict(pools),
+        )
+        yield with_analyses(
+            made,
+            config,
+            prepared.analyses,
+            AnalysisLog(directory / ANALYSES, fence),
+            version=lambda: trainers.to_teachers.version or FIRST_VERSION,
+            quarantine=quarantine.add,
+            note=note,
         )
     finally:
         await trainers.end()

@@ -15,6 +15,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import parts, prompts_of_sources
 from renio_pipeline.config.schema import DTYPE_BYTES, Audience, ProblemSource
 from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.data.analyses import PLACEHOLDER, AnalysisPrompts
 from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning
 from renio_pipeline.data.problems import Problems, joined, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
@@ -51,6 +52,7 @@ class Prepared:
     payload_token_bytes: dict[str, int]  # of a response token, by teacher
     payload_bytes: int  # the most that a step can take
     stretch: Stretch = field(default_factory=Stretch)  # the order in which rows are drawn, and their fingerprints
+    analyses: AnalysisPrompts | None = None  # the prompts of method.reason_first
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
 
@@ -112,7 +114,13 @@ def encoder_of(config: RunConfig, task: Task, tokenizer: Any, clock: TemplateClo
     ways: dict[Audience, str] = {"student": config.data.student_prompt, "evaluation": config.evaluate.prompt}
     return Encoder(
         tokenizer,
-        Phrasing(task, config.prompts, config.template, prompts_of_sources(config.data)),
+        Phrasing(
+            task,
+            config.prompts,
+            config.template,
+            prompts_of_sources(config.data),
+            reasoning=PLACEHOLDER if config.method.reason_first else "",
+        ),
         plain=[audience for audience, way in ways.items() if way == "plain"],
         template=f"student: the chat template of {config.student!r}",
         clock=clock,
@@ -130,11 +138,21 @@ def _encoded(
 ) -> dict[str, Any]:
     """The fields of ``Prepared`` that derive from the problems."""
 
-    def asked(problems: Problems, audience: Audience) -> Encoded:
-        return Encoded(encoder, problems.rows, audience)
+    def asked(problems: Problems, audience: Audience, more: int = 0) -> Encoded:
+        return Encoded(encoder, problems.rows, audience, more)
 
-    ways: list[Audience] = ["student", "teacher"] if config.privileged else ["student"]
-    train = [fitting(p, [asked(p, way) for way in ways], bounds, tokenizer) for p in training.parts or [training]]
+    reasons = config.method.reason_first
+    readers: dict[Audience, int] = {"student": 0}  # with the tokens that their prompts need besides
+    if config.privileged:
+        readers["teacher"] = 0
+    if reasons is not None:
+        # The analysis stands in the teacher's prompt; and the prompt that asks for it has that in the place of a response.
+        readers["teacher"] = reasons.max_tokens - len(tokenizer(PLACEHOLDER, add_special_tokens=False)["input_ids"])
+        readers["reasoning"] = reasons.max_tokens - bounds.max_response_tokens
+    train = [
+        fitting(p, [asked(p, who, more) for who, more in readers.items()], bounds, tokenizer)
+        for p in training.parts or [training]
+    ]
     test = [fitting(p, [asked(p, "evaluation")], bounds, tokenizer) for p in held_out.parts or [held_out]]
     mixed = parts(config.data)
     names = [part.name for part in mixed]
@@ -146,11 +164,13 @@ def _encoded(
     ]
     shares = [replace(own, name=part.name, share=part.share) for own, part in zip(stretches, mixed, strict=False)]
     of_all = training.notes[sum(len(part.notes) for part in training.parts) :] if training.parts else ()
+    longest = max(found.longest for found in (*train, *test))
     return {
         "rows": used.rows, "prompt_ids": prompt_ids,
         "teacher_ids": asked(used, "teacher") if config.privileged else prompt_ids,
         "held_out": list(held.rows), "held_out_ids": [ids for batch in test_ids.batches() for _, ids in batch],
-        "context": max(found.longest for found in (*train, *test)) + bounds.max_response_tokens + 1,
+        "analyses": AnalysisPrompts(encoder, tokenizer, longest) if reasons else None,
+        "context": longest + bounds.max_response_tokens + 1,
         "notes": (*of_all, *used.notes, *held.notes),
         "stretch": Stretch(parts=tuple(shares)) if shares else stretches[0],
     }  # fmt: skip

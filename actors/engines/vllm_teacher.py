@@ -23,6 +23,9 @@ class Teacher(VllmReplica):
     def __init__(self, spec: EngineSpec, name: str = "") -> None:
         super().__init__(spec)
         self._top_k = spec.max_logprobs
+        # As top-k sampling's k: all. Beside a request with a smaller k, vLLM takes 0 for the number of output rows that the
+        # model's configuration names, and fails where fewer are left.
+        self._all_tokens = spec.vocab_size
 
     async def score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], dict[int, TopK]]:
         """Score responses.
@@ -34,7 +37,9 @@ class Teacher(VllmReplica):
         """
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=1, prompt_logprobs=self._top_k, flat_logprobs=True, detokenize=False)
+        params = SamplingParams(
+            max_tokens=1, prompt_logprobs=self._top_k, flat_logprobs=True, detokenize=False, top_k=self._all_tokens
+        )
         futures = self._loop.submit(
             [request(self._spec, r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests]
         )
@@ -69,7 +74,7 @@ class Teacher(VllmReplica):
         return SamplingParams(
             temperature=asked.temperature / self._spec.temperature,  # by which the engine's logits are divided already
             top_p=asked.top_p,
-            top_k=asked.top_k,
+            top_k=min(asked.top_k or self._all_tokens, self._all_tokens),
             seed=asked.seed,
             max_tokens=asked.max_tokens,
             stop_token_ids=list(asked.stop_token_ids),

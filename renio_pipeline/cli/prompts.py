@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TITLES: dict[Audience, str] = {
     "student": "student, in training",
+    "reasoning": "teacher, asked for an analysis",
     "teacher": "teacher, shown the solution",
     "evaluation": "evaluation",
 }
@@ -55,9 +56,13 @@ def shown(config: RunConfig, count: int, *, ids: bool = False) -> Iterator[str]:
     for row in first_rows(config, task, count):
         yield f"row {row.id!r}" + (f" of source {row.source}" if row.source else "")
         for audience in TITLES:
-            if audience != "teacher" or config.privileged:
+            if _is_asked(config, audience):
                 yield from _one(encoder, tokenizer, row, audience, ids=ids)
         yield ""
+
+
+def _is_asked(config: RunConfig, audience: Audience) -> bool:
+    return {"teacher": config.privileged, "reasoning": config.method.reason_first is not None}.get(audience, True)
 
 
 def _one(encoder: Encoder, tokenizer: Any, row: Row, audience: Audience, *, ids: bool) -> Iterator[str]:

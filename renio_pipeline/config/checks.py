@@ -7,9 +7,10 @@ from typing import Any
 
 from renio_pipeline.config import schema
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
-from renio_pipeline.config.mixture import check_sources
+from renio_pipeline.config.mixture import check_sources, parts
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN, TeacherPayload
+from renio_pipeline.config.teacher_writing import check_teachers_write
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -21,6 +22,7 @@ def check_combinations(config: RunConfig) -> None:
         _teachers,
         _sources,
         _method,
+        _reason_first,
         _lora,
         _pools,
         _sync,
@@ -100,6 +102,31 @@ def _method(c: RunConfig) -> None:
             f"method.teacher {c.follow.teacher} with objective.type {c.objective.type} needs teacher.type=torch, which takes "
             f"new weights and sends hidden states; {c.teacher.type} does only one of them at a time"
         )
+
+
+def _reason_first(c: RunConfig) -> None:
+    reasons = c.method.reason_first
+    sections = {"prompts": c.prompts}
+    sections |= {f"{part.key}.prompts": part.section.prompts for part in parts(c.data) if part.section.prompts is not None}
+    for key, section in sections.items():
+        shows = section.teacher is not None and "{reasoning}" in section.teacher
+        if shows and reasons is None:
+            raise ValueError(f"{key}.teacher: {{reasoning}} is what method.reason_first writes; set that, or leave it out")
+        if reasons is not None and section.teacher is not None and not shows:
+            raise ValueError(f"{key}.teacher: has no {{reasoning}}, which method.reason_first writes for it; add that")
+    if reasons is None:
+        return
+    if not c.privileged:
+        raise ValueError(
+            "method.reason_first: the teacher analyses the reference solution, which it is not shown; set "
+            "method.privileged=true"
+        )
+    if reasons.temperature / c.temperature > 2:  # vLLM's bound, see ``_batch``
+        raise ValueError(
+            f"method.reason_first.temperature ({reasons.temperature}) may be at most twice temperature ({c.temperature}); "
+            "lower it"
+        )
+    check_teachers_write(c, "method.reason_first")
 
 
 def _teachers(c: RunConfig) -> None:

@@ -171,7 +171,7 @@ class Source(Section):
         return {**(PRESETS[self.preset] if self.preset else {}), **self.fields}
 
 
-Audience = Literal["student", "teacher", "evaluation"]
+Audience = Literal["student", "reasoning", "teacher", "evaluation"]
 PLACEHOLDER = r"(?<![\\\w}])\{([a-z_]+)\}"  # not the braces of TeX, as in \\boxed{answer}
 
 
@@ -210,9 +210,14 @@ class Prompts(Section):
     student: _with("problem", "instruction") | None = Field(  # type: ignore[valid-type]
         None, description="The student's user message, with {problem} and {instruction}; null: the task's own."
     )
-    teacher: _with("problem", "instruction", "solution") | None = Field(  # type: ignore[valid-type]
+    teacher: _with("problem", "instruction", "solution", "reasoning") | None = Field(  # type: ignore[valid-type]
         None,
-        description="The same for a teacher that is shown the {solution}: `method.privileged`, or OPSD; null: the task's own.",
+        description="The same for a teacher that is shown the {solution}: `method.privileged`, or OPSD; null: the task's own. "
+        "{reasoning}: the analysis of `method.reason_first`.",
+    )
+    reasoning: _with("problem", "instruction", "solution") | None = Field(  # type: ignore[valid-type]
+        None,
+        description="`method.reason_first`: asks the teacher for its analysis of the {solution}; null: in words of our own.",
     )
     instruction: Text | None = Field(
         None,
@@ -276,6 +281,9 @@ class TemplateOptions(Section):
 
     student: dict[str, Any] = Field(default_factory=dict, description="For the student's training prompts.")
     teacher: dict[str, Any] = Field(default_factory=dict, description="For a teacher that is shown the solution.")
+    reasoning: dict[str, Any] = Field(
+        default_factory=dict, description="For a teacher that is asked for an analysis: `method.reason_first`."
+    )
     evaluation: dict[str, Any] = Field(default_factory=dict, description="For held-out problems and `renio eval`.")
 
 
@@ -355,6 +363,32 @@ class Trainer(Section):
     )
 
 
+class ReasonFirst(Section):
+    """The teacher first writes an analysis of the reference solution, which then stands in its prompt."""
+
+    max_tokens: PositiveInt = Field(
+        2048, description="Longest analysis, in tokens; a longer one ends with its last whole sentence."
+    )
+    temperature: NonNegativeFloat = Field(1.0, description="Sampling temperature of the analysis; 0: the likeliest tokens.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling of the analysis.")
+    top_k: NonNegativeInt = Field(0, description="Top-k sampling of the analysis; 0: all tokens.")
+
+
+def _switched(value: Any) -> Any:
+    """``reason_first: true`` is the section with its defaults."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+Reasons = Annotated[
+    ReasonFirst | None,
+    BeforeValidator(_switched),
+    Field(
+        description="The teacher first writes an analysis of the reference solution, once for each problem; true: with the "
+        "defaults; null: it does not."
+    ),
+]
+
+
 class Opd(Section):
     """On-policy distillation from another, stronger model."""
 
@@ -362,6 +396,7 @@ class Opd(Section):
     privileged: bool = Field(
         False, description="Show the teacher the row's reference solution, as the reference implementation does."
     )
+    reason_first: Reasons = None
 
 
 class Opsd(Section):
@@ -374,6 +409,7 @@ class Opsd(Section):
     )
     decay: float = Field(0.999, ge=0, lt=1, description="Decay of the ema teacher, per step.")
     refresh_every: PositiveInt = Field(1, description="Steps between weight updates of the teacher (ema, latest).")
+    reason_first: Reasons = None
 
 
 class Sync(Section):

@@ -30,7 +30,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitting:
-    """The problems that are kept, with their fingerprints, and the length in tokens of the longest prompt that is read."""
+    """The problems that are kept, with their fingerprints, and the length in tokens of the longest prompt that is read.
+
+    That includes what a teacher is yet to write into it."""
 
     problems: Problems
     longest: int
@@ -50,7 +52,8 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
     kept, prints = list[int](), PrintsMaker()
     too_long: list[str] = []
     count = 0
-    longest: tuple[np.ndarray, Row] | None = None
+    more = [p.more for p in prompts]
+    longest: tuple[int, int, Row] | None = None  # in all, of these yet to be written, and whose
     for index, same in enumerate(_together(prompts)):
         row, ids = same[0][0], max((ids for _, ids in same), key=len)
         if bounds.max_prompt_tokens is not None and len(ids) > bounds.max_prompt_tokens:
@@ -62,9 +65,10 @@ def fitting(problems: Problems, prompts: Sequence[Encoded], bounds: Bounds, toke
         for _, each in same:
             check_not_empty(each, problems.rows.where(row))
             check_vocabulary(each, row, tokenizer, bounds.vocab_size)
-        if longest is None or len(ids) > len(longest[0]):
-            longest = (ids, row)
-    tokens = check_length(*longest, bounds) if longest is not None else 0
+        tokens, added = max((len(ids) + added, added) for (_, ids), added in zip(same, more, strict=True))
+        if longest is None or tokens > longest[0]:
+            longest = (tokens, added, row)
+    tokens = check_length(longest[0], longest[2], bounds, added=longest[1]) if longest is not None else 0
     if not count:
         return Fitting(problems=problems, longest=tokens, prints=prints.made())
     if not kept:
@@ -84,14 +88,19 @@ def _together(prompts: Sequence[Encoded]) -> Iterator[tuple[tuple[Row, np.ndarra
         yield from zip(*batches, strict=True)
 
 
-def check_length(prompt_ids: np.ndarray, row: Row, bounds: Bounds) -> int:
-    """The length in tokens of ``prompt_ids`` [P]. Raises ConfigError if it leaves too little context for a response."""
-    tokens = len(prompt_ids)
+def check_length(tokens: int, row: Row, bounds: Bounds, added: int = 0) -> int:
+    """``tokens``, the length of a row's prompt. Raises ConfigError if it leaves too little context for a response.
+
+    Args:
+        added: tokens among them that a teacher is yet to write.
+    """
     if tokens + bounds.max_response_tokens + 1 > bounds.context:
+        analysis = f", {added} of them for method.reason_first" if added > 0 else ""
+        lower = "max_response_tokens or method.reason_first.max_tokens" if added > 0 else "max_response_tokens"
         raise ConfigError(
-            f"max_response_tokens: the prompt of row {row.id!r} has {tokens} tokens; with max_response_tokens "
+            f"max_response_tokens: the prompt of row {row.id!r} has {tokens} tokens{analysis}; with max_response_tokens "
             f"({bounds.max_response_tokens}) and one more for scoring it exceeds the context of {bounds.model}, "
-            f"{bounds.context}; lower max_response_tokens, or leave such rows out with data.max_prompt_tokens"
+            f"{bounds.context}; lower {lower}, or leave such rows out with data.max_prompt_tokens"
         )
     return tokens
 

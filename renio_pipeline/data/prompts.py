@@ -42,25 +42,26 @@ class Encoder:
         self._tokenizer, self._phrasing, self._plain, self._template = tokenizer, phrasing, plain, template
         self._clock = clock or TemplateClock()
 
-    def encode(self, rows: Sequence[Row], audience: Audience = "student") -> list[np.ndarray]:
+    def encode(self, rows: Sequence[Row], audience: Audience = "student", reasoning: str | None = None) -> list[np.ndarray]:
         """The prompt ids of each row, [P] int32.
 
         Args:
             audience: who is asked. A teacher is shown the row's reference solution.
+            reasoning: the teacher's analysis of that; None: what stands in its place.
 
         Raises:
             ConfigError: the template is broken, or refuses a row's messages.
         """
         if not rows:
             return []
-        texts = [self.text(row, audience) for row in rows]
+        texts = [self.text(row, audience, reasoning) for row in rows]
         # Not verbose: that a prompt is longer than the model's context is checked, and said with its row.
         encoded = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return [np.asarray(ids, np.int32) for ids in encoded]
 
-    def text(self, row: Row, audience: Audience) -> str:
+    def text(self, row: Row, audience: Audience, reasoning: str | None = None) -> str:
         """The prompt as the model sees it. Raises as ``encode`` does."""
-        messages, variables = self._phrasing.messages(row, audience), self._phrasing.variables(audience)
+        messages, variables = self._phrasing.messages(row, audience, reasoning), self._phrasing.variables(audience)
         text = render(self._tokenizer, messages, row, self._template, self._clock, **variables)
         if audience in self._plain:
             for token in sorted(self._tokenizer.all_special_tokens, key=len, reverse=True):
@@ -71,8 +72,9 @@ class Encoder:
 class Encoded(Sequence[np.ndarray]):
     """The prompt ids of rows, [P] int32 each, encoded on demand; the most recent ones are cached."""
 
-    def __init__(self, encoder: Encoder, rows: Sequence[Row], audience: Audience = "student") -> None:
-        self.rows = rows
+    def __init__(self, encoder: Encoder, rows: Sequence[Row], audience: Audience = "student", more: int = 0) -> None:
+        """``more``: tokens that a prompt needs besides these and a response: an analysis that is yet to be written."""
+        self.rows, self.more = rows, more
         self._encode = partial(encoder.encode, audience=audience)
         self._one = lru_cache(1024)(lambda index: self._encode([rows[index]])[0])
 

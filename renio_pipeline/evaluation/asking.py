@@ -117,7 +117,7 @@ def ask(
                 raise ConfigError(
                     f"{key}: the prompt of row {row.id!r} has token id {largest}, but {model!r} has only {info.vocab_rows}"
                 )
-            longest = max(longest, check_length(ids, row, bounds))
+            longest = max(longest, check_length(len(ids), row, bounds))
             for _ in range(data.samples):
                 sample_id -= 1  # negative, as in every evaluation: never the id of a training sample
                 asked.append(Prompt(sample_id=sample_id, row=row, student_ids=ids, teacher_ids=ids))

@@ -12,7 +12,9 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Sampling
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.run_dir.analyses import AnalysisLog
 from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.stages.reason_first import with_analyses
 
 
 def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
@@ -34,7 +36,8 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
     generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
     teachers = InProcessTeachers(config, prepared.vocab_size)
     trainers = InProcessTrainers(lm, config, prepared.vocab_size, teachers.head, generators)
-    return Stages(generators=generators, teachers=teachers, weighting=InProcessWeighting(config), trainers=trainers)
+    made = Stages(generators=generators, teachers=teachers, weighting=InProcessWeighting(config), trainers=trainers)
+    return with_analyses(made, config, prepared.analyses, AnalysisLog(None))
 
 
 def end_ids(lm: object, prepared: Prepared) -> set[int]:

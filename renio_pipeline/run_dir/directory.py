@@ -41,6 +41,7 @@ class RunDirectory:
     metrics.jsonl          a line a step
     evaluations.jsonl      a line an evaluation
     samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict
+    analyses.jsonl         with method.reason_first: each problem's analysis by the teacher
     ledger/rank_*.jsonl    what each trainer rank trained on
     resumes.jsonl          a line a restart: its restart epoch ("incarnation"), and the step it resumed after
     checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json; ``latest`` names the newest
