@@ -7,7 +7,7 @@ CPU time; a response that exceeds it twice counts as incorrect, so that no verif
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,3 +72,15 @@ class Grader:
 
     async def __aexit__(self, *error: object) -> None:
         await asyncio.shield(self.close())
+
+
+async def judge_all(rollouts: AsyncIterator[Rollout], judge: Judge) -> list[Judged]:
+    """Judge each response while the next ones are written."""
+    under_way: list[asyncio.Future[Judged]] = []
+    try:
+        async for rollout in rollouts:
+            under_way.append(asyncio.ensure_future(judge(rollout)))
+        return await asyncio.gather(*under_way)
+    finally:
+        for task in under_way:
+            task.cancel()

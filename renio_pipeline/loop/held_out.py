@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from renio_pipeline.grading.grader import Judge, Judged
+from renio_pipeline.evaluation.proportions import wilson
+from renio_pipeline.grading.grader import Judge, Judged, judge_all
 from renio_pipeline.stages.protocols import Generators
-from renio_pipeline.types import Evaluation, Prompt, Rollout
-
-Z_95 = 1.959964
+from renio_pipeline.types import Evaluation, Prompt
 
 
 async def evaluate(generators: Generators, prompts: Sequence[Prompt], judge: Judge, temperature: float) -> Evaluation:
@@ -44,24 +41,3 @@ def _by_source(judged: Sequence[Judged]) -> dict[str, float]:
         if (source := found.rollout.prompt.row.source) is not None and found.verdict is not None:
             verdicts.setdefault(source, []).append(found.verdict == "correct")
     return {source: float(np.mean(own)) for source, own in sorted(verdicts.items())}
-
-
-async def judge_all(rollouts: AsyncIterator[Rollout], judge: Judge) -> list[Judged]:
-    """Judge each response while the next ones are written."""
-    under_way: list[asyncio.Future[Judged]] = []
-    try:
-        async for rollout in rollouts:
-            under_way.append(asyncio.ensure_future(judge(rollout)))
-        return await asyncio.gather(*under_way)
-    finally:
-        for task in under_way:
-            task.cancel()
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion (E. B. Wilson, JASA 22, 1927)."""
-    p, z2 = successes / trials, Z_95**2
-    centre = p + z2 / (2 * trials)
-    spread = Z_95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
-    low, high = (centre - spread) / (1 + z2 / trials), (centre + spread) / (1 + z2 / trials)
-    return max(0.0, low), min(1.0, high)  # rounding can leave -4e-18 where nothing succeeded

@@ -6,7 +6,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.in_process import end_ids
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.probe.continuations import Begun, whole
 from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.study.lessons import slipped_step
 from renio_pipeline.study.marks import REPAIR
@@ -87,11 +87,6 @@ async def _continued(
     ]
     judged = []
     async for written in writer.generate(prompts, 1.0):
-        start = begun[-1 - written.sample_id]
-        whole = replace(
-            written,
-            token_ids=np.concatenate([start, written.token_ids]),
-            logprobs=np.concatenate([np.zeros(len(start), np.float32), written.logprobs]),
-        )
-        judged.append(await grader.judge(whole))
+        start = Begun(prompt=written.prompt, ids=begun[-1 - written.sample_id])
+        judged.append(await grader.judge(whole(start, written.token_ids, written.stop_reason)))
     return judged

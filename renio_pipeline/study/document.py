@@ -14,7 +14,7 @@ from renio_pipeline.study.models import RECIPES
 from renio_pipeline.study.plan import Experiment
 from renio_pipeline.study.plots import curves, plot
 from renio_pipeline.study.results import Results
-from renio_pipeline.study.scores import WEIGHT
+from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.study.statistics import CLAIM_PAIRS, LEVEL
 from renio_pipeline.study.tables import comparisons_table, models_table, training_table, weights_tables
 from renio_pipeline.tasks.arithmetic import Arithmetic

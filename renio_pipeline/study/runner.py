@@ -26,7 +26,7 @@ from renio_pipeline.study.character import WHOLE_RESPONSE, measure_model, shares
 from renio_pipeline.study.models import ready
 from renio_pipeline.study.plan import Cell
 from renio_pipeline.study.results import Record
-from renio_pipeline.study.scores import areas
+from renio_pipeline.metrics.weight_scores import areas
 from renio_pipeline.types import FIRST_VERSION, Verdict
 
 ASKED = ("student", "task", "task_options", "data", "evaluate")  # the keys that determine which model answers which problems

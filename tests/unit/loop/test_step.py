@@ -20,8 +20,9 @@ from rich.console import Console
 
 from renio_pipeline.config import load
 from renio_pipeline.data.prompts import held_out_prompts
+from renio_pipeline.evaluation.proportions import wilson
 from renio_pipeline.grading.grader import Grader
-from renio_pipeline.loop.held_out import evaluate, wilson
+from renio_pipeline.loop.held_out import evaluate
 from renio_pipeline.loop.timing import idle_shares, teachers_idle
 from renio_pipeline.metrics.registry import METRICS
 from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
@@ -412,29 +413,6 @@ def test_the_sink_refuses_a_name_that_is_not_registered(tmp_path: Path) -> None:
         sink.write(1, {"loss": 1.0, "losss": 1.0, "loss/total": 1.0})
     sink.close()
     assert (tmp_path / "m").read_text() == ""
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(50, 100, 0.40383, 0.59617), (0, 10, 0, 0.27753), (9, 10, 0.59585, 0.98212), (10, 10, 0.72247, 1), (1, 1, 0.20655, 1)],
-)
-def test_wilsons_interval_has_its_known_values(successes: int, trials: int, low: float, high: float) -> None:
-    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-5)
-
-
-@settings(deadline=None, derandomize=True)
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_is_around_the_proportion_and_within_0_and_1(counts: tuple[int, int]) -> None:
-    successes, trials = counts
-    low, high = wilson(successes, trials)
-    assert 0 <= low < high <= 1
-    assert low - 1e-12 <= successes / trials <= high + 1e-12
-    mirrored = wilson(trials - successes, trials)
-    assert (1 - mirrored[1], 1 - mirrored[0]) == pytest.approx((low, high), abs=1e-12)
-
-
-def test_no_success_and_no_failure_stay_within_0_and_1_to_the_last_digit() -> None:
-    assert all(wilson(0, n)[0] >= 0 and wilson(n, n)[1] <= 1 for n in range(1, 1000))
 
 
 def test_evaluation_counts_unfinished_as_wrong(prepared: Prepared) -> None:

@@ -1,0 +1,178 @@
+"""From findings to a weighting: one table of rules, and what is known for each.
+
+The rules are tried from the top, and the first that applies decides. They rest on leads of the project's own study, which is
+small: models of under a million parameters, one task, four paired seeds a line.
+
+    what was found                                              weighting   λ   γ
+    no verdicts, or too few wrong or right responses            (no advice)
+    the teacher answers less often right than the student       (no advice)
+    the teacher does no better before the pivotal token:
+        and recovers from after it                              renio       1   1
+        and does not                                            uniform     0   1
+    it recovers in fewer than RECOVERS of the cases             uniform     0   0
+    it recovers in more, and the weights know wrong answers     renio       1   0
+    it recovers in more, and they do not                        uniform     0   0
+    the interval holds RECOVERS                                 uniform     0   0, undecided
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from renio_pipeline.config import RunConfig
+from renio_pipeline.config.schema import Pivotal
+from renio_pipeline.evaluation.bootstrap import Estimate
+from renio_pipeline.metrics.weight_scores import WEIGHT
+from renio_pipeline.probe.results import Advice, Findings
+
+FEW = 8  # fewer wrong, or right, responses say nothing
+RECOVERS = 0.1  # between the teachers that were tried: those with 0.2 and 1.2 % lost by ReNIO's weights, one with 19 % gained
+SOURCE = (
+    "leads, no more: the project's own study of chained sums, students of 0.4 million parameters, 20 steps, n = 4 paired seeds "
+    "unless said, ± 2 standard errors"
+)
+HARD = (  # teachers that hardly ever recover
+    "teacher that recovers from 0.2 % of slips: against uniform weights, uniform with γ = 0 is +5.8 ± 2.2 points, ReNIO "
+    "−3.8 ± 0.7, ReNIO with γ = 0 +2.7 ± 1.8",
+    "self-distillation, 1.2 %: against uniform weights, uniform with γ = 0 is +4.1 ± 1.4 points, ReNIO −5.1 ± 0.5, ReNIO "
+    "with γ = 0 +0.5 ± 2.3",
+)
+SOFT = (
+    "teacher that recovers from 19 % of slips: against uniform weights, ReNIO with γ = 0 is +9.5 ± 1.9 points, ReNIO "
+    "+7.7 ± 6.2, uniform with γ = 0 +6.3 ± 4.1",
+    "teacher that recovers from 28 %: ReNIO against uniform weights +11.8 points, n = 3; γ = 0 was not tried",
+)
+ENTRY_CLIP = (
+    "with the paper's entry clip 0.05 and τ 1.1, and a teacher that recovers from 0.2 %: against uniform weights, uniform "
+    "with γ = 0 is +0.2 ± 0.9 points, ReNIO −1.8 ± 0.5"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the advice depends on besides the findings."""
+
+    weighting: str  # the configured type
+    pivotal: Pivotal
+    entry_clip: bool = False
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Setting:
+        clip = getattr(config.objective, "entry_clip", None)
+        return cls(weighting=config.weighting.type, pivotal=config.pivotal, entry_clip=clip is not None)
+
+
+def advise(found: Findings, setting: Setting) -> Advice:
+    """What the findings speak for, with the reason and what it rests on."""
+    threshold, cautions = _threshold(found, setting)
+    if why := _nothing_to_say(found):
+        overrides = _threshold_override(setting.weighting, threshold, setting)
+        return Advice(
+            weighting=None,
+            threshold=threshold,
+            overrides=overrides,
+            reason=f"no advice on the weighting: {why}",
+            cautions=cautions,
+        )
+    weighting, gamma, reason, evidence = _choice(found)
+    if setting.entry_clip:
+        evidence = [*evidence, ENTRY_CLIP]
+    gamma_key = f"weighting.after_pivotal={gamma:g}"
+    return Advice(
+        weighting=weighting,
+        strength=float(weighting == "renio"),
+        after_pivotal=gamma,
+        threshold=threshold,
+        overrides=[f"weighting.type={weighting}", gamma_key, *_threshold_override(weighting, threshold, setting)],
+        reason=reason,
+        evidence=[*evidence, f"({SOURCE})"] if evidence else ["no line of the study has such a teacher"],
+        cautions=cautions,
+    )
+
+
+def _nothing_to_say(found: Findings) -> str | None:
+    """Why there is no advice on the weighting; None if there is."""
+    if found.student_accuracy is None:
+        return "the task gives no verdicts, so that neither accuracy nor recovery is known"
+    for count, kind, what in (
+        (found.wrong, "wrong", "how the teacher goes on from one"),
+        (found.right, "right", "what the weights know of verdicts"),
+    ):
+        if count < FEW:
+            return (
+                f"{count} of {found.responses} responses are {kind}, too few to say {what} (at least {FEW}); raise --responses"
+            )
+    if found.recovery is None or found.recovery.prefixes < FEW:
+        prefixes = found.recovery.prefixes if found.recovery else 0
+        return (
+            f"the teacher went on from {prefixes} wrong responses with a pivotal token, too few to say how it does (at least "
+            f"{FEW}); raise --responses and --prefixes, or lower the threshold"
+        )
+    if found.teacher_accuracy and found.teacher_accuracy.high < found.student_accuracy.low:
+        return (
+            f"the teacher answers {_shown(found.teacher_accuracy)} of the problems correctly and the student "
+            f"{_shown(found.student_accuracy)}, and no weighting mends that; choose another teacher"
+        )
+    return None
+
+
+def _choice(found: Findings) -> tuple[str, float, str, list[str]]:
+    """The weighting's type, γ, the reason, and the lines of the study that it rests on."""
+    recovery = found.recovery
+    assert recovery is not None
+    before, after, lost = recovery.before, recovery.after, recovery.lost
+    assert before is not None
+    assert after is not None
+    assert lost is not None
+    said = f"from just after the first pivotal token of wrong responses the teacher still answers {_shown(after)} correctly"
+    if lost.low <= 0:
+        points = f"{_shown(before)} from just before it: that token is not where these responses go astray"
+        if after.low > RECOVERS:
+            return "renio", 1.0, f"{said}, and {points}, and the teacher has something to teach after it", []
+        return "uniform", 1.0, f"{said}, and {points}", []
+    if after.high < RECOVERS:
+        why = "what follows it are prefixes that the teacher cannot mend, and their loss teaches nothing"
+        return "uniform", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(HARD)
+    if after.low > RECOVERS:
+        area = found.auroc.get(WEIGHT)
+        if area is None or area.low <= 0.5:
+            why = "it recovers, but the weights do not tell wrong responses from right ones"
+            return "uniform", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(SOFT)
+        why = "it recovers, so that its answers to wrong prefixes are worth the weight; what leads astray comes first"
+        return "renio", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(SOFT)
+    why = (
+        f"undecided, because the interval holds {RECOVERS:.0%}, near which no teacher was tried; uniform weights with γ = 0 "
+        "gained with each kind of teacher, and more --prefixes may decide"
+    )
+    return "uniform", 0.0, f"{said}: {why}", [*HARD, *SOFT]
+
+
+def _threshold(found: Findings, setting: Setting) -> tuple[float, list[str]]:
+    """The threshold of pivotal tokens, raised where the numerics of generator and trainer alone could reach half of it."""
+    threshold, clip = setting.pivotal.threshold, setting.pivotal.clip
+    if found.mismatch is None or found.mismatch.mean.value <= threshold / 2:
+        return threshold, []
+    mean = found.mismatch.mean.value
+    said = (
+        f"generator and trainer log-probabilities differ by {mean:.2g} nats on average, more than half the threshold "
+        f"({threshold:g}): their numerics alone could make tokens pivotal"
+    )
+    digits = 10 ** (1 - math.floor(math.log10(mean)))
+    raised = math.ceil(2 * mean * digits) / digits
+    if raised >= clip:
+        return threshold, [f"{said}; set student_logprobs=trainer, as a threshold above that would reach the clip ({clip:g})"]
+    return raised, [f"{said}; raise the threshold to {raised:g}, or keep it with student_logprobs=trainer"]
+
+
+def _threshold_override(weighting: str, threshold: float, setting: Setting) -> list[str]:
+    """The key of the threshold, where it is not what the weighting would have by itself."""
+    changed = threshold != setting.pivotal.threshold
+    moved = weighting != setting.weighting and threshold != Pivotal().threshold
+    if not changed and not moved:
+        return []
+    return [f"{'weighting' if weighting == 'renio' else 'diagnostics'}.threshold={threshold:g}"]
+
+
+def _shown(found: Estimate) -> str:
+    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
