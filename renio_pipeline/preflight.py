@@ -33,6 +33,7 @@ from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Row
 
+PROBES = "probes"  # in a run's directory: what renio probe found, before the run or later
 Inspect = Callable[[str, str], info.ModelInfo]
 
 
@@ -288,7 +289,8 @@ def check_run_dir(config: RunConfig, *, resume: bool = False) -> None:
     """Raises ConfigError if the run directory cannot be made, or belongs to a run already and this one does not ``resume``."""
     check_writable(config)
     folder = config.directory
-    if folder.exists() and not resume and not all(entry.name.startswith(lease_files.FOLDER) for entry in folder.iterdir()):
+    free = (lease_files.FOLDER, PROBES)
+    if folder.exists() and not resume and not all(entry.name.startswith(free) for entry in folder.iterdir()):
         raise ConfigError(
             f"{config.directory_key}: {folder} is another run's directory (it is not empty); choose another run_dir or name, "
             "or resume that run with --resume"

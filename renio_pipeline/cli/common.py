@@ -64,3 +64,10 @@ def seconds(text: str) -> float:
     if not 0 < found < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; give a positive number of seconds")
     return found
+
+
+def count(text: str) -> int:
+    """An option's value as a whole number from 1 on. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from renio_pipeline.cli.common import path, path_text, with_config
+from renio_pipeline.cli.common import count, path, path_text, with_config
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.paths import home
 from renio_pipeline.visible import visible
@@ -37,23 +37,17 @@ def register(commands: Any) -> None:
         ("data", "[NAME=]PATH", "problems of yours, with the configuration's task, repeatedly"),
     ):
         command.add_argument(f"--{option}", action="append", default=[], metavar=metavar, help=text)
-    command.add_argument("--samples", type=_count, metavar="N", help="responses a problem; default: the suite's number, else 1")
+    command.add_argument("--samples", type=count, metavar="N", help="responses a problem; default: the suite's number, else 1")
     command.add_argument("--k", type=_counts, metavar="K,K", help="of pass@k; default: N")
-    command.add_argument("--problems", type=_count, metavar="N", help="only the first N problems of each data set")
+    command.add_argument("--problems", type=count, metavar="N", help="only the first N problems of each data set")
     command.add_argument("--out", type=path, metavar="DIR", help="where the results go; default: evals/NAME-TIME")
     text = "a paired test of two of the models; without --config: of two folders that were written before"
     command.add_argument("--compare", nargs=2, type=path_text, metavar=("A", "B"), help=text)
     command.set_defaults(run=_eval)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
 def _counts(text: str) -> list[int]:
-    return sorted({_count(part.strip()) for part in text.split(",")})
+    return sorted({count(part.strip()) for part in text.split(",")})
 
 
 def _eval(args: argparse.Namespace) -> int:

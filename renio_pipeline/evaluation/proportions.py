@@ -43,4 +43,4 @@ def clustered(successes: np.ndarray, trials: np.ndarray) -> Estimate | None:
         variance = clusters / (clusters - 1) * float(((s - p * t) ** 2).sum()) / total**2
         independent = min(total, p * (1 - p) / variance) if variance > 0 else total
     low, high = wilson(p * independent, independent)
-    return Estimate(value=p, low=low, high=high)
+    return Estimate(value=p, low=min(low, p), high=max(high, p))  # rounding can leave 1 − 1e-16 where everything succeeded

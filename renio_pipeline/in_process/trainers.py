@@ -23,10 +23,12 @@ from renio_pipeline.models.student import (
     micro_batch_loss,
     non_finite_samples,
     sampled_logprobs,
+    token_losses,
 )
 from renio_pipeline.objectives.base import TeacherHead, trained_objective
+from renio_pipeline.probe.responses import Forward, train_sample
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
-from renio_pipeline.types import NonFiniteError, Publication, TrainBatch, TrainReport, TrainSample, Version
+from renio_pipeline.types import NonFiniteError, Publication, ScoredRollout, TrainBatch, TrainReport, TrainSample, Version
 
 T = TypeVar("T")
 
@@ -67,6 +69,15 @@ class InProcessTrainers:
                 vocab_size=self._vocab_size,
                 packing=self._config.trainer.packing,
             )
+        return found
+
+    async def forward(self, scored: Sequence[ScoredRollout]) -> dict[int, Forward]:
+        """log p_S and the objective's divergences of scored responses under the current weights, by sample id."""
+        found: dict[int, Forward] = {}
+        batch = TrainBatch(step=0, samples=tuple(train_sample(s) for s in scored))
+        for samples in self._plan(batch):
+            losses = token_losses(self.model, samples, _payload(samples), **self._loss_settings())
+            found |= {i: Forward(logprobs=logprobs, losses=each) for i, (logprobs, each) in losses.items()}
         return found
 
     async def train(self, batch: TrainBatch) -> TrainReport:
@@ -118,23 +129,21 @@ class InProcessTrainers:
         return plan(batch.samples, 1, trainer.micro_batch_tokens, packing=trainer.packing)[0]
 
     def _backward(self, samples: Sequence[TrainSample], batch: TrainBatch) -> MicroLoss:
-        payload = {i: table for s in samples if s.payload is not None for i, table in s.payload.items()}
-        micro = micro_batch_loss(
-            self.model,
-            samples,
-            payload,
-            objective=trained_objective(self._config),
-            batch_size=len(batch.samples),
-            temperature=self._config.temperature,
-            vocab_size=self._vocab_size,
-            teacher_head=self._teacher_head,
-            packing=self._config.trainer.packing,
-        )
+        micro = micro_batch_loss(self.model, samples, _payload(samples), batch_size=len(batch.samples), **self._loss_settings())
         bad = non_finite_samples(samples, micro.per_token)
         if bad or not torch.isfinite(micro.loss):
             raise NonFiniteError(f"step {batch.step}: the loss is not finite; samples {bad or [s.sample_id for s in samples]}")
         micro.loss.backward()
         return replace(micro, loss=micro.loss.detach())
+
+    def _loss_settings(self) -> dict[str, Any]:
+        return {
+            "objective": trained_objective(self._config),
+            "temperature": self._config.temperature,
+            "vocab_size": self._vocab_size,
+            "teacher_head": self._teacher_head,
+            "packing": self._config.trainer.packing,
+        }
 
     def _update(self, step: int) -> float:
         """Clip, step, advance the schedule and clear the gradients. Returns the gradient norm before clipping."""
@@ -146,6 +155,10 @@ class InProcessTrainers:
         self._schedule.step()
         self._optimizer.zero_grad()
         return norm
+
+
+def _payload(samples: Sequence[TrainSample]) -> dict[int, Any]:
+    return {i: table for s in samples if s.payload is not None for i, table in s.payload.items()}
 
 
 def _means(samples: Sequence[TrainSample], micro: MicroLoss) -> list[float]:

@@ -212,6 +212,20 @@ def sampled_logprobs(
     return {s.sample_id: part.numpy() for s, part in zip(samples, parts, strict=True)}
 
 
+@torch.no_grad()
+def token_losses(
+    model: nn.Module, samples: Sequence[TrainSample], payload: Mapping[int, Any], **settings: Any
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """log p_S and the objective's divergence of each response's tokens: [T] float32 each, nats, by sample id. No gradient.
+
+    ``settings``: those of ``micro_batch_loss``.
+    """
+    micro = micro_batch_loss(model, samples, payload, batch_size=max(1, len(samples)), **settings)
+    lengths = [len(s.response_ids) for s in samples]
+    parts = (found.float().cpu().split(lengths) for found in (micro.student_logprobs, micro.per_token))
+    return {s.sample_id: (one.numpy(), two.numpy()) for s, one, two in zip(samples, *parts, strict=True)}
+
+
 def non_finite_samples(samples: Sequence[TrainSample], per_token_N: Tensor) -> list[int]:
     """The ids of the samples with a NaN or an infinity in ``per_token_N`` [N]."""
     lengths = [len(s.response_ids) for s in samples]

@@ -10,7 +10,7 @@ import numpy as np
 
 from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.metrics.weight_scores import WEIGHT, scores
-from renio_pipeline.types import Prompt, StopReason, Verdict
+from renio_pipeline.types import Prompt, ScoredRollout, StopReason, TrainSample, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,20 @@ class Response:
     def raw(self) -> float:
         """The raw weight: 1 without a pivotal token."""
         return float(np.exp(self.scores[WEIGHT] / self.pivotal.temperature))
+
+
+def train_sample(scored: ScoredRollout) -> TrainSample:
+    """A scored response as the trainer's forward pass takes it. Weights do not enter a token's divergence."""
+    r = scored.rollout
+    return TrainSample(
+        sample_id=r.sample_id,
+        prompt_ids=r.prompt.student_ids,
+        response_ids=r.token_ids,
+        student_logprobs=r.logprobs,
+        teacher_logprobs=scored.scores.logprobs,
+        weight=1.0,
+        payload=scored.scores.payload,
+    )
 
 
 def marked(student: np.ndarray, teacher: np.ndarray, pivotal: Pivotal) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.evaluation.bootstrap import Estimate
+from renio_pipeline.preflight import PROBES
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 ALL = "all teachers"
-FOLDER, FILE, CONTINUATIONS = "probes", "probe.json", "continuations.jsonl"
+FILE, CONTINUATIONS = "probe.json", "continuations.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def write_report(report: Report, folder: Path) -> None:
 
 def newest(run: Path) -> Path | None:
     """The newest probe in a run's directory."""
-    found = sorted(run.glob(f"{FOLDER}/*/{FILE}"))
+    found = sorted(run.glob(f"{PROBES}/*/{FILE}"))
     return found[-1] if found else None
 
 
@@ -141,8 +142,8 @@ def _probed(entry: dict[str, Any]) -> Probed:
 
 
 def _recovery(values: dict[str, Any]) -> Recovery:
-    estimates = {key: _estimate(values.pop(key)) for key in ("before", "after", "lost")}
-    return Recovery(**values, **estimates)
+    estimates = {key: _estimate(values[key]) for key in ("before", "after", "lost")}
+    return Recovery(**values | estimates)
 
 
 def _estimate(values: dict[str, float] | None) -> Estimate | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from rich import box
@@ -10,6 +11,8 @@ from rich.table import Table
 from renio_pipeline.evaluation.bootstrap import Estimate
 from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.probe.results import Advice, Findings, Probed, Report
+
+WIDTH = 110  # characters of a line of the advice
 
 Rows = list[list[str]]  # the first is the heading
 
@@ -35,7 +38,14 @@ def sections(report: Report) -> dict[str, Rows]:
             *(row for f in found if (row := _mismatch(f, report.threshold))),
         ],
         "The teacher goes on: correct answers, in %": [
-            ["teacher", "responses", "from", "just before the first pivotal token", "just after it", "lost, points"],
+            [
+                "teacher",
+                "responses",
+                "number",
+                "from just before the first pivotal token",
+                "from just after it",
+                "lost, points",
+            ],
             *(row for f in found for row in _recovered(f)),
         ],
     }
@@ -55,7 +65,13 @@ def tables(report: Report) -> Iterator[Table]:
 
 def advice_text(report: Report) -> str:
     """The advice of each entry, the run's last."""
-    return "\n\n".join("\n".join(_advice(entry, several=len(report.entries) > 1)) for entry in report.entries)
+    several = len(report.entries) > 1
+    return "\n\n".join("\n".join(_folded(_advice(entry, several=several))) for entry in report.entries)
+
+
+def _folded(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield from textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _advice(entry: Probed, *, several: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 from renio_pipeline.study import prose, reading
 from renio_pipeline.study.findings import Comparison, Group, area, comparisons, groups, mean
@@ -14,7 +15,6 @@ from renio_pipeline.study.models import RECIPES
 from renio_pipeline.study.plan import Experiment
 from renio_pipeline.study.plots import curves, plot
 from renio_pipeline.study.results import Results
-from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.study.statistics import CLAIM_PAIRS, LEVEL
 from renio_pipeline.study.tables import comparisons_table, models_table, training_table, weights_tables
 from renio_pipeline.tasks.arithmetic import Arithmetic

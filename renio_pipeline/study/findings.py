@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from renio_pipeline.metrics.weight_scores import SCORES, WEIGHT
 from renio_pipeline.study.plan import Claim, Experiment, cells
 from renio_pipeline.study.results import Record, Results
-from renio_pipeline.metrics.weight_scores import SCORES, WEIGHT
 from renio_pipeline.study.statistics import Estimate, estimate, paired
 
 By = Mapping[int, Record]  # by seed

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.study.findings import POINTS, Comparison, Group, accuracy, area, mean, measured
 from renio_pipeline.study.plan import Experiment
-from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.study.statistics import Estimate
 
 COLOURS = ("#1f5a99", "#c8501e", "#2d7d46", "#7a4a9e", "#9a7b12", "#b03060", "#3a8f9f", "#5f5f5f", "#8c564b")

@@ -19,6 +19,7 @@ from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import collect, scored_batch, train_step
+from renio_pipeline.metrics.weight_scores import areas
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
@@ -26,7 +27,6 @@ from renio_pipeline.study.character import WHOLE_RESPONSE, measure_model, shares
 from renio_pipeline.study.models import ready
 from renio_pipeline.study.plan import Cell
 from renio_pipeline.study.results import Record
-from renio_pipeline.metrics.weight_scores import areas
 from renio_pipeline.types import FIRST_VERSION, Verdict
 
 ASKED = ("student", "task", "task_options", "data", "evaluate")  # the keys that determine which model answers which problems

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.study.findings import POINTS, Comparison, Group, Measure, accuracy, area, gain, mean
 from renio_pipeline.study.plan import Experiment
-from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.study.statistics import Estimate
 
 NOTHING = "–"

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
+from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.run_dir import lease
 from renio_pipeline.study import prose
 from renio_pipeline.study.document import parts_of, text_of, write_study
 from renio_pipeline.study.findings import comparisons, groups
 from renio_pipeline.study.plan import Experiment, cells, in_order
 from renio_pipeline.study.results import Results
-from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.study.statistics import estimate
 from renio_pipeline.study.tables import shown
 

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from renio_pipeline.metrics.weight_scores import SCORES, WEIGHT, areas, scores
 from renio_pipeline.study.lessons import repaired_solution, slipped_step
 from renio_pipeline.study.marks import REPAIR
-from renio_pipeline.metrics.weight_scores import SCORES, WEIGHT, areas, scores
 from renio_pipeline.study.statistics import CLAIM_PAIRS, Estimate, estimate, paired, t_quantile
 from renio_pipeline.tasks.arithmetic import Arithmetic, work
 from renio_pipeline.weighting import pivotal_weights

@@ -1,0 +1,139 @@
+"""The table of rules from findings to a weighting, and when there is no advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from renio_pipeline.config import ConfigError, load
+from renio_pipeline.config.schema import Pivotal
+from renio_pipeline.evaluation.bootstrap import Estimate
+from renio_pipeline.probe.advice import ENTRY_CLIP, FEW, HARD, SOFT, Setting, advise
+from renio_pipeline.probe.results import Findings, Mismatch, Recovery
+from renio_pipeline.probe.setting import probing
+from tests.unit.conftest import make_config
+from tests.unit.test_documents import ROOT
+
+RENIO = Setting(weighting="renio", pivotal=Pivotal())
+
+
+def of(value: float, half: float = 0.03) -> Estimate:
+    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
+
+
+def recovery(before: float = 0.98, after: float = 0.02, prefixes: int = 64, half: float = 0.03) -> Recovery:
+    lost = Estimate(value=before - after, low=before - after - half, high=before - after + half)
+    return Recovery(
+        group="wrong, together", prefixes=prefixes, continuations=4, before=of(before, half), after=of(after, half), lost=lost
+    )
+
+
+def findings(**changes: Any) -> Findings:
+    values: dict[str, Any] = {
+        "teacher": "t",
+        "responses": 256,
+        "problems": 256,
+        "right": 100,
+        "wrong": 156,
+        "student_accuracy": of(0.39),
+        "teacher_accuracy": of(0.95),
+        "pivotal_share": of(0.03),
+        "wrong_with_pivotal": of(0.97),
+        "right_with_pivotal": of(0.04),
+        "effective_sample_size": of(0.7),
+        "auroc": {"weight": of(0.97)},
+        "recovery": recovery(),
+    }
+    return Findings(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "weighting", "gamma", "known"),
+    [
+        pytest.param(recovery(0.98, 0.02), "uniform", 0.0, HARD, id="hardly ever recovers"),
+        pytest.param(recovery(0.98, 0.20), "renio", 0.0, SOFT, id="often recovers"),
+        pytest.param(recovery(0.98, 0.11), "uniform", 0.0, (*HARD, *SOFT), id="undecided"),
+        pytest.param(recovery(0.90, 0.90), "renio", 1.0, (), id="the pivotal token does no harm"),
+        pytest.param(recovery(0.03, 0.02), "uniform", 1.0, (), id="answers from neither side"),
+    ],
+)
+def test_the_recovery_decides(given: Recovery, weighting: str, gamma: float, known: tuple[str, ...]) -> None:
+    found = advise(findings(recovery=given), RENIO)
+    assert (found.weighting, found.after_pivotal, found.strength) == (weighting, gamma, float(weighting == "renio"))
+    assert found.overrides == [f"weighting.type={weighting}", f"weighting.after_pivotal={gamma:g}"]
+    assert [line for line in found.evidence if line in (*HARD, *SOFT)] == list(known)
+    assert given.after is not None
+    assert f"{100 * given.after.value:.1f} %" in found.reason
+
+
+def test_weights_that_know_nothing_are_not_advised_even_if_the_teacher_recovers() -> None:
+    found = advise(findings(recovery=recovery(0.98, 0.3), auroc={"weight": of(0.52, 0.05)}), RENIO)
+    assert (found.weighting, found.after_pivotal) == ("uniform", 0.0)
+    assert "do not tell wrong responses from right ones" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"student_accuracy": None, "right": 0, "wrong": 0, "recovery": None}, "the task gives no verdicts"),
+        ({"wrong": FEW - 1}, "7 of 256 responses are wrong, too few"),
+        ({"right": 0}, "0 of 256 responses are right, too few"),
+        ({"recovery": None}, "from 0 wrong responses with a pivotal token"),
+        ({"recovery": recovery(prefixes=FEW - 1)}, "from 7 wrong responses with a pivotal token"),
+        ({"teacher_accuracy": of(0.2)}, "choose another teacher"),
+    ],
+)
+def test_what_says_nothing_gives_no_advice_and_says_why(changes: dict[str, Any], text: str) -> None:
+    found = advise(findings(**changes), RENIO)
+    assert found.weighting is found.after_pivotal is found.strength is None
+    assert found.overrides == found.evidence == []
+    assert text in found.reason
+
+
+@pytest.mark.parametrize(
+    ("mean", "threshold", "caution"),
+    [(0.01, 0.8, None), (0.5, 1.0, "raise the threshold to 1, or"), (0.013, 0.026, "raise"), (1.4, 0.8, "student_logprobs")],
+)
+def test_a_mismatch_above_half_the_threshold_raises_it(mean: float, threshold: float, caution: str | None) -> None:
+    before = 0.02 if mean == 0.013 else 0.8
+    setting = Setting(weighting="renio", pivotal=Pivotal(threshold=before))
+    mismatch = Mismatch(mean=of(mean), largest=2.0, flipped=None)
+    found = advise(findings(mismatch=mismatch, recovery=recovery(0.98, 0.3)), setting)
+    assert found.threshold == pytest.approx(threshold)
+    assert bool(found.cautions) == (caution is not None)
+    assert caution is None or caution in found.cautions[0]
+    changed = [key for key in found.overrides if "threshold" in key]
+    assert changed == ([f"weighting.threshold={threshold:g}"] if threshold != before else [])
+
+
+def test_a_threshold_of_ones_own_moves_with_the_weighting() -> None:
+    own = Pivotal(threshold=0.3)
+    moved = advise(findings(), Setting(weighting="renio", pivotal=own))
+    assert moved.overrides[-1] == "diagnostics.threshold=0.3"  # uniform weights have none themselves
+    kept = advise(findings(), Setting(weighting="uniform", pivotal=own))
+    assert "threshold" not in " ".join(kept.overrides)
+
+
+def test_the_papers_entry_clip_is_told_of() -> None:
+    assert ENTRY_CLIP in advise(findings(), Setting(weighting="renio", pivotal=Pivotal(), entry_clip=True)).evidence
+    assert Setting.of(load(ROOT / "configs/paper/qwen3-1.7b-opd.yaml")).entry_clip
+    assert not Setting.of(load(ROOT / "configs/demo.yaml")).entry_clip
+
+
+def test_a_probe_of_the_papers_settings_asks_teachers_that_can_write() -> None:
+    given = load(ROOT / "configs/paper/qwen3-4b-opsd.yaml")
+    config, notes = probing(given)
+    assert config.objective.type == "top_k_forward_kl"
+    (note,) = notes
+    assert "top_k_forward_kl, k = 32, not of jsd" in note
+        "the loss is that of top_k_forward_kl, k = 32, not of jsd: an engine that returns hidden states writes nothing"
+    ]
+    assert config.pools.trainer.replicas == 1
+    assert config.follow is None
+    assert (config.student, config.sampling, config.temperature) == (given.student, given.sampling, given.temperature)
+
+
+def test_a_teacher_that_only_scores_is_refused_with_the_key_to_change() -> None:
+    with pytest.raises(ConfigError, match=r"renio probe: teacher cannot write texts; set teacher.type=vllm"):
+        probing(make_config(teacher={"model": "embedded:teacher", "type": "torch"}))
