@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from renio_pipeline.probe.table import advice_text, sections
 from renio_pipeline.report.choice import spread
 from renio_pipeline.report.curves import AUROC, CURVES, EVALUATIONS, IDLE
 from renio_pipeline.report.facts import facts, notes
@@ -23,7 +24,7 @@ from renio_pipeline.report.samples import VERDICTS, Samples, packed
 from renio_pipeline.report.timeline import SPENT, STAGES, bars, spent
 
 MOST_STEPS = 5_000  # points of a curve
-SCRIPTS = ("data.js", "plots.js", "time.js", "weights.js", "tokens.js", "reader.js", "page.js")
+SCRIPTS = ("data.js", "plots.js", "time.js", "weights.js", "tokens.js", "reader.js", "probe.js", "page.js")
 
 
 def page_data(runs: Sequence[RecordedRun], samples: Sequence[Samples]) -> dict[str, Any]:
@@ -63,7 +64,15 @@ def _run(run: RecordedRun, samples: Samples) -> dict[str, Any]:
             "verdict": packed([VERDICTS.index(v) for w in weights for v in w.verdict], "u1"),
         },
         "reader": samples.reader,
+        "probe": _probe(run),
     }
+
+
+def _probe(run: RecordedRun) -> dict[str, Any] | None:
+    if (probe := run.probe) is None:
+        return None
+    label = f"Made {probe.made}, of student {probe.student}: what the teacher would teach, measured without training."
+    return {"label": label, "tables": sections(probe), "advice": advice_text(probe), "notes": probe.notes}
 
 
 def _metric_names() -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.probe.results import Report, newest, read_report
 from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.run_dir.recorded_config import recorded_config
 
@@ -25,6 +26,7 @@ class RecordedRun:
     resumes: int
     ended: bool
     sample_files: dict[int, Path]  # by step
+    probe: Report | None = None  # the newest probe in its directory
 
     def samples(self, step: int) -> list[dict[str, Any]]:
         """See ``renio_pipeline.metrics.step_metrics.sample_records``."""
@@ -61,6 +63,7 @@ def _read(path: Path, label: str) -> RecordedRun:
         resumes=len(_lines(path / "resumes.jsonl")),
         ended=(path / "result.json").is_file(),
         sample_files=dict(sorted(files.items())),
+        probe=read_report(probe) if (probe := newest(path)) else None,
     )
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from renio_pipeline import cli
+from renio_pipeline.probe.results import write_report as write_probe
 from renio_pipeline.report import write_report
 from tests.ray.browser import CHROMIUM, NARROW, WIDE, chromium, opened, text, traces
 from tests.ray.runs import STEPS, lines_of
+from tests.unit.probe import made_up
 from tests.unit.recorded_runs import record, sample
 
 if TYPE_CHECKING:
@@ -213,3 +215,16 @@ def test_the_reader_dims_a_token_by_its_factor(tmp_path: Path, browser: Browser)
         tokens.nth(1).click()
         assert ", factor 0.5." in text(page, ".card .detail")
         assert "Dimmed" in text(page, "#legend")
+
+
+def test_a_probe_of_the_run_is_a_section_and_without_one_there_is_none(report: Path, browser: Browser, tmp_path: Path) -> None:
+    folder = record(tmp_path / "run")
+    write_probe(made_up.report(teacher="<b>maths</b>"), folder / "probes/20260101-000000")
+    assert cli.main(["report", str(folder)]) == 0
+    with opened(browser, folder / "report.html") as page:
+        assert page.locator("#probe-body table").count() == 4
+        assert page.locator("#probe-body td").first.inner_text() == "<b>maths</b>"
+        assert "weighting.type=uniform weighting.after_pivotal=0" in page.locator("#probe-body pre").inner_text()
+    with opened(browser, report) as page:
+        assert not page.locator("#probe-section").is_visible()
+        assert not page.locator("#probe-link").is_visible()

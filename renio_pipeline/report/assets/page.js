@@ -32,12 +32,14 @@ function main() {
   runs.onchange = () => {
     state.run = data.runs[Number(runs.value)];
     summary(state);
+    probed(state);
     drawn.forEach((draw) => draw());
     readAgain();
   };
   const every = () => data.runs.map((run, index) => ({ run, index }));
   const chosen = () => [{ run: state.run, index: data.runs.indexOf(state.run) }];
   summary(state);
+  probed(state);
   data.curves.forEach((curve) => curvePanel(byId("curve-grid"), curve, every));
   timeline(state);
   byId("time-grid").classList.add("two");

@@ -248,6 +248,11 @@ def test_a_new_or_an_empty_directory_is_fine(tmp_path: Path) -> None:
     check_run_dir(make_config(run_dir=str(tmp_path / "new")))
 
 
+def test_a_directory_that_has_only_been_probed_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "probes/20260101-000000").mkdir(parents=True)
+    check_run_dir(make_config(run_dir=str(tmp_path)))
+
+
 def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"run_dir: .*file/run cannot be made"):

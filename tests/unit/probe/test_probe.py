@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,20 @@ from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.trainers import InProcessTrainers
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.probe.responses import Response
-from renio_pipeline.probe.results import ALL, Findings, Report, newest, read_report, write_report
+from renio_pipeline.probe.results import ALL, Findings, newest, read_report, write_report
 from renio_pipeline.probe.run import Examined, Size, examine, respond, score
 from renio_pipeline.probe.table import advice_text, sections, tables
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.weightings import ScoredBatch
 from renio_pipeline.weightings.diagnostics import pivotal_tokens
 from tests.unit.conftest import make_config
+from tests.unit.probe import made_up
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 FLOAT32 = {"generator": {"dtype": "float32"}, "trainer": {"dtype": "float32"}, "batch_size": 32, "max_response_tokens": 48}
 TEACHER = {"model": "embedded:teacher", "dtype": "float32"}
-SIZE = Size(responses=80, prefixes=10, continuations=3)
+SIZE = Size(responses=64, prefixes=10, continuations=2)
 Probe = tuple[list[Response], Examined, RunConfig, Prepared]
 
 
@@ -81,7 +83,7 @@ def test_a_clean_teacher_answers_from_before_the_pivotal_token_and_not_from_afte
 def test_every_number_follows_from_the_responses_and_the_texts(clean: Probe) -> None:
     responses, examined, _, _ = clean
     found = only(examined)
-    assert found.right + found.wrong == len(responses) == 80
+    assert found.right + found.wrong == len(responses) == 64
     assert found.student_accuracy is not None
     assert found.student_accuracy.value == pytest.approx(np.mean([r.verdict == "correct" for r in responses]))
     shares: dict[tuple[str, str], list[bool]] = {}
@@ -177,16 +179,7 @@ def test_a_task_without_verdicts_has_neither_accuracy_nor_recovery_and_says_so(t
 
 
 def test_a_report_is_read_as_it_was_written_and_shown_whole(clean: Probe, tmp_path: Path) -> None:
-    report = Report(
-        made="2026-01-02T03:04:05+0000",
-        name="demo",
-        student="embedded:student",
-        seconds=12.0,
-        threshold=0.8,
-        loss="jsd",
-        entries=clean[1].entries,
-        config={"steps": 1},
-    )
+    report = replace(made_up.report(), entries=clean[1].entries)
     for name in ("20260101-000000", "20260102-000000"):
         write_report(report, tmp_path / "probes" / name)
     path = newest(tmp_path)

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from renio_pipeline.config import ConfigError
+from renio_pipeline.probe.results import write_report as write_probe
+from renio_pipeline.probe.table import sections
 from renio_pipeline.report import write_report
 from renio_pipeline.report.samples import VERDICTS
+from tests.unit.probe import made_up
 from tests.unit.recorded_runs import encode, record, sample
 
 HOSTILE = "</script><script>window.pwned = 1</script><!-- <img src=x onerror='window.pwned = 1'> \u2028 & \""
@@ -49,6 +53,25 @@ def test_the_page_holds_the_runs_numbers(tmp_path: Path) -> None:
     expected = [sample(4 * step + i)["weight"] for step in (1, 2, 3) for i in range(4)]
     assert unpacked(weights["weight"], "<f4") == pytest.approx(expected)
     assert [VERDICTS[code] for code in unpacked(weights["verdict"], "u1")] == ["incorrect", "correct", "unfinished", None] * 3
+
+
+def test_the_page_holds_the_newest_probe_of_a_run_and_none_where_there_is_none(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run")
+    write_report([folder])
+    assert data_of(folder / "report.html")["runs"][0]["probe"] is None
+    found = made_up.report(teacher=HOSTILE)
+    write_probe(made_up.report(), folder / "probes/20260101-000000")
+    write_probe(found, folder / "probes/20260102-000000")
+    write_report([folder])
+    probe = data_of(folder / "report.html")["runs"][0]["probe"]
+    assert probe["tables"] == sections(found)
+    assert probe["tables"]["The teacher goes on: correct answers, in %"][1][:4] == [
+        HOSTILE, "wrong, together", "64 x 4", "98.0 [95.0, 100.0]",
+    ]  # fmt: skip
+    assert "weighting.type=uniform weighting.after_pivotal=0" in probe["advice"]
+    (folder / "probes/20260102-000000/probe.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"20260102-000000/probe.json is not written by renio probe, or damaged"):
+        write_report([folder])
 
 
 def test_the_reader_holds_each_token_with_its_numbers_heaviest_sample_first(tmp_path: Path) -> None:
