@@ -11,7 +11,7 @@ from renio_pipeline.probe.results import newest, read_report
 from tests.ray.runs import SMALL, finish, lines_of, start
 
 
-def test_the_demos_teacher_does_not_recover_and_the_run_starts_in_the_directory_of_its_probe(tmp_path: Path) -> None:
+def test_the_demos_teacher_answers_from_before_the_pivotal_token_and_not_from_after_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = [f"run_dir={run}", "data.problems=64", "evaluate.problems=0", *SMALL]
     sizes = ["--responses", "64", "--prefixes", "6", "--continuations", "2"]
@@ -36,11 +36,8 @@ def test_the_demos_teacher_does_not_recover_and_the_run_starts_in_the_directory_
     assert found.auroc["weight"].low > 0.9
     texts = lines_of(path.parent / "continuations.jsonl")
     assert len(texts) == 2 * sum(group.prefixes for group in found.groups)
-    after = [
-        c["verdict"] == "correct" for t in texts if t["group"] != "right" and t["from"] == "after" for c in t["continuations"]
-    ]
+    wrong = [t["continuations"] for t in texts if t["group"] != "right" and t["from"] == "after"]
+    after = [each["verdict"] == "correct" for continuations in wrong for each in continuations]
     assert found.recovery.after.value == pytest.approx(sum(after) / len(after))
     assert all(text in shown for text in ("The teacher goes on", "AUROC", "advice", "weighting.type="))
     assert json.loads(path.read_text())["config"]["run_dir"] == str(run)
-    checked = finish(start("check", "--offline", "--config", "configs/demo.yaml", *small))  # no other run's directory
-    assert "configuration fine" in checked
