@@ -10,7 +10,7 @@ import ast
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.machinery import PathFinder
 
 _OWN = "which has an interpreter of its own"
@@ -26,16 +26,18 @@ _WATCHES = ("warns", "deprecated_call", "catch_warnings", "assertWarns", "assert
 _HIDDEN = ("__code__", "__globals__", "__closure__", "__defaults__", "__annotations__", "__dict__", "__wrapped__", "__mro__")
 
 
-def refuse_imports(tree: ast.Module, *, stars: bool) -> None:
-    """Raises ValueError for imports that fail. With ``stars``, names of the program might come from a star import instead."""
+def refuse_imports(tree: ast.Module, *, stars: bool, of_program: Collection[str]) -> None:
+    """Raises ValueError for imports that fail. With ``stars``, names of the program might come from a star import instead.
+    Modules ``of_program`` stand for it."""
     nodes = list(ast.walk(tree))
     guarded = {inner for node in nodes if isinstance(node, ast.Try) for inner in ast.walk(node)}
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and stars and node.names[0].name == "*":
+        if isinstance(node, ast.ImportFrom) and stars and node.names[0].name == "*" and node.module not in of_program:
             raise ValueError(f"tests import * from {node.module}; import the names that they need")
         if isinstance(node, ast.Import | ast.ImportFrom) and node not in guarded:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            if missing := [m for m in modules if getattr(node, "level", 0) or not _exists(m.split(".")[0])]:
+            modules = [module for module in modules if module not in of_program]
+            if missing := [m for m in modules if getattr(node, "level", 0) or not exists(m.split(".")[0])]:
                 raise ValueError(f"tests import {missing[0] or 'a neighbour'}, which is not installed")
 
 
@@ -101,6 +103,7 @@ def _imported(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def _exists(module: str) -> bool:
+def exists(module: str) -> bool:
+    """Whether a box has a module of this name."""
     packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]  # those that a box sees
     return module in sys.stdlib_module_names or PathFinder.find_spec(module, packages) is not None

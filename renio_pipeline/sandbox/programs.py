@@ -71,6 +71,7 @@ class Program:
         self.namespace = namespace
         self._supplied = set[str]()
         self._given: dict[str, Any] = {}  # what the problem's own text defines: perhaps only a stub of the entry
+        self._fixed: list[str] = []  # names of it that the program may not define anew for its tests
 
     def define(self, job: dict[str, Any]) -> None:
         """Run what the problem's own text defines, then the program."""
@@ -78,13 +79,14 @@ class Program:
             _supply(job | {"code": definition}, self.namespace)
             with contextlib.suppress(Exception):  # a part of an example, perhaps
                 execute(definition, self.namespace, "problem.py")
-        self._given = dict(self.namespace)
+        self._given, self._fixed = dict(self.namespace), job.get("fixed", [])
         self._supplied = _supply(job, self.namespace)
         execute(job["code"], self.namespace, "program.py")
 
     def names(self, names: list[str], entry: str | None) -> dict[str, Any]:
         """Those of the names that there are, and the entry."""
         found = {name: self.namespace[name] for name in names if name in self.namespace.keys() - self._supplied}
+        found |= {name: self._given[name] for name in self._fixed if name in self._given}
         if entry is not None and (function := self.entry(entry)) is not None:
             found[entry] = function
         return found

@@ -22,8 +22,11 @@ class Tests:
     runs: tuple[str, ...] = ()  # functions of the asserts that are tests by name and called by nobody
     check: bool = False  # whether to call the asserts' ``check`` with ``entry``
     classes: tuple[str, ...] = ()  # those of the names that are classes
+    compared: tuple[str, ...] = ()  # those of the names that are only called and compared with constants
     assumable: tuple[str, ...] = ()  # those of the names that may stand for what programs of this kind assume
     lends: tuple[str, ...] = ()  # what the asserts define, which a program may use
+    fixed: tuple[str, ...] = ()  # those of the names that are functions which the problem defines in full
+    modules: tuple[str, ...] = ()  # that the asserts import, and that stand for the program
     entry: str | None = None  # the function under test, if it is named or called by cases
     cases: tuple[tuple[Any, Any], ...] = ()  # input and output text; with ``entry``, arguments and all correct results
 

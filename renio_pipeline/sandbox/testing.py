@@ -20,8 +20,10 @@ def tests(job: dict[str, Any], calls: int) -> None:
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         end = ends.TestsEnd(incoming, outgoing, lends=job["lends"], lent=lambda name: namespace[name], seed=job["seed"])
         found = _resolved(end, job["names"], job["entry"], job["assumable"])
-        end.trust(found[name] for name in job["classes"])
-        namespace.update({name: found[name] for name in job["names"]})
+        end.trust((found[name] for name in job["classes"]), but_not_made=[found[name] for name in job["compared"]])
+        namespace.update({"issubclass": remote.is_subclass} | {name: found[name] for name in job["names"]})
+        for name in job["modules"]:
+            programs.module(name).update(found)
         assumed.supply(job["code"], namespace)
         try:
             programs.execute(job["code"], namespace, "tests.py")

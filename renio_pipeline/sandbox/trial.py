@@ -7,16 +7,14 @@ functions, what a program prints, how it exits and what its objects claim to equ
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import socket
 import time
-import warnings
 import zlib
 from typing import Any
 
-from renio_pipeline.sandbox import testing
+from renio_pipeline.sandbox import given, testing
 from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode, overdue
 from renio_pipeline.sandbox.deadline import LOOK_SECONDS, Deadline, Watch
 from renio_pipeline.sandbox.exchange import results
@@ -26,7 +24,6 @@ from renio_pipeline.sandbox.same import any_same, same_output
 ALL_SECONDS = 50.0  # of CPU time, for all inputs of one program; less than a grader's deadline
 _PIECE = 1 << 16
 _SLACK = 3  # times the expected output's length, where that is long
-_GIVEN = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 
 def passes(code: str, tests: Tests, limits: Limits, mode: Mode, *, problem: str = "", assume: bool = True) -> bool:
@@ -42,29 +39,22 @@ def passes(code: str, tests: Tests, limits: Limits, mode: Mode, *, problem: str 
     job = {"code": code, "assume": assume}
     try:
         if tests.asserts is not None:
-            return _asserts(job | {"given": given_definitions(problem)}, tests, tests.asserts, limits, mode)
+            return _asserts(job | {"given": given.definitions(problem)}, tests, tests.asserts, limits, mode)
         if tests.entry:
-            return _calls(job | {"given": given_definitions(problem)}, tests, limits, mode)
+            return _calls(job | {"given": given.definitions(problem)}, tests, limits, mode)
         return _scripts(job, tests, limits, mode)
     except (Ended, TimeoutError, ConnectionError):
         return False
 
 
-def given_definitions(problem: str) -> list[str]:
-    """The imports, functions, classes and constants that a problem's text defines, if it is Python: a prompt to complete."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            body = ast.parse(problem).body
-        return [ast.unparse(node) for node in body if isinstance(node, _GIVEN)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-
-
 def _asserts(job: dict[str, Any], tests: Tests, code: str, limits: Limits, mode: Mode) -> bool:
     near, far = socket.socketpair()
     with Box(limits, mode=mode, calls=near) as program, Box(limits, mode=mode, calls=far) as judge:
-        program.post({"kind": "program", "lends": tests.lends} | job)
-        told = {name: getattr(tests, name) for name in ("entry", "names", "runs", "check", "classes", "lends", "assumable")}
+        program.post({"kind": "program", "lends": tests.lends, "fixed": tests.fixed} | job)
+        told = {
+            name: getattr(tests, name)
+            for name in ("entry", "names", "runs", "check", "classes", "lends", "assumable", "compared", "modules")
+        }
         judge.post({"kind": "tests", "code": code, "seed": zlib.crc32(code.encode())} | told)
         reply = judge.reply(0, watch=_watch([program, judge], limits))
         return reply["output"] == testing.PASSED and reply["status"] == 0
@@ -73,9 +63,9 @@ def _asserts(job: dict[str, Any], tests: Tests, code: str, limits: Limits, mode:
 def _scripts(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> bool:
     with Box(limits, mode=mode) as box:
         budget = _budget(box)
-        for given, wanted in tests.cases:
+        for sent, wanted in tests.cases:
             most = max(limits.output_kb << 10, _SLACK * len(wanted.encode()))
-            box.post({"kind": "script", "stdin": given, "most_output": most} | job)
+            box.post({"kind": "script", "stdin": sent, "most_output": most} | job)
             reply = box.reply(0, watch=_watch([box], limits))
             if reply["status"] != 0 or reply["over"] or not same_output(reply["output"], wanted):
                 return False
@@ -90,8 +80,8 @@ def _calls(job: dict[str, Any], tests: Tests, limits: Limits, mode: Mode) -> boo
         ours.settimeout(LOOK_SECONDS)
         box.post({"kind": "functions"} | job)
         _hear(ours, _watch([box], limits), limits)  # that its functions are defined
-        for given, wanted in tests.cases:
-            _say(ours, json.dumps({"name": tests.entry, "args": given}).encode() + b"\n", _watch([box], limits))
+        for sent, wanted in tests.cases:
+            _say(ours, json.dumps({"name": tests.entry, "args": sent}).encode() + b"\n", _watch([box], limits))
             answer = _hear(ours, _watch([box], limits), limits, most=_SLACK * len(json.dumps(wanted)))
             if not isinstance(answer, dict) or "value" not in answer or not any_same(answer["value"], wanted):
                 return False

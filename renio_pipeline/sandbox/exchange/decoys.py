@@ -24,7 +24,7 @@ class Decoys:
 
     def row(self, value: Any) -> tuple[list[Any], int]:
         """The values, and which of them is the given one. It is alone where no other is like it, such as for None."""
-        found = self._variation(value)
+        found = self._variation(value) or self._variation(value, bools=True)
         if found is None:
             return [value], 0
         vary, window = found
@@ -39,10 +39,10 @@ class Decoys:
     def _below(self, bound: int) -> int:
         return int(self._random.random() * bound)
 
-    def _variation(self, value: Any) -> tuple[Vary, int] | None:
-        """How to vary a value, and how many steps there are."""
-        if isinstance(value, bool) or value is None:
-            return None
+    def _variation(self, value: Any, *, bools: bool = False) -> tuple[Vary, int] | None:
+        """How to vary a value, and how many steps there are. ``bools``: whether to vary truth values, which have only two."""
+        if isinstance(value, bool):
+            return (lambda step: value is (step == 0), 2) if bools else None
         if isinstance(value, int | complex) or type(value).__name__ in ("Fraction", "Decimal"):
             return (lambda step: value + step), _WINDOW
         if isinstance(value, float):
@@ -53,9 +53,9 @@ class Decoys:
             return _within(self._letter(value.decode("latin-1")), lambda text: text.encode("latin-1"))
         if isinstance(value, list | tuple | set | frozenset):
             kind = next(kind for kind in (list, tuple, set, frozenset) if isinstance(value, kind))
-            return self._item(list(value), kind)
+            return self._item(list(value), kind, bools)
         if isinstance(value, dict):
-            return _within(self._item(list(value.values()), list), lambda items: dict(zip(value, items, strict=True)))
+            return _within(self._item(list(value.values()), list, bools), lambda items: dict(zip(value, items, strict=True)))
         return None
 
     def _letter(self, text: str) -> tuple[Vary, int] | None:
@@ -69,12 +69,12 @@ class Decoys:
 
         return vary, len(letters)
 
-    def _item(self, items: list[Any], kind: Callable[[list[Any]], Any]) -> tuple[Vary, int] | None:
+    def _item(self, items: list[Any], kind: Callable[[list[Any]], Any], bools: bool) -> tuple[Vary, int] | None:
         """How to vary one of the items."""
         places = list(range(len(items)))
         while places:
             at = places.pop(self._below(len(places)))
-            if (found := self._variation(items[at])) is not None:
+            if (found := self._variation(items[at], bools=bools)) is not None:
                 return _within(found, lambda item, at=at: kind([*items[:at], item, *items[at + 1 :]]))  # type: ignore[misc]
         return None
 

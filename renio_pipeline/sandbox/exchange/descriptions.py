@@ -21,7 +21,8 @@ def of_class(cls: type, peer: Any) -> dict[str, Any]:
     error = issubclass(cls, BaseException)
     bases = [packed for base in cls.__bases__ if _is_base(base, error) for packed in peer.attempt(base)] if own or error else []
     special = {m for c in cls.__mro__ if c not in (object, BaseException) for m in vars(c)} & remote.SPECIAL
-    kin = next((c for c in cls.__mro__ if c.__module__ not in _OWN and c.__name__ not in _NO_KIN), None)
+    foreign = [c for c in cls.__mro__ if c.__module__ not in _OWN]
+    kin = next((c for c in foreign if c.__name__ not in _NO_KIN), None)
     fields = getattr(cls, "__dataclass_fields__", None)
     return {
         "name": cls.__name__,
@@ -30,6 +31,7 @@ def of_class(cls: type, peer: Any) -> dict[str, Any]:
         "bases": bases,
         "special": sorted(m for m in special if getattr(cls, m) is not getattr(object, m, None)),
         "kin": [kin.__module__, kin.__qualname__] if kin is not None else None,
+        "foreign": [[c.__module__, c.__qualname__] for c in foreign],
         "fields": list(fields) if isinstance(fields, dict) else None,
         "match": list(getattr(cls, "__match_args__", ())),
     }

@@ -68,7 +68,8 @@ def _truth(target: Any, method: str, value: Any) -> bool | None:
         found = getattr(type(target), method)(target, value)
     except Exception:
         return None
-    return bool(found) if type(found).__name__ in ("bool", "bool_") else None
+    plain = found is None or isinstance(found, bool | int | float | str) or type(found).__name__ in ("bool", "bool_")
+    return bool(found) if plain else None
 
 
 class Stdin:

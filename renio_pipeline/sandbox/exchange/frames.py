@@ -1,4 +1,4 @@
-"""Tables of pandas that a program returns, as they cross to its tests: their index and their columns, as data."""
+"""Tables and moments of pandas that a program returns, as they cross to its tests: as data, the tables by their columns."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-KINDS = ("DataFrame", "Series", "Index", "MultiIndex", "RangeIndex", "NA", "NaT")
+KINDS = ("DataFrame", "Series", "Index", "MultiIndex", "RangeIndex", "NA", "NaT", "Timestamp", "Timedelta")
 _PLAIN_KINDS = "biufcmM"  # of NumPy's data types that columns have
 
 
 def packed(value: Any, pack: Callable[[Any], Any]) -> Any:
-    """The encoded table, index or missing value. None for all else."""
+    """The encoded table, index or missing value, also of a class that is derived from a table's. None for all else."""
     pandas: Any = sys.modules.get("pandas")
-    if pandas is None or type(value).__module__.split(".")[0] != "pandas" or not hasattr(pandas, "NaT"):
+    if pandas is None or not hasattr(pandas, "NaT") or not any(c.__module__.startswith("pandas.") for c in type(value).__mro__):
         return None
     if value is pandas.NA or value is pandas.NaT:
         return {"NA" if value is pandas.NA else "NaT": None}
+    if isinstance(value, pandas.Timestamp):
+        return {"Timestamp": [value.value, pack(value.tzinfo)]}
+    if isinstance(value, pandas.Timedelta):
+        return {"Timedelta": value.value}
     if isinstance(value, pandas.DataFrame):
         columns = [_column(value.iloc[:, at], pack) for at in range(value.shape[1])]
         return {"DataFrame": [packed(value.columns, pack), packed(value.index, pack), columns]}
@@ -47,6 +51,10 @@ def made(kind: str, parts: Any) -> Any:
 
     if kind in ("NA", "NaT"):
         return getattr(pandas, kind)
+    if kind == "Timestamp":
+        return pandas.Timestamp(parts[0], tz=parts[1])
+    if kind == "Timedelta":
+        return pandas.Timedelta(parts)
     if kind == "RangeIndex":
         return pandas.RangeIndex(*parts[:3], name=parts[3])
     if kind == "MultiIndex":

@@ -11,7 +11,7 @@ import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from functools import partial
+from functools import cmp_to_key, partial
 from typing import Any
 
 _TESTS = "__main__"  # the module of the tests
@@ -22,7 +22,10 @@ _LIBRARY = (
     ("_io", "StringIO"), ("_io", "BytesIO"), ("types", "SimpleNamespace"), ("random", "Random"), ("queue", "Queue"),
     ("numpy.random._generator", "Generator"), ("numpy.random.mtrand", "RandomState"),
 )  # fmt: skip
-_ONCE = (Iterator, AsyncIterator, Coroutine, partial, operator.itemgetter, operator.attrgetter, operator.methodcaller)
+_ONCE = (
+    Iterator, AsyncIterator, Coroutine, partial, operator.itemgetter, operator.attrgetter, operator.methodcaller,
+    type(cmp_to_key(operator.sub)),
+)  # fmt: skip
 # Raised by the program, these would end loops or tasks of the tests quietly.
 _MISREAD = (StopIteration, StopAsyncIteration, GeneratorExit)
 

@@ -61,7 +61,7 @@ def found_for_tests(module: str, path: str) -> Any:
         ValueError: the program names something else.
     """
     value = getattr(builtins, path, None) if module == "builtins" else None
-    if module in _MODULES_OF_ERRORS or values.is_data_class(module, path):
+    if (module in _MODULES_OF_ERRORS and "." not in path) or values.is_data_class(module, path):
         value = found(module, path)
     if isinstance(value, type) and issubclass(value, BaseException):
         return guard.believed(value)
@@ -79,5 +79,5 @@ def is_known_to_tests(value: Any) -> bool:
     if not isinstance(value, type):
         return False
     if issubclass(value, BaseException):
-        return value.__module__ in ("builtins", *_MODULES_OF_ERRORS)
+        return value.__module__ in ("builtins", *_MODULES_OF_ERRORS) and "." not in value.__qualname__
     return value.__module__ == "builtins" or values.is_data_class(value.__module__, value.__qualname__)

@@ -8,14 +8,30 @@ asked for is decided by ``guard``. Each message begins with the changes of what 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from renio_pipeline.sandbox.exchange import flows, guard, remote, shared
 from renio_pipeline.sandbox.exchange.references import References
+
+_DEEP = 20_000  # calls while a message is encoded or decoded
+
+
+@contextlib.contextmanager
+def _deeply() -> Iterator[None]:
+    """What Python can nest crosses: each level of it takes several calls to encode."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class Peer(References):
@@ -44,6 +60,10 @@ class Peer(References):
     def use(self, target: Any, method: str, args: tuple[Any, ...]) -> Any:
         """Call a special method of an object of the other side."""
         return self.ask("special", target, method, args)
+
+    def is_true(self, target: Any) -> bool:
+        """The truth value of an object of the other side whose class does not say."""
+        return not any("__len__" in vars(cls) for cls in type(target).__mro__) or len(target) > 0
 
     async def awaited(self, target: Any) -> Any:
         """Await an object of the other side."""
@@ -83,8 +103,10 @@ class Peer(References):
             changes, self._unsent = [*self._unsent, *self.changes()], []
             before = self.position()
             pack = self.by_value if copies else self.pack
+            state = self.by_value(self._state.changes())
             try:
-                line = json.dumps([changes, self.by_value(self._state.changes()), *map(pack, message)]).encode()
+                with _deeply():
+                    line = json.dumps([changes, state, *map(pack, message)]).encode()
             except BaseException:
                 self.take_back(*before)
                 self._unsent = changes
@@ -96,10 +118,12 @@ class Peer(References):
         line = self._incoming.readline()
         if not line:
             return None
-        changes, state, *message = json.loads(line)
-        self.take(changes)
-        self._state.take(self.unpack(state))
-        return [self.unpack(part) for part in message]
+        with _deeply():
+            changes, state, *message = json.loads(line)
+            self.take(changes)
+            decoded = [self.unpack(part) for part in (state, *message)]
+        self._state.take(decoded[0])
+        return decoded[1:]
 
     # What one side does for the other.
     def may(self, target: Any, verb: str, name: str) -> None:

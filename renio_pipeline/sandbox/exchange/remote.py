@@ -23,8 +23,10 @@ COMPARISONS = frozenset(f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt",
 ARITHMETIC = frozenset(f"__{start}{name}__" for name in _BINARY for start in ("", "r", "i"))
 SPECIAL = COMPARISONS | ARITHMETIC | {f"__{name}__" for name in (*UNARY, *_OTHERS)}
 _MODULES_OF_KIN = (
-    "builtins", "collections", "enum", "numbers", "datetime", "types", "re", "io", "contextlib", "pandas", "numpy",
+    "abc", "builtins", "collections", "contextlib", "datetime", "enum", "io", "logging", "matplotlib", "networkx", "numbers",
+    "numpy", "pandas", "queue", "re", "threading", "types",
 )  # fmt: skip
+_CROSS_AS_DATA = ("DataFrame", "Series", "Index", "ndarray", "generic")  # of these libraries: an object is none of them
 _HELD, _CLASS_HELD = "_renio_held", "_renio_class_held"  # (peer, reference) of an instance, of a class
 _FIELDS = "__dataclass_fields__"
 
@@ -78,6 +80,9 @@ class RemoteObject:
 
     def __delattr__(self, name: str) -> None:
         peer_of(self).ask("delete", self, name)
+
+    def __bool__(self) -> bool:  # of a class that has no such method
+        return bool(peer_of(self).is_true(self))
 
     def __copy__(self) -> Any:
         return peer_of(self).ask("copy", self, False)
@@ -185,14 +190,24 @@ def remote_class(facts: dict[str, Any], bases: tuple[type, ...]) -> type:
     if facts["kin"]:
         module, kin = map(str, facts["kin"])
         body["__class__"] = property(lambda self: _kin(type(self), module, kin))
-    body["_renio_fields"] = facts["fields"]
+    body["_renio_fields"], body["_renio_foreign"] = facts["fields"], facts["foreign"]
     return RemoteType(str(facts["name"]), bases or (RemoteObject,), body)
+
+
+def is_subclass(cls: Any, kinds: Any) -> bool:
+    """``issubclass``, for classes of the other side as well: those are derived from libraries' classes there alone."""
+    if issubclass(cls, kinds):
+        return True
+    wanted = [[kind.__module__, kind.__qualname__] for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+    return isinstance(cls, RemoteType) and any(
+        name in wanted for c in cls.__mro__ for name in vars(c).get("_renio_foreign", ())
+    )
 
 
 def _kin(cls: type, module: str, name: str) -> type:
     """A class of the same name that is derived from a library's, or that class itself. ``cls``, where nobody has loaded it."""
     kin = getattr(sys.modules.get(module), name, None) if module.split(".")[0] in _MODULES_OF_KIN else None
-    if not isinstance(kin, type):
+    if not isinstance(kin, type) or any(base.__name__ in _CROSS_AS_DATA for base in kin.__mro__):
         return cls
     try:
         return types.new_class(cls.__name__, (kin,))

@@ -36,7 +36,10 @@ def _bounds(value: Any, pack: Pack) -> Any:
 
 
 def _moment(value: Any, pack: Pack) -> Any:
-    return [value.replace(tzinfo=None).isoformat(), value.fold, pack(value.tzinfo)]
+    zone = value.tzinfo
+    if zone is not None and packed(zone, pack) is None and (offset := value.utcoffset()) is not None:
+        zone = importlib.import_module("datetime").timezone(offset, value.tzname())  # as it is at that moment
+    return [value.replace(tzinfo=None).isoformat(), value.fold, pack(zone)]
 
 
 def _of(module: str, name: str, *parts: Any) -> Any:
@@ -56,6 +59,10 @@ def _made_zone(parts: Any) -> Any:
 
     offset, name = parts
     return datetime.UTC if not offset and name == "UTC" else datetime.timezone(offset, name)
+
+
+def _made_pytz(parts: Any) -> Any:
+    return _of("pytz", "_p", *parts) if parts else importlib.import_module("pytz").utc
 
 
 def _made_date(text: Any) -> Any:
@@ -87,6 +94,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any, Pack], Any], Callable[[Any], Any]]] 
     "date": ("datetime", lambda v, _: v.isoformat(), _made_date),
     "time": ("datetime", _moment, _made_moment("time")),
     "timezone": ("datetime", lambda v, pack: [pack(v.utcoffset(None)), v.tzname(None)], _made_zone),
+    "struct_time": ("time", lambda v, pack: pack(tuple(v)), lambda parts: _of("time", "struct_time", parts)),
+    "BaseTzInfo": ("pytz.tzinfo", lambda v, pack: pack(v.__reduce__()[1]), _made_pytz),
     "ZoneInfo": ("zoneinfo", lambda v, _: v.key, lambda key: _of("zoneinfo", "ZoneInfo", key)),
     "UUID": ("uuid", lambda v, _: v.hex, lambda text: _of("uuid", "UUID", text)),
     "Pattern": ("re", lambda v, pack: [pack(v.pattern), v.flags], lambda parts: _of("re", "compile", *parts)),

@@ -65,13 +65,15 @@ class Wire:
         if (container := self.container(value)) is not None:
             kind, parts = container
             return parts if kind == "list" else {kind: parts}
-        if isinstance(value, tuple):
+        if type(value) is tuple:
             return self._tuple(value)
         if type(value).__module__ == "numpy" and (scalar := self._scalar(value)) is not None:
             return scalar
         if (found := values.packed(value, self.pack)) is not None:
             kind, parts = found
             return {kind: parts}
+        if isinstance(value, tuple):
+            return self._tuple(value)
         for plain, make in _PLAINER.items():
             if isinstance(value, plain):
                 return self.pack(make(value))
