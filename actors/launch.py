@@ -29,6 +29,7 @@ from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
+from renio_pipeline.models.adapters import Adapter
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.analyses import FILE as ANALYSES
 from renio_pipeline.run_dir.analyses import AnalysisLog
@@ -43,9 +44,9 @@ from renio_pipeline.stages.teacher_routing import RoutedTeachers
 from renio_pipeline.types import FIRST_VERSION
 
 
-def start_generators(service: Service, prepared: Sizes, shared: Any = None) -> GeneratorPool:
+def start_generators(service: Service, prepared: Sizes, shared: Any = None, adapter: Adapter | None = None) -> GeneratorPool:
     config = service.config
-    return GeneratorPool(generator_kind(config, prepared, shared), config.pools.generator.replicas, service)
+    return GeneratorPool(generator_kind(config, prepared, shared, adapter), config.pools.generator.replicas, service)
 
 
 def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) -> dict[str, TeacherPool]:
@@ -190,9 +191,10 @@ async def stages(
 
 
 @asynccontextmanager
-async def generators(config: RunConfig, prepared: Sizes) -> AsyncIterator[GeneratorPool]:
-    """Only the generator pool, with the student's weights as they are on disk."""
-    pool = start_generators(Service(config=config, quarantine=QuarantineLog(None, lambda text: None)), prepared)
+async def generators(config: RunConfig, prepared: Sizes, adapter: Adapter | None = None) -> AsyncIterator[GeneratorPool]:
+    """Only the generator pool, with the student's weights as they are on disk, and an adapter's factors."""
+    service = Service(config=config, quarantine=QuarantineLog(None, lambda text: None))
+    pool = start_generators(service, prepared, adapter=adapter)
     try:
         pool.workers.open()
         await pool.workers.settled()

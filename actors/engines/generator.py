@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.engines.adapter_requests import request as request_of
 from actors.engines.loop import Request
 from actors.engines.result_batcher import SLACK, ResultBatcher
 from actors.engines.specs import EngineSpec
@@ -118,7 +119,7 @@ class Generator(VllmReplica):
 
     def _request(self, prompt_ids: list[int], params: Any) -> Request:
         if self._spec.lora is None:
-            return Request(prompt_ids, params)
+            return request_of(self._spec, prompt_ids, params)
         from vllm.lora.request import LoRARequest
 
         from actors.engines.vllm_lora import ADAPTER_ID

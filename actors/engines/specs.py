@@ -76,8 +76,8 @@ def _adapter(config: RunConfig, teacher: str) -> Adapter | None:
     return read_adapter(folder, config.teacher_key(teacher, "adapter")) if folder is not None else None
 
 
-def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
-    """The specification of a generator's engine."""
+def generator_spec(config: RunConfig, prepared: Sizes, adapter: Adapter | None = None) -> EngineSpec:
+    """The specification of a generator's engine. ``adapter``: of a folder, for a model that is only evaluated."""
     model = info.resolve(config.student)
     lora = config.trainer.lora if config.sync.lora == "adapter" else None
     return _engine_spec(
@@ -87,6 +87,7 @@ def generator_spec(config: RunConfig, prepared: Sizes) -> EngineSpec:
         model,
         "generator",
         lora=lora,
+        adapter=adapter,
         sync_backend=config.sync.backend,
         keep_in_flight=config.in_flight == "keep",
         sleeps=config.placement == "colocated",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.engines.adapter_requests import request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
-from actors.engines.vllm_teacher import request
 from renio_pipeline.types import Hidden, ScoreRequest
 
 if TYPE_CHECKING:

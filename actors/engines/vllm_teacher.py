@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actors.engines.loop import Request
+from actors.engines.adapter_requests import request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.packed_messages import PackedList
 from renio_pipeline.types import Continuation, ContinuationRequest, ScoreRequest, TopK
 
 if TYPE_CHECKING:
-    from vllm import PoolingParams, RequestOutput, SamplingParams
+    from vllm import RequestOutput, SamplingParams
 
 
 class Teacher(VllmReplica):
@@ -81,15 +81,6 @@ class Teacher(VllmReplica):
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-
-
-def request(spec: EngineSpec, tokens: list[int], params: SamplingParams | PoolingParams) -> Request:
-    """A request to a teacher's engine, with the teacher's adapter if it has one."""
-    if spec.adapter is None:
-        return Request(tokens, params)
-    from vllm.lora.request import LoRARequest
-
-    return Request(tokens, params, LoRARequest("teacher", 1, spec.adapter.folder))
 
 
 def _continuation(output: RequestOutput) -> Continuation:

@@ -15,12 +15,18 @@ from actors.engines.vllm_teacher import Teacher
 from actors.pools.worker import CONTROL, Kind
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.models.adapters import Adapter
 from renio_pipeline.preflight import Prepared
 
 
-def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None) -> Kind:
-    """The workers of the generator pool. ``shared``: the group of ``shared_group``, if generators share the ranks' GPUs."""
-    spec = generator_spec(config, prepared)
+def generator_kind(config: RunConfig, prepared: Sizes, shared: Any = None, adapter: Adapter | None = None) -> Kind:
+    """The workers of the generator pool.
+
+    Args:
+        shared: the group of ``shared_group``, if generators share the ranks' GPUs.
+        adapter: added to the model that is on disk; None: the run's own, if it has one.
+    """
+    spec = generator_spec(config, prepared, adapter)
     options = actor_options(config, "generator", uses_vllm=True, separate_process=spec.separate_process)
     actor = ray.remote(Generator)
 

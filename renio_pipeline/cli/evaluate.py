@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from renio_pipeline.evaluation.asking import Asked
     from renio_pipeline.evaluation.compare import Comparison
     from renio_pipeline.evaluation.markers import Markers
+    from renio_pipeline.evaluation.models import Located
     from renio_pipeline.evaluation.records import Problem
     from renio_pipeline.evaluation.results import Results
     from renio_pipeline.evaluation.sets import DataSet
@@ -32,11 +33,17 @@ def register(commands: Any) -> None:
         "eval", parents=[with_config(required=False)], help=text, description=text[0].upper() + text[1:] + "."
     )
     for option, metavar, text in (
-        ("model", "[NAME=]MODEL", "a folder, a hub name, a run's directory or a checkpoint, repeatedly; default: the student"),
+        (
+            "model",
+            "[NAME=]MODEL",
+            "a folder, a hub name, a run, checkpoint or LoRA adapter, repeatedly; default: the student",
+        ),
         ("suite", "NAME[=PATH]", "a benchmark, from the hub or from a copy, repeatedly"),
         ("data", "[NAME=]PATH", "problems of yours, with the configuration's task, repeatedly"),
     ):
         command.add_argument(f"--{option}", action="append", default=[], metavar=metavar, help=text)
+    text = "settings and suites of a publication, which key=value still overrides; paper: ReNIO's, for mathematics"
+    command.add_argument("--suite-preset", choices=["paper"], help=text)
     command.add_argument("--samples", type=count, metavar="N", help="responses a problem; default: the suite's number, else 1")
     command.add_argument("--k", type=_counts, metavar="K,K", help="of pass@k; default: N")
     command.add_argument("--problems", type=count, metavar="N", help="only the first N problems of each data set")
@@ -53,11 +60,14 @@ def _counts(text: str) -> list[int]:
 def _eval(args: argparse.Namespace) -> int:
     if not args.config:
         return _compare_folders(args)
+    from renio_pipeline.evaluation.asking import alone
     from renio_pipeline.evaluation.markers import Markers
     from renio_pipeline.evaluation.models import locate, named
     from renio_pipeline.evaluation.sets import data_sets
+    from renio_pipeline.evaluation.suites import PRESETS
 
-    config = load(args.config, args.overrides)
+    preset = [PRESETS / f"{args.suite_preset}.yaml"] if args.suite_preset else []
+    config = alone(load([*args.config, *preset], args.overrides))
     given = named(args.model, "--model") or {"student": config.student}
     key = "--model" if args.model else "student"
     models = {name: locate(value, key) for name, value in given.items()}
@@ -78,7 +88,7 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _evaluate(
-    args: argparse.Namespace, config: RunConfig, models: dict[str, str], sets: Sequence[DataSet], markers: Markers
+    args: argparse.Namespace, config: RunConfig, models: dict[str, Located], sets: Sequence[DataSet], markers: Markers
 ) -> Results:
     """Load one model after the other into the generator pool, and print the table."""
     from actors.cluster.address import settled
@@ -89,18 +99,20 @@ def _evaluate(
     from actors.engines.options import check_engine_options
     from renio_pipeline.data.template_clock import TemplateClock
     from renio_pipeline.evaluation.answers import answer_all
-    from renio_pipeline.evaluation.asking import alone, ask
+    from renio_pipeline.evaluation.asking import ask
     from renio_pipeline.evaluation.results import Results
     from renio_pipeline.evaluation.table import results_table, show
     from renio_pipeline.models.info import is_local
 
     check_engine_options(config)
-    config = alone(config)
     # What can be found wrong before Ray starts: all but models of the hub, which are read on a node that will load them.
     key = "--model" if args.model else "student"
     clock = TemplateClock()  # one for all models
-    asked = {name: ask(config, name, model, sets, key=key, clock=clock) for name, model in models.items() if is_local(model)}
-    results = Results(args.out or _folder(config, running=address is not None), config, models, sets, args.k or ())
+    asked = {
+        name: ask(config, name, model, sets, key=key, clock=clock) for name, model in models.items() if is_local(model.model)
+    }
+    folder = args.out or _folder(config, running=address is not None)
+    results = Results(folder, config, {name: str(model) for name, model in models.items()}, sets, args.k or ())
 
     def finished(model: str, data: DataSet, problems: list[Problem]) -> None:
         if left_out := len(data.rows) - len(problems):
@@ -111,7 +123,7 @@ def _evaluate(
     async def one(found: Asked) -> None:
         for note in found.notes:
             print(visible(note))
-        async with launch.generators(found.config, found) as generators:
+        async with launch.generators(found.config, found, found.adapter) as generators:
             with _progress(found) as came:
                 await answer_all(generators, found, markers, partial(finished, found.name), came)
 
@@ -160,9 +172,11 @@ def _compare(a: Side, b: Side, *, seed: int = 0) -> list[Comparison]:
 def _compare_folders(args: argparse.Namespace) -> int:
     if not args.compare:
         raise ConfigError("--config is required: a YAML file, such as configs/demo.yaml (or --compare two folders of results)")
-    for option in ("model", "suite", "data", "samples", "k", "problems", "out", "overrides"):
+    for option in ("model", "suite", "suite_preset", "data", "samples", "k", "problems", "out", "overrides"):
         if getattr(args, option):
-            raise ConfigError(f"--compare without --config compares what is there, and takes no {option}; give --config too")
+            raise ConfigError(
+                f"--compare without --config compares what is there, and takes no {option.replace('_', '-')}; give --config too"
+            )
     from renio_pipeline.evaluation.results import read_results
 
     a, b = map(read_results, args.compare)

@@ -219,6 +219,9 @@ class Prompts(Section):
         None,
         description="`method.reason_first`: asks the teacher for its analysis of the {solution}; null: in words of our own.",
     )
+    evaluation: _with("problem", "instruction") | None = Field(  # type: ignore[valid-type]
+        None, description="The user message of held-out problems and of `renio eval`; null: as the student is asked."
+    )
     instruction: Text | None = Field(
         None,
         description="What {instruction} stands for, and what follows the problem where `student` is null; null: the task's.",
@@ -542,6 +545,14 @@ class Evaluate(Section):
         None, description="Top-k sampling of `renio eval`; 0: all tokens; null: as in sampling."
     )
     max_response_tokens: PositiveInt | None = Field(None, description="Longest response of `renio eval`; null: as in training.")
+    samples: PositiveInt | None = Field(
+        None,
+        description="Responses of `renio eval` to a problem; null: each suite's own number, or 1.",
+    )
+    seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of `renio eval`; null: `seed`.")
+    suites: tuple[str, ...] = Field(
+        (), description="Benchmarks of `renio eval` where --suite and --data name none; empty: the held-out problems."
+    )
     markers: UserPath | None = Field(
         None, description="File of reflection markers, one per line; null: the package's own list."
     )

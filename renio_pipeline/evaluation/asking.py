@@ -15,7 +15,9 @@ from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.prompt_lengths import Bounds, check_length, check_not_empty
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.data.template_clock import TemplateClock
+from renio_pipeline.evaluation.models import Located
 from renio_pipeline.evaluation.sets import DataSet
+from renio_pipeline.models.adapters import Adapter, read_adapter
 from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.info import ModelInfo, read_tokenizer, resolve
 from renio_pipeline.models.info import inspect as inspect_model
@@ -31,6 +33,7 @@ class Asked:
 
     name: str
     model: str
+    adapter: Adapter | None  # which its generators add to the model
     config: RunConfig  # the configuration of its generators
     tokenizer: Any
     sets: tuple[DataSet, ...]  # without the problems whose prompts are longer than data.max_prompt_tokens
@@ -41,7 +44,7 @@ class Asked:
 
 
 def alone(config: RunConfig) -> RunConfig:
-    """The configuration of generators without a trainer: no weight sync, no LoRA adapter, and no shared GPUs.
+    """The configuration of generators without a trainer: no weight sync, no LoRA factors from one, and no shared GPUs.
 
     The keys of ``evaluate`` replace the sampling settings, where they are set.
     """
@@ -49,6 +52,7 @@ def alone(config: RunConfig) -> RunConfig:
     return config.model_copy(
         update={
             "sync": Sync(),
+            "seed": config.seed if own.seed is None else own.seed,
             "placement": "separate",
             "max_response_tokens": own.max_response_tokens or config.max_response_tokens,
             "sampling": sampling.model_copy(
@@ -64,7 +68,7 @@ def alone(config: RunConfig) -> RunConfig:
 def ask(
     config: RunConfig,
     name: str,
-    model: str,
+    located: Located,
     sets: Sequence[DataSet],
     inspect: Inspect = inspect_model,
     key: str = "--model",
@@ -82,6 +86,7 @@ def ask(
         ConfigError: the model does not exist or has no chat template, a prompt exceeds its context, or
             ``data.max_prompt_tokens`` leaves no problem of a data set.
     """
+    model = located.model
     info = inspect(model, key)
     tokenizer = read_tokenizer(model, key)
     choose_template(tokenizer, config.data.chat_template, model, key)
@@ -126,6 +131,7 @@ def ask(
     return Asked(
         name=name,
         model=model,
+        adapter=read_adapter(located.adapter, key) if located.adapter else None,
         config=config.model_copy(update={"student": model}),
         tokenizer=tokenizer,
         sets=tuple(fitting),

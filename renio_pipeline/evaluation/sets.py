@@ -37,22 +37,25 @@ class DataSet:
 def data_sets(
     config: RunConfig, from_suites: Sequence[str], own: Sequence[str], *, samples: int | None, limit: int | None
 ) -> list[DataSet]:
-    """The data sets named by ``--suite`` and ``--data``, or else the configuration's own held-out problems.
+    """The data sets named by ``--suite`` and ``--data``, or else ``evaluate.suites``, or the configuration's held-out problems.
 
     Args:
         from_suites: ``NAME``, from the hub, or ``NAME=PATH``, from a local copy.
         own: ``NAME=PATH``: a file, folder or hub name, with the task and the fields of ``config``.
-        samples: responses per problem; None: the suite's own number, or 1.
+        samples: responses per problem; None: ``evaluate.samples``, or the suite's own number, or 1.
         limit: use only this many of each data set's usable problems, from the start.
 
     Raises:
         ConfigError: a suite is unknown, or a data set cannot be read, or none of its problems can be graded.
     """
+    samples = samples or config.evaluate.samples
+    key = "--suite" if from_suites or own else "evaluate.suites"
+    from_suites = from_suites if from_suites or own else config.evaluate.suites
     if not (from_suites or own):
         return _held_out_sets(config, samples or 1, limit)
-    chosen = named([s if "=" in s or s not in suites() else f"{s}={s}" for s in from_suites], "--suite")
+    chosen = named([s if "=" in s or s not in suites() else f"{s}={s}" for s in from_suites], key)
     for name in chosen:
-        suite(name)  # check every name first: a copy may take minutes to read
+        suite(name, key)  # check every name first: a copy may take minutes to read
     files = named(own, "--data")
     if both := [name for name in files if name in chosen]:
         raise ConfigError(f"--data: {both[0]!r} is also the name of a suite; rename it, as in --data mine={files[both[0]]}")

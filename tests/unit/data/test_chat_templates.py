@@ -17,6 +17,7 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.data.chat_templates import end_warning
 from renio_pipeline.data.prompts import Encoder
 from renio_pipeline.evaluation.asking import alone, ask
+from renio_pipeline.evaluation.models import Located
 from renio_pipeline.evaluation.sets import data_sets
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.tasks import make_task
@@ -135,10 +136,10 @@ def test_an_evaluation_names_its_own_key(student: Student, tmp_path: Path) -> No
     sets = data_sets(config, [], [f"mine={path}"], samples=1, limit=None)
     model = student("{{ raise_exception('no') }}")
     with pytest.raises(ConfigError, match=r"^--model: the chat template of .* cannot make the prompt of row '1'"):
-        ask(config, "m", model, sets)
+        ask(config, "m", Located(model), sets)
     with pytest.raises(ConfigError, match="makes an empty prompt of row '1' of mine"):
-        ask(config, "m", student("{% if false %}1{% endif %}"), sets)
-    found = ask(config, "m", student("{{ messages[0].content }}{% if messages[1] %}a{% endif %}"), sets)
+        ask(config, "m", Located(student("{% if false %}1{% endif %}")), sets)
+    found = ask(config, "m", Located(student("{{ messages[0].content }}{% if messages[1] %}a{% endif %}")), sets)
     assert found.notes == ()
 
 

@@ -153,8 +153,8 @@ def test_the_papers_presets_ask_as_the_reference_does(name: str, tmp_path: Path,
     places = [teacher.index(part) for part in order]
     assert places == sorted(places)
     assert "<think>" not in teacher
-    # Evaluation: the student's text in the whole template, thinking on.
-    assert evaluation.startswith(f"<|im_start|>user\nProblem: 1+1?\n\n{instruction}<|im_end|>\n<|im_start|>assistant\n")
+    # Evaluation: the problem and the instruction alone in the whole template, thinking on.
+    assert evaluation.startswith(f"<|im_start|>user\n1+1?\n\n{instruction}<|im_end|>\n<|im_start|>assistant\n")
     assert "<think>" not in evaluation
 
 

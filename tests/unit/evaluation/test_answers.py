@@ -17,6 +17,7 @@ from renio_pipeline.evaluation.answers import answer_all
 from renio_pipeline.evaluation.asking import Asked, alone, ask
 from renio_pipeline.evaluation.markers import Markers
 from renio_pipeline.evaluation.metrics import majority
+from renio_pipeline.evaluation.models import Located
 from renio_pipeline.evaluation.records import Problem
 from renio_pipeline.evaluation.results import Results, read_results
 from renio_pipeline.evaluation.sets import OWN, DataSet, data_sets
@@ -62,7 +63,7 @@ def sets(samples: int = 2, **keys: object) -> list[DataSet]:
 
 
 def asked(of: Sequence[DataSet], **keys: object) -> Asked:
-    return ask(alone(make_config(**{**SMALL, **keys})), "student", "embedded:student", of)
+    return ask(alone(make_config(**{**SMALL, **keys})), "student", Located("embedded:student"), of)
 
 
 def answers(
@@ -132,6 +133,7 @@ def test_mathematics_is_graded_in_worker_processes_and_equal_answers_vote_togeth
     model = Asked(
         name="m",
         model="m",
+        adapter=None,
         config=make_config(**SMALL),
         tokenizer=Characters(),
         sets=(data,),
@@ -152,8 +154,8 @@ def test_mathematics_is_graded_in_worker_processes_and_equal_answers_vote_togeth
 
 def test_a_sample_of_a_problem_has_the_same_id_for_every_model_and_no_other_has_it() -> None:
     of = [*sets(), DataSet(name="other", source="x", task=sets()[0].task, rows=sets()[0].rows, samples=3)]
-    student = ask(alone(make_config(**SMALL)), "a", "embedded:student", of)
-    teacher = ask(alone(make_config(**SMALL)), "b", "embedded:teacher", of)
+    student = ask(alone(make_config(**SMALL)), "a", Located("embedded:student"), of)
+    teacher = ask(alone(make_config(**SMALL)), "b", Located("embedded:teacher"), of)
     ids = [[p.sample_id for p in prompts] for prompts in student.prompts]
     assert ids == [[p.sample_id for p in prompts] for prompts in teacher.prompts]
     assert ids == [list(range(-1, -9, -1)), list(range(-9, -21, -1))]
@@ -197,7 +199,7 @@ def test_evaluation_needs_no_teacher_and_has_its_own_sampling() -> None:
 
 def test_a_model_that_is_missing_or_too_small_is_refused_by_its_name() -> None:
     with pytest.raises(ConfigError, match="--model: model folder '/nowhere' does not exist"):
-        ask(alone(make_config(**SMALL)), "x", "/nowhere", sets())
+        ask(alone(make_config(**SMALL)), "x", Located("/nowhere"), sets())
     with pytest.raises(ConfigError, match=r"exceeds the context of embedded:student"):
         asked(sets(), evaluate={"problems": 4, "max_response_tokens": 5000})
 

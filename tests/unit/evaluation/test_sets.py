@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from renio_pipeline.config import ConfigError
+from renio_pipeline.config import ConfigError, load
+from renio_pipeline.config.schema import Prompts
+from renio_pipeline.evaluation.asking import alone
 from renio_pipeline.evaluation.markers import OURS, Markers
-from renio_pipeline.evaluation.models import locate, named
+from renio_pipeline.evaluation.models import Located, locate, named
 from renio_pipeline.evaluation.sets import DataSet, data_sets
-from renio_pipeline.evaluation.suites import suite, suites
+from renio_pipeline.evaluation.suites import PRESETS, suite, suites
 from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.run_dir.checkpoint_files import RunState, begin, commit
+from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.sandbox.deadline import Deadline
+from renio_pipeline.tasks import make_task
+from renio_pipeline.tasks.phrasing import Phrasing
+from renio_pipeline.types import Row
 from tests.unit.conftest import DEMO, make_config
+from tests.unit.publish.test_push import write_adapter
 
 MATHS = {"answer": "7", "solution": "…"}
 # Records as the hub has them: of each suite its columns, two rows.
@@ -44,6 +52,9 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         for i in range(2)
     ],
 }  # fmt: skip
+
+
+DEMO_CONFIG = Path(__file__).parents[3] / "configs" / "demo.yaml"
 
 
 def read(
@@ -111,6 +122,38 @@ def test_an_unknown_suite_is_refused_with_the_list_before_any_is_read() -> None:
         read("aime24=/nowhere", "aime26")
     assert "--suite: 'aime26' is not known; did you mean aime2" in str(refusal.value)
     assert all(name in str(refusal.value) for name in suites())
+
+
+def test_suites_and_samples_are_keys_too_and_options_come_before_them(tmp_path: Path) -> None:
+    copies = [f"{name}={lines(tmp_path / f'{i}.jsonl', RECORDS[name])}" for i, name in enumerate(("math500", "amc23"))]
+    keys = {"evaluate": {"suites": copies, "samples": 3}}
+    assert [(data.name, data.samples) for data in read(**keys)] == [("math500", 3), ("amc23", 3)]
+    assert [(data.name, data.samples) for data in read(copies[1], samples=2, **keys)] == [("amc23", 2)]
+    with pytest.raises(ConfigError, match=r"^evaluate.suites: 'amc24' is not known; did you mean amc23"):
+        read(evaluate={"suites": ["amc24"]})
+
+
+def test_the_papers_preset_sets_the_references_evaluation_whatever_the_run_is_trained_with() -> None:
+    """From the preset's own file, over a configuration that trains on plain prompts without thinking."""
+    trained = ["data.student_prompt=plain", "evaluate.prompt=plain", "sampling.top_p=0.9", "sampling.top_k=20"]
+    config = alone(load([str(DEMO_CONFIG), str(PRESETS / "paper.yaml")], ["sampling.top_p=0.9", "sampling.top_k=20"]))
+    assert (config.sampling.top_p, config.sampling.top_k, config.evaluate.temperature) == (1.0, 0, 1.0)
+    assert (config.max_response_tokens, config.evaluate.samples, config.evaluate.prompt) == (38912, 6, "chat")
+    assert config.template.evaluation == {"enable_thinking": True}
+    assert config.template.student == {}
+    assert set(config.evaluate.suites) <= {name for name, entry in suites().items() if entry.task == "maths"}
+    asked = Phrasing(make_task("maths"), Prompts(student="Problem: {problem}", evaluation=config.prompts.evaluation))
+    row = Row(id="a", problem="1 + 1?", answer="2")
+    text = asked.messages(row, "evaluation")[-1]["content"]
+    assert text.startswith("1 + 1?\n\n")
+    assert "boxed" in text
+    assert asked.messages(row, "student")[-1]["content"] == "Problem: 1 + 1?"
+    # key=value comes after it
+    assert load([str(DEMO_CONFIG), str(PRESETS / "paper.yaml")], [*trained, "evaluate.samples=1"]).evaluate.prompt == "plain"
+
+
+def test_an_evaluation_has_a_seed_of_its_own_where_it_is_given() -> None:
+    assert [alone(make_config(seed=5, evaluate=keys)).seed for keys in ({}, {"seed": 0}, {"seed": 7})] == [5, 0, 7]
 
 
 def test_a_copy_that_is_not_there_is_never_looked_for_on_the_hub() -> None:
@@ -184,20 +227,35 @@ def test_a_run_means_its_newest_checkpoint_and_a_checkpoint_its_model(tmp_path: 
         (partial / "hf/config.json").write_text("{}")
         commit(partial, RunState(step=step))
     (checkpoints / "step_000015/hf").mkdir(parents=True)  # never finished
-    assert locate(str(tmp_path / "run")) == str(checkpoints / "step_000010/hf")
-    assert locate(str(checkpoints / "step_000005")) == str(checkpoints / "step_000005/hf")
+    assert locate(str(tmp_path / "run")) == Located(str(checkpoints / "step_000010/hf"))
+    assert locate(str(checkpoints / "step_000005")) == Located(str(checkpoints / "step_000005/hf"))
     for model in ("embedded:student", "Qwen/Qwen3-1.7B", str(DEMO / "student"), str(tmp_path / "missing")):
-        assert locate(model) == model
+        assert locate(model) == Located(model)
 
 
-def test_an_adapter_alone_is_refused_with_what_would_do(tmp_path: Path) -> None:
+def test_an_adapter_is_evaluated_on_its_runs_student_and_elsewhere_on_the_model_that_it_names(tmp_path: Path) -> None:
     partial = begin(tmp_path / "run/checkpoints", RunState(step=1))
     (partial / "adapter").mkdir()
-    (partial / "adapter/adapter_config.json").write_text("{}")
+    write_adapter(partial / "adapter")  # it names a folder that is not there
     folder = commit(partial, RunState(step=1))
-    for model in (tmp_path / "run", folder, folder / "adapter"):
-        with pytest.raises(ConfigError, match=r"has a LoRA adapter but no merged model; train with checkpoint.merged=true"):
-            locate(str(model))
+    RunDirectory(make_config(run_dir=str(tmp_path / "run"), student="Qwen/Qwen3-1.7B"))
+    adapter = str(folder / "adapter")
+    for model in (tmp_path / "run", folder, adapter):
+        assert locate(str(model)) == Located("Qwen/Qwen3-1.7B", adapter)
+    assert str(locate(adapter)) == f"Qwen/Qwen3-1.7B + {adapter}"
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(adapter, elsewhere)
+    with pytest.raises(ConfigError, match=r"for the model '/home/me/secret/place', which is not there; write where it is now"):
+        locate(str(elsewhere))
+    file = elsewhere / "adapter_config.json"
+    file.write_text(file.read_text().replace("/home/me/secret/place", "Qwen/Qwen3-4B"))
+    assert locate(str(elsewhere)) == Located("Qwen/Qwen3-4B", str(elsewhere))
+    file.write_text(file.read_text().replace('"base_model_name_or_path"', '"other"'))
+    with pytest.raises(ConfigError, match=r"does not say which model it is for; write that to base_model_name_or_path"):
+        locate(str(elsewhere))
+    file.write_text("{}")
+    with pytest.raises(ConfigError, match=r"only LoRA can be served"):
+        locate(str(elsewhere))
     (tmp_path / "empty/checkpoints").mkdir(parents=True)
     with pytest.raises(ConfigError, match="is a run without a complete checkpoint"):
         locate(str(tmp_path / "empty"))
