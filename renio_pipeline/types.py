@@ -18,6 +18,7 @@ Verdict = Literal["correct", "incorrect", "unfinished"]
 StopReason = Literal["stop", "length"]
 Times = tuple[float, float]  # when a sample was sent to a worker, and when its result came: the driver's time.perf_counter
 NEVER: Times = (0.0, 0.0)
+Messages = tuple[tuple[str, str], ...]  # (role, content) of each
 Busy = dict[str, float]  # seconds of work so far, by worker
 
 
@@ -71,7 +72,8 @@ class Row:
     teacher: str | None = None  # which of several teachers scores its responses
     tests: str | None = None  # of a program: a Python program of asserts, or JSON of inputs and outputs
     source: str | None = None  # which of several sources it is of; its id then begins with that name and a slash
-    context: tuple[tuple[str, str], ...] = ()  # (role, content) of the chat messages before the one that asks the problem
+    context: Messages = ()  # the chat messages before the one that asks the problem
+    teacher_prompt: Messages = ()  # what a teacher that is shown more than the student is asked instead; empty: the usual
     line: int | None = field(default=None, compare=False)  # where it stands in its file
     numbered: bool = field(default=False, compare=False)  # its id is its place, because its record has none
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests"]
+FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests", "teacher_prompt", "privileged_context"]
 Preset = Literal[
     "openthoughts-maths", "openthoughts-code", "trl", "verl", "gsm8k", "math", "deepmath", "dapo", "humaneval", "mbpp",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
+from renio_pipeline.data.compressed import ENDINGS
 from renio_pipeline.data.csv_files import CsvFile
 from renio_pipeline.data.json_files import json_format
 from renio_pipeline.data.located import Format
@@ -76,7 +77,8 @@ def _files(builder: Any, source: Source, key: str) -> Files | None:
         )
     manager, found = datasets.DownloadManager(), list[tuple[str, Format]]()
     for name in (file for split in wanted for file in by_split[split]):
-        for file in manager.iter_files(manager.download_and_extract(name)):
+        alone = name.endswith(ENDINGS) and not name.endswith((".tar.gz", ".tar.zst"))  # unpacked where it is read
+        for file in manager.iter_files(manager.download(name) if alone else manager.download_and_extract(name)):
             found.append((str(file), CsvFile(config.sep) if kind == "csv" else json_format(Path(file), name)))
     return found
 

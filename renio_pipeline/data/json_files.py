@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from renio_pipeline.data.compressed import beginning
 from renio_pipeline.data.located import BadRecord, Format, Found
 
 _DECODER = json.JSONDecoder(parse_float=Decimal)  # a double would round a number with many digits
@@ -34,8 +35,7 @@ def json_format(file: Path, name: str = "") -> Format:
     """
     if ".jsonl" in (name or file.name):
         return JsonLines()
-    with file.open("rb") as opened:
-        begin = opened.read(4096).removeprefix(codecs.BOM_UTF8)
+    begin = beginning(file, 4096).removeprefix(codecs.BOM_UTF8)
     return JsonArray() if begin.lstrip().startswith(b"[") else JsonLines()
 
 

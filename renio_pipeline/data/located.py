@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.data.compressed import opened
 from renio_pipeline.data.records import Layout, Scan
 from renio_pipeline.data.rows import Read
 from renio_pipeline.types import Row
@@ -55,13 +56,14 @@ class LocatedRows(Read):
         """
         self.layout = layout
         self._formats = [form for _, form in files]
+        self._paths = [path for path, _ in files]
         self._files: list[BinaryIO] = []
         self._places = array("q")  # four per row: file, number, offset, length
         scan = Scan(layout)
         for index, (path, form) in enumerate(files):
             before = len(self) if len(files) > 1 else 0
             try:
-                self._files.append(Path(path).open("rb"))  # noqa: SIM115 - stays open: rows are read from it later
+                self._files.append(opened(path))  # stays open: rows are read from it later
                 for found in form.records(self._files[-1]):
                     self._places.extend((index, found.number + before, found.offset, found.length))
                     scan.add(found.record, found.number + before)
@@ -80,7 +82,7 @@ class LocatedRows(Read):
         try:
             return self.layout.row(self._formats[file].record(data, number), number)
         except BadRecord as error:
-            raise self._error(error, self._files[file].name) from None
+            raise self._error(error, self._paths[file]) from None
 
     def _error(self, error: BadRecord, path: str | Path) -> ConfigError:
         if not error.number:

@@ -41,6 +41,8 @@ def content_of(row: Row) -> int:
     """A fingerprint of everything that is read of a row, without its id and its place."""
     values = (row.problem, row.answer, row.solution, row.teacher, row.tests)
     said = [text for message in row.context for text in message]
+    if row.teacher_prompt:
+        said += ["", *(text for message in row.teacher_prompt for text in message)]
     return _hash(*(b"" if value is None else b"=" + value.encode("utf-8", "surrogatepass") for value in (*values, *said)))
 
 

@@ -100,7 +100,11 @@ def _training(config: RunConfig, origin: ProblemOrigin, screening: RowScreening)
         routed = config.teachers and not (origin.part and origin.part.section.teacher)
         optional = (*TRAINING, "teacher") if routed else TRAINING
         key = f"{origin.key}.path"
-        return _usable(origin, screening, origin.named(load_rows(section, key=key, optional=optional)), key)
+        found = _usable(origin, screening, origin.named(load_rows(section, key=key, optional=optional)), key)
+        if not config.privileged and found.rows[0].teacher_prompt:
+            said = f"{key}: rows have a teacher_prompt, which is ignored unless method.privileged is true or method.type opsd"
+            return replace(found, notes=(*found.notes, said))
+        return found
     made = origin.made("train", section.problems)
     if not len(made):
         raise ConfigError(f"task: {config.task} generated no problems to train on")
@@ -191,6 +195,14 @@ def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:
     return None
 
 
+def _shows_solution(config: RunConfig, origin: ProblemOrigin, row: Row) -> bool:
+    """Whether a teacher is told the row's solution: in its prompt, or to analyse it."""
+    if config.method.reason_first:
+        return True
+    prompts = (origin.part and origin.part.section.prompts) or config.prompts
+    return not row.teacher_prompt and (prompts.teacher is None or "{solution}" in prompts.teacher)
+
+
 def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: Row) -> None:
     where, key = rows.where(row), origin.key
     if config.teachers and row.teacher not in config.teachers:
@@ -200,8 +212,7 @@ def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: R
             f"teachers: {where} {names}; teachers has {', '.join(config.teachers)}, and "
             f"{origin.section.names.get('teacher', 'teacher')!r} is the row's field ({key}.fields.teacher names another){whole}"
         )
-    if config.privileged and row.solution is None:
+    if config.privileged and row.solution is None and _shows_solution(config, origin, row):
         shows = "method.type opsd" if isinstance(config.method, Opsd) else "method.privileged"
-        raise ConfigError(
-            f"{key}.path: {where} has no solution, which {shows} shows the teacher ({key}.fields.solution names it)"
-        )
+        instead = f"{key}.fields.solution names it; a row's own teacher_prompt does without"
+        raise ConfigError(f"{key}.path: {where} has no solution, which {shows} shows the teacher ({instead})")

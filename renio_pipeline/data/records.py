@@ -75,19 +75,22 @@ class Layout:
             raise ConfigError(
                 f"{where}: field {self.name('problem')!r} must be non-empty text; the {self.unit} has {self.has(record)}"
             )
-        found = {field: self._value(record, field, where) for field in self.optional}
+        found = {field: self._value(record, field, where) for field in self.optional if field != "teacher_prompt"}
+        privileged = found.pop("privileged_context", None)
+        found |= {"solution": privileged or found["solution"]} if "solution" in found else {}
         row_id = self._value(record, "id", where)
         numbered = row_id is None
         row = Row(
             id=str(number) if row_id is None else row_id,
             problem=problem,
             context=context,
+            teacher_prompt=self._teacher_prompt(record, context, where),
             line=number,
             numbered=numbered,
             **found,
         )
         for field in self.fields:
-            if _HALF_A_PAIR.search(getattr(row, field) or ""):
+            if _HALF_A_PAIR.search(_text_of(row, field)):
                 raise ConfigError(f"{where}: field {self.name(field)!r} holds half a surrogate pair, which is not valid text")
         return row
 
@@ -108,6 +111,20 @@ class Layout:
         except ValueError as error:
             raise ConfigError(f"{where}: field {self.name('problem')!r} {error}") from None
 
+    def _teacher_prompt(self, record: dict[str, Any], context: Context, where: str) -> Context:
+        """The messages that a teacher is shown instead. A text takes the problem's place, a list that of all messages."""
+        value = value_at(record, self.name("teacher_prompt")) if "teacher_prompt" in self.optional else None
+        if is_missing(value) or value == "":
+            return ()
+        name = self.name("teacher_prompt")
+        try:
+            text, before = asked(messages) if (messages := messages_in(value)) else (value, context)
+        except ValueError as error:
+            raise ConfigError(f"{where}: field {name!r} {error}") from None
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"{where}: field {name!r} must be text or a list of messages, got {type(value).__name__}")
+        return (*before, ("user", text))
+
     def _value(self, record: dict[str, Any], field: FieldName, where: str) -> str | None:
         value = value_at(record, self.name(field))
         structured = field == "tests" and isinstance(value, (dict, list))
@@ -122,6 +139,14 @@ class Layout:
     def _refuse_messages(self, value: Any, field: FieldName, where: str) -> None:
         if messages := messages_in(value):
             raise ConfigError(f"{where}: {about_messages(self.name(field), messages, field)} ({self.key_of(field)} names it)")
+
+
+def _text_of(row: Row, field: FieldName) -> str:
+    """Everything that a row has of a field."""
+    if field == "teacher_prompt":
+        return "".join(text for message in row.teacher_prompt for text in message)
+    before = "".join(text for message in row.context for text in message) if field == "problem" else ""
+    return before + (getattr(row, "solution" if field == "privileged_context" else field) or "")
 
 
 class Scan:

@@ -11,6 +11,7 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.config.layouts import FieldName
 from renio_pipeline.config.schema import Source
 from renio_pipeline.data.arrow import ArrowRows
+from renio_pipeline.data.compressed import Unreadable, plain_name
 from renio_pipeline.data.csv_files import CsvFile
 from renio_pipeline.data.data_sets import open_data_set
 from renio_pipeline.data.json_files import JsonLines, json_format
@@ -19,7 +20,7 @@ from renio_pipeline.data.records import Layout
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.models.lfs import refuse_pointer
 
-TRAINING: tuple[FieldName, ...] = ("answer", "solution", "tests")
+TRAINING: tuple[FieldName, ...] = ("answer", "solution", "tests", "teacher_prompt", "privileged_context")
 HELD_OUT: tuple[FieldName, ...] = ("answer", "tests")
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -30,8 +31,8 @@ _FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[FieldName] = TRAINING) -> Rows:
     """Open ``source.path`` and check each of its rows once.
 
-    The path is a JSON Lines, JSON, CSV, TSV or Parquet file, a folder (of such files, in the hub's layout, or as
-    ``save_to_disk`` writes it), or the name of a data set on the hub.
+    The path is a JSON Lines, JSON, CSV or TSV file, which gzip or zstd may pack, a Parquet file, a folder (of such files,
+    in the hub's layout, or as ``save_to_disk`` writes it), or the name of a data set on the hub.
 
     Args:
         key: the configuration key of the path, for error messages; errors about fields name the section's ``fields``.
@@ -54,19 +55,25 @@ def load_rows(source: Source, *, key: str = "data.path", optional: Sequence[Fiel
     refuse_pointer(place, key)
     if place.suffix == ".parquet":
         return ArrowRows(open_data_set(source, key), Layout.of(source, key=key, optional=optional, unit="row"))
-    form = _text_format(place)
+    try:
+        form = _text_format(place)
+    except OSError as error:
+        raise ConfigError(f"{key}: {path} cannot be read: {error}") from None
     unit: Literal["line", "row"] = "line" if isinstance(form, JsonLines) else "row"
     return LocatedRows(Layout.of(source, key=key, optional=optional, unit=unit), [(path, form)])
 
 
 def _text_format(file: Path) -> Format:
-    if file.suffix in _SEPARATORS:
-        return CsvFile(_SEPARATORS[file.suffix])
-    return json_format(file) if file.suffix == ".json" else JsonLines()
+    ending = Path(plain_name(file.name)).suffix
+    if ending == ".parquet":
+        raise Unreadable("Parquet is compressed by itself; unpack it")
+    if ending in _SEPARATORS:
+        return CsvFile(_SEPARATORS[ending])
+    return json_format(file) if ending == ".json" else JsonLines()
 
 
 def _is_hub_name(path: str) -> bool:
-    return _HUB.fullmatch(path) is not None and not path.endswith(_FILES) and not path.startswith(".")
+    return _HUB.fullmatch(path) is not None and not plain_name(path).endswith(_FILES) and not path.startswith(".")
 
 
 def _refuse_parts(source: Source, key: str) -> None:

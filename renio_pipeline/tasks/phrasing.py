@@ -50,13 +50,18 @@ class Phrasing:
     def messages(self, row: Row, audience: Audience, reasoning: str | None = None) -> Messages:
         """The chat messages for a row: what was said before, and the problem. A teacher is shown the row's reference solution.
 
-        ``prompts.system`` takes the place of the row's own system messages.
+        ``prompts.system`` takes the place of the row's own system messages. A row's ``teacher_prompt`` is used as it stands, in
+        place of what a teacher would be told otherwise.
 
         Args:
             reasoning: the teacher's analysis of the solution; empty: there is none.
         """
         prompts = self._of_sources.get(row.source or "", self._prompts)
-        if audience == "teacher":
+        context = row.context
+        if audience == "teacher" and row.teacher_prompt:
+            *earlier, (role, content) = row.teacher_prompt
+            context, found = tuple(earlier), [{"role": role, "content": content}]
+        elif audience == "teacher":
             found = self._taught(prompts, row, self._reasoning if reasoning is None else reasoning)
         elif audience == "reasoning":
             found = [{"role": "user", "content": self._filled(prompts.reasoning or REASONING, prompts, row)}]
@@ -64,7 +69,7 @@ class Phrasing:
             found = [{"role": "user", "content": self._filled(text, prompts, row)}]
         else:
             found = self._task.messages(row)
-        before = [{"role": role, "content": content} for role, content in row.context]
+        before = [{"role": role, "content": content} for role, content in context]
         if prompts.system is not None:
             before = [{"role": "system", "content": prompts.system}, *(m for m in before if m["role"] != "system")]
         return [*before, *found]
