@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from renio_pipeline.models.hub import reach
 from renio_pipeline.models.kind import NoCausalModelError, check_kind, quantisation
 
 # (model_type, tokenizer_class) pairs for which AutoTokenizer returns exactly that class.
@@ -112,6 +113,8 @@ def _json(name: str, file: str) -> dict[str, Any] | None:
     if not Path(name).is_dir():
         from transformers.utils import cached_file
 
+        if needed:
+            reach(name, file)
         path = cached_file(
             name,
             file,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.models.hub import unreachable
 from renio_pipeline.publish.source import SETTINGS, Published
 from renio_pipeline.run_dir.secret_values import hidden
 
@@ -95,7 +96,7 @@ def _told(endpoint: str, repo: str) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{repo}: nothing was pushed: {type(error).__name__}: {hidden(str(error))}") from None
     except Exception as error:
-        if not type(error).__module__.startswith("httpx"):
+        if not unreachable(error):
             raise
         raise ConfigError(
             f"{repo}: nothing was pushed: {endpoint} cannot be reached ({hidden(str(error)) or type(error).__name__}); look at "

@@ -117,9 +117,10 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = _do  # noqa: N815
+        do_HEAD = do_GET = do_POST = do_PUT = _do  # noqa: N815
 
         def log_message(self, *args: Any) -> None:
             pass

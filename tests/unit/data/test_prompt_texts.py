@@ -176,6 +176,7 @@ def test_a_tokenizer_that_is_not_at_hand_is_the_users_error(
         raise LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr("transformers.utils.hub.hf_hub_download", no_hub)
+    monkeypatch.setattr("renio_pipeline.models.files.reach", lambda name, file: None)
     assert main(["prompts", "--config", str(ROOT / "configs/demo.yaml"), f"student={student}"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
