@@ -97,7 +97,7 @@ def prune(folder: Path, keep: int, fence: Fence = NO_FENCE) -> list[Path]:
     fence.check()
     complete = [path for path in _numbered(folder) if read(path)]
     if complete:
-        write_durably(folder / "latest", complete[-1].name + "\n")
+        write_durably(folder / "latest", complete[-1].name + "\n", fence)
     old = complete[:-keep]
     for path in old:
         discard(path)
@@ -105,7 +105,8 @@ def prune(folder: Path, keep: int, fence: Fence = NO_FENCE) -> list[Path]:
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Delete checkpoints after ``step``, which a resumed run writes again, and unfinished ones. Other files stay."""
+    """Delete checkpoints after ``step``, which a resumed run writes again, and unfinished files. Other files stay."""
+    _aside(folder / "latest").unlink(missing_ok=True)  # a driver that was stopped within ``write_durably`` cannot end it now
     for path in [*folder.glob(".step_*.partial"), *folder.glob(".step_*.universal")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in _numbered(folder):
@@ -121,15 +122,27 @@ def discard(path: Path) -> None:
     shutil.rmtree(dying, ignore_errors=True)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file atomically and durably: a reader sees the old text or the new, and the new is on disk on return."""
-    aside = path.with_name(f".{path.name}.aside")
+def write_durably(path: Path, text: str, fence: Fence = NO_FENCE) -> None:
+    """Replace a file atomically and durably: a reader sees the old text or the new, and the new is on disk on return.
+
+    Raises OSError, LeaseLostError: then nothing was replaced.
+    """
+    aside = _aside(path)
     with aside.open("w", encoding="utf-8") as file:
+        try:
+            fence.check()
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
     sync_folder(path.parent)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.aside")
 
 
 def sync_files(folder: Path) -> None:

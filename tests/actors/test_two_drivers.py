@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from renio_pipeline.control.commands import Commands, Events
 from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
@@ -51,42 +52,65 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_a_resume_of_a_live_run_is_refused_and_changes_nothing(tmp_path: Path, prepared: Prepared) -> None:
-    """The command, from a second terminal, while the run is between two checkpoints."""
-    folder = tmp_path / "run"
-    refused: list[subprocess.CompletedProcess[str]] = []
-    with lease.held(folder) as held:
-        run = run_of(folder, prepared, 5, held.fence)
-        OmegaConf.save(OmegaConf.create(run.config.model_dump(mode="json")), tmp_path / "run.yaml")
-        train = run.stages.trainers.train
+def with_ledger(run: Run, folder: Path, fence: Fence) -> None:
+    """Let the run's fake ranks write the ledger that real ones do."""
+    train = run.stages.trainers.train
 
-        async def with_ledger(batch: Any) -> Any:
-            if batch.step == 4:
-                await run.checkpointer.finish()  # which would go on while the command runs
-                before = contents(folder)
-                command = ["-m", "renio_pipeline", "train", "--config", str(tmp_path / "run.yaml"), "--resume"]
-                refused.append(
-                    subprocess.run(
-                        [sys.executable, *command],
-                        cwd=ROOT,
-                        capture_output=True,
-                        text=True,
-                        check=False,
-                    )
-                )
-                assert contents(folder) == before
-            line = {"step": batch.step, "incarnation": 0, "sample_ids": [s.sample_id for s in batch.samples]}
-            held.fence.append(folder / "ledger" / "rank_0.jsonl", json.dumps(line).encode() + b"\n")
-            return await train(batch)
+    async def recorded(batch: Any) -> Any:
+        line = {"step": batch.step, "incarnation": 0, "sample_ids": [s.sample_id for s in batch.samples]}
+        fence.append(folder / "ledger" / "rank_0.jsonl", json.dumps(line).encode() + b"\n")
+        return await train(batch)
 
-        run.stages.trainers.train = with_ledger  # type: ignore[method-assign]
-        asyncio.run(run.run())
-    (second,) = refused
-    assert second.returncode == 2, second
-    (line,) = second.stderr.splitlines()
+    run.stages.trainers.train = recorded  # type: ignore[method-assign]
+
+
+async def resume_is_refused(run: Run, config: Path) -> None:
+    """The command, from a second terminal."""
+    folder = run.directory.path
+    await run.checkpointer.finish()  # which would go on while the command runs
+    before = contents(folder)
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "renio_pipeline", "train", "--config", str(config), "--resume",
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _, error = await second.communicate()
+    assert contents(folder) == before
+    (line,) = error.decode().splitlines()
+    assert second.returncode == 2, line
     assert line.startswith(f"error: run_dir: {folder} is held by process {os.getpid()} on ")
     assert "last heartbeat" in line
-    assert [line["step"] for line in read_jsonl(run.directory.metrics)] == [1, 2, 3, 4, 5]
+
+
+def test_a_resume_of_a_live_run_is_refused_and_changes_nothing(tmp_path: Path, prepared: Prepared) -> None:
+    """While the run is between two checkpoints, and while it is paused."""
+    folder, config = tmp_path / "run", tmp_path / "run.yaml"
+
+    async def go(run: Run) -> None:
+        commands, train, running = Commands(run, Events()), run.stages.trainers.train, asyncio.create_task(run.run())
+
+        async def refused_meanwhile(batch: Any) -> Any:
+            if batch.step == 4:
+                await resume_is_refused(run, config)
+                pausing.append(asyncio.create_task(commands("pause", {})))
+            return await train(batch)
+
+        pausing: list[asyncio.Task[Any]] = []
+        run.stages.trainers.train = refused_meanwhile  # type: ignore[method-assign]
+        while not pausing:
+            await asyncio.sleep(0.01)
+            assert not running.done()
+        assert await pausing[0] == {"state": "paused"}
+        await resume_is_refused(run, config)
+        assert (await commands("status", {}))["step"] == run.step == 4
+        assert await commands("resume", {}) == {"state": "running"}
+        await running
+
+    with lease.held(folder) as held:
+        run = run_of(folder, prepared, 6, held.fence)
+        with_ledger(run, folder, held.fence)
+        OmegaConf.save(OmegaConf.create(run.config.model_dump(mode="json")), config)
+        asyncio.run(go(run))
+    assert [line["step"] for line in read_jsonl(run.directory.metrics)] == [1, 2, 3, 4, 5, 6]
     prove_exactly_once(folder)
 
 

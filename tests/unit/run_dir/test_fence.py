@@ -98,6 +98,32 @@ def test_what_a_driver_writes_that_is_stopped_after_its_check_goes_to_no_file_th
     assert path.read_text() == "1\n"
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_what_latest_names_stays_where_a_driver_is_stopped_while_it_replaces_it(
+    tmp_path: Path, fence: Fence, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """``at``: before or after the lease was looked at for the last time."""
+    latest, check = tmp_path / "latest", Fence.check
+    latest.write_text("step_000002\n")
+
+    def taken_over() -> None:
+        take_over(fence)
+        checkpoint_files.cut_back(tmp_path, 2)
+
+    def stopped(self: Fence) -> None:
+        if at == 1:
+            taken_over()
+        check(self)
+        if at == 2:
+            taken_over()
+
+    monkeypatch.setattr(Fence, "check", stopped)
+    with pytest.raises((LeaseLostError, FileNotFoundError)):
+        checkpoint_files.write_durably(latest, "step_000004\n", fence)
+    assert {path.name for path in tmp_path.glob("*l*t*")} == {"latest"}
+    assert latest.read_text() == "step_000002\n"
+
+
 def test_without_a_lease_there_is_nothing_to_check(tmp_path: Path) -> None:
     NO_FENCE.check()
     NO_FENCE.append(tmp_path / "a", b"x")
