@@ -9,7 +9,7 @@ from typing import Literal
 
 FieldName = Literal["id", "problem", "answer", "solution", "teacher", "tests", "teacher_prompt", "privileged_context"]
 Preset = Literal[
-    "openthoughts-maths", "openthoughts-code", "trl", "verl", "gsm8k", "math", "deepmath", "dapo", "humaneval", "mbpp",
+    "openthoughts-maths", "openthoughts-code", "trl", "verl", "gsm8k", "math", "deepmath", "dapo", "humaneval", "mbpp", "chat",
 ]  # fmt: skip
 PRESETS: dict[Preset, dict[FieldName, str]] = {
     "openthoughts-maths": {"problem": "problem", "solution": "solution", "answer": "Answer"},
@@ -22,5 +22,6 @@ PRESETS: dict[Preset, dict[FieldName, str]] = {
     "dapo": {"problem": "prompt", "answer": "reward_model.ground_truth", "id": "extra_info.index"},
     "humaneval": {"id": "task_id", "problem": "prompt", "solution": "canonical_solution"},
     "mbpp": {"id": "task_id", "problem": "prompt", "solution": "code"},
+    "chat": {"problem": "messages to answer", "solution": "last answer"},
 }
 SPARSE: tuple[FieldName, ...] = ("id", "solution")  # that a preset's data may lack

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.data.layouts.known import columns_of
+from renio_pipeline.data.layouts.known import columns_of, is_derived
 from renio_pipeline.data.layouts.paths import column_of
 from renio_pipeline.data.records import Layout, Scan
 from renio_pipeline.data.rows import Read
@@ -35,7 +35,9 @@ class ArrowRows(Read):
             ConfigError: the column of the problem is missing, or a row is bad (with its number, from 1).
         """
         self.layout = layout
-        if table.num_rows and column_of(layout.name("problem"), table.column_names) not in table.column_names:
+        asked = column_of(layout.name("problem"), table.column_names)
+        sources = columns_of(layout.preset) if is_derived(layout.name("problem")) else (asked,)
+        if table.num_rows and not any(name in table.column_names for name in sources):
             has = layout.has({name: _first_list(table, name) for name in table.column_names})
             raise ConfigError(f"{layout.where(1)}: no field {layout.name('problem')!r}; there are {has}")
         named = [column_of(layout.name(field), table.column_names) for field in layout.fields]

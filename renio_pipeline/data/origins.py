@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import Part, parts
-from renio_pipeline.config.schema import ProblemSource
+from renio_pipeline.config.schema import ProblemSource, Prompts
 from renio_pipeline.data.mixed_rows import OfSource
 from renio_pipeline.data.rows import Made, Rows
 from renio_pipeline.tasks import Split, Task
@@ -21,6 +21,16 @@ class ProblemOrigin:
     key: str
     task: Task
     part: Part | None = None
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """The source's own section ``prompts``; None: the run's holds."""
+        return self.part.section.prompts if self.part else None
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether it can have held-out problems: one of several sources that reads a file needs another file for them."""
+        return self.part is None or not self.section.path or bool(self.section.held_out_path)
 
     def named(self, rows: Rows) -> Rows:
         """As rows of this source."""

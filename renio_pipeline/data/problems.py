@@ -113,7 +113,7 @@ def _training(config: RunConfig, origin: ProblemOrigin, screening: RowScreening)
 
 def _held_out(config: RunConfig, origin: ProblemOrigin, screening: RowScreening) -> Problems:
     wanted, section = config.evaluate.problems, origin.section
-    if not wanted or (origin.part and section.path and not section.held_out_path):
+    if not wanted or not origin.has_held_out:
         return Problems(rows=origin.named(Made([])))
     key = f"{origin.key}.held_out_path"
     if section.held_out_path:
@@ -199,7 +199,7 @@ def _shows_solution(config: RunConfig, origin: ProblemOrigin, row: Row) -> bool:
     """Whether a teacher is told the row's solution: in its prompt, or to analyse it."""
     if config.method.reason_first:
         return True
-    prompts = (origin.part and origin.part.section.prompts) or config.prompts
+    prompts = origin.prompts or config.prompts
     return not row.teacher_prompt and (prompts.teacher is None or "{solution}" in prompts.teacher)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.layouts import SPARSE, FieldName, Preset
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data.layouts.chat import Context, asked
+from renio_pipeline.data.layouts.chat import Context, asked, ends_with_an_answer
 from renio_pipeline.data.layouts.known import completed
 from renio_pipeline.data.layouts.paths import value_at
-from renio_pipeline.data.messages import about_messages, messages_in
+from renio_pipeline.data.messages import about_messages, keys_of, messages_in
 from renio_pipeline.data.values import is_missing, json_of, text_of
 from renio_pipeline.types import Row
 
@@ -97,11 +97,20 @@ class Layout:
     def has(self, record: dict[str, Any]) -> str:
         """The fields that a record without a problem has, and what to do."""
         lists = ((name, messages_in(value)) for name, value in record.items())
-        chat = next(
-            (f"; {name!r} is a list of messages: {self.key_of('problem')}={name}" for name, found in lists if found), ""
-        )
+        name, messages = next(((name, found) for name, found in lists if found), ("", ()))
         maps = self.key_of("problem").rpartition(".")[0]
-        return f"{', '.join(map(repr, record)) or 'nothing'} ({maps} maps names){chat}"
+        hint = ""
+        if messages and ends_with_an_answer(messages):
+            preset = f"{maps.removesuffix('fields')}preset=chat"
+            hint = (
+                f"; {name!r} is a chat log, which ends with the assistant's answer: what is missing is a message to answer. "
+                f"{preset} asks the user's last message, and takes the answer to it as the solution"
+            )
+        elif messages:
+            hint = f"; {name!r} is a list of messages: {self.key_of('problem')}={name}"
+        elif keys_of(record):
+            hint = f"; this is one message: write each conversation into one {self.unit}, as a list called 'messages'"
+        return f"{', '.join(map(repr, record)) or 'nothing'} ({maps} maps names){hint}"
 
     def _problem(self, record: dict[str, Any], where: str) -> tuple[Any, Context]:
         """The problem, which may be text or the last of a list of messages, and the messages before it."""

@@ -105,7 +105,7 @@ def ask(
     clock = clock or TemplateClock()
     notes = [note for note in (warning, clock.note(tokenizer.chat_template, model)) if note]
     for data in sets:
-        phrasing = Phrasing(data.task, config.prompts, config.template)
+        phrasing = Phrasing(data.task, data.prompts or config.prompts, config.template)
         plain: list[Audience] = ["evaluation"] if config.evaluate.prompt == "plain" else []
         template = f"{key}: the chat template of {model!r}"
         encoder = Encoder(tokenizer, phrasing, plain=plain, template=template, clock=clock)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import parts
-from renio_pipeline.config.schema import ProblemSource, Source
+from renio_pipeline.config.schema import Prompts, Source
+from renio_pipeline.data.origins import ProblemOrigin, origins_of
 from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.sources import HELD_OUT, load_rows
@@ -16,7 +17,6 @@ from renio_pipeline.evaluation.models import named
 from renio_pipeline.evaluation.suites import suite, suites
 from renio_pipeline.grading.screening import RowScreening
 from renio_pipeline.tasks import Task, make_task
-from renio_pipeline.tasks.mixed import MixedTask
 from renio_pipeline.types import Row
 
 OWN = "held-out"
@@ -32,6 +32,7 @@ class DataSet:
     rows: Sequence[Row]
     samples: int  # n: responses per problem
     notes: tuple[str, ...] = ()
+    prompts: Prompts | None = None  # how its problems are asked; None: as the run's are
 
 
 def data_sets(
@@ -41,7 +42,7 @@ def data_sets(
 
     Args:
         from_suites: ``NAME``, from the hub, or ``NAME=PATH``, from a local copy.
-        own: ``NAME=PATH``: a file, folder or hub name, with the task and the fields of ``config``.
+        own: ``NAME=PATH``: a file, folder or hub name, with the task and the fields of ``config``, or of its source ``NAME``.
         samples: responses per problem; None: ``evaluate.samples``, or the suite's own number, or 1.
         limit: use only this many of each data set's usable problems, from the start.
 
@@ -71,12 +72,19 @@ def _suite(config: RunConfig, name: str, path: str | None, samples: int | None, 
 
 
 def _file(config: RunConfig, name: str, path: str, samples: int, limit: int | None) -> DataSet:
-    data = config.data
+    """With the task and the fields of the run; of several sources, those of the one that has the name."""
+    whole = make_task(*config.task_recipe)
+    found = next((origin for origin in origins_of(config, whole) if origin.part is None or origin.part.name == name), None)
+    if found is None:
+        names = ", ".join(part.name for part in parts(config.data))
+        raise ConfigError(f"--data: {name!r} is the name of none of data.sources, which says how it is read; use {names}")
+    data = found.section
     source = Source(path=path, fields=data.fields, preset=data.preset)
     if not Path(path).is_file():
         source = source.model_copy(update={"subset": data.subset, "split": data.held_out_split or data.split})
-    rows = load_rows(source, key="data.path", optional=HELD_OUT)
-    return _usable(name, path, make_task(config.task_source, config.task_options), rows, samples, limit, f"--data {name}")
+    rows = load_rows(source, key=f"{found.key}.path", optional=HELD_OUT)
+    usable = _usable(name, path, found.task, rows, samples, limit, f"--data {name}")
+    return replace(usable, prompts=found.prompts)
 
 
 def _held_out_sets(config: RunConfig, samples: int, limit: int | None) -> list[DataSet]:
@@ -84,28 +92,25 @@ def _held_out_sets(config: RunConfig, samples: int, limit: int | None) -> list[D
     if not config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves nothing to evaluate; set it to a number of held-out problems")
     limit = min(config.evaluate.problems, limit or config.evaluate.problems)
-    task = make_task(*config.task_recipe)
-    if not isinstance(task, MixedTask):
-        return [_held_out(OWN, config.data, "data", task, samples, limit, made_by=config.task)]
-    found = [
-        _held_out(
-            part.name, part.section, part.key, task.tasks[part.name], samples, limit, made_by=part.section.task or config.task
-        )
-        for part in parts(config.data)
-        if part.section.held_out_path or not part.section.path
-    ]
+    origins = origins_of(config, make_task(*config.task_recipe))
+    found = [_held_out(config, origin, samples, limit) for origin in origins if origin.has_held_out]
     if not found:
         raise ConfigError("evaluate.problems: no source has held-out problems; give one a held_out_path")
     return found
 
 
-def _held_out(name: str, section: ProblemSource, key: str, task: Task, samples: int, limit: int, *, made_by: str) -> DataSet:
+def _held_out(config: RunConfig, origin: ProblemOrigin, samples: int, limit: int) -> DataSet:
+    section, task, key = origin.section, origin.task, f"{origin.key}.held_out_path"
+    name = origin.part.name if origin.part else OWN
     if not section.held_out_path:
+        made_by = (origin.part and origin.part.section.task) or config.task
         rows = task.rows("held_out", limit)[:limit]
-        return DataSet(name=name, source=f"task {made_by}", task=task, rows=rows, samples=samples)
-    source = section.model_copy(update={"path": section.held_out_path, "split": section.held_out_split or section.split})
-    read = load_rows(source, key=f"{key}.held_out_path", optional=HELD_OUT)
-    return _usable(name, section.held_out_path, task, read, samples, limit, f"{key}.held_out_path")
+        found = DataSet(name=name, source=f"task {made_by}", task=task, rows=rows, samples=samples)
+    else:
+        source = section.model_copy(update={"path": section.held_out_path, "split": section.held_out_split or section.split})
+        read = load_rows(source, key=key, optional=HELD_OUT)
+        found = _usable(name, section.held_out_path, task, read, samples, limit, key)
+    return replace(found, prompts=origin.prompts)
 
 
 def _usable(name: str, source: str, task: Task, rows: Rows, samples: int, limit: int | None, key: str) -> DataSet:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from renio_pipeline import __version__
-from renio_pipeline.config import ConfigError
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.mixture import parts
 from renio_pipeline.models.info import EMBEDDED, is_local
 from renio_pipeline.publish.markdown import code_block, plain, table
 from renio_pipeline.publish.source import Published
@@ -40,7 +41,7 @@ def model_card(published: Published, repo: str, *, license: str | None = None) -
         EvalResult(
             task_type="text-generation",
             dataset_type="held-out",
-            dataset_name=f"held-out problems of task {config.task}",
+            dataset_name=f"held-out problems of task {_tasks(config)}",
             metric_type="accuracy",
             metric_value=line["accuracy"],
             metric_config=f"after step {line['step']}; 95 % interval {line['low']:.4f} to {line['high']:.4f}",
@@ -93,7 +94,7 @@ def _settings(published: Published) -> Iterator[tuple[str, object]]:
     yield "method", config.method.type
     yield "weighting", _variant(config.weighting)
     yield "objective", _variant(config.objective)
-    yield "task", _local(config.task) if config.task.endswith(".py") or ".py:" in config.task else config.task
+    yield "task", _tasks(config)
     yield "steps", f"{published.step} of {config.steps}"
     yield "batch", f"{config.batch_size} responses a step, {config.samples_per_prompt} a problem"
     yield "responses", f"up to {config.max_response_tokens} tokens, sampled at temperature {config.sampling.temperature:g}"
@@ -163,6 +164,16 @@ def _usage_of(load: str, tokenizer: str, imports: str) -> str:
 
 def _on_hub(name: str) -> bool:
     return bool(_HUB_NAME.fullmatch(name)) and not is_local(name)
+
+
+def _tasks(config: RunConfig) -> str:
+    """The task; of several sources, each one's."""
+
+    def short(task: str) -> str:
+        return _local(task) if task.endswith(".py") or ".py:" in task else task
+
+    each = (f"{short(part.section.task or config.task)} ({part.name})" for part in parts(config.data))
+    return ", ".join(each) or short(config.task)
 
 
 def _local(name: str) -> str:

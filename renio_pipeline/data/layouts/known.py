@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from renio_pipeline.config.layouts import Preset
+from renio_pipeline.config.layouts import PRESETS, Preset
+from renio_pipeline.data.layouts.chat import chat_log
 
 _FINAL = "####"  # before the final answer of GSM8K
 # By preset: the columns that are needed, and what is derived of them.
 _DERIVED: dict[Preset, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "chat": (("messages", "conversations"), chat_log),
     "gsm8k": (("answer",), lambda record: {"final answer": _after_mark(record.get("answer"))}),
     "humaneval": (
         ("test", "entry_point"),
@@ -31,6 +33,11 @@ _DERIVED: dict[Preset, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], dict
 def columns_of(preset: Preset | None) -> tuple[str, ...]:
     """The columns that ``completed`` reads."""
     return _DERIVED[preset][0] if preset in _DERIVED else ()
+
+
+def is_derived(name: str) -> bool:
+    """Whether a field is none of the record's own."""
+    return " " in name and any(name in PRESETS[preset].values() for preset in _DERIVED)
 
 
 def completed(record: dict[str, Any], preset: Preset | None) -> dict[str, Any]:

@@ -70,6 +70,10 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"task_id": 7, "prompt": "Write f.", "code": "def f(): return 2", "test_imports": [], "test_list": ["assert f() == 2"]},
         {"id": "7", "problem": "Write f.", "solution": "def f(): return 2"},
     ),
+    "chat": (
+        {"messages": [{"role": "system", "content": "Be brief."}, ASK, {"role": "assistant", "content": "2."}]},
+        {"problem": "What is 1+1?", "context": (("system", "Be brief."),), "solution": "2.", "answer": None},
+    ),
 }  # fmt: skip
 
 

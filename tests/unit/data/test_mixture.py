@@ -139,6 +139,10 @@ def test_held_out_problems_are_each_sources_own(tmp_path: Path) -> None:
     assert [(row.id, row.source) for row in prepared.held_out] == [("sums/1", "sums")]
     (found,) = data_sets(config, [], [], samples=None, limit=None)
     assert (found.name, found.task.name, [row.problem for row in found.rows]) == ("sums", "arithmetic", ["3+3"])
+    (named,) = data_sets(config, [], [f"words={write(tmp_path / 'more.jsonl', WORDS)}"], samples=None, limit=None)
+    assert (named.task.name, len(named.rows)) == ("plain", 4)
+    with pytest.raises(ConfigError, match=r"--data: 'other' is the name of none of data.sources.*use sums, words"):
+        data_sets(config, [], [f"other={held}"], samples=None, limit=None)
     with pytest.raises(ConfigError, match=r"evaluate.problems: no source has held-out problems"):
         prepare(mixed(tmp_path, evaluate={"problems": 1}))
 

@@ -308,7 +308,7 @@ def test_a_list_of_messages_is_said_to_be_one_with_what_to_do(write: Callable[[P
 
 @pytest.mark.parametrize("write", [lines, array, parquet], ids=lambda write: write.__name__)
 def test_a_record_without_a_problem_is_told_of_its_messages(write: Callable[[Path, Records], Path], tmp_path: Path) -> None:
-    theirs = [{"from": "human", "value": "1+1"}, {"from": "gpt", "value": "2"}]
+    theirs = [{"from": "human", "value": "1+1"}, {"from": "gpt", "value": "2"}, {"from": "human", "value": "2+2"}]
     with pytest.raises(ConfigError) as caught:
         read(write(tmp_path, [{"conversations": theirs}]))
     told = "'conversations' (data.fields maps names); 'conversations' is a list of messages: data.fields.problem=conversations"
