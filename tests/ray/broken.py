@@ -31,7 +31,7 @@ from renio_pipeline.run_dir.resume import resume_point
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import TrainBatch, TrainReport
 from tests.ray import runs
-from tests.ray.runs import ROOT, STEPS, WHOLE, finish, lines_of
+from tests.ray.runs import ROOT, STEPS, finish, lines_of
 
 COLOCATED = ["placement=colocated", "trainer.offload=optimizer"]
 
@@ -46,11 +46,15 @@ class Broken:
     groups: list[dict[str, Any]]  # the placement groups that the third part had
 
 
-def break_and_finish(folder: Path) -> Broken:
-    """The whole run, with all that happens to it. Needs a Ray cluster in this process."""
-    kill_while_a_checkpoint_is_written(folder)
-    stopped_after = end_by_sigterm(folder)
-    return asyncio.run(finish_colocated(folder, stopped_after))
+def break_and_finish(folder: Path, whole: list[str]) -> Broken:
+    """The whole run, with all that happens to it. Needs a Ray cluster in this process.
+
+    Args:
+        whole: the overrides of the run.
+    """
+    kill_while_a_checkpoint_is_written(folder, whole)
+    stopped_after = end_by_sigterm(folder, whole)
+    return asyncio.run(finish_colocated(folder, whole, stopped_after))
 
 
 @dataclass
@@ -127,19 +131,15 @@ class Strikes:
             os.kill(watch.trainers._pids[1], signal.SIGKILL)
 
 
-def train(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return runs.train(folder, *WHOLE, *arguments)
-
-
 def wait_until(process: subprocess.Popen[str], condition: Callable[[], Any]) -> None:
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.002)
 
 
-def kill_while_a_checkpoint_is_written(folder: Path) -> None:
+def kill_while_a_checkpoint_is_written(folder: Path, whole: list[str]) -> None:
     """A later one than the first: what was trained since the one before it is trained again."""
-    process = train(folder, "--resume")  # nothing there yet: it starts
+    process = runs.train(folder, *whole, "--resume")  # nothing there yet: it starts
     checkpoints, partial = folder / "checkpoints", ".step_*.0.partial"
     wait_until(process, lambda: (checkpoints / "latest").exists())
     while True:
@@ -158,9 +158,9 @@ def kill_while_a_checkpoint_is_written(folder: Path) -> None:
     assert lines_of(folder / "metrics.jsonl")[-1]["step"] > kept > 0, "nothing is trained again: the test tests nothing"
 
 
-def end_by_sigterm(folder: Path) -> int:
+def end_by_sigterm(folder: Path, whole: list[str]) -> int:
     """Returns the last step that it has done."""
-    process = train(folder, "--resume")
+    process = runs.train(folder, *whole, "--resume")
     wait_until(process, lambda: lines_of(folder / "ledger/rank_0.jsonl")[-1]["incarnation"] == 1)  # in its first step
     started = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
@@ -173,9 +173,9 @@ def end_by_sigterm(folder: Path) -> int:
     return int(last)
 
 
-async def finish_colocated(folder: Path, done: int) -> Broken:
+async def finish_colocated(folder: Path, whole: list[str], done: int) -> Broken:
     """Go on after the step ``done`` in this process, to the end."""
-    config = load(ROOT / "configs/demo.yaml", [f"run_dir={folder}", *WHOLE, *COLOCATED])
+    config = load(ROOT / "configs/demo.yaml", [f"run_dir={folder}", *whole, *COLOCATED])
     prepared = run_checks.check(config, run_checks.prepare_locally(config))
     point = resume_point(config)
     assert point.state.step == done

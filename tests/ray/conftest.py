@@ -81,17 +81,23 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deterministic run with two generators, two teachers and two trainer ranks, which nothing interrupts."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The overrides of the whole run."""
+    return [*runs.WHOLE, runs.mixture(tmp_path_factory.mktemp("data"))]
+
+
+@pytest.fixture(scope="session")
+def whole_run(whole: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deterministic run with two sources, generators, teachers and trainer ranks each, which nothing interrupts."""
     folder: Path = tmp_path_factory.mktemp("runs") / "whole"
-    runs.finish(runs.train(folder, *runs.WHOLE))
+    runs.finish(runs.train(folder, *whole))
     return folder
 
 
 @pytest.fixture(scope="session")
-def broken_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Broken:
+def broken_run(ray_cluster: None, whole: list[str], tmp_path_factory: pytest.TempPathFactory) -> Broken:
     """The whole run in three parts: killed, stopped, and finished with colocated generators while workers are killed."""
-    return break_and_finish(tmp_path_factory.mktemp("runs") / "broken")
+    return break_and_finish(tmp_path_factory.mktemp("runs") / "broken", whole)
 
 
 @pytest.fixture(scope="session")

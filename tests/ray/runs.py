@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from renio_pipeline.tasks.arithmetic import Arithmetic
+
 ROOT = Path(__file__).parents[2]
 # What a repetition must give again: everything but times, rates and the memory of a process.
 VARIES = ("time/", "idle/", "memory/", "sync/publish", "sync/receive")
@@ -17,7 +22,6 @@ POOLS = ("generator", "teacher", "trainer")
 SMALL = [f"pools.{pool}.cpus=0.25" for pool in POOLS]
 TWO_OF_EACH = [
     "batch_size=16",
-    "data.problems=64",
     "deterministic=true",
     "trainer.zero_stage=2",
     *(f"pools.{pool}.replicas=2" for pool in POOLS),
@@ -32,6 +36,28 @@ WHOLE = [
     "evaluate.every=3",
     "checkpoint.every=2",
 ]
+
+
+def mixture(folder: Path) -> str:
+    """What a whole run reads: two files in verl's layout, whose rows have different tasks, as an override of the configuration.
+
+    A sum is right by its value; in a text every word must be the one that the row has.
+    """
+    rows = Arithmetic().rows("train", 64)
+    for name, some in (("sums", rows[:48]), ("words", rows[48:]), ("held-out", Arithmetic().rows("held_out", 16))):
+        records = [
+            {
+                "data_source": name,
+                "prompt": [{"role": "user", "content": row.problem}],
+                "ability": "arithmetic",
+                "reward_model": {"style": "rule", "ground_truth": row.solution if name == "words" else row.answer},
+                "extra_info": {"index": i, "split": "train", "answer": row.solution},
+            }
+            for i, row in enumerate(some)
+        ]
+        pq.write_table(pa.Table.from_pylist(records), folder / f"{name}.parquet")
+    sums = f"{{path: {folder}/sums.parquet, preset: verl, weight: 3, held_out_path: {folder}/held-out.parquet}}"
+    return f"data.sources=[{sums}, {{path: {folder}/words.parquet, preset: verl, task: plain}}]"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

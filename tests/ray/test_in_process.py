@@ -69,7 +69,7 @@ class Replayed:
 async def replay(config: RunConfig, prepared: Prepared, recorded: list[Records]) -> Replayed:
     stages = in_process_stages(config, prepared)
     lm = stages.trainers.model.lm  # type: ignore[attr-defined]
-    cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids)
+    cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids, stretch=prepared.stretch)
     version, results = FIRST_VERSION, []
     async with Grader(prepared.task, prepared.tokenizer) as grader:
         for step, records in enumerate(recorded, start=1):

@@ -12,7 +12,7 @@ import pytest
 from renio_pipeline import ledger
 from tests.ray import runs
 from tests.ray.broken import Broken
-from tests.ray.runs import STEPS, VARIES, WHOLE, finish, lines_of, metrics, responses, written
+from tests.ray.runs import STEPS, VARIES, finish, lines_of, metrics, responses, written
 
 LAST = f"checkpoints/step_{STEPS:06d}"
 
@@ -38,19 +38,24 @@ def test_a_run_killed_stopped_and_colocated_ends_digit_for_digit_as_one_that_was
     assert _result(broken) == _result(whole_run)
     assert [line["incarnation"] for line in lines_of(broken / "resumes.jsonl")] == [1, 2, 3]
     assert ledger.history(broken) == ledger.history(whole_run)
+    names = {r["row"].partition("/")[0] for r in responses(broken) if r["source"] == r["row"].partition("/")[0]}
+    assert names == {"sums", "words"}, "each of two sources, with a task of its own, was drawn from"
+    assert all(line["source/sums/samples"] + line["source/words/samples"] == 16 for line in found)
     for folder in (whole_run, broken):
         ledger.prove_exactly_once(folder)
     assert (ledger.replayed(whole_run), ledger.replayed(broken) > 0) == (0, True)
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_goes_on_with_fewer_ranks_generators_and_teachers_as_it_would_have(whole_run: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_fewer_ranks_generators_and_teachers_as_it_would_have(
+    whole_run: Path, whole: list[str], tmp_path: Path
+) -> None:
     moved, kept = tmp_path / "moved", 4
     shutil.copytree(whole_run, moved)
     for step in range(kept + 1, STEPS + 1):
         shutil.rmtree(moved / f"checkpoints/step_{step:06d}", ignore_errors=True)
     (moved / "result.json").unlink()
-    finish(runs.train(moved, *WHOLE, *(f"pools.{pool}.replicas=1" for pool in runs.POOLS), "--resume"))
+    finish(runs.train(moved, *whole, *(f"pools.{pool}.replicas=1" for pool in runs.POOLS), "--resume"))
     found, expected = metrics(moved), metrics(whole_run)
     assert found[:kept] == expected[:kept]
     assert [line["step"] for line in found] == list(range(1, STEPS + 1))
