@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,11 +21,12 @@ from yaml import YAMLError
 
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.schema import Section
+from renio_pipeline.config.variants import KINDS
 from renio_pipeline.study.models import PREFIX, RECIPES
 
 Kind = Literal["training", "weights", "models"]
 Overrides = tuple[str, ...]  # key=value
-ORDER = "acbdefm"  # experiments at each seed: the first questions first
+ORDER = "acbgdefm"  # experiments at each seed: the first questions first
 
 
 class Claim(Section):
@@ -152,9 +153,20 @@ def key_of(config: RunConfig, e: Experiment) -> str:
     values = config.model_dump(mode="json", exclude_defaults=True)
     for name in ("seed", "name", "run_dir"):
         values.pop(name, None)
+    for kind in KINDS:
+        if kind in values and not _untyped(section := getattr(config, kind), values[kind]):
+            values[kind] = {**values[kind], "type": section.type}
     values["models"] = [RECIPES[n].identity() for n in sorted(_own_models(config))]
     values["measured"] = [e.kind, *e.prefixes]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _untyped(section: Section, values: dict[str, Any]) -> bool:
+    """Whether a key holds a section's values without its type. All did when no two sections of a study differed in the type
+    alone; those of that time still do, so that their results stay valid.
+    """
+    kind = getattr(section, "type", None)
+    return kind in ("renio", "jsd", "opsd") or (kind == "uniform" and not values)
 
 
 def _own_models(config: RunConfig) -> set[str]:

@@ -42,13 +42,13 @@ def refusal(path: Path) -> str:
 
 def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_runs_in_one_process() -> None:
     wanted = list(cells(in_order(SHIPPED)))
-    assert {c.experiment for c in wanted} == set("abcdefm")
+    assert {c.experiment for c in wanted} == set("abcdefgm")
     for cell in wanted:
         check(cell.config)
         assert cell.config.seed == cell.seed
     first = [c.config for c in wanted if c.seed == 0]
     assert {c.filter for c in first} == {"all", "correct", "incorrect"}
-    assert {c.weighting.type for c in first} == {"uniform", "renio"}
+    assert {c.weighting.type for c in first} == {"uniform", "renio", "iw", "confidence_gate"}
     assert {c.method.type for c in first} == {"opd", "opsd"}
     assert len({c.max_response_tokens for c in first}) > 2
     assert len({(c.pivotal.threshold, c.pivotal.clip) for c in first}) >= 9
@@ -72,8 +72,20 @@ def test_arms_that_coincide_have_one_key_and_others_have_their_own() -> None:
     assert key["b", "renio", "opd, half-repairing teacher"] == key["d", "whole", "half-repairing"]
     assert key["b", "renio", "opd, half-repairing teacher"] == key["e", "0.8 / 2.5", "half-repairing"]
     assert len({key["a", arm, teacher] for arm in ("all", "correct-only") for teacher in ("clean", "half-repairing")}) == 4
+    assert key["b", "renio", "opd, clean teacher"] == key["g", "renio", "opd, clean teacher"], "keys at their defaults leave old results valid"
     assert len({c.key for c in wanted if c.experiment == "e"}) == 9
+    assert len({c.key for c in wanted if c.experiment == "g"}) == 8
     assert key["c", "first responses", "clean"] not in {c.key for c in wanted if c.kind == "training"}
+
+
+def test_arms_that_differ_in_a_type_alone_have_keys_of_their_own(tmp_path: Path) -> None:
+    arms = {
+        "uniform": [], "iw": ["weighting.type=iw"], "gate": ["weighting.type=confidence_gate"],
+        "dimmed": ["weighting.after_pivotal=0.5"], "renio, dimmed": ["weighting.type=renio", "weighting.after_pivotal=0.5"],
+        "sampled": ["objective.type=sampled"], "privileged": ["method.privileged=true"],
+    }  # fmt: skip
+    found = list(cells(in_order([experiment(tmp_path, "a", arms=arms, seeds=1)])))
+    assert len({c.key for c in found}) == len(arms)
 
 
 def test_levels_of_factors_are_crossed_with_arms(tmp_path: Path) -> None:
