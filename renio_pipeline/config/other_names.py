@@ -30,6 +30,7 @@ TRL: dict[str, str] = {
     "per_device_train_batch_size": "batch_size (responses a step, over all ranks) and trainer.micro_batch_tokens",
     "gradient_accumulation_steps": "batch_size (responses a step) and trainer.micro_batch_tokens; the rest follows",
     "generation_batch_size": "batch_size",
+    "iw_opd_gamma": "weighting.gamma, with weighting.type=iw",
     "max_steps": "steps",
     "num_train_epochs": "steps; one pass over the data is its rows times samples_per_prompt, over batch_size",
     "bf16": "trainer.dtype",

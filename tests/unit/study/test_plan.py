@@ -72,7 +72,9 @@ def test_arms_that_coincide_have_one_key_and_others_have_their_own() -> None:
     assert key["b", "renio", "opd, half-repairing teacher"] == key["d", "whole", "half-repairing"]
     assert key["b", "renio", "opd, half-repairing teacher"] == key["e", "0.8 / 2.5", "half-repairing"]
     assert len({key["a", arm, teacher] for arm in ("all", "correct-only") for teacher in ("clean", "half-repairing")}) == 4
-    assert key["b", "renio", "opd, clean teacher"] == key["g", "renio", "opd, clean teacher"], "keys at their defaults leave old results valid"
+    assert key["b", "renio", "opd, clean teacher"] == key["g", "renio", "opd, clean teacher"], (
+        "keys at their defaults leave old results valid"
+    )
     assert len({c.key for c in wanted if c.experiment == "e"}) == 9
     assert len({c.key for c in wanted if c.experiment == "g"}) == 8
     assert key["c", "first responses", "clean"] not in {c.key for c in wanted if c.kind == "training"}
