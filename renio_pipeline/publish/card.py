@@ -48,11 +48,12 @@ def model_card(published: Published, repo: str, *, license: str | None = None) -
         )
         for line in published.evaluations[-1:]
     ]
+    sources = [config.data.path, *(source.path for source in config.data.sources or ())]
     try:
         data = ModelCardData(
             base_model=published.base,
             base_model_relation=("adapter" if adapter else "finetune") if published.base else None,
-            datasets=[config.data.path] if config.data.path and _on_hub(config.data.path) else None,
+            datasets=[path for path in sources if path and _on_hub(path)] or None,
             eval_results=results or None,
             library_name="peft" if adapter else "transformers",
             license=license,

@@ -230,7 +230,10 @@ def test_the_metadata_are_what_huggingface_hub_reads(tmp_path: Path) -> None:
     assert {"on-policy-distillation", "opd"} <= set(data.tags)
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.65)
-    adapter = ModelCard(model_card(find(make_run(tmp_path / "lora", lora=True)), REPO)).data
+    assert data.datasets is None
+    keys = {"data": {"path": "org/sums"}, "task": "maths"}
+    adapter = ModelCard(model_card(find(make_run(tmp_path / "lora", lora=True, **keys)), REPO)).data
+    assert adapter.datasets == ["org/sums"]
     assert (adapter.library_name, adapter.base_model_relation) == ("peft", "adapter")
 
 
