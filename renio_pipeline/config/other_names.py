@@ -38,6 +38,8 @@ TRL: dict[str, str] = {
     "output_dir": "run_dir",
     "run_name": "name",
     "report_to": "sinks",
+    "push_to_hub": "no key: `renio push RUN user/name` does it after the run",
+    "hub_model_id": "no key: `renio push RUN user/name` has it",
     "save_steps": "checkpoint.every",
     "save_total_limit": "checkpoint.keep",
     "eval_steps": "evaluate.every",
