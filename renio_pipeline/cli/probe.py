@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import count, path, with_config
-from renio_pipeline.config import ConfigError, RunConfig, load
+from renio_pipeline.config import RunConfig, load
 
 if TYPE_CHECKING:
     from renio_pipeline.preflight import Prepared
@@ -43,6 +43,7 @@ def register(commands: Any) -> None:
 
 def _probe(args: argparse.Namespace) -> int:
     from actors.cluster.address import settled
+    from renio_pipeline.evaluation.results import check_new
     from renio_pipeline.preflight import PROBES, check_writable
     from renio_pipeline.probe.results import CONTINUATIONS, write_report
     from renio_pipeline.probe.run import Size
@@ -59,7 +60,7 @@ def _probe(args: argparse.Namespace) -> int:
 
     config = connection.run_directory(config, own=address is None)
     folder: Path = args.out or config.directory / PROBES / time.strftime("%Y%m%d-%H%M%S")
-    _check_folder(folder) if args.out else check_writable(config)
+    check_new(folder) if args.out else check_writable(config)
     prepared = run_checks.prepare_locally(config)
     size = Size(responses=args.responses, prefixes=args.prefixes, continuations=args.continuations)
     with connection.connect(address):
@@ -128,11 +129,6 @@ def _show(report: Report) -> None:
     for note in report.notes:
         print(f"note: {note}")
     print(advice_text(report))
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out: {folder} is not an empty folder, and nothing is overwritten; give another one")
 
 
 def _note(text: str) -> None:

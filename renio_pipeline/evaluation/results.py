@@ -43,11 +43,7 @@ class Results:
         self.folder, self._ks = folder, ks
         self.problems: dict[str, dict[str, list[Problem]]] = {name: {} for name in models}  # by data set
         self.metrics: dict[str, dict[str, Metrics]] = {name: {} for name in models}
-        parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise ConfigError(f"--out: {folder} cannot be created: {parent} is not a folder that this user can write to")
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"--out: {folder} is not empty, and nothing is overwritten; give another folder")
+        check_new(folder)
         self._values: dict[str, Any] = {
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": _versions(), "seed": config.seed,
             "config": config.model_dump(mode="json"), "models": dict(models),
@@ -87,6 +83,15 @@ class Results:
 
     def _write(self) -> None:
         write_durably(self.folder / "results.json", json.dumps(self._values, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_new(folder: Path) -> None:
+    """Raises ConfigError unless results can be written to the folder of ``--out``, and overwrite nothing there."""
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out: {folder} cannot be created: {parent} is not a folder that this user can write to")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"--out: {folder} is not empty, and nothing is overwritten; give another folder")
 
 
 def read_results(path: str) -> tuple[str, dict[str, list[Problem]]]:
