@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from renio_pipeline.sandbox import assumed
-from renio_pipeline.sandbox.exchange import ends, results, shared
+from renio_pipeline.sandbox.exchange import program_end, results, shared
 
 CALLS = 3  # a file descriptor
 _MOST_YIELDED = 100_000
@@ -54,12 +54,12 @@ def program(job: dict[str, Any], calls: int) -> None:
     if lent := set(job["lends"]) & assumed.free_names(job["code"]):
         program.namespace["__builtins__"] = lending = _Lending(vars(builtins), lent)
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
-        end = ends.ProgramEnd(incoming, outgoing, program.names)
+        end = program_end.ProgramEnd(incoming, outgoing, program.names)
         shared.capture()
         program.define(job)
         if lent:
             lending.lend = lambda name: end.ask("lent", name)
-        sys.stdin = stdin = ends.Stdin(end)
+        sys.stdin = stdin = program_end.Stdin(end)
         builtins.input = stdin.input
         end.serve()
 

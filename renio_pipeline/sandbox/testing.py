@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from renio_pipeline.sandbox import assumed, programs
-from renio_pipeline.sandbox.exchange import ends, guard, remote
+from renio_pipeline.sandbox.exchange import guard, remote, remote_types, tests_end
 
 PASSED = "passed"
 VERDICT = 4  # a file descriptor
@@ -18,10 +18,10 @@ def tests(job: dict[str, Any], calls: int) -> None:
     """Run a test program against the program in another box."""
     namespace = programs.module("__main__")
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
-        end = ends.TestsEnd(incoming, outgoing, lends=job["lends"], lent=lambda name: namespace[name], seed=job["seed"])
+        end = tests_end.TestsEnd(incoming, outgoing, lends=job["lends"], lent=lambda name: namespace[name], seed=job["seed"])
         found = _resolved(end, job["names"], job["entry"], job["assumable"])
         end.trust((found[name] for name in job["classes"]), but_not_made=[found[name] for name in job["compared"]])
-        namespace.update({"issubclass": remote.is_subclass} | {name: found[name] for name in job["names"]})
+        namespace.update({"issubclass": remote_types.is_subclass} | {name: found[name] for name in job["names"]})
         for name in job["modules"]:
             programs.module(name).update(found)
         assumed.supply(job["code"], namespace)
@@ -39,7 +39,7 @@ def tests(job: dict[str, Any], calls: int) -> None:
         verdict.write(PASSED)
 
 
-def _resolved(end: ends.TestsEnd, names: list[str], entry: str | None, assumable: Collection[str]) -> dict[str, Any]:
+def _resolved(end: tests_end.TestsEnd, names: list[str], entry: str | None, assumable: Collection[str]) -> dict[str, Any]:
     """The values of the names that tests use: the program's, or else the assumed ones.
 
     Raises:

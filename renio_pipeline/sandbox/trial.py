@@ -15,9 +15,10 @@ import zlib
 from typing import Any
 
 from renio_pipeline.sandbox import given, testing
-from renio_pipeline.sandbox.box import Box, Ended, Limits, Mode, overdue
+from renio_pipeline.sandbox.box import Box, Ended, overdue
 from renio_pipeline.sandbox.deadline import LOOK_SECONDS, Deadline, Watch
 from renio_pipeline.sandbox.exchange import results
+from renio_pipeline.sandbox.limits import Limits, Mode
 from renio_pipeline.sandbox.reading import Tests
 from renio_pipeline.sandbox.same import any_same, same_output
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from renio_pipeline.sandbox.box import Limits, Mode, check
+from renio_pipeline.sandbox.box import check
+from renio_pipeline.sandbox.limits import Limits, Mode
 from renio_pipeline.sandbox.reading import Tests, read_tests
 from renio_pipeline.sandbox.trial import ALL_SECONDS, passes
 from renio_pipeline.tasks.plain import Plain

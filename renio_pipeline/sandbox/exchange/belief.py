@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from renio_pipeline.sandbox.exchange import remote
+from renio_pipeline.sandbox.exchange import remote, remote_types
 from renio_pipeline.sandbox.exchange.decoys import Decoys
 from renio_pipeline.sandbox.exchange.peer import Peer
 from renio_pipeline.sandbox.exchange.wire import Foreign
@@ -49,8 +49,10 @@ class Believing(Peer):
         self._born: dict[int, int] = {}  # by reference: the call during which an object first arrived
 
     def trust(self, classes: Iterable[Any], *, but_not_made: Iterable[Any]) -> None:
-        """Let objects of these classes of the program equal data. What they call ``but_not_made`` returns results."""
-        self._trusted |= {found[1] for cls in classes if isinstance(cls, remote.RemoteType) and (found := remote.held(cls))}
+        """Let objects of these classes of the program equal data. Objects of ``but_not_made`` do so as results, not as made."""
+        self._trusted |= {
+            found[1] for cls in classes if isinstance(cls, remote_types.RemoteType) and (found := remote.held(cls))
+        }
         self._makes_results |= {found[1] for cls in but_not_made if (found := remote.held(cls)) is not None}
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -75,7 +77,7 @@ class Believing(Peer):
         if verb == "get" and (found := remote.held(value)):
             target, name = arguments
             if self._is_trusted(target):  # a constant, or a class in it
-                (self._trusted if isinstance(value, remote.RemoteType) else self._made_here).add(found[1])
+                (self._trusted if isinstance(value, remote_types.RemoteType) else self._made_here).add(found[1])
             elif name in _SAID_OF_DATA and not self._is_made_here(target):
                 self._said_of_data.add(found[1])
         return value
@@ -113,7 +115,7 @@ class Believing(Peer):
         return (found := remote.held(target)) is not None and found[1] in self._made_here
 
     def _is_trusted(self, cls: Any) -> bool:
-        return isinstance(cls, remote.RemoteType) and any(
+        return isinstance(cls, remote_types.RemoteType) and any(
             (found := remote.held(base)) is not None and found[1] in self._trusted for base in cls.__mro__
         )
 

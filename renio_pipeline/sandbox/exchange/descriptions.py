@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from renio_pipeline.sandbox.exchange import errors, remote
+from renio_pipeline.sandbox.exchange import errors, remote, remote_types
 
 _OWN = ("program", "__main__")  # the modules of the program and of the tests
 _NO_KIN = ("object", "Generic", "Protocol", "ABC")  # of these, being derived from one says nothing
@@ -47,7 +47,7 @@ def made_class(facts: dict[str, Any], peer: Any) -> type:
     if facts["error"]:
         kinds = tuple(peer.believed(base) for base in bases if issubclass(base, BaseException))
         return errors.remote_class(str(facts["name"]), kinds or (Exception,), facts["doc"])
-    return remote.remote_class(facts, tuple(base for base in bases if isinstance(base, remote.RemoteType)))
+    return remote_types.remote_class(facts, tuple(base for base in bases if isinstance(base, remote_types.RemoteType)))
 
 
 def of_function(function: Any) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any
 
-from renio_pipeline.sandbox.exchange import remote
+from renio_pipeline.sandbox.exchange import remote, remote_types
 
 _KINDS = {"generator": Generator, "coroutine": Coroutine, "async generator": AsyncGenerator}
 
 
 def kind_of(value: Any) -> str | None:
     """Which of these a value is. None for all else, such as objects of a class that is like one of them."""
-    if isinstance(type(value), remote.RemoteType) or type(value).__module__ in ("program", "__main__"):
+    if isinstance(type(value), remote_types.RemoteType) or type(value).__module__ in ("program", "__main__"):
         return None
     return next((kind for kind, cls in _KINDS.items() if isinstance(value, cls)), None)
 

@@ -6,7 +6,7 @@ import types
 from enum import Enum
 from typing import Any
 
-from renio_pipeline.sandbox.exchange import descriptions, errors, flows, guard, names, remote
+from renio_pipeline.sandbox.exchange import descriptions, errors, flows, guard, names, remote, remote_types
 from renio_pipeline.sandbox.exchange.containers import Containers
 from renio_pipeline.sandbox.exchange.wire import Foreign
 
@@ -149,7 +149,7 @@ class References(Containers):
             made: Any = descriptions.made_class(facts, self)
         elif kind == "object":
             cls = self.unpack(facts)
-            if not isinstance(cls, remote.RemoteType):
+            if not isinstance(cls, remote_types.RemoteType):
                 raise ValueError("an object of no class")
             made = object.__new__(cls)  # type: ignore[arg-type]
         else:

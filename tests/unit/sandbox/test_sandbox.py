@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.sandbox.box import Box, Ended, Limits, check
+from renio_pipeline.sandbox.box import Box, Ended, check
+from renio_pipeline.sandbox.limits import Limits
 
 SMALL = Limits(seconds=1, memory_mb=256, files_mb=16, output_kb=64)
 
@@ -318,7 +319,8 @@ def test_it_is_nobody_and_stays_it() -> None:
 def test_nothing_survives_its_owner(nap: str) -> None:
     code = f"""
 import sys, time
-from renio_pipeline.sandbox.box import Box, Limits
+from renio_pipeline.sandbox.box import Box
+from renio_pipeline.sandbox.limits import Limits
 box = Box(Limits())
 box.post({{"kind": "script", "code": "import os\\nos.execv('/usr/bin/sleep', ['sleep', '{nap}'])"}})
 time.sleep(60)
@@ -400,7 +402,8 @@ try:
 except OSError: print(made)
 """
     user = f"""
-from renio_pipeline.sandbox.box import Box, Limits
+from renio_pipeline.sandbox.box import Box
+from renio_pipeline.sandbox.limits import Limits
 with Box(Limits()) as box:
     box.post({{"kind": "script", "code": {program!r}}})
     print(box.reply(20)["output"])
@@ -419,7 +422,8 @@ def test_what_else_a_user_runs_does_not_count_for_a_weak_box() -> None:
     program = "import threading\nt = threading.Thread(target=print, args=(1,))\nt.start()\nt.join()"
     user = f"""
 import subprocess
-from renio_pipeline.sandbox.box import Box, Limits
+from renio_pipeline.sandbox.box import Box
+from renio_pipeline.sandbox.limits import Limits
 others = [subprocess.Popen(["/usr/bin/sleep", "50"]) for _ in range(18)]
 with Box(Limits(), mode="weak") as box:
     box.post({{"kind": "script", "code": {program!r}}})
