@@ -95,6 +95,7 @@ def start_trainers(
         seed=config.seed,
         on_gpu=bool(config.pools.trainer.gpus),
         heads=heads,
+        end_tokens=prepared.end_tokens,
         follow=config.follow,
         teacher_dtype=config.teacher.dtype,
         adapter_sync=config.sync.lora == "adapter",

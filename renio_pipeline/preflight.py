@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from renio_pipeline.config.mixture import parts, prompts_of_sources
 from renio_pipeline.config.schema import DTYPE_BYTES, Audience, ProblemSource
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.data.analyses import PLACEHOLDER, AnalysisPrompts
-from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning
+from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning, teacher_end_warning
 from renio_pipeline.data.problems import Problems, joined, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
@@ -24,6 +24,7 @@ from renio_pipeline.data.settling import settle
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.models import info
 from renio_pipeline.models.adapters import read_adapter
+from renio_pipeline.models.end_tokens import check_ends, end_pairs
 from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.folder import check_weights, is_pickled
 from renio_pipeline.run_dir import lease_files
@@ -31,7 +32,7 @@ from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.data_record import Stretch
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.tasks.phrasing import Phrasing
-from renio_pipeline.types import Row
+from renio_pipeline.types import EndTokens, Row
 
 PROBES = "probes"  # in a run's directory: what renio probe found, before the run or later
 Inspect = Callable[[str, str], info.ModelInfo]
@@ -53,6 +54,7 @@ class Prepared:
     payload_token_bytes: dict[str, int]  # of a response token, by teacher
     payload_bytes: int  # the most that a step can take
     stretch: Stretch = field(default_factory=Stretch)  # the order in which rows are drawn, and their fingerprints
+    end_tokens: dict[str, EndTokens] = field(default_factory=dict)  # by teacher
     analyses: AnalysisPrompts | None = None  # the prompts of method.reason_first
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
@@ -96,6 +98,8 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         data["notes"] = (*data["notes"], note)
     if warning := end_warning(tokenizer, end_ids(info.resolve(config.student), tokenizer), config.student):
         data["notes"] = (*data["notes"], warning)
+    pairs = {name: _end_tokens(config, name, student, model) for name, model in teachers.items()}
+    data["notes"] = (*data["notes"], *_teacher_warnings(config, tokenizer, student, teachers, pairs))
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
     _check_payload(config, payload_bytes)
@@ -104,6 +108,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         payload_token_bytes=token_bytes,
+        end_tokens=pairs,
         payload_bytes=payload_bytes,
         clock=stands.at,
         **data,
@@ -197,7 +202,7 @@ def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Ins
     if (adapter := config.all_teachers[name].adapter) is not None:
         read_adapter(adapter, config.teacher_key(name, "adapter"))
     info.check_tokenizers(student, teacher, key)
-    info.check_ends(student, teacher, config.sampling.stop_token_ids, key)
+    check_ends(student, teacher, config.sampling.stop_token_ids, _end_tokens(config, name, student, teacher), key)
     if config.objective.payload == HIDDEN and info.is_local(model) and is_pickled(Path(info.resolve(model))):
         raise ConfigError(
             f"{key}: {model!r} has its weights in pytorch_model.bin, and {config.objective.label} reads its output head from "
@@ -209,6 +214,28 @@ def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Ins
             "made of its hidden states; choose another teacher, or objective.type=top_k_forward_kl"
         )
     return teacher
+
+
+def _end_tokens(config: RunConfig, name: str, student: info.ModelInfo, teacher: info.ModelInfo) -> EndTokens:
+    section, key = config.all_teachers[name], config.teacher_key(name, "end_tokens")
+    return end_pairs(section.end_tokens, student, teacher, config.sampling.stop_token_ids, key)
+
+
+def _teacher_warnings(
+    config: RunConfig,
+    tokenizer: Any,
+    student: info.ModelInfo,
+    teachers: Mapping[str, info.ModelInfo],
+    pairs: Mapping[str, EndTokens],
+) -> Iterator[str]:
+    """Of each teacher whose chat template is another than the student's, and ends answers where no response ends."""
+    own = {*student.ends, *config.sampling.stop_token_ids}
+    for name, teacher in teachers.items():
+        read = {dict(pairs[name]).get(i, i) for i in own}
+        if teacher.chat_template and teacher.chat_template != student.chat_template:
+            key = config.teacher_key(name)
+            if warning := teacher_end_warning(tokenizer, teacher.chat_template, read, teacher.name, key):
+                yield warning
 
 
 def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:

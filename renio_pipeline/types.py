@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["correct", "incorrect", "unfinished"]
 StopReason = Literal["stop", "length"]
+EndTokens = tuple[
+    tuple[int, int], ...
+]  # pairs of ids that change places to a teacher: see ``renio_pipeline.models.end_tokens``
 Times = tuple[float, float]  # when a sample was sent to a worker, and when its result came: the driver's time.perf_counter
 NEVER: Times = (0.0, 0.0)
 Messages = tuple[tuple[str, str], ...]  # (role, content) of each
@@ -206,6 +209,7 @@ class ScorerSpec:
     name: str = ""  # the teacher's, where there are several
     on_gpu: bool = False
     adapter: str | None = None  # folder of a LoRA adapter that is added to the weights
+    end_tokens: EndTokens = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

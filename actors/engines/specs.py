@@ -11,7 +11,7 @@ from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.models import info
 from renio_pipeline.models.adapters import Adapter, read_adapter
 from renio_pipeline.preflight import Prepared
-from renio_pipeline.types import ScorerSpec
+from renio_pipeline.types import EndTokens, ScorerSpec
 
 
 class Sizes(Protocol):
@@ -42,6 +42,7 @@ class EngineSpec:
     hidden_states: bool = False  # return hidden states instead of text
     lora: Lora | None = None  # serve the model with an adapter, loaded by ``renio_load_adapter``
     adapter: Adapter | None = None  # or with one of a folder, for good
+    end_tokens: EndTokens = ()  # of a teacher
     keep_in_flight: bool = False  # new weights may arrive while requests are in flight; these continue with them
     sleeps: bool = False  # on a GPU: it can free its memory and reclaim it
     counts: bool = False  # collect vLLM's own metrics
@@ -68,6 +69,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
         name=teacher,
         on_gpu=bool(config.pool(config.teacher_pools[teacher]).gpus),
         adapter=adapter.folder if (adapter := _adapter(config, teacher)) else None,
+        end_tokens=prepared.end_tokens.get(teacher, ()),
     )
 
 
@@ -106,6 +108,7 @@ def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> En
         sync_backend=config.sync.backend if config.follow else None,
         hidden_states=config.objective.payload == HIDDEN,
         adapter=_adapter(config, teacher),
+        end_tokens=prepared.end_tokens.get(teacher, ()),
     )
 
 

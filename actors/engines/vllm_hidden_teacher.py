@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from actors.engines.adapter_requests import request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
+from renio_pipeline.models.end_tokens import exchanged
 from renio_pipeline.types import Hidden, ScoreRequest
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class HiddenTeacher(VllmReplica):
         # With a cached prefix vLLM would return the states of the remaining tokens only.
         params = PoolingParams(task="token_embed", use_activation=False, skip_reading_prefix_cache=True)
         asked = [r for r in requests if len(r.response_ids)]
+        asked = [replace(r, response_ids=exchanged(r.response_ids, self._spec.end_tokens)) for r in asked]
         futures = self._loop.submit([request(self._spec, _tokens(r), params) for r in asked])
         outputs: list[Any] = await asyncio.gather(*map(asyncio.wrap_future, futures))
         found = {r.sample_id: _own(o.outputs.data, r) for r, o in zip(asked, outputs, strict=True)}
@@ -62,7 +65,8 @@ class HiddenTeacher(VllmReplica):
         from renio_pipeline.objectives.projection import token_logprobs
 
         device = self._head.weight.device
-        targets = torch.as_tensor(np.concatenate([r.response_ids for r in requests])).long().to(device)
+        read = [exchanged(r.response_ids, self._spec.end_tokens) for r in requests]
+        targets = torch.as_tensor(np.concatenate(read)).long().to(device)
         _, values = token_logprobs(
             torch.cat(list(states)).to(device),
             targets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from actors.engines.adapter_requests import request
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_replica import VllmReplica
 from actors.packed_messages import PackedList
+from renio_pipeline.models.end_tokens import exchanged
 from renio_pipeline.types import Continuation, ContinuationRequest, ScoreRequest, TopK
 
 if TYPE_CHECKING:
@@ -41,15 +43,22 @@ class Teacher(VllmReplica):
             max_tokens=1, prompt_logprobs=self._top_k, flat_logprobs=True, detokenize=False, top_k=self._all_tokens
         )
         futures = self._loop.submit(
-            [request(self._spec, r.prompt_ids.tolist() + r.response_ids.tolist(), params) for r in requests]
+            [request(self._spec, r.prompt_ids.tolist() + self._read(r).tolist(), params) for r in requests]
         )
         outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
         tables = [
             top_k_of(output.prompt_logprobs, len(r.response_ids), self._top_k)
             for r, output in zip(requests, outputs, strict=True)
         ]
-        payload = {r.sample_id: t for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
+        payload = {r.sample_id: self._own(t) for r, t in zip(requests, tables, strict=True)} if self._top_k else {}
         return PackedList(t.logprobs[:, 0].copy() for t in tables), payload
+
+    def _read(self, asked: ScoreRequest) -> np.ndarray:
+        """[T] the response as the teacher would have ended it."""
+        return exchanged(asked.response_ids, self._spec.end_tokens)
+
+    def _own(self, table: TopK) -> TopK:
+        return replace(table, token_ids=exchanged(table.token_ids, self._spec.end_tokens)) if self._spec.end_tokens else table
 
     async def write(self, requests: list[ContinuationRequest]) -> list[Continuation]:
         """Continue prompts, of which each asks for one continuation. They are admitted together, in order.

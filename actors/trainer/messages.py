@@ -7,6 +7,7 @@ from pathlib import Path
 
 from renio_pipeline.config.schema import Opsd, Trainer
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.types import EndTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class RankSpec:
     seed: int
     on_gpu: bool = False
     heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # (model, dtype) by teacher, for the exact loss
+    end_tokens: dict[str, EndTokens] = field(default_factory=dict)  # by teacher
     follow: Opsd | None = None  # a teacher whose weights follow the student's
     teacher_dtype: str = "float32"  # of that teacher
     adapter_sync: bool = False  # send only the LoRA factors

@@ -78,7 +78,10 @@ class TrainerRank:
             rank_checkpoint.load(self._engine, self._spec.restore, self._rank, lora=self._spec.trainer.lora is not None)
         self._host_state = HostState(self._engine)
         device = self._engine.device
-        self._teacher_heads = {(n, Version(0, 0)): load_teacher_head(*head, device) for n, head in self._spec.heads.items()}
+        self._teacher_heads = {
+            (n, Version(0, 0)): load_teacher_head(*head, device, self._spec.end_tokens.get(n, ()))
+            for n, head in self._spec.heads.items()
+        }
 
     def offload(self) -> None:
         """Free GPU memory for a colocated generator: torch's cache, and the optimizer if ``trainer.offload`` says so."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actors.trainer.deepspeed_engine import weight_source
 from actors.trainer.messages import RankSpec
 from actors.weight_sync.client import SyncClient
+from renio_pipeline.types import EndTokens
 
 if TYPE_CHECKING:  # Imported lazily: the driver imports this module and must not import torch.
     from actors.trainer.following_teacher import Ema
@@ -57,10 +58,13 @@ def make_followed_source(spec: RankSpec, lm: Any, *, rank: int, world_size: int)
     return ema, ema
 
 
-def load_teacher_head(model: str, dtype: str, device: Any) -> Head:
-    """Read a teacher's output head from its safetensors. Must run outside ``zero.Init``, which would partition it."""
+def load_teacher_head(model: str, dtype: str, device: Any, end_tokens: EndTokens = ()) -> Head:
+    """Read a teacher's output head from its safetensors, its ``end_tokens`` in each other's places.
+
+    Must run outside ``zero.Init``, which would partition it.
+    """
     import torch
 
     from renio_pipeline.models.heads import load_head
 
-    return load_head(model, getattr(torch, dtype)).to(device)
+    return load_head(model, getattr(torch, dtype)).exchanged(end_tokens).to(device)

@@ -92,6 +92,11 @@ def _method(c: RunConfig) -> None:
             "student itself, whose weights it may take over; leave teacher.model out, or set method.type=opd"
         )
     for name, teacher in c.all_teachers.items():
+        if teacher.end_tokens:
+            raise ValueError(
+                f"{c.teacher_key(name, 'end_tokens')}: in opsd the teacher is the student itself, and ends as it does; leave "
+                "it out"
+            )
         if c.follow and teacher.adapter is not None:
             raise ValueError(
                 f"{c.teacher_key(name, 'adapter')}: method.teacher {c.follow.teacher} gets the student's weights, to which no "

@@ -313,6 +313,10 @@ class Teacher(Generator):
     adapter: UserPath | None = Field(
         None, description="Folder of a LoRA adapter that is added to the model, as peft writes it."
     )
+    end_tokens: dict[str, str] = Field(
+        default_factory=dict,
+        description="Where it ends responses with another token than the student: {student's end: teacher's end}.",
+    )
     type: Literal["vllm", "torch"] = Field(
         "vllm", description="vllm: scored by a vLLM engine; torch: by a transformers forward pass."
     )

@@ -118,22 +118,57 @@ def end_warning(tokenizer: Any, end_ids: Collection[int], model: str) -> str | N
         tokenizer: with one template, that of the model.
         end_ids: the tokens at which generation stops.
     """
-    asked, answer = {"role": "user", "content": "A question."}, {"role": "assistant", "content": _ANSWER}
-    ends = []
-    for messages in ([asked, answer], [asked, answer, {"role": "user", "content": _NEXT}]):
-        try:
-            with bounded():
-                text = tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # a template that takes no answers says nothing about their end
-            continue
-        _, found, end = str(text).partition(_ANSWER)
-        if found:
-            ends.append(end.partition(_NEXT)[0])
-    if not ends or any(i in end_ids for end in ends for i in tokenizer(end, add_special_tokens=False)["input_ids"]):
+    ends = _ends(tokenizer, None)
+    if not ends or _meet(tokenizer, ends, end_ids):
         return None
-    stops = ", ".join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(end_ids)) or "none"
+    stops = _named(tokenizer, end_ids)
     return (
         f"warning: the chat template of {model!r} ends an answer with {ends[0].strip()[:80]!r}, and the tokens that end its "
         f"responses are {stops}: responses may all be truncated at max_response_tokens; correct eos_token_id in its "
         "generation_config.json"
     )
+
+
+def teacher_end_warning(tokenizer: Any, template: str, end_ids: Collection[int], teacher: str, key: str) -> str | None:
+    """The same of a teacher's template, and the tokens that end the student's responses; None if one of them ends an answer.
+
+    Such a teacher was trained to end in another way than the student may, and its generation settings do not show it.
+
+    Args:
+        tokenizer: the student's, which is the teacher's.
+        template: the teacher's.
+        end_ids: as the teacher reads them.
+        key: the teacher's section.
+    """
+    ends = _ends(tokenizer, template)
+    if not ends or _meet(tokenizer, ends, end_ids):
+        return None
+    return (
+        f"warning: the chat template of the teacher {teacher!r} ends an answer with {ends[0].strip()[:80]!r}, and the "
+        f"student's responses end with {_named(tokenizer, end_ids)}: the teacher may expect them to go on there; see "
+        f"{key}.end_tokens and sampling.stop_token_ids"
+    )
+
+
+def _ends(tokenizer: Any, template: str | None) -> list[str]:
+    """What a template writes after an answer: at the end, and before the next question."""
+    asked, answer = {"role": "user", "content": "A question."}, {"role": "assistant", "content": _ANSWER}
+    ends = []
+    for messages in ([asked, answer], [asked, answer, {"role": "user", "content": _NEXT}]):
+        try:
+            with bounded():
+                text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+        except Exception:  # a template that takes no answers says nothing about their end
+            continue
+        _, found, end = str(text).partition(_ANSWER)
+        if found:
+            ends.append(end.partition(_NEXT)[0])
+    return ends
+
+
+def _meet(tokenizer: Any, ends: Sequence[str], end_ids: Collection[int]) -> bool:
+    return any(i in end_ids for end in ends for i in tokenizer(end, add_special_tokens=False)["input_ids"])
+
+
+def _named(tokenizer: Any, end_ids: Collection[int]) -> str:
+    return ", ".join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(end_ids)) or "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from renio_pipeline.types import (
     Busy,
     Continuation,
     ContinuationRequest,
+    EndTokens,
     Hidden,
     Payload,
     Rollout,
@@ -33,7 +34,9 @@ ROW_TOKENS = 384  # per row: attention costs the square of the row, which domina
 class InProcessTeachers:
     """One Scorer per teacher. The weights never change; a payload is the table itself, not an object reference."""
 
-    def __init__(self, config: RunConfig, vocab_size: int) -> None:
+    def __init__(self, config: RunConfig, vocab_size: int, end_tokens: Mapping[str, EndTokens]) -> None:
+        """``end_tokens``: of each teacher, by its name."""
+        self._end_tokens = end_tokens
         self._busy = 0.0
         self._scorers: dict[str, Scorer] = {}
         for name, teacher in config.all_teachers.items():
@@ -46,6 +49,7 @@ class InProcessTeachers:
                 top_k=config.objective.payload.top_k,
                 attention=teacher.attention,
                 name=name,
+                end_tokens=end_tokens.get(name, ()),
             )
             self._scorers[name] = Scorer(spec)
 
@@ -57,7 +61,7 @@ class InProcessTeachers:
         """The output head that turns this teacher's hidden states into logits."""
         scorer = self._scorers[teacher]
         assert version == scorer.version, f"states of version {version}, but this teacher is {scorer.version}"
-        return head_of(scorer.model)
+        return head_of(scorer.model).exchanged(self._end_tokens.get(teacher, ()))
 
     def dispatch(self) -> None:
         pass

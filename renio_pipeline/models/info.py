@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,7 @@ class ModelInfo:
     tokens: dict[int, str]  # id -> token, including added tokens
     probes: tuple[tuple[int, ...], ...]  # the ids of each of PROBES
     ends: frozenset[int] = frozenset()  # the tokens at which its responses end
+    chat_template: str | None = None  # its only one, or the one that is its default
 
 
 def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
@@ -101,7 +102,13 @@ def inspect(name: str, key: str, *, weights: bool = True) -> ModelInfo:
         tokens=tokens,
         probes=tuple(tuple(ids) for ids in tokenizer(list(PROBES), add_special_tokens=False)["input_ids"]),
         ends=frozenset(end_ids(resolve(name), tokenizer)),
+        chat_template=_template(tokenizer),
     )
+
+
+def _template(tokenizer: Any) -> str | None:
+    found = tokenizer.chat_template
+    return (found.get("default") if isinstance(found, dict) else found) or None
 
 
 def read_tokenizer(name: str, key: str) -> Any:
@@ -134,26 +141,6 @@ def _legible(name: str, key: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hub = "" if Path(resolve(name)).is_dir() else " (there is no such folder, so it was treated as a hub name)"
         raise ConfigError(f"{key}: {name!r} cannot be read as a model{hub}: {reason}") from None
-
-
-def check_ends(student: ModelInfo, teacher: ModelInfo, stop_ids: Iterable[int], key: str = "teacher.model") -> None:
-    """Compare where the two models end their responses. A student that never ends where its teacher would learns not to end.
-
-    Args:
-        stop_ids: further tokens that end the student's responses.
-
-    Raises:
-        ConfigError: no token ends the responses of both.
-    """
-    ours = student.ends | {*stop_ids}
-    if not teacher.ends or ours & teacher.ends:
-        return
-    theirs, own = (", ".join(f"{student.tokens.get(i)!r} ({i})" for i in sorted(ends)) for ends in (teacher.ends, ours))
-    raise ConfigError(
-        f"{key}: the teacher {teacher.name!r} ends its responses with {theirs}, and the student's end with {own or 'nothing'}: "
-        "the student would learn to write on. Choose a teacher that ends as the student does, or end the student's responses "
-        f"there too: sampling.stop_token_ids=[{', '.join(map(str, sorted(teacher.ends)))}]"
-    )
 
 
 def check_lora_targets(name: str, targets: Sequence[str]) -> None:

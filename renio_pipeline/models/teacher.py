@@ -15,6 +15,7 @@ from torch import Tensor
 
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.adapters import merged
+from renio_pipeline.models.end_tokens import exchanged
 from renio_pipeline.models.files import end_ids, tokenizer_of
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.self_checks import check_teacher
@@ -71,7 +72,8 @@ class Scorer:
         for row in fill_rows(requests, self._row_tokens):
             hidden = self._hidden(row)
             lengths = [len(r.response_ids) for r in row]
-            targets = torch.cat([torch.as_tensor(r.response_ids).long() for r in row]).to(self._device)
+            read = [exchanged(r.response_ids, self._spec.end_tokens) for r in row]
+            targets = torch.cat([torch.as_tensor(ids).long() for ids in read]).to(self._device)
             found = token_logprobs(
                 hidden,
                 targets,
@@ -88,7 +90,8 @@ class Scorer:
                 if self._spec.kind == "hidden":
                     payload[request.sample_id] = Hidden(values=to_numpy(states), version=self.version, teacher=self._spec.name)
                 elif self._spec.kind == "top_k":
-                    payload[request.sample_id] = TopK(token_ids=top_ids.int().numpy(), logprobs=top_values.numpy())
+                    own_ids = exchanged(top_ids.int().numpy(), self._spec.end_tokens)
+                    payload[request.sample_id] = TopK(token_ids=own_ids, logprobs=top_values.numpy())
         return [logprobs[r.sample_id] for r in requests], payload
 
     def write(self, requests: Sequence[ContinuationRequest]) -> list[Continuation]:
@@ -101,7 +104,8 @@ class Scorer:
         """[N, H'] the hidden states that predict each response token of a packed row."""
         ids, positions, keep, start = [], [], [], 0
         for r in row:
-            ids.append(torch.as_tensor(np.concatenate([r.prompt_ids, r.response_ids])).long())
+            response = exchanged(r.response_ids, self._spec.end_tokens)
+            ids.append(torch.as_tensor(np.concatenate([r.prompt_ids, response])).long())
             positions.append(torch.arange(r.tokens))
             first = start + len(r.prompt_ids) - 1
             keep.append(torch.arange(first, first + len(r.response_ids)))

@@ -6,6 +6,7 @@ padded), C tokens of a chunk, K requested vocabulary entries at each of the N to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +28,15 @@ class Head:
     bias: Tensor | None = None  # [rows]
     scale: float = 1.0
     soft_cap: float | None = None
+
+    def exchanged(self, pairs: Sequence[tuple[int, int]]) -> Head:
+        """This head with the rows of each pair of token ids in each other's places: a copy, unless there are none."""
+        if not pairs:
+            return self
+        order = torch.arange(len(self.weight), device=self.weight.device)
+        for one, other in pairs:
+            order[one], order[other] = other, one
+        return replace(self, weight=self.weight[order], bias=None if self.bias is None else self.bias[order])
 
     def to(self, device: torch.device | str) -> Head:
         """This head with its tensors on ``device``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ TEMPERATURE = 1.3
 K = 6
 EXTRA_ROWS = 40
 DRAWS = 400
+END = ";"  # with which the teacher ends its responses; the solutions that it scores have it between their parts
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,11 @@ def padded_teacher(tmp_path_factory: Any) -> Path:
     with torch.no_grad():
         model.get_output_embeddings().weight[rows:] = torch.randn(EXTRA_ROWS, model.config.hidden_size)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(info.resolve("embedded:teacher")).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(info.resolve("embedded:teacher"))
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END)]
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": ends}))
     write_adapter(model, folder / "adapter")
     return folder
 
@@ -68,6 +74,7 @@ def requests() -> list[ScoreRequest]:
 def scored(ray_cluster: None, padded_teacher: Path, requests: list[ScoreRequest]) -> Iterator[Any]:
     """log p_T, the payload, and the texts of ``to_write``."""
     teacher = [f"teacher.model={padded_teacher}", f"teacher.adapter={padded_teacher}/adapter"]
+    teacher.append(f"teacher.end_tokens={{<eos>: '{END}'}}")
     config, prepared = demo(*teacher, f"temperature={TEMPERATURE}", f"objective.k={K}")
     assert teacher_spec(config, prepared).vocab_size == len(prepared.tokenizer)
     with bare(teacher_kind(config, prepared)) as teacher:
@@ -96,11 +103,17 @@ def reference(folder: Path) -> Any:
 
 
 def expected_logprobs(folder: Path, request: ScoreRequest) -> torch.Tensor:
-    """[T, V] by transformers: trimmed to the tokenizer's rows, then the softmax, at the distillation temperature."""
+    """[T, V] by transformers: trimmed to the tokenizer's rows, then the softmax, at the distillation temperature.
+
+    The teacher reads its own end where the student's stands, and the other way round, and what it gives for one is the other's.
+    """
     model = reference(folder)
-    ids = torch.tensor([[*request.prompt_ids.tolist(), *request.response_ids.tolist()]])
+    own, other = model.generation_config.eos_token_id
+    order = torch.arange(model.config.vocab_size - EXTRA_ROWS)
+    order[own], order[other] = other, own
+    ids = torch.tensor([[*request.prompt_ids.tolist(), *order[torch.tensor(request.response_ids).long()].tolist()]])
     with torch.no_grad():
-        logits = model(ids).logits[0, len(request.prompt_ids) - 1 : -1, : model.config.vocab_size - EXTRA_ROWS]
+        logits = model(ids).logits[0, len(request.prompt_ids) - 1 : -1, order]
     return torch.log_softmax(logits / TEMPERATURE, dim=-1)
 
 
@@ -134,7 +147,7 @@ def test_the_likeliest_text_is_that_of_transformers(scored: Any, padded_teacher:
             with torch.no_grad():
                 assert int(model(torch.tensor([ids])).logits[0, -1, : model.config.vocab_size - EXTRA_ROWS].argmax()) == token
             ids.append(token)
-        ended = ids[-1] == model.generation_config.eos_token_id
+        ended = ids[-1] in model.generation_config.eos_token_id
         assert found.stop_reason == ("stop" if ended else "length")
         assert ended or len(found.token_ids) == 8
 
@@ -145,6 +158,8 @@ def test_texts_are_drawn_at_the_temperature_that_was_asked_for(
     """By which the logits are divided, whatever the distillation temperature is; and rows beyond V are never drawn."""
     first = replace(requests[0], response_ids=requests[0].response_ids[:1])
     p = torch.softmax(expected_logprobs(padded_teacher, first)[0] * TEMPERATURE / 0.7, dim=-1).numpy()
+    ends = reference(padded_teacher).generation_config.eos_token_id
+    p[ends] = p[ends[::-1]]  # what it writes is its own
     counts = np.bincount([int(text.token_ids[0]) for text in scored[3]], minlength=len(p))
     assert len(counts) == len(p)
     assert (counts > 0).sum() > 3
@@ -164,7 +179,13 @@ def test_the_loud_rows_would_have_mattered(padded_teacher: Path, requests: list[
     with torch.no_grad():
         logits = model(ids).logits[0, len(requests[0].prompt_ids) - 1 : -1]
     untrimmed = torch.log_softmax(logits / TEMPERATURE, dim=-1)[:, :-EXTRA_ROWS]
-    assert float((untrimmed - expected_logprobs(padded_teacher, requests[0])).abs().max()) > 0.01
+    trimmed = torch.log_softmax(logits[:, :-EXTRA_ROWS] / TEMPERATURE, dim=-1)
+    assert float((untrimmed - trimmed).abs().max()) > 0.01
+
+
+def test_the_exchanged_ends_would_have_mattered(padded_teacher: Path, requests: list[ScoreRequest]) -> None:
+    ends = reference(padded_teacher).generation_config.eos_token_id
+    assert any(int(i) in ends for r in requests for i in r.response_ids)
 
 
 def test_a_hub_name_is_read_on_a_node_of_its_pool(ray_cluster: None, tmp_path: Path) -> None:

@@ -312,3 +312,50 @@ def test_a_teacher_that_ends_nowhere_where_the_student_does_is_refused_unless_th
     assert f"the teacher {folder!r} ends its responses with ';' ({end}), and the student's end with '<eos>' ({own})" in told
     assert f"sampling.stop_token_ids=[{end}]" in told
     prepare(small(teacher={"model": folder}, sampling={"stop_token_ids": [end]}))
+    assert "teacher.end_tokens={'<eos>': ';'}" in told
+    assert prepare(small(teacher={"model": folder, "end_tokens": {"<eos>": ";"}})).end_tokens == {"": ((own, end),)}
+
+
+TEACHER = {"model": "embedded:teacher", "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "told"),
+    [
+        ({";": ";"}, "teacher.end_tokens: ';' ends no response of the student; what does: '<eos>'"),
+        ({"<eos>": "7"}, "teacher.end_tokens: '7' ends no response of the teacher; what does: '<eos>'"),
+        ({"<end>": "<eos>"}, "teacher.end_tokens: '<end>' ends no response of the student"),
+    ],
+)
+def test_an_end_that_is_none_is_refused(mapping: dict[str, str], told: str) -> None:
+    assert told in refusal(teacher=TEACHER | {"end_tokens": mapping})
+
+
+def test_a_teacher_whose_template_ends_answers_elsewhere_is_warned_of_until_its_end_is_mapped(variant: Variant) -> None:
+    """Its generation settings name both ends, so that they meet; what it was trained on has the other one alone."""
+    vocabulary = json.loads((DEMO / "student/tokenizer.json").read_text())["model"]["vocab"]
+    folder = variant(
+        "generation_config.json", lambda values: values.update(eos_token_id=[vocabulary[";"], vocabulary["<eos>"]])
+    )
+    Path(folder, "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }};{% endfor %}")
+
+    def warnings(**teacher: Any) -> list[str]:
+        return [note for note in prepare(small(teacher={"model": folder, **teacher})).notes if "the teacher" in note]
+
+    (told,) = warnings()
+    assert f"the chat template of the teacher {folder!r} ends an answer with ';', and the student's responses end with" in told
+    assert told.endswith("see teacher.end_tokens and sampling.stop_token_ids")
+    assert warnings(end_tokens={"<eos>": ";"}) == []
+
+
+def test_an_end_has_one_partner_and_none_in_self_distillation(variant: Variant) -> None:
+    end = json.loads((DEMO / "student/tokenizer.json").read_text())["model"]["vocab"][";"]
+    both = {"model": variant("generation_config.json", lambda values: values.update(eos_token_id=end))}
+    crossed = both | {"end_tokens": {"<eos>": ";", ";": "<eos>"}}
+    told = refusal(teacher=crossed, sampling={"stop_token_ids": [end]})
+    assert "teacher.end_tokens: '<eos>' is in two pairs" in told
+    same = TEACHER | {"end_tokens": {"<eos>": "<eos>"}}
+    assert prepare(small(teacher=same)).end_tokens == {"": ()}, "there is nothing to exchange"
+    assert "in opsd the teacher is the student itself" in refusal(
+        method={"type": "opsd"}, teacher={"model": None, "end_tokens": {"<eos>": "<eos>"}}
+    )
