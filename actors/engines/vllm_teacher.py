@@ -80,10 +80,12 @@ class Teacher(VllmReplica):
                 f"a prompt of {len(asked.prompt_ids)} tokens and a continuation of {asked.max_tokens} are {tokens} tokens; the "
                 f"teacher's engine was built for {self._spec.context}"
             )
+        greedy = asked.temperature == 0  # as k = 1, because vLLM sets the k of its own greedy requests to 0
         return SamplingParams(
-            temperature=asked.temperature / self._spec.temperature,  # by which the engine's logits are divided already
+            # The engine's logits are divided by the distillation temperature already.
+            temperature=1.0 if greedy else asked.temperature / self._spec.temperature,
             top_p=asked.top_p,
-            top_k=min(asked.top_k or self._all_tokens, self._all_tokens),
+            top_k=1 if greedy else min(asked.top_k or self._all_tokens, self._all_tokens),
             seed=asked.seed,
             max_tokens=asked.max_tokens,
             stop_token_ids=list(asked.stop_token_ids),
