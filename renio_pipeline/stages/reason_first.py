@@ -153,6 +153,10 @@ class ReasoningTeachers:
         version, found = self._around.version(), list[Text]()
         new: dict[str, tuple[Row, np.ndarray]] = {}
         for row, ids in zip(rows, self._prompts.asked(rows), strict=True):
+            if row.teacher_prompt:  # as it stands, without an analysis
+                found.append(asyncio.get_running_loop().create_future())
+                found[-1].set_result("")
+                continue
             teacher = (row.teacher or "") if self._around.routed else ""
             key = _key(ids, teacher, version)
             if key not in self._under_way:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,19 @@ def test_analyses_are_asked_for_with_the_responses_unless_a_filter_drops_some(fo
 
     assert asyncio.run(asked_before_the_first_response(scene(found))) == 3
     assert asyncio.run(asked_before_the_first_response(scene(found, filter="incorrect"))) == 0
+
+
+def test_a_row_with_a_teacher_prompt_of_its_own_is_shown_that_and_has_no_analysis(found: Prepared) -> None:
+    made = scene(found)
+    row = replace(found.rows[0], teacher_prompt=(("user", "1+1"),))
+
+    async def go() -> None:
+        prompts = [replace(p, row=row) for p in made.prompts(0)]
+        await made.stages.teachers.score(made.stages.generators.generate(prompts, 1.0), 1)
+
+    asyncio.run(go())
+    assert made.asked == []
+    assert "1+1" in found.tokenizer.decode(made.teachers.shown[0])
 
 
 def test_held_out_problems_have_none(found: Prepared) -> None:
