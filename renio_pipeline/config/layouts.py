@@ -21,7 +21,7 @@ PRESETS: dict[Preset, dict[FieldName, str]] = {
     "deepmath": {"problem": "question", "answer": "final_answer", "solution": "r1_solution_1"},
     "dapo": {"problem": "prompt", "answer": "reward_model.ground_truth", "id": "extra_info.index"},
     "humaneval": {"id": "task_id", "problem": "prompt", "solution": "canonical_solution"},
-    "mbpp": {"id": "task_id", "problem": "prompt", "solution": "code"},
+    "mbpp": {"id": "task_id", "problem": "prompt and a test", "solution": "code"},
     "chat": {"problem": "messages to answer", "solution": "last answer"},
 }
 SPARSE: tuple[FieldName, ...] = ("id", "solution")  # that a preset's data may lack

@@ -113,4 +113,4 @@ def _check_source(section: MixedSource, key: str, teachers: Sequence[str]) -> No
 
 def _place(source: Source) -> tuple[Any, ...]:
     path = Path(str(source.path))
-    return str(path.resolve()) if path.exists() else source.path, source.subset, source.split
+    return str(path.resolve()) if path.exists() else source.path, source.subset, source.split, *sorted(source.only.items())

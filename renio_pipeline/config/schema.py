@@ -149,6 +149,13 @@ class Sampling(Section):
         return texts
 
 
+def _as_texts(values: Any) -> Any:
+    return [str(value) for value in (values if isinstance(values, (list, tuple)) else [values])]
+
+
+Only = Annotated[tuple[str, ...], BeforeValidator(_as_texts), Field(min_length=1)]
+
+
 class Source(Section):
     """Where rows come from."""
 
@@ -160,6 +167,10 @@ class Source(Section):
     fields: dict[FieldName, str] = Field(
         default_factory=dict,
         description="The source's names for our fields, where they differ; a.b is field b of the object a.",
+    )
+    only: dict[str, Only] = Field(
+        default_factory=dict,
+        description="Read only the rows whose field has this value, or one of these: `{data_source: openai/gsm8k}`.",
     )
     preset: Preset | None = Field(
         None, description="The layout of a published data set or framework; `fields` takes precedence."

@@ -5,6 +5,7 @@ It is not asked to read JSON or CSV, because its readers make dates of text, and
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,21 +42,28 @@ class ArrowRows(Read):
             has = layout.has({name: _first_list(table, name) for name in table.column_names})
             raise ConfigError(f"{layout.where(1)}: no field {layout.name('problem')!r}; there are {has}")
         named = [column_of(layout.name(field), table.column_names) for field in layout.fields]
-        wanted = dict.fromkeys([*named, *columns_of(layout.preset)])
+        of_only = [column_of(name, table.column_names) for name in layout.only]
+        wanted = dict.fromkeys([*named, *columns_of(layout.preset), *of_only])
         self._table = table.select_columns([name for name in wanted if name in table.column_names])
         self._narrow = {
             name: _NARROW[kind.dtype] for name, kind in self._table.features.items() if getattr(kind, "dtype", None) in _NARROW
         }
         scan = Scan(layout)
+        self._numbers = array("q")  # of the rows that are wanted, from 1
         for number, record in enumerate(self._records(), 1):
-            scan.add(record, number)
+            if layout.wanted(record):
+                self._numbers.append(number)
+                scan.add(record, number)
+            else:
+                scan.skip(record)
         self.notes = scan.finish(self)
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._numbers)
 
     def row(self, index: int) -> Row:
-        return self.layout.row(self._widened(self._table[index]), index + 1)
+        number = self._numbers[index]
+        return self.layout.row(self._widened(self._table[number - 1]), number)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for batch in self._table.iter(_BATCH):

@@ -59,12 +59,16 @@ class LocatedRows(Read):
         self._paths = [path for path, _ in files]
         self._files: list[BinaryIO] = []
         self._places = array("q")  # four per row: file, number, offset, length
-        scan = Scan(layout)
+        scan, seen = Scan(layout), 0
         for index, (path, form) in enumerate(files):
-            before = len(self) if len(files) > 1 else 0
+            before = seen if len(files) > 1 else 0
             try:
                 self._files.append(opened(path))  # stays open: rows are read from it later
                 for found in form.records(self._files[-1]):
+                    seen += 1
+                    if not layout.wanted(found.record):
+                        scan.skip(found.record)
+                        continue
                     self._places.extend((index, found.number + before, found.offset, found.length))
                     scan.add(found.record, found.number + before)
             except OSError as error:

@@ -16,7 +16,7 @@ _ASSISTANT = ("assistant", "gpt")
 def messages_in(value: Any) -> Sequence[Mapping[str, Any]]:
     """The messages that a value is a list of, as objects or as their text; empty if it is anything else."""
     if isinstance(value, str):
-        value = _read_list(value) if value.startswith("[{") else None
+        value = read_list(value) if value.startswith("[{") else None
     if not isinstance(value, list) or not value:
         return ()
     return value if all(keys_of(message) for message in value) else ()
@@ -39,7 +39,7 @@ def keys_of(message: Any) -> tuple[str, ...]:
     return next((keys for keys in _KEYS if isinstance(message, dict) and message.keys() >= {*keys}), ())
 
 
-def _read_list(text: str) -> Any:
+def read_list(text: str) -> Any:
     """The list that a text is in JSON, or as Python prints it, which is what pandas writes into a CSV file."""
     for read in (json.loads, ast.literal_eval):
         try:

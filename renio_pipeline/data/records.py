@@ -17,9 +17,10 @@ from renio_pipeline.data.layouts.chat import Context, asked, ends_with_an_answer
 from renio_pipeline.data.layouts.known import completed
 from renio_pipeline.data.layouts.paths import value_at
 from renio_pipeline.data.messages import about_messages, keys_of, messages_in
-from renio_pipeline.data.values import is_missing, json_of, text_of
+from renio_pipeline.data.values import answer_of, is_missing, json_of, text_of
 from renio_pipeline.types import Row
 
+_OTHERS = 5  # values that are shown
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -34,6 +35,7 @@ class Layout:
     given: tuple[FieldName, ...] = ()  # the fields that the user has named
     optional: tuple[FieldName, ...]  # the fields that are read in addition to id and problem
     unit: Literal["line", "row"]  # what a record is called in messages; counted from 1
+    only: Mapping[str, Sequence[str]]  # the values that fields of the records must have
 
     @classmethod
     def of(cls, source: Source, *, key: str, optional: Sequence[FieldName], unit: Literal["line", "row"]) -> Layout:
@@ -46,7 +48,14 @@ class Layout:
             given=tuple(source.fields),
             optional=tuple(optional),
             unit=unit,
+            only=source.only,
         )
+
+    def wanted(self, record: Any) -> bool:
+        """Whether a record is one of those that the user asks for with the key ``only``."""
+        if not isinstance(record, dict):
+            return True  # which ``row`` refuses
+        return all(_shown(value_at(record, name)) in values for name, values in self.only.items())
 
     def name(self, field: FieldName) -> str:
         return self.names.get(field, field)
@@ -140,7 +149,7 @@ class Layout:
         if field != "tests":
             self._refuse_messages(value, field, where)
         try:
-            return json_of(value) if structured else text_of(value)
+            return json_of(value) if structured else answer_of(value) if field == "answer" else text_of(value)
         except ValueError as error:
             allowed = "text, an object or a list" if field == "tests" else "text or a number"
             raise ConfigError(f"{where}: field {self.name(field)!r} must be {allowed}, {error}") from None
@@ -148,6 +157,16 @@ class Layout:
     def _refuse_messages(self, value: Any, field: FieldName, where: str) -> None:
         if messages := messages_in(value):
             raise ConfigError(f"{where}: {about_messages(self.name(field), messages, field)} ({self.key_of(field)} names it)")
+
+
+def _shown(value: Any) -> str | None:
+    """A value as the user writes it in the key ``only``."""
+    if isinstance(value, bool):
+        return str(value)
+    try:
+        return text_of(value)
+    except ValueError:
+        return None
 
 
 def _text_of(row: Row, field: FieldName) -> str:
@@ -164,6 +183,7 @@ class Scan:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._ids = array("q")
+        self._other: dict[str, None] = {}  # what rows that are not wanted have instead, the first few
         self._missing: dict[FieldName, tuple[int, int]] = {}  # how many rows lack a mapped field, and the number of the first
 
     def add(self, record: Any, number: int) -> None:
@@ -175,6 +195,15 @@ class Scan:
                 count, first = self._missing.get(field, (0, number))
                 self._missing[field] = (count + 1, first)
 
+    def skip(self, record: Any) -> None:
+        """Take note of a record that is not wanted."""
+        if len(self._other) < _OTHERS:
+            values = (_shown(value_at(record, name)) for name in self._layout.only)
+            self._other |= dict.fromkeys(value for value in values if value is not None)
+
+    def _others(self) -> str:
+        return f"; there are {', '.join(map(repr, self._other))}" if self._other else ""
+
     def finish(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """Finish the checks, and return notes for the user.
 
@@ -185,6 +214,10 @@ class Scan:
             ConfigError: there are no rows, no row has a mapped field, or two rows share an id.
         """
         layout, total = self._layout, len(self._ids)
+        if not total and layout.only:
+            section = layout.key.rpartition(".")[0]
+            names = ", ".join(f"{name}: {' or '.join(map(repr, values))}" for name, values in layout.only.items())
+            raise ConfigError(f"{section}.only: no {layout.unit} of {layout.path} has {names}{self._others()}")
         if not total:
             what = "one JSON object per line, with" if layout.unit == "line" else "rows with"
             raise ConfigError(f"{layout.key}: {layout.path} is empty; expected {what} {layout.name('problem')!r}")

@@ -45,6 +45,21 @@ def text_of(value: Any) -> str | None:
     raise ValueError(f"got {kind}" + ("; write it as text" if isinstance(value, (datetime, bytes)) else ""))
 
 
+def answer_of(value: Any) -> str | None:
+    """The same of an answer, which may be several: the maths task reads ``2, 3`` as the set of both.
+
+    >>> [answer_of(v) for v in ("7", 7.0, ["a", 2.0], [])]
+    ['7', '7', 'a, 2', None]
+
+    Raises:
+        ValueError: as ``text_of``.
+    """
+    if not isinstance(value, (list, tuple)):
+        return text_of(value)
+    parts = [text for each in value if (text := text_of(each)) is not None]
+    return ", ".join(parts) if parts else None
+
+
 def _decimal(value: Decimal) -> str:
     if value.is_infinite():
         raise ValueError(f"got {value}, which no response can equal; write it as text")

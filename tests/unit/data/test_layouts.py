@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "mbpp": (
         {"task_id": 7, "prompt": "Write f.", "code": "def f(): return 2", "test_imports": [], "test_list": ["assert f() == 2"]},
-        {"id": "7", "problem": "Write f.", "solution": "def f(): return 2"},
+        {"id": "7", "solution": "def f(): return 2",
+         "problem": "Write f.\n\nYour code should pass this test:\nassert f() == 2"},
     ),
     "chat": (
         {"messages": [{"role": "system", "content": "Be brief."}, ASK, {"role": "assistant", "content": "2."}]},
@@ -189,3 +191,90 @@ def test_messages_that_ask_nothing_are_refused(messages: list[Any], told: str, t
     with pytest.raises(ConfigError) as error:
         read(lines(tmp_path, [{"problem": messages}]))
     assert told in str(error.value)
+
+
+PLUS = {
+    "task_id": 7, "prompt": "Write f.", "code": "def f(x): return x", "source_file": "a.py", "test_imports": "['import math']",
+    "test_list": "['assert f(2) == 2', 'assert f(3) == 3']",
+    "test": "inputs = [[1], [4]]\nresults = [1, 4]\nfor inp, exp in zip(inputs, results):\n    assert f(*inp) == exp\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITE)
+def test_mbpp_plus_is_judged_by_its_own_tests_and_mbpp_by_its_list(write: Callable[..., Path], tmp_path: Path) -> None:
+    task = make_task("code")
+    (row,) = read(write(tmp_path, [PLUS]), "mbpp")
+    assert row.problem == "Write f.\n\nYour code should pass this test:\nassert f(2) == 2"
+    assert row.tests == PLUS["test"]
+    assert task.verify(row, "```python\ndef f(x): return x\n```") == "correct"
+    assert task.verify(row, "```python\ndef f(x): return x if x < 4 else 0\n```") == "incorrect"
+    base = {
+        "task_id": 1,
+        "text": "Write f.",
+        "code": "x",
+        "test_setup_code": "",
+        "test_list": ["assert f(math.inf) == math.inf"],
+    }
+    (row,) = read(lines(tmp_path, [base | {"test_imports": ["import math"]}]), "mbpp")
+    assert row.problem.startswith("Write f.\n\nYour code should pass this test:\nassert f(math.inf)")
+    assert task.verify(row, "```python\ndef f(x): return x\n```") == "correct"
+
+
+@pytest.mark.parametrize("write", WRITE)
+def test_answers_that_are_lists_numbers_and_dates_are_text(write: Callable[..., Path], tmp_path: Path) -> None:
+    answers: list[tuple[Any, str | None]] = [
+        (["2", "3"], "2, 3"), ([7], "7"), ([2.50, 3], "2.5, 3"), ([], None), (7, "7"), (1.0, "1"), ("2024-05-01", "2024-05-01"),
+        ([None, "4"], "4"),
+    ]  # fmt: skip
+    for value, expected in answers:
+        (row,) = read(write(tmp_path, [{"problem": "a", "answer": value, "other": "x"}]))
+        assert row.answer == expected, value
+    (row,) = read(parquet(tmp_path, [{"problem": "a", "answer": date(2024, 5, 1)}]))
+    assert row.answer == "2024-05-01"
+
+
+def test_a_list_of_answers_is_the_set_of_them_for_the_maths_task(tmp_path: Path) -> None:
+    (row,) = read(lines(tmp_path, [{"problem": "x^2-5x+6=0?", "answer": ["2", "3"]}]))
+    task = make_task("maths")
+    assert [task.verify(row, f"So \\boxed{{{said}}}") for said in ("3, 2", "2", "2, 3")] == ["correct", "incorrect", "correct"]
+
+
+@pytest.mark.parametrize("value", [[["2"]], [{"a": 1}], [True]])
+def test_a_list_of_anything_else_is_refused_with_its_row(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"line 1: field 'answer' must be text or a number, got"):
+        read(lines(tmp_path, [{"problem": "a", "answer": value}]))
+
+
+MIXED = [
+    {"data_source": name, "prompt": [ASK], "reward_model": {"ground_truth": i}, "extra_info": {"index": i}}
+    for i, name in enumerate(["openai/gsm8k", "code", "openai/gsm8k", "math", "code"])
+]
+
+
+@pytest.mark.parametrize("write", WRITE)
+def test_rows_of_one_data_source_of_a_file_are_read_with_their_own_numbers(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write(tmp_path, MIXED)
+    for only, expected in (
+        ({"data_source": "code"}, ["1", "4"]),
+        ({"data_source": ["openai/gsm8k", "math"]}, ["0", "2", "3"]),
+        ({"data_source": "code", "extra_info.index": 4}, ["4"]),
+    ):
+        rows = load_rows(Source(path=str(path), preset="verl", only=only), optional=TRAINING)
+        assert [row.answer for row in rows] == expected
+        assert [row.line for row in rows] == [int(number) + 1 for number in expected]
+        assert rows.where(rows[0]).endswith(f" {int(expected[0]) + 1}")
+
+
+def test_values_that_no_row_has_are_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    said = r"data.only: no line of .* has data_source: 'gsm8k'; there are 'openai/gsm8k', 'code', 'math'"
+    with pytest.raises(ConfigError, match=said):
+        load_rows(Source(path=str(lines(tmp_path, MIXED)), preset="verl", only={"data_source": "gsm8k"}))
+    with pytest.raises(ConfigError, match=r"data.only: no line of .* has source: 'gsm8k'$"):
+        load_rows(Source(path=str(lines(tmp_path, MIXED)), preset="verl", only={"source": "gsm8k"}))
+
+
+def test_a_row_that_is_not_wanted_may_be_bad(tmp_path: Path) -> None:
+    path = lines(tmp_path, [*MIXED, {"data_source": "broken"}])
+    assert len(load_rows(Source(path=str(path), preset="verl", only={"data_source": "code"}))) == 2
+    with pytest.raises(ConfigError, match="line 6"):
+        load_rows(Source(path=str(path), preset="verl"))

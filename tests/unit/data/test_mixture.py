@@ -280,6 +280,18 @@ def test_the_same_file_twice_is_refused_however_it_is_written(tmp_path: Path) ->
         mixed(tmp_path, words={"path": f"{tmp_path}/x/../sums.jsonl", "name": "b"})
 
 
+def test_one_file_gives_two_sources_with_a_task_each(tmp_path: Path) -> None:
+    rows = [{**row, "data_source": "sums"} for row in SUMS] + [{**row, "data_source": "words"} for row in WORDS]
+    path = write(tmp_path / "all.jsonl", rows)
+    sums, words = ({"path": path, "name": name, "only": {"data_source": name}} for name in ("sums", "words"))
+    prepared = prepare(mixed(tmp_path, sums=sums, words=words))
+    assert [(row.source, row.line) for row in prepared.rows] == [("sums", i) for i in range(1, 7)] + [
+        ("words", i) for i in range(7, 11)
+    ]
+    with pytest.raises(ConfigError, match=r"data.sources.1.path: .*is the path of data.sources.0 too"):
+        mixed(tmp_path, sums=sums, words=words | {"only": sums["only"]})
+
+
 def test_a_path_beside_sources_is_refused(tmp_path: Path) -> None:
     for key, value in (("path", "a.jsonl"), ("held_out_path", "b.jsonl"), ("preset", "gsm8k"), ("fields", {"answer": "x"})):
         said = rf"data.{key} and data.sources are both given; each source has a {key} of its own"

@@ -122,7 +122,7 @@ def test_text_that_is_not_utf8_is_refused(path: Path) -> None:
         ("{}", "the line has nothing (data.fields maps names)"),
         ('{"problem": " "}', "field 'problem' must be non-empty text"),
         ('{"problem": 3}', "field 'problem' must be non-empty text"),
-        ('{"problem": "a", "answer": ["1"]}', "field 'answer' must be text or a number, got list"),
+        ('{"problem": "a", "answer": [["1"]]}', "field 'answer' must be text or a number, got list"),
         ('{"problem": "a", "answer": true}', "field 'answer' must be text or a number, got bool"),
         ('{"problem": "a", "solution": {}}', "field 'solution' must be text or a number, got dict"),
     ],

@@ -200,6 +200,8 @@ def test_a_column_of_numbers_that_are_none_is_no_column_of_answers(tmp_path: Pat
 @pytest.mark.parametrize("field", ["id", "answer", "solution"])
 @pytest.mark.parametrize("value", [True, ["1"], {"a": 1}])
 def test_what_is_neither_text_nor_a_number_is_refused_by_its_kind(field: str, value: Any, tmp_path: Path) -> None:
+    if (field, value) == ("answer", ["1"]):
+        value = [["1"]]  # a list of answers is allowed, and none of lists
     for write in (lines, array, parquet):
         path = write(tmp_path, [{"problem": "a", field: value}])
         with pytest.raises(ConfigError, match=f"field '{field}' must be text or a number, got {type(value).__name__}"):
