@@ -19,6 +19,7 @@ from actors.run_checks import check_this_node, inspect_on_cluster
 from actors.trainer.forward_stage import ForwardStage
 from renio_pipeline.config import RunConfig
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.probe.run import LONGER
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Teachers
@@ -43,10 +44,10 @@ def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
 
 
 def teachers_context(config: RunConfig, prepared: Prepared) -> int:
-    """Tokens that the teachers' engines hold, so that a continuation may be as long as a response if the models allow it."""
+    """Tokens that the teachers' engines hold: responses may be ``LONGER`` than the run's, as far as the models allow it."""
     named = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.all_teachers}
     most = min(inspect_on_cluster(config, model, key).context for key, model in named.items())
-    return max(prepared.context, min(most, prepared.context + config.max_response_tokens))
+    return max(prepared.context, min(most, prepared.context + (LONGER - 1) * config.max_response_tokens))
 
 
 @dataclass(kw_only=True)

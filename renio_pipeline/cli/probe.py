@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
         ("responses", 256, "responses of the student"),
         (
             "prefixes",
-            32,
+            40,
             "responses from which a teacher goes on: of the heaviest wrong ones, of other wrong ones, of right ones",
         ),
         ("continuations", 4, "continuations from each point of each of them"),

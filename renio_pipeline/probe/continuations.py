@@ -31,7 +31,7 @@ class Asking:
 
     each: int  # continuations of one beginning
     temperature: float
-    max_tokens: int  # of one continuation
+    max_tokens: int  # of the whole response, its beginning included
     context: int  # of the engine: tokens of prompt, beginning and continuation
     seed: int
     stop_token_ids: tuple[int, ...] = ()
@@ -57,7 +57,7 @@ async def go_on(
     Returns:
         The judged responses of each beginning: ``asking.each``, or the one that it is itself.
     """
-    rooms = [min(asking.max_tokens, asking.context - len(b.prompt.teacher_ids) - len(b.ids)) for b in begun]
+    rooms = [min(asking.max_tokens, asking.context - len(b.prompt.teacher_ids)) - len(b.ids) for b in begun]
     asked = [i for i, (b, room) in enumerate(zip(begun, rooms, strict=True)) if not b.ended and room > 0]
     requests = [
         ContinuationRequest(

@@ -26,6 +26,8 @@ from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Generators, Teachers
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout
 
+LONGER = 2  # times the run's longest response: a teacher that mends a response needs more tokens than one that wrote it right
+
 ForwardPass = Callable[[Sequence[ScoredRollout]], Awaitable[dict[int, Forward]]]  # by sample id
 
 
@@ -34,7 +36,7 @@ class Size:
     """How much a probe asks for."""
 
     responses: int = 256  # of the student
-    prefixes: int = 32  # responses of each group from which a teacher goes on
+    prefixes: int = 40  # responses of each group from which a teacher goes on
     continuations: int = 4  # from each point of each of them
 
 
@@ -96,7 +98,7 @@ async def examine(
     asking = Asking(
         each=size.continuations,
         temperature=config.temperature,  # what a teacher teaches is its distribution at the distillation temperature
-        max_tokens=config.max_response_tokens,
+        max_tokens=LONGER * config.max_response_tokens,
         context=context,
         seed=seed,
         stop_token_ids=tuple(config.sampling.stop_token_ids),

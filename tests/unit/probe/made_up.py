@@ -14,7 +14,7 @@ def of(value: float, half: float = 0.03) -> Estimate:
     return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
-def recovery(before: float = 0.98, after: float = 0.02, prefixes: int = 64, half: float = 0.03) -> Recovery:
+def recovery(before: float = 0.98, after: float = 0.01, prefixes: int = 64, half: float = 0.03) -> Recovery:
     lost = Estimate(value=before - after, low=before - after - half, high=before - after + half)
     return Recovery(
         group="wrong, together", prefixes=prefixes, continuations=4, before=of(before, half), after=of(after, half), lost=lost

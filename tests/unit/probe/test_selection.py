@@ -14,7 +14,7 @@ from renio_pipeline.probe.responses import Response
 from renio_pipeline.probe.selection import HEAVIEST, OTHERS, RIGHT, choose
 from renio_pipeline.types import Continuation, ContinuationRequest, Prompt, Rollout, Row, Verdict
 
-ASKING = Asking(each=2, temperature=1.0, max_tokens=6, context=12, seed=0)
+ASKING = Asking(each=2, temperature=1.0, max_tokens=8, context=11, seed=0)
 
 
 def prompt(sample_id: int) -> Prompt:
@@ -91,12 +91,12 @@ def test_a_teacher_goes_on_after_its_own_prompt_within_its_context() -> None:
     begun = [
         Begun(prompt=prompt(0), ids=np.array([1, 2], np.int32)),
         Begun(prompt=prompt(1), ids=np.array([3], np.int32), ended=True),
-        Begun(prompt=prompt(2), ids=np.arange(8, dtype=np.int32)),
+        Begun(prompt=prompt(2), ids=np.arange(7, dtype=np.int32)),
         Begun(prompt=prompt(3), ids=np.arange(4, dtype=np.int32)),
     ]
     found = asyncio.run(go_on(writers, judge, begun, ASKING, "maths"))  # type: ignore[arg-type]
-    assert [[j.text for j in each] for each in found] == [["1 2 7"] * 2, ["3"], ["0 1 2 3 4 5 6 7"], ["0 1 2 3 7"] * 2]
+    assert [[j.text for j in each] for each in found] == [["1 2 7"] * 2, ["3"], ["0 1 2 3 4 5 6"], ["0 1 2 3 7"] * 2]
     assert [each[0].verdict for each in found] == ["correct", "correct", "unfinished", "correct"]
     assert [r.prompt_ids.tolist() for r in writers.asked] == [[0, 1, 2, 3, 1, 2], [0, 1, 2, 3, 0, 1, 2, 3]]
-    assert [(r.max_tokens, r.n, r.teacher) for r in writers.asked] == [(6, 2, "maths"), (4, 2, "maths")]
+    assert [(r.max_tokens, r.n, r.teacher) for r in writers.asked] == [(5, 2, "maths"), (3, 2, "maths")]
     assert len({r.seed for r in writers.asked}) == 2
