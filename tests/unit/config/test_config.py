@@ -24,8 +24,9 @@ from tests.unit.conftest import make_config, values
 
 ROOT = Path(__file__).parents[3]
 SHAPES = [ROOT / "configs/paper/two-nodes.yaml"]  # laid over a preset
+CODE = ROOT / "configs/paper/code.yaml"  # so is this
 EXPERIMENTS = list((ROOT / "configs/study").glob("?.yaml"))  # of another format: see test_study_plan.py
-SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in [*SHAPES, *EXPERIMENTS])
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in [*SHAPES, CODE, *EXPERIMENTS])
 RENIO = {"type": "renio", "threshold": 1.0, "clip": 2.0, "temperature": 0.5}
 UNION_TAGS = {"renio", "uniform", "top_k_forward_kl", "sampled"}
 for_all = settings(deadline=None, derandomize=True)
@@ -446,7 +447,16 @@ def test_the_papers_presets_say_what_the_paper_says(name: str, shape: Path | Non
 
 
 def test_there_is_a_preset_for_every_row_and_no_other() -> None:
-    assert {p.stem for p in (ROOT / "configs/paper").iterdir()} == PAPER.keys() | {p.stem for p in SHAPES}
+    assert {p.stem for p in (ROOT / "configs/paper").iterdir()} == PAPER.keys() | {p.stem for p in (*SHAPES, CODE)}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_code_changes_the_task_its_data_and_its_words_and_nothing_else(name: str) -> None:
+    preset = ROOT / f"configs/paper/{name}.yaml"
+    maths, code = load(preset), load([preset, CODE])
+    assert (code.task, code.data.preset, code.data.student_prompt) == ("code", "openthoughts-code", "plain")
+    own = {"task", "task_options", "data", "prompts"}
+    assert maths.model_dump(exclude=own) == code.model_dump(exclude=own)
 
 
 def test_of_several_files_later_ones_count_and_overrides_last(tmp_path: Path) -> None:

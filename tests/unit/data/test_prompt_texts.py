@@ -11,6 +11,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from docs.generate import prompts as generated
 from renio_pipeline.cli import main
 from renio_pipeline.cli.prompts import shown
 from renio_pipeline.config import ConfigError, RunConfig, load
@@ -156,6 +157,35 @@ def test_the_papers_presets_ask_as_the_reference_does(name: str, tmp_path: Path,
     # Evaluation: the problem and the instruction alone in the whole template, thinking on.
     assert evaluation.startswith(f"<|im_start|>user\n1+1?\n\n{instruction}<|im_end|>\n<|im_start|>assistant\n")
     assert "<think>" not in evaluation
+
+
+@pytest.mark.parametrize("name", generated.PRESETS)
+def test_the_papers_presets_ask_for_programs_in_the_same_structure(name: str) -> None:
+    text = generated.prompts_of(name, code=True)
+    student, teacher, evaluation = text.split("\n--- ")[1:]
+    problem, program = generated.CODE["problem"], generated.CODE["ground_truth_solution"]
+    first, last = "Think the problem through first.", "one ```python code block at the end. It defines the function `total`."
+    assert not any(token in student for token in SPECIAL)
+    assert student.index(f"Problem: {problem}\n\n{first}") < student.index(last) < student.index("<think>\n\n</think>")
+    order = [f"<|im_start|>user\nProblem: {problem}\n\n", "BEGIN", program, "END", "Do not copy", first, f"{last}<|im_end|>\n"]
+    places = [teacher.index(part) for part in order]
+    assert places == sorted(places)
+    assert teacher.endswith("<|im_start|>assistant\n")
+    assert evaluation.startswith(f"evaluation\n<|im_start|>user\n{problem}\n\n{first}")
+    assert "<think>" not in teacher + evaluation
+
+
+@pytest.mark.slow
+def test_the_documents_show_what_the_command_prints_and_one_text_stands_for_all_four_presets() -> None:
+    shown_there = generated.section()
+    for code in (False, True):
+        (text,) = {generated.prompts_of(name, code=code) for name in generated.PRESETS}
+        assert f"~~~~text\n{text}\n~~~~" in shown_there
+    analysed = shown_there.rpartition("~~~~text")[2]
+    asked, place = analysed.index("--- teacher, asked for an analysis"), analysed.index("Your analysis of it: [the teacher's")
+    assert asked < analysed.index("Analyse this solution") < place < analysed.index("--- evaluation")
+    page = (ROOT / "docs/algorithms.md").read_text(encoding="utf-8")
+    assert "<!-- generated: prompts -->" in page
 
 
 @pytest.mark.parametrize(
