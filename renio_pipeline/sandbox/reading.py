@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from renio_pipeline.sandbox import given
 from renio_pipeline.sandbox.assert_programs import read_program
 
+_OF_SCRIPTS = {"stdin", "stdin_stdout"}  # tests of whole programs, as LiveCodeBench and others call them
 _ENTRY = re.compile(r"(?:Solution\(\)\.)?([^\W\d]\w*)")
 
 
@@ -35,15 +37,16 @@ def read_tests(text: str, problem: str = "") -> Tests:
     """Parse a row's tests.
 
     They are a Python program; or JSON: ``{"inputs": [...], "outputs": [...]}`` (with ``fn_name``: arguments and results),
-    ``{"program": ...}``, MBPP's list of asserts or ``{"test_list": [...], "test_setup_code": ...}``, or LiveCodeBench's list
-    of ``{"input": ..., "output": ...}``. A test program that defines ``check(candidate)`` without calling it tests the last
+    ``{"program": ...}``, MBPP's list of asserts or ``{"test_list": [...], "test_setup_code": ...}``, CodeContests'
+    ``{"input": [...], "output": [...]}``, or LiveCodeBench's list of ``{"input": ..., "output": ...}``, each perhaps with
+    ``fn_name``. A test program that defines ``check(candidate)`` without calling it tests the last
     function that the problem's text defines.
 
     Raises:
         ValueError: the text is none of these, or uses nothing of the program, or cannot be judged: the text says why.
         SyntaxError: the test program is not valid Python.
     """
-    found = _normal(_parsed(text))
+    found = _normal(_parsed(text), problem)
     entry = found.get("fn_name") or None
     if entry is not None:
         named = _ENTRY.fullmatch(entry) if isinstance(entry, str) else None
@@ -68,27 +71,36 @@ def _parsed(text: str) -> Any:
         return {"program": text}
 
 
-def _normal(found: Any) -> dict[str, Any]:
+def _normal(found: Any, problem: str) -> dict[str, Any]:
     """Any of the formats as ``program`` or as ``inputs`` and ``outputs``."""
     if isinstance(found, list) and found:
         if all(isinstance(one, str) for one in found):
             found = {"test_list": found}
         elif all(isinstance(one, dict) and {"input", "output"} <= one.keys() for one in found):
-            return _cases(found)
+            return _cases(found, problem)
     if isinstance(found, dict) and isinstance(found.get("test_list"), list) and found["test_list"]:
         setup = [found.get("test_setup_code") or "", *(found.get("test_imports") or [])]
         return {"program": "\n".join(map(str, [*setup, *found["test_list"]]))}
+    if isinstance(found, dict) and isinstance(found.get("input"), list) and isinstance(found.get("output"), list):
+        found = {"inputs": found["input"], "outputs": found["output"]} | found
     if not isinstance(found, dict) or not ("program" in found or {"inputs", "outputs"} <= found.keys()):
         raise ValueError('tests are neither a Python program nor JSON with "inputs" and "outputs"')
     return found
 
 
-def _cases(found: list[dict[str, Any]]) -> dict[str, Any]:
-    if any(one.get("testtype", "stdin") != "stdin" for one in found):
-        raise ValueError(
-            'tests call a function that they do not name; give {"fn_name": ..., "inputs": [...], "outputs": [...]}'
+def _cases(found: list[dict[str, Any]], problem: str) -> dict[str, Any]:
+    cases = {"inputs": [one["input"] for one in found], "outputs": [one["output"] for one in found]}
+    kinds = {str(kind) for one in found if (kind := one.get("testtype") or one.get("type"))}
+    names = {str(one["fn_name"]) for one in found if one.get("fn_name")}
+    if kinds <= _OF_SCRIPTS and not names:
+        return cases
+    name = names.pop() if names else given.last_function(problem)
+    if names or kinds & _OF_SCRIPTS or name is None:
+        what = (
+            "are of several kinds" if names or kinds & _OF_SCRIPTS else "call a function that neither they nor the problem name"
         )
-    return {"inputs": [one["input"] for one in found], "outputs": [one["output"] for one in found]}
+        raise ValueError(f'tests {what}; give {{"fn_name": ..., "inputs": [...], "outputs": [...]}}')
+    return cases | {"fn_name": name}
 
 
 def _text(value: Any) -> str:

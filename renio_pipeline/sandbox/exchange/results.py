@@ -6,13 +6,15 @@ What decodes them is the grader itself, so nothing is made from a message but nu
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import KeysView, ValuesView
 from typing import Any
 
 _LONG = 1 << 10_000  # Python refuses to write much longer numbers in decimal
 
 
 def dumps(value: Any) -> bytes:
-    """One line for a value: tuples are lists, keys are text. Raises TypeError for what JSON has no counterpart of."""
+    """One line for a value: sequences are lists, keys are text. Raises TypeError for what JSON has no counterpart of."""
     return json.dumps(_packed(value)).encode() + b"\n"
 
 
@@ -31,12 +33,12 @@ def _packed(value: Any) -> Any:
         return number if -_LONG < number < _LONG else {"int": hex(number)}
     if isinstance(value, float):
         return float.__float__(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque | range | KeysView | ValuesView):
         return [_packed(item) for item in value]
     if isinstance(value, dict):
         return {"dict": {str(key): _packed(item) for key, item in value.items()}}
-    if type(value).__module__ == "numpy" and value.shape == ():
-        return _packed(value.item())
+    if type(value).__module__ == "numpy":
+        return _packed(value.tolist())
     raise TypeError(f"a {type(value).__name__} has no counterpart in JSON")
 
 
