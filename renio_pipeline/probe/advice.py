@@ -27,8 +27,8 @@ from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.probe.results import Advice, Findings
 
 FEW = 8  # fewer wrong, or right, responses say nothing
-# Of the demo student's own wrong responses, which are slips and guesses: between the two teachers that were probed. The clean one,
-# which recovers from 0.2 % of slips, has 0.0 % [0.0, 5.7]; the half-repairing one, from 19 % of slips, has 9.8 % [6.0, 15.5].
+# Of the demo student's own wrong responses, which are slips and guesses, and between the two teachers that were probed: the
+# clean one, which recovers from 0.2 % of slips, has 0.0 % [0.0, 5.7], the half-repairing one, from 19 %, has 9.8 % [6.0, 15.5].
 RECOVERS = 0.05
 SOURCE = (
     "leads, no more: the project's own study of chained sums, students of 0.4 million parameters, 20 steps, n = 4 paired seeds "

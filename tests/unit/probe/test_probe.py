@@ -17,6 +17,7 @@ from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.trainers import InProcessTrainers
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.probe.responses import Response
 from renio_pipeline.probe.results import ALL, Findings, newest, read_report, write_report
@@ -49,7 +50,7 @@ def probed(size: Size = SIZE, **changes: Any) -> Probe:
             judged = await respond(stages.generators, prompts, grader.judge, config)
             budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)
             responses = await score(stages.teachers, budget, judged, config, trainers.forward)
-            context = prepared.context + config.max_response_tokens
+            context = min(prepared.context + config.max_response_tokens, info.inspect(config.student, "student").context)
             return responses, await examine(stages.teachers, grader.judge, responses, config, context=context, size=size)
 
     return *asyncio.run(go()), config, prepared
