@@ -197,10 +197,10 @@ def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:
 
 def _shows_solution(config: RunConfig, origin: ProblemOrigin, row: Row) -> bool:
     """Whether a teacher is told the row's solution: in its prompt, or to analyse it."""
-    if config.method.reason_first:
-        return True
-    prompts = origin.prompts or config.prompts
-    return not row.teacher_prompt and (prompts.teacher is None or "{solution}" in prompts.teacher)
+    if row.teacher_prompt:
+        return False
+    text = (origin.prompts or config.prompts).teacher
+    return config.method.reason_first is not None or text is None or "{solution}" in text
 
 
 def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: Row) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from renio_pipeline.metrics.registry import of_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,24 @@ CURVES = (
         percent=True,
     ),
 )
+
+
+def source_curves(sources: Sequence[str]) -> tuple[Curve, ...]:
+    """A line for each of ``data.sources``; nothing without them."""
+
+    def of(quantity: str, title: str, axis: str, *, percent: bool = False) -> Curve:
+        metrics = tuple(of_source(source, quantity) for source in sources)
+        names = tuple(sources)
+        return Curve(id=f"source-{quantity}", title=title, axis=axis, metrics=metrics, names=names, percent=percent)
+
+    found = (
+        of("accuracy", "Accuracy of each source", "correct", percent=True),
+        of("pivotal", "Pivotal tokens of each source", "of its tokens", percent=True),
+        of("weight", "Mean weight of each source", "weight"),
+    )
+    return found if sources else ()
+
+
 AUROC = Curve(id="auroc", title="Raw weight as a predictor of a wrong answer", axis="AUROC", metrics=("weights/auroc",))
 IDLE = Curve(
     id="idle",

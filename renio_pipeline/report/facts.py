@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.config.mixture import parts
 from renio_pipeline.report.recorded import RecordedRun
 from renio_pipeline.report.samples import Samples
 
@@ -25,6 +26,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Weighting", _weighting(config)),
         ("Objective", config.objective.label),
         ("Task", config.task_label),
+        ("Sources", ", ".join(f"{part.name} {part.share:.0%} of the prompts" for part in parts(config.data))),
         ("Batch", _batch(config)),
         ("Resumed", f"{run.resumes} times" if run.resumes else ""),
         ("Quarantined", "; ".join(f"sample {r['sample_id']}: {r['reason']}" for r in run.rejected[:5])),

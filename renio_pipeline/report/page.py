@@ -17,9 +17,9 @@ import numpy as np
 
 from renio_pipeline.probe.table import advice_text, sections
 from renio_pipeline.report.choice import spread
-from renio_pipeline.report.curves import AUROC, CURVES, EVALUATIONS, IDLE
+from renio_pipeline.report.curves import AUROC, CURVES, EVALUATIONS, IDLE, Curve, source_curves
 from renio_pipeline.report.facts import facts, notes
-from renio_pipeline.report.recorded import RecordedRun
+from renio_pipeline.report.recorded import RecordedRun, sources_of
 from renio_pipeline.report.samples import VERDICTS, Samples, packed
 from renio_pipeline.report.timeline import SPENT, STAGES, bars, spent
 
@@ -29,19 +29,20 @@ SCRIPTS = ("data.js", "plots.js", "time.js", "weights.js", "tokens.js", "reader.
 
 def page_data(runs: Sequence[RecordedRun], samples: Sequence[Samples]) -> dict[str, Any]:
     """Everything that the page shows, as JSON-compatible data."""
+    curves = (*CURVES, *source_curves(sources_of(runs)))
     return {
-        "curves": [asdict(curve) for curve in CURVES],
+        "curves": [asdict(curve) for curve in curves],
         "idle": asdict(IDLE),
         "auroc": asdict(AUROC),
         "evaluated": EVALUATIONS,
         "stages": STAGES,
         "spent": SPENT,
         "verdicts": VERDICTS,
-        "runs": [_run(run, found) for run, found in zip(runs, samples, strict=True)],
+        "runs": [_run(run, found, curves) for run, found in zip(runs, samples, strict=True)],
     }
 
 
-def _run(run: RecordedRun, samples: Samples) -> dict[str, Any]:
+def _run(run: RecordedRun, samples: Samples, curves: Sequence[Curve]) -> dict[str, Any]:
     lines = spread(run.metrics, MOST_STEPS)
     weights = samples.weights
     evaluations = [line for line in run.evaluations if "accuracy" in line]
@@ -52,7 +53,7 @@ def _run(run: RecordedRun, samples: Samples) -> dict[str, Any]:
         "threshold": run.config.pivotal.threshold,
         "clip": run.config.pivotal.clip,
         "steps": [line["step"] for line in lines],
-        "metrics": {name: [_short(line.get(name)) for line in lines] for name in _metric_names()},
+        "metrics": {name: [_short(line.get(name)) for line in lines] for name in _metric_names(curves)},
         "evaluations": [{key: _short(value) for key, value in line.items() if _is_number(value)} for line in evaluations],
         "timeline": [{s: [[_short(t) for t in ends] for ends in found] for s, found in bars(line).items()} for line in lines],
         "spent": {name: [_short(spent(line)[name]) for line in lines] for name in SPENT},
@@ -75,8 +76,8 @@ def _probe(run: RecordedRun) -> dict[str, Any] | None:
     return {"label": label, "tables": sections(probe), "advice": advice_text(probe), "notes": probe.notes}
 
 
-def _metric_names() -> list[str]:
-    return [name for curve in (*CURVES, AUROC, IDLE) for name in curve.metrics] + ["time/step"]
+def _metric_names(curves: Sequence[Curve]) -> list[str]:
+    return [name for curve in (*curves, AUROC, IDLE) for name in curve.metrics] + ["time/step"]
 
 
 def _is_number(value: Any) -> bool:

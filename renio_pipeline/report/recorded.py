@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.metrics.registry import source_quantity
 from renio_pipeline.probe.results import Report, newest, read_report
 from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.run_dir.recorded_config import recorded_config
@@ -79,3 +80,9 @@ def _checked(path: Path, lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, 
             yield line
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"RUN: {path} is damaged after line {count}: {error}") from None
+
+
+def sources_of(runs: Sequence[RecordedRun]) -> list[str]:
+    """The names of all runs' ``data.sources``."""
+    names = {name for run in runs for line in run.metrics for name in line}
+    return sorted({found[0] for name in names if (found := source_quantity(name)) is not None})

@@ -114,7 +114,12 @@ def test_a_missing_solution_names_the_row_unless_the_template_or_the_row_does_wi
     with pytest.raises(ConfigError, match=r"line 2 has no solution"):
         prepare(config_of(path, prompts={"teacher": "{problem} {solution}"}))
     assert len(prepare(config_of(path, prompts={"teacher": "Think: {problem}"})).rows) == 2
-    assert len(prepare(config_of(lines(tmp_path, [own]))).rows) == 1
+    analysed = {"type": "opd", "privileged": True, "reason_first": {"max_tokens": 8}}
+    with pytest.raises(ConfigError, match=r"line 2 has no solution"):  # which is analysed, whatever the prompt has of it
+        prepare(config_of(path, method=analysed, prompts={"teacher": "{problem} {reasoning}"}))
+    for method in (analysed, {"type": "opd", "privileged": True}):
+        short = {"reasoning": "{problem} {solution}"}
+        assert len(prepare(config_of(lines(tmp_path, [own]), method=method, prompts=short)).rows) == 1
 
 
 def test_one_that_no_teacher_would_see_is_said(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.metrics.sink import JsonlSink
 from renio_pipeline.probe.results import write_report as write_probe
 from renio_pipeline.probe.table import sections
 from renio_pipeline.report import write_report
 from renio_pipeline.report.samples import VERDICTS
 from tests.unit.probe import made_up
-from tests.unit.recorded_runs import encode, record, sample
+from tests.unit.recorded_runs import encode, line, record, sample
 
 HOSTILE = "</script><script>window.pwned = 1</script><!-- <img src=x onerror='window.pwned = 1'> \u2028 & \""
 
@@ -217,3 +218,25 @@ def test_plots_never_go_into_a_run_that_has_the_pages_name(tmp_path: Path) -> No
     written = write_report([folder], tmp_path / "rr.html", png=True)
     assert {path.parent for path in written[1:]} == {tmp_path / "rr-plots"}
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_mixture_has_a_line_for_each_source_and_says_their_shares(tmp_path: Path) -> None:
+    sources = [{"path": "sums.jsonl", "weight": 3}, {"path": "words.jsonl", "task": "plain"}]
+    folder = record(tmp_path / "run", steps={}, data={"sources": sources})
+    sink = JsonlSink(folder / "metrics.jsonl")
+    for step in (1, 2):
+        found = {
+            f"source/{name}/{what}": 0.25 * step for name in ("sums", "words") for what in ("accuracy", "pivotal", "weight")
+        }
+        sink.write(step, line(step) | found | ({} if step == 1 else {"source/words/eval_accuracy": 1.0}))
+    found = data_of(write_report([folder, record(tmp_path / "other")], tmp_path / "page.html")[0])
+    curves = {curve["id"]: curve for curve in found["curves"]}
+    assert curves["source-accuracy"]["metrics"] == ["source/sums/accuracy", "source/words/accuracy"]
+    assert curves["source-weight"]["names"] == ["sums", "words"]
+    mixed, other = found["runs"]
+    assert mixed["metrics"]["source/words/pivotal"] == [0.25, 0.5]
+    assert other["metrics"]["source/words/pivotal"] == [None] * 3
+    assert dict(mixed["facts"])["Sources"] == "sums 75% of the prompts, words 25% of the prompts"
+    assert "Sources" not in dict(other["facts"])
+    alone = data_of(write_report([tmp_path / "other"], tmp_path / "alone.html")[0])
+    assert not any(curve["id"].startswith("source-") for curve in alone["curves"])
