@@ -196,6 +196,10 @@ class ReasoningTeachers:
                 self._tell(asked[key][0], text)
                 self._under_way.pop(key).set_result(text.text)
         except BaseException as error:  # a cancellation too: whoever waits must not wait for ever
+            if isinstance(error, KillsWorkers) and len(asked) > 1:  # the fault of one of them
+                for key, each in asked.items():
+                    await self._write({key: each})
+                return
             for key in asked:
                 text_or_none = self._under_way.get(key)
                 if text_or_none is not None and not text_or_none.done():

@@ -117,6 +117,29 @@ def test_another_sample_of_the_same_problem_meets_another_chance(stages: Stages,
     assert [r.token_ids.tobytes() for r in responses[1:]] != [r.token_ids.tobytes() for r in held_out]
 
 
+@pytest.mark.slow
+def test_a_teacher_that_reasons_first_scores_after_its_own_text_and_repeats_it() -> None:
+    config = configured(
+        method={"type": "opd", "privileged": True, "reason_first": {"max_tokens": 12, "temperature": 1.5}},
+        prompts={"reasoning": "{solution};{problem}?", "teacher": "{solution};<{reasoning}>;{problem}"},
+    )
+    prepared = prepare(config)
+    assert prepared.analyses is not None
+
+    async def scored() -> list[Any]:
+        stages = in_process_stages(config, prepared)
+        prompts = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids).take(4)
+        return await stages.teachers.score(stages.generators.generate(prompts, 1.0), 1)
+
+    first, second = asyncio.run(scored()), asyncio.run(scored())
+    inside = [prepared.tokenizer.decode(s.rollout.prompt.teacher_ids).partition("<")[2].partition(">")[0] for s in first]
+    assert len(set(inside)) > 1
+    assert "[the teacher's analysis]" not in inside
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.rollout.prompt.teacher_ids, two.rollout.prompt.teacher_ids)
+        np.testing.assert_array_equal(one.scores.logprobs, two.scores.logprobs)
+
+
 def test_a_response_ends_with_its_end_token_or_was_cut(stages: Stages, prepared: Prepared) -> None:
     end = prepared.tokenizer.eos_token_id
     generators = stages.generators

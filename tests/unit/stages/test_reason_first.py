@@ -34,6 +34,13 @@ REASONS: dict[str, Any] = {"type": "opd", "privileged": True, "reason_first": {"
 TEXTS = {"reasoning": "{solution};{problem}?", "teacher": "{solution};<{reasoning}>;{problem}"}
 
 
+DETERMINISTIC: dict[str, Any] = {
+    "deterministic": True,
+    "trainer": {"dtype": "float32"},
+    "generator": {"dtype": "float32"},
+}
+
+
 def configured(**changes: Any) -> RunConfig:
     return config_of(**({"method": REASONS, "prompts": TEXTS, "samples_per_prompt": 2} | changes))
 
@@ -217,8 +224,7 @@ def test_held_out_problems_have_none(found: Prepared) -> None:
 
 
 def test_a_deterministic_run_asks_for_a_draws_analyses_together_and_scores_in_order(found: Prepared) -> None:
-    deterministic = {"deterministic": True, "trainer": {"dtype": "float32"}, "generator": {"dtype": "float32"}}
-    made = scene(found, **deterministic)
+    made = scene(found, **DETERMINISTIC)
     made.step(2, 0, 1)
     assert [len(call) for call in made.teachers.asked] == [3]
     assert list(made.teachers.shown) == [0, 1, 2, 3, 4, 5]
@@ -249,13 +255,20 @@ def test_an_analysis_that_comes_late_delays_its_own_responses_alone(found: Prepa
     asyncio.run(go())
 
 
-def test_a_problem_whose_analysis_kills_workers_is_left_out_with_its_samples_and_not_tried_again(found: Prepared) -> None:
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_problem_whose_analysis_kills_workers_is_left_out_with_its_samples_and_no_other(
+    found: Prepared, deterministic: bool
+) -> None:
     out: list[tuple[Any, ...]] = []
-    made = scene(found, around={"quarantine": lambda *told: out.append(told)})
+    changes = DETERMINISTIC if deterministic else {}
+    made = scene(found, around={"quarantine": lambda *told: out.append(told)}, **changes)
     assert found.analyses is not None
     made.teachers.deadly = found.analyses.asked([found.rows[1]])[0].tobytes()
     assert made.step(0, 1, 2) == [0, 1, 4, 5]
     assert sorted(out) == [(i, "its analysis: two workers died", "teacher", found.rows[1].id) for i in (2, 3)]
+    asked = len(made.asked)
+    assert made.step(1) == []
+    assert len(made.asked) == asked, "it is not tried again"
 
 
 def test_a_call_that_fails_or_was_cancelled_ends_the_step_and_is_made_again(found: Prepared) -> None:
