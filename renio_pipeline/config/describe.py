@@ -173,8 +173,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def _yaml(value: Any) -> str:
-    if isinstance(value, BaseModel):
-        return ""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+    if any(isinstance(each, BaseModel) for each in inner):
+        return ""  # it has lines of its own
     if value == REQUIRED:
         return REQUIRED
     return one_line(value)

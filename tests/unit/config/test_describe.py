@@ -10,6 +10,7 @@ from renio_pipeline import __version__
 from renio_pipeline.cli import main
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.describe import SectionKeys, annotated, describe
+from tests.unit.conftest import make_config
 
 ROOT = Path(__file__).parents[3]
 SECTIONS = list(describe(RunConfig))
@@ -67,3 +68,18 @@ def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"renio {__version__}\n"
+
+
+def test_lists_and_mappings_of_sections_are_printed_as_yaml_that_loads_as_the_same(tmp_path: Path) -> None:
+    sources = [{"path": "a.jsonl", "weight": 3, "prompts": {"student": "Q: {problem}"}}, {"path": "b.jsonl", "teacher": "b"}]
+    teachers = {name: {"model": "embedded:teacher"} for name in "ab"}
+    config = make_config(teacher={}, teachers=teachers, data={"sources": sources})
+    path = tmp_path / "config.yaml"
+    path.write_text(annotated(config), encoding="utf-8")
+    assert load(path) == config
+    one = annotated(config, ("data", "sources", "1"))
+    assert "b.jsonl" in one
+    assert "a.jsonl" not in one
+    with pytest.raises(KeyError):
+        annotated(config, ("data", "sources", "2"))
+    assert "sources: null" in annotated(make_config(), ("data", "sources"))

@@ -19,6 +19,7 @@ from renio_pipeline.data.settling import settle
 from renio_pipeline.evaluation.sets import data_sets
 from renio_pipeline.preflight import Prepared, check_offline, not_here, prepare
 from renio_pipeline.run_dir.data_record import write_stretch
+from renio_pipeline.run_dir.resume import check_same_run
 from renio_pipeline.tasks import make_task
 from tests.unit.conftest import make_config
 
@@ -337,3 +338,26 @@ def test_ids_do_not_depend_on_what_else_is_read(tmp_path: Path) -> None:
     parts = prepare(config).stretch.parts
     assert [len(part.training) for part in parts] == [1, 1]
     assert np.array_equal(parts[0].training.contents, parts[1].training.contents)
+
+
+def refused(was: RunConfig, now: RunConfig) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_same_run(was, now)
+    return str(caught.value)
+
+
+def test_a_resume_compares_the_keys_of_sources_by_their_names(tmp_path: Path) -> None:
+    was = mixed(tmp_path)
+    turned = was.model_copy(update={"data": was.data.model_copy(update={"sources": (was.data.sources or ())[::-1]})})
+    check_same_run(was, turned)
+    heavier = mixed(tmp_path, sums={"weight": 5})
+    assert "data.sources.sums.weight: the run has 3.0, given is 5.0" in refused(was, heavier)
+
+    def continued(config: RunConfig) -> RunConfig:
+        return config.model_copy(update={"data": config.data.model_copy(update={"changed": "continue"})})
+
+    for now in (heavier, mixed(tmp_path, words={"name": "new", "task": "arithmetic"}), mixed(tmp_path, words={"weight": 0})):
+        check_same_run(was, continued(now))
+    assert "data.sources.words.task: the run has 'plain', given is 'maths'" in refused(
+        was, continued(mixed(tmp_path, words={"task": "maths"}))
+    )
