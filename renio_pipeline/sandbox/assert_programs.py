@@ -25,9 +25,15 @@ def read_program(code: Any, entry: str | None, problem: str) -> dict[str, Any]:
             raise ValueError("tests define check(candidate), and the problem defines no function that could be the candidate")
     runs = [n.name for n in named.values() if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
     runs = [name for name in runs if name not in loaded]
-    if wants := [name for name in runs if _required(named[name])]:
-        raise ValueError(f"{wants[0]} of the tests takes arguments that nothing passes to it")
-    live = _live(tree, named, [*runs, *(["check"] if check else [])])
+    groups = [name for name in named if _is_group(named[name])]
+    wanted = {argument for name in [*runs, *groups] for argument in _wanted(named[name])}
+    if unknown := wanted - _passed(tree):
+        raise ValueError(f"tests take {min(unknown)!r}, which nothing passes to them")
+    collect = bool(groups or wanted)
+    if collect and not judgeable.exists("pytest"):
+        raise ValueError("tests need pytest, which is not installed")
+    fixtures = [name for name in named if collect and _is_fixture(named[name])]
+    live = _live(tree, named, [*runs, *groups, *fixtures, *(["check"] if check else [])])
     stars = any(
         isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and not used.is_program(node.module or "")
         for node in ast.walk(tree)
@@ -49,7 +55,7 @@ def read_program(code: Any, entry: str | None, problem: str) -> dict[str, Any]:
         "compared": tuple(name for name in names if used.is_only_compared(name, live)),
         "assumable": tuple(name for name in names if name != entry and not re.search(rf"\b{name}\b", problem)),
         "fixed": tuple(sorted((given.full_functions(problem) & {*names}) - {entry})) if check else (),
-        "modules": modules,
+        "modules": modules, "collect": collect,
         "lends": tuple(sorted(name for name in named if _is_lent(named[name], problem))),
     }  # fmt: skip
 
@@ -74,9 +80,37 @@ def _can_fail(node: ast.AST) -> bool:
     )
 
 
-def _required(function: Any) -> bool:
-    arguments = function.args
-    return len(arguments.posonlyargs + arguments.args) > len(arguments.defaults) or None in arguments.kw_defaults
+def _is_group(definition: Any) -> bool:
+    """Whether pytest collects tests from a class, which is no TestCase."""
+    if not isinstance(definition, ast.ClassDef) or not definition.name.startswith("Test") or definition.bases:
+        return False
+    return any(isinstance(part, ast.FunctionDef) and part.name.startswith("test") for part in definition.body)
+
+
+def _is_fixture(definition: Any) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in definition.decorator_list)
+
+
+def _wanted(test: Any) -> set[str]:
+    """The arguments of a test, or of those of a class, that have no defaults."""
+    if isinstance(test, ast.ClassDef):
+        methods = [part for part in test.body if isinstance(part, ast.FunctionDef) and part.name.startswith("test")]
+        return {name for method in methods for name in _wanted(method)} - {"self"}
+    names = [argument.arg for argument in [*test.args.posonlyargs, *test.args.args]]
+    more = [a.arg for a, default in zip(test.args.kwonlyargs, test.args.kw_defaults, strict=True) if default is None]
+    return {*names[: len(names) - len(test.args.defaults)], *more}
+
+
+def _passed(tree: ast.Module) -> set[str]:
+    """The arguments that pytest passes: parameters, fixtures of the tests, and those of its own that need no files."""
+    found = {"capsys", "monkeypatch", "request"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and _is_fixture(node):
+            found.add(node.name)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("parametrize") and node.args:
+            texts = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)]
+            found |= {name.strip() for text in texts for name in str(text).split(",")}
+    return found
 
 
 def _live(tree: ast.Module, named: dict[str, Any], roots: Iterable[str]) -> list[ast.AST]:

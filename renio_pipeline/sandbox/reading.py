@@ -22,6 +22,7 @@ class Tests:
     asserts: str | None = None  # a Python program
     names: tuple[str, ...] = ()  # what the asserts use from the program under test
     runs: tuple[str, ...] = ()  # functions of the asserts that are tests by name and called by nobody
+    collect: bool = False  # whether pytest must collect and run them
     check: bool = False  # whether to call the asserts' ``check`` with ``entry``
     classes: tuple[str, ...] = ()  # those of the names that are classes
     compared: tuple[str, ...] = ()  # those of the names that are only called and compared with constants

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from renio_pipeline.sandbox import assumed, programs
+from renio_pipeline.sandbox import assumed, collecting, programs
 from renio_pipeline.sandbox.exchange import guard, remote, remote_types, tests_end
 
 PASSED = "passed"
@@ -31,7 +31,10 @@ def tests(job: dict[str, Any], calls: int) -> None:
             if isinstance(ending, guard.ProgramExit) or ending.code not in (None, 0):
                 raise
         else:
-            _run(namespace, job["runs"])
+            if job["collect"]:
+                collecting.run(job["code"])
+            else:
+                _run(namespace, job["runs"])
             if job["check"]:
                 namespace["check"](found[job["entry"]])  # whatever the tests call by the same name
         assert end.used, "the tests used nothing of the program"

@@ -54,7 +54,7 @@ def _asserts(job: dict[str, Any], tests: Tests, code: str, limits: Limits, mode:
         program.post({"kind": "program", "lends": tests.lends, "fixed": tests.fixed} | job)
         told = {
             name: getattr(tests, name)
-            for name in ("entry", "names", "runs", "check", "classes", "lends", "assumable", "compared", "modules")
+            for name in ("entry", "names", "runs", "check", "classes", "lends", "assumable", "compared", "modules", "collect")
         }
         judge.post({"kind": "tests", "code": code, "seed": zlib.crc32(code.encode())} | told)
         reply = judge.reply(0, watch=_watch([program, judge], limits))

@@ -187,7 +187,7 @@ def test_a_response_without_a_program_is_unfinished_and_a_row_without_tests_has_
      ('{"fn_name": "f", "inputs": ["abc"], "outputs": [1]}', "'abc' among inputs"),
      ("", "call no function"), ("# none", "call no function"), ("assert 1 + 1 == 2", "call no function"),
      ("f(3)", "assert nothing"), ("def idle():\n    assert f(1) == 2", "call no function"),
-     ("def test_f(case):\n    assert f(case)", "test_f of the tests"),
+     ("def test_f(case):\n    assert f(case)", "tests take 'case'"),
      (CHECK, "the problem defines no function"), ("from math import *\nassert isclose(f(1), 1)", "import * from math"),
      ("from solution import f\nassert f(1)", None), ("import solution\nassert solution.f(1)", None),
      ("from elsewhere import g\nassert f(1) == g(1)", "import elsewhere, which"),

@@ -1,6 +1,7 @@
 """The published benchmarks' own solutions are judged right, and mutants of them wrong.
 
-HumanEval comes with its package (MIT licence). MBPP has none: RENIO_MBPP may name its ``mbpp.jsonl``.
+HumanEval comes with its package (MIT licence). No package has MBPP's data: RENIO_MBPP may name its ``mbpp.jsonl``, which is in
+the folder ``mbpp`` of the repository google-research/google-research.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ast
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -60,16 +62,18 @@ def mutant(program: str, entry: str) -> str:
 
 
 @pytest.mark.slow
-def test_mbpps_solutions_are_right(task: Any) -> None:
+def test_mbpps_solutions_are_right_and_what_returns_another_value_is_wrong(task: Any) -> None:
     path = os.environ.get("RENIO_MBPP")
     if not path:
         pytest.skip("MBPP's solutions were not judged: RENIO_MBPP names no mbpp.jsonl")
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
         tests = json.dumps({"test_list": one["test_list"], "test_setup_code": one.get("test_setup_code", "")})
-        assert judged(task, Row(id=str(one["task_id"]), problem=one["text"], tests=tests), one["code"]) == "correct", one[
-            "task_id"
-        ]
+        row = Row(id=str(one["task_id"]), problem=one["text"], tests=tests)
+        assert judged(task, row, one["code"]) == "correct", row.id
+        entry = re.findall(r"def (\w+) ?\(", one["code"])[-1]
+        if f"{entry}(" in one["test_list"][0].replace(" ", ""):
+            assert judged(task, row, mutant(one["code"], entry)) == "incorrect", row.id
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
