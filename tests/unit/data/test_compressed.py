@@ -140,6 +140,7 @@ def test_an_empty_archive_has_no_rows(tmp_path: Path) -> None:
         load_rows(Source(path=str(path)))
 
 
+@pytest.mark.slow
 def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
     """A quarter of a gigabyte of one letter is a few kilobytes packed."""
     path = tmp_path / "a.jsonl.zst"

@@ -81,6 +81,7 @@ def test_the_order_is_what_the_documents_define() -> None:
     assert found == [int((start + i * golden) % 2**64 >= 2**62) for i in range(12)]
 
 
+@pytest.mark.slow
 @for_all
 @given(seed=SEEDS, repeat=st.integers(1, 3), sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_a_source_is_drawn_as_if_it_were_alone(seed: int, repeat: int, sizes: tuple[int, int]) -> None:
@@ -104,6 +105,7 @@ def test_another_seed_draws_in_another_order() -> None:
     assert drawn(stretch, range(40), seed=1) != drawn(stretch, range(40), seed=2)
 
 
+@pytest.mark.slow
 @for_all
 @given(seed=SEEDS, repeat=st.integers(1, 3), cuts=st.lists(st.integers(0, 40), min_size=1, max_size=4))
 def test_a_resume_anywhere_draws_what_an_uninterrupted_run_draws(seed: int, repeat: int, cuts: list[int]) -> None:
@@ -116,6 +118,7 @@ def test_a_resume_anywhere_draws_what_an_uninterrupted_run_draws(seed: int, repe
     assert found == straight
 
 
+@pytest.mark.slow
 @for_all
 @given(seed=SEEDS, repeat=st.integers(1, 3), at=st.integers(0, 50), later=st.integers(0, 30))
 def test_a_new_stretch_of_the_same_sources_draws_the_same(seed: int, repeat: int, at: int, later: int) -> None:
@@ -132,6 +135,7 @@ ROWS = st.lists(st.integers(0, 8), min_size=1, max_size=7, unique=True)
 MIXES = st.dictionaries(st.sampled_from("abc"), st.tuples(st.sampled_from([0.5, 1.0, 3.0]), ROWS), min_size=1)
 
 
+@pytest.mark.slow
 @for_all
 @given(mixes=st.lists(st.tuples(MIXES, st.integers(0, 30)), min_size=2, max_size=4), repeat=st.integers(1, 3), seed=SEEDS)
 def test_whatever_changes_no_source_draws_a_row_twice_in_a_pass(

@@ -61,6 +61,7 @@ def test_rows_keep_their_source_and_ids_that_collide_are_told_apart(tmp_path: Pa
     assert {row.source for row in prepared.rows} == {"sums", "words"}
 
 
+@pytest.mark.slow
 def test_each_row_is_asked_and_judged_by_its_sources_task(tmp_path: Path) -> None:
     config = mixed(tmp_path, sums={"task": "maths"})
     task = make_task(*config.task_recipe)
@@ -318,6 +319,7 @@ def test_an_override_reaches_one_source_of_a_file(tmp_path: Path) -> None:
         load(path, ["data.sources.2.weight=5"])
 
 
+@pytest.mark.slow
 def test_own_tasks_of_sources_are_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(
