@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,8 @@ def compared(entry: Entry, was: Stretch, now: Stretch, sections: Mapping[str, Pa
         if name not in before:
             lines.append(f"{key}: {name}: a new source of {len(part.training)} rows")
             continue
-        if (old := before[name]).share != part.share:
+        old = before[name]
+        if not math.isclose(old.share, part.share, rel_tol=1e-9):  # other weights may have the same shares, but for rounding
             moved = True
             lines.append(f"{key}.weight: {name}: {part.share:.4g} of the prompts are of this source, and {old.share:.4g} were")
         held_out = common_held_out(old, part, made=section.held_out_path is None)
@@ -57,7 +59,7 @@ def drawn_as(order: Stretch, rows: Stretch) -> Stretch:
     """The rows of one stretch in the order of another, of the same sources."""
     own = {part.name: part for part in order.parts}
     parts = tuple(
-        replace(part, start=(was := own[part.name]).start, epoch=was.epoch, first=was.first, seen=was.seen)
+        replace(part, start=(was := own[part.name]).start, epoch=was.epoch, first=was.first, seen=was.seen, share=was.share)
         for part in rows.parts
     )
     return replace(rows, start=order.start, parts=parts, under_way=order.under_way)

@@ -217,7 +217,11 @@ def test_other_weights_and_other_sources_are_changes_too(tmp_path: Path) -> None
     text = refusal(mixed(tmp_path, words={"name": "talk"}))
     assert "data.sources: words: the source is not among data.sources any more" in text
     assert "data.sources.1: talk: a new source of 4 rows" in text
-    doubled = mixed(tmp_path, sums={"weight": 6}, words={"weight": 2})  # the same shares
+    rounded = mixed(tmp_path, sums={"weight": 0.3 * 3}, words={"weight": 0.3})  # the same shares, nearly
+    found = settle(rounded, prepare(rounded).stretch, 5)
+    assert found.notes == ()
+    assert [part.share for part in found.stretch.parts] == [0.75, 0.25]
+    doubled = mixed(tmp_path, sums={"weight": 6}, words={"weight": 2})
     assert settle(doubled, prepare(doubled).stretch, 5).notes == ()
     assert config.directory.exists()
 
