@@ -21,7 +21,8 @@ _MODULES = {
 }  # fmt: skip
 _OS_FILES = ("remove", "unlink", "listdir", "makedirs", "mkdir", "rmdir", "walk", "path", "scandir", "stat", "open")
 _PATCHES = ("patch", "patch.object", "patch.dict", "mock.patch", "mock.patch.object", "mock.patch.dict", "monkeypatch.setattr")
-_SHARED = ("builtins.input", "sys.stdin", "sys.stdout", "sys.stderr")  # by program and tests: these may be patched
+# By program and tests, which may patch these.
+_SHARED = ("builtins.input", "builtins.print", "sys.stdin", "sys.stdout", "sys.stderr")
 _WATCHES = ("warns", "deprecated_call", "catch_warnings", "assertWarns", "assertWarnsRegex", "assertLogs", "assertNoLogs")
 _HIDDEN = ("__code__", "__globals__", "__closure__", "__defaults__", "__annotations__", "__dict__", "__wrapped__", "__mro__")
 

@@ -56,6 +56,7 @@ def program(job: dict[str, Any], calls: int) -> None:
     with open(calls, "rb", closefd=False) as incoming, open(calls, "wb", closefd=False) as outgoing:
         end = program_end.ProgramEnd(incoming, outgoing, program.names)
         shared.capture()
+        builtins.print = end.print
         program.define(job)
         if lent:
             lending.lend = lambda name: end.ask("lent", name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from renio_pipeline.sandbox.exchange import descriptions, frames, names, remote
+from renio_pipeline.sandbox.exchange import descriptions, frames, names, remote, shared
 from renio_pipeline.sandbox.exchange.peer import Peer
 
 READING = ("read", "readline", "readlines")  # methods of standard input
@@ -42,6 +43,15 @@ class ProgramEnd(Peer):
     def function(self, reference: int, facts: dict[str, Any]) -> Any:
         stub = remote.hold(remote.remote_function(facts), self, reference)
         return self.stands_for(descriptions.made_function(facts, lambda args, kwargs: self.call(stub, args, kwargs)), reference)
+
+    def print(self, *values: Any, **options: Any) -> None:
+        """What the program has as ``print``: the tests' own while they have patched it."""
+        if options.get("file") is sys.stdout:
+            del options["file"]
+        if not self._state.print_is_patched or options.get("file") is not None:
+            shared.PRINT(*values, **options)
+        else:
+            self.ask("print", values, tuple(options.items()))
 
     def _do_names(self, names: list[str], entry: str | None) -> Any:
         return tuple(self._names(names, entry).items())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import sys
 from typing import Any
 
+PRINT = builtins.print
 _STREAMS = ("stdout", "stderr")
 
 
 class State:
     """What both interpreters have the same of. Each message says what has changed of it: ``changes``, and ``take`` on arrival.
 
-    Output goes from the program to its tests, which may capture it; the recursion limit goes the other way.
+    Output goes from the program to its tests, which may capture it; the recursion limit goes the other way, and that they have
+    patched ``print``.
     """
 
     def __init__(self, *, of_program: bool) -> None:
@@ -20,19 +23,25 @@ class State:
         self._random: Any = None
         self._numpy: Any = None
         self._depth = sys.getrecursionlimit()
+        self.print_is_patched = False  # by the tests, which then want the program's calls of it
 
     def changes(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if self._of_program:
             found |= {name: text for name in _STREAMS if (text := _printed(getattr(sys, name)))}
-        elif sys.getrecursionlimit() > self._depth:
-            found["depth"] = self._depth = sys.getrecursionlimit()
+        else:
+            if sys.getrecursionlimit() > self._depth:
+                found["depth"] = self._depth = sys.getrecursionlimit()
+            if self.print_is_patched is (builtins.print is PRINT):
+                found["print"] = self.print_is_patched = builtins.print is not PRINT
         return found | self._changed_random()
 
     def take(self, changes: dict[str, Any]) -> None:
         """Raises ValueError, TypeError or another exception for what ``changes`` cannot have said."""
         if self._of_program and "depth" in changes:
             sys.setrecursionlimit(changes["depth"])
+        if self._of_program and "print" in changes:
+            self.print_is_patched = changes["print"]
         for name in () if self._of_program else _STREAMS:
             if name in changes:
                 getattr(sys, name).write(str.__str__(changes[name]))

@@ -102,6 +102,9 @@ class TestsEnd(Believing):
             raise guard.RemoteError(f"no {method} of standard input")
         return getattr(sys.stdin, method)(*args)
 
+    def _do_print(self, values: tuple[Any, ...], options: tuple[Any, ...]) -> None:
+        builtins.print(*values, **dict(options))
+
     def _do_lent(self, name: str) -> Any:
         if name not in self._lends:
             raise guard.RemoteError(f"the tests lend no {name}")
