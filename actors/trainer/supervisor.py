@@ -83,6 +83,10 @@ class Trainers:
         """Ranks that train, and have published."""
         return self.group.size if self.group is not None and self._version is not None else 0
 
+    def ranks_from(self, start: Callable[[ResumePoint], TrainerGroup]) -> None:
+        """From the next ``begin`` on, start the ranks with ``start``."""
+        self._start = start
+
     async def begin(self, point: ResumePoint, check: Callable[[TrainerGroup], Awaitable[None]] | None = None) -> None:
         """End the current ranks, if any, and start new ones at ``point``. Their weights are sent only by ``publish``."""
         await self.end()
