@@ -40,6 +40,8 @@ def _arms(args: argparse.Namespace) -> int:
     from actors.cluster.address import settled
     from renio_pipeline.arms import results
     from renio_pipeline.arms.arm import arms_of
+    from renio_pipeline.arms.race import from_disk
+    from renio_pipeline.evaluation.table import show
     from renio_pipeline.run_dir import lease
 
     files = [*args.config, *(thing for thing in args.things if "=" not in thing)]
@@ -56,7 +58,13 @@ def _arms(args: argparse.Namespace) -> int:
     race = results.asked(arms, args.steps)
     with lease.held(folder, key="--out", takeover=args.takeover, note=print):
         results.begin(folder, race)
-        looks = _race(args, arms, race, folder, address)
+        looks = from_disk(arms, folder, seeds=args.seeds)
+        if looks is None:
+            looks = _race(args, arms, race, folder, address)
+        else:
+            print("every run of this race is done already")
+            show(results.look_table(looks[-1]))
+        results.write(folder, race, looks)
     for line in results.verdict(looks[-1], arms, args.seeds):
         print(line)
     print(f"results: {folder}")

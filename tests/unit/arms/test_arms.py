@@ -17,7 +17,7 @@ from rich.console import Console
 
 from renio_pipeline.arms.arm import Arm, arms_of
 from renio_pipeline.arms.cell import Answers, paired
-from renio_pipeline.arms.race import race
+from renio_pipeline.arms.race import from_disk, race
 from renio_pipeline.arms.results import asked, begin, look_table, verdict, write
 from renio_pipeline.arms.sequential import Look, look
 from renio_pipeline.config import ConfigError, RunConfig
@@ -162,7 +162,9 @@ def test_a_race_pairs_its_runs_and_goes_on_where_it_was_interrupted(file: str, t
     assert first[0].accuracy["one"] == first[0].accuracy["two"]
     (tmp_path / "race/seed-0/two/held_out.json").unlink()  # as if the race had ended there
     opened.clear()
+    assert from_disk(arms, tmp_path / "race", seeds=2) is None
     both = asyncio.run(go(2))
+    assert from_disk(arms, tmp_path / "race", seeds=2) == both
     assert opened == [("two", 0), ("one", 1), ("two", 1), ("still", 1)]
     assert both[0] == first[0]
     first_step = {
