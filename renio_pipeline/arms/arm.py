@@ -57,7 +57,7 @@ def _check_shared(first: Arm, other: Arm) -> None:
     if differing:
         raise ConfigError(
             f"--arm: {first.name} and {other.name} differ in {', '.join(differing)}, which arms share, as they have the same "
-            f"engines and problems; they may differ in {', '.join(MAY_DIFFER)}"
+            f"engines and problems; what all have comes before the first --arm, and they may differ in {', '.join(MAY_DIFFER)}"
         )
     if first.config.objective.payload != other.config.objective.payload:
         raise ConfigError(

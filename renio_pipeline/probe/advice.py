@@ -145,7 +145,7 @@ def _choice(found: Findings) -> tuple[str, float, str, list[str]]:
         return "renio", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(SOFT)
     why = (
         f"undecided, because the interval holds {100 * RECOVERS:g} %, near which no teacher was tried; uniform weights with "
-        "γ = 0 gained with each kind of teacher, and more --prefixes may decide"
+        "γ = 0 gained with each kind of teacher, and more --prefixes, or renio arms, may decide"
     )
     return "uniform", 0.0, f"{said}: {why}", [*HARD, *SOFT]
 
