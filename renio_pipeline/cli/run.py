@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from actors.cluster.address import Address
+    from renio_pipeline.metrics.sink import Sink
     from renio_pipeline.run_dir.checkpoint_files import ResumePoint
     from renio_pipeline.run_dir.fence import Fence
 
@@ -191,7 +192,6 @@ def _drive(
         with log, make_progress(config.steps) as shown, only_the_main_thread(log.path):
             events = Events(log.note)
             progress = WithEvents(shown, events)
-            sinks = [*file_sinks(config, directory, point.state.step, progress.note, overrides), *endpoint]
             for note in said:
                 log.note(note)
             begun = f", resuming after step {point.state.step}" if point.folder else ""
@@ -202,10 +202,23 @@ def _drive(
                 progress.note(f"metrics at http://{sink.address}/metrics, those of the engines at /engines")
 
             async def go() -> dict[str, Any]:
+                loop = asyncio.get_running_loop()
+
+                def note(text: str) -> None:
+                    """From a signal's handler, which may come in the middle of a line, or from another thread, whose output the
+                    terminal would not show."""
+                    try:
+                        loop.call_soon_threadsafe(progress.note, text)
+                    except RuntimeError:  # the loop has ended
+                        log.note(text)
+
+                sinks = [*file_sinks(config, directory, point.state.step, note, overrides), *endpoint]
+                with until_the_end(sinks):
+                    return await steps(sinks, note)
+
+            async def steps(sinks: list[Sink], note: Callable[[str], None]) -> dict[str, Any]:
                 async with launch.stages(config, prepared, point, progress.note, fence) as stages:
-                    # Not from the signal's handler itself, which may have come in the middle of a line.
-                    loop = asyncio.get_running_loop()
-                    stop.arm(config.checkpoint.grace_seconds, lambda text: loop.call_soon_threadsafe(progress.note, text))
+                    stop.arm(config.checkpoint.grace_seconds, note)
                     run = Run(
                         config=config,
                         prepared=prepared,
@@ -225,8 +238,7 @@ def _drive(
                     async with in_background(mailbox.serve(control, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
-            with until_the_end(sinks):
-                outcome = asyncio.run(go())
+            outcome = asyncio.run(go())
             stop.disarm()
     return outcome
 

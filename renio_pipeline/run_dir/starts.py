@@ -24,7 +24,7 @@ def record_start(run: Path, step: int, command: Sequence[str], overrides: Sequen
 
     Args:
         step: the step after which the run starts; 0 for a new one.
-        command: the process's arguments, its program's path first.
+        command: the process's arguments, the program first, whose path is left out.
 
     Raises:
         LeaseLostError: another driver writes the run's directory now.
@@ -32,7 +32,7 @@ def record_start(run: Path, step: int, command: Sequence[str], overrides: Sequen
     values = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from_step": step,
-        "command": shlex.join([Path(command[0]).name, *hidden(list(command[1:]))]),
+        "command": shlex.join(["renio", *hidden(list(command[1:]))]),
         "overrides": hidden(list(overrides)),
         "versions": {"python": platform.python_version(), **_versions()},
     }

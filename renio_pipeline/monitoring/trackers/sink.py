@@ -23,6 +23,7 @@ from renio_pipeline.run_dir.fence import LeaseLostError
 from renio_pipeline.run_dir.secret_values import hidden
 
 Status = Literal["finished", "failed", "interrupted"]
+TOLD = 200  # characters of an error; those of HTTP clients go on and on
 WAITING = 10_000  # calls that may wait for a tracker that does not answer; later ones are dropped and counted
 END_SECONDS = 60.0  # that the end of a run waits for a tracker that still has something to send
 INTERRUPTED_SECONDS = 10.0  # the same within the grace period of SIGTERM
@@ -183,4 +184,5 @@ def until_the_end(sinks: Iterable[Sink]) -> Iterator[None]:
 
 def _told(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return str(hidden(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__))
+    text = str(hidden(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__))
+    return text if len(text) <= TOLD else f"{text[:TOLD]} ..."

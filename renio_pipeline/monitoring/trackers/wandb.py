@@ -30,7 +30,9 @@ class WandbRun(Tracker):
         # W&B's own step counter never goes back, but a run that has lost a rank does.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
-        self.where = self._run.url or f"`wandb sync {config.directory}/wandb/offline-run-*` uploads the run later"
+        self.where = (
+            settings.mode == "online" and self._run.url
+        ) or f"`wandb sync {config.directory}/wandb/offline-run-*` uploads the run later"
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log({"step": step, **metrics})
@@ -39,7 +41,11 @@ class WandbRun(Tracker):
         self._run.summary.update(dict(totals))
 
     def finish(self, status: Status, error: str | None) -> None:
-        self._run.finish(exit_code=0 if status == "finished" else 1)
+        import wandb
+
+        code = 0 if status == "finished" else 1
+        self._run.finish(exit_code=code)
+        wandb.teardown(exit_code=code)  # its process, which would be killed with what Ray leaves behind, and complain
 
 
 def check(config: RunConfig) -> None:
