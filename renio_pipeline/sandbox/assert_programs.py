@@ -49,10 +49,10 @@ def read_program(code: Any, entry: str | None, problem: str) -> dict[str, Any]:
     judgeable.refuse_uses(tree, live, names, problem)
     if not (names or check) or not any(map(_can_fail, live)):
         raise ValueError(f"tests {'assert nothing' if names else 'call no function of the program'}: every program would pass")
+    classes = tuple(name for name in names if used.is_class(name, live, problem))
     return {
         "asserts": code, "names": tuple(names), "runs": tuple(runs), "check": check, "entry": entry if check else None,
-        "classes": tuple(name for name in names if used.is_class(name, live, problem)),
-        "compared": tuple(name for name in names if used.is_only_compared(name, live)),
+        "classes": classes, "compared": tuple(name for name in classes if used.is_only_compared(name, live)),
         "assumable": tuple(name for name in names if name != entry and not re.search(rf"\b{name}\b", problem)),
         "fixed": tuple(sorted((given.full_functions(problem) & {*names}) - {entry})) if check else (),
         "modules": modules, "collect": collect,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Tests:
     collect: bool = False  # whether pytest must collect and run them
     check: bool = False  # whether to call the asserts' ``check`` with ``entry``
     classes: tuple[str, ...] = ()  # those of the names that are classes
-    compared: tuple[str, ...] = ()  # those of the names that are only called and compared with constants
+    compared: tuple[str, ...] = ()  # those of the classes that are only called and compared with constants
     assumable: tuple[str, ...] = ()  # those of the names that may stand for what programs of this kind assume
     lends: tuple[str, ...] = ()  # what the asserts define, which a program may use
     fixed: tuple[str, ...] = ()  # those of the names that are functions which the problem defines in full
@@ -34,6 +35,7 @@ class Tests:
     cases: tuple[tuple[Any, Any], ...] = ()  # input and output text; with ``entry``, arguments and all correct results
 
 
+@functools.lru_cache(maxsize=8)  # a row's responses are judged one after another, and long tests take seconds to read
 def read_tests(text: str, problem: str = "") -> Tests:
     """Parse a row's tests.
 

@@ -81,7 +81,8 @@ def is_subclass(cls: Any, kinds: Any) -> bool:
     """``issubclass``, for classes of the other side as well: those are derived from libraries' classes there alone."""
     if issubclass(cls, kinds):
         return True
-    wanted = [[kind.__module__, kind.__qualname__] for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+    listed = kinds if isinstance(kinds, tuple) else getattr(kinds, "__args__", (kinds,))  # of a union
+    wanted = [[kind.__module__, kind.__qualname__] for kind in listed if isinstance(kind, type)]
     return isinstance(cls, RemoteType) and any(
         name in wanted for c in cls.__mro__ for name in vars(c).get("_renio_foreign", ())
     )
