@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import TAKEOVER, with_config
 from renio_pipeline.cli.terminal import only_the_main_thread
-from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume, own_copies
+from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume
+from renio_pipeline.config.own import own_copies
 from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 Begin with ``schema.py``, which has every section and its keys, and ``run_config.py``, which puts them together.
 ``loading.py`` reads YAML and overrides, ``explain.py`` words what is wrong with them, ``checks.py`` refuses combinations,
 ``engine_refusals.py`` names the vLLM options that would break what the pipeline assumes. ``variants.py`` finds the classes that
-a ``type`` chooses, ``sections.py`` has what is read of them here, ``own_file.py`` loads a user's class from a file
-(``own_modules.py``: with the modules beside it), and ``own_copies.py`` keeps these files with a run.
+a ``type`` chooses, ``sections.py`` has what is read of them here, and ``own/`` loads a user's class from a file.
 ``paths.py`` expands ``~``, ``yaml_text.py`` writes values as they are read again, and ``nearest.py`` guesses at misspelt words.
 What the values do is elsewhere: this room imports nothing of the project, except that ``variants.py`` looks up weightings and
 objectives by name.

@@ -20,7 +20,7 @@ from renio_pipeline.config import variants
 from renio_pipeline.config.checks import check_combinations
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.explain import explain
-from renio_pipeline.config.own_copies import OwnFiles
+from renio_pipeline.config.own.own_copies import OwnFiles
 from renio_pipeline.config.paths import expanded, own_directory, shared_directory
 from renio_pipeline.config.run_config import RunConfig
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config.nearest import choice
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.own.own_file import OwnFile
 from renio_pipeline.config.schema import Data, MixedSource, ProblemSource, Prompts, Source
 
 _ONE_SOURCE = tuple(ProblemSource.model_fields)  # keys that each source has for itself

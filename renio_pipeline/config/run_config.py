@@ -19,8 +19,8 @@ from pydantic import (
 
 from renio_pipeline.config import schema, variants
 from renio_pipeline.config.mixture import Part, Recipe, TaskMix, parts
-from renio_pipeline.config.own_copies import OwnFiles
-from renio_pipeline.config.own_file import OwnFile, is_own
+from renio_pipeline.config.own.own_copies import OwnFiles
+from renio_pipeline.config.own.own_file import OwnFile, is_own
 from renio_pipeline.config.paths import UserPath, own_directory
 from renio_pipeline.config.schema import Section
 from renio_pipeline.config.sections import ObjectiveSection, WeightingSection

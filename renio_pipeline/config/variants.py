@@ -18,8 +18,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.nearest import choice, nearest
-from renio_pipeline.config.own_copies import OwnFiles
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.own.own_copies import OwnFiles
+from renio_pipeline.config.own.own_file import OwnFile
 from renio_pipeline.config.paths import UserPath, expanded
 from renio_pipeline.config.schema import METHODS, Section
 from renio_pipeline.config.sections import VariantSection

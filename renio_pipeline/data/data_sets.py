@@ -9,10 +9,10 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data.compressed import ENDINGS
-from renio_pipeline.data.csv_files import CsvFile
-from renio_pipeline.data.json_files import json_format
-from renio_pipeline.data.located import Format
+from renio_pipeline.data.files.compressed import ENDINGS
+from renio_pipeline.data.files.csv_files import CsvFile
+from renio_pipeline.data.files.json_files import json_format
+from renio_pipeline.data.files.located import Format
 from renio_pipeline.models.lfs import refuse_pointer
 
 Files = Sequence[tuple[str, Format]]

@@ -11,8 +11,8 @@ import numpy as np
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import left_out as no_weight
 from renio_pipeline.config.schema import Opsd
-from renio_pipeline.data.mixed_rows import Joined
-from renio_pipeline.data.origins import ProblemOrigin, origins_of
+from renio_pipeline.data.mixing.mixed_rows import Joined
+from renio_pipeline.data.mixing.origins import ProblemOrigin, origins_of
 from renio_pipeline.data.rows import Chosen, Made, Rows
 from renio_pipeline.data.sources import HELD_OUT, TRAINING, load_rows
 from renio_pipeline.grading.screening import RowScreening

@@ -12,7 +12,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Audience
 from renio_pipeline.data.chat_templates import render
 from renio_pipeline.data.draw_order import DrawOrder, Order
-from renio_pipeline.data.mixed_order import MixedOrder
+from renio_pipeline.data.mixing.mixed_order import MixedOrder
 from renio_pipeline.data.prints import content_of
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.template_clock import TemplateClock

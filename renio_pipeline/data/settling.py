@@ -9,7 +9,7 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import parts
 from renio_pipeline.data.changes import Changes, common_held_out, compare, told
 from renio_pipeline.data.draw_order import continued
-from renio_pipeline.data.mixed_settling import carried_on, compared, drawn_as
+from renio_pipeline.data.mixing.mixed_settling import carried_on, compared, drawn_as
 from renio_pipeline.run_dir.data_record import Entry, Origin, Stretch, read_record, read_stretch
 
 _BEGAN = "nothing was trained yet, so the run starts with the data as it is"

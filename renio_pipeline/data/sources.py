@@ -10,12 +10,12 @@ from typing import Literal
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.layouts import FieldName
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data.arrow import ArrowRows
-from renio_pipeline.data.compressed import Unreadable, plain_name
-from renio_pipeline.data.csv_files import CsvFile
 from renio_pipeline.data.data_sets import open_data_set
-from renio_pipeline.data.json_files import JsonLines, json_format
-from renio_pipeline.data.located import Format, LocatedRows
+from renio_pipeline.data.files.arrow import ArrowRows
+from renio_pipeline.data.files.compressed import Unreadable, plain_name
+from renio_pipeline.data.files.csv_files import CsvFile
+from renio_pipeline.data.files.json_files import JsonLines, json_format
+from renio_pipeline.data.files.located import Format, LocatedRows
 from renio_pipeline.data.records import Layout
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.models.lfs import refuse_pointer

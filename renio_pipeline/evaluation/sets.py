@@ -9,7 +9,7 @@ from pathlib import Path
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import parts
 from renio_pipeline.config.schema import Prompts, Source
-from renio_pipeline.data.origins import ProblemOrigin, origins_of
+from renio_pipeline.data.mixing.origins import ProblemOrigin, origins_of
 from renio_pipeline.data.problems import SHOWN, left_out
 from renio_pipeline.data.rows import Rows
 from renio_pipeline.data.sources import HELD_OUT, load_rows

@@ -19,7 +19,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.mixture import Recipe, TaskMix
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.own.own_file import OwnFile
 from renio_pipeline.sandbox.deadline import LOOK_SECONDS, CutOff, Deadline, Watch
 from renio_pipeline.types import Row
 

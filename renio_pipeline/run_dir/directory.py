@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline.config import RunConfig, own_copies
+from renio_pipeline.config import RunConfig
+from renio_pipeline.config.own import own_copies
 from renio_pipeline.config.yaml_text import document
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably

@@ -10,7 +10,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import name_of
-from renio_pipeline.config.own_file import OwnFile
+from renio_pipeline.config.own.own_file import OwnFile
 from renio_pipeline.config.schema import MixedSource
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint

@@ -11,7 +11,7 @@ from renio_pipeline.types import Row, Verdict
 
 
 class MixedTask:
-    """Hands each row to its source's task, under the id that the source gave it: see ``renio_pipeline.data.mixed_rows``."""
+    """Hands each row to its source's task, under the id that the source gave it: see ``data.mixing.mixed_rows``."""
 
     recipe: Recipe
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.own_file import OwnFile, traceback_of
+from renio_pipeline.config.own.own_file import OwnFile, traceback_of
 from renio_pipeline.tasks.options import checked
 from renio_pipeline.tasks.plain import Plain
 from renio_pipeline.tasks.protocol import Split, shown_solution

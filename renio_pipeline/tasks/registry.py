@@ -9,7 +9,7 @@ from typing import Any
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.mixture import TaskMix
 from renio_pipeline.config.nearest import choice
-from renio_pipeline.config.own_file import OwnFile, is_own
+from renio_pipeline.config.own.own_file import OwnFile, is_own
 from renio_pipeline.tasks.mixed import MixedTask
 from renio_pipeline.tasks.options import constructed
 from renio_pipeline.tasks.own import own_task

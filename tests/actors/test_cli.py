@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from renio_pipeline import cli
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.own_file import OwnClassError
+from renio_pipeline.config.own.own_file import OwnClassError
 from tests.unit.conftest import values
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume, own_copies
-from renio_pipeline.config.own_file import OwnFile
-from renio_pipeline.config.own_modules import Module
+from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume
+from renio_pipeline.config.own import own_copies
+from renio_pipeline.config.own.own_file import OwnFile
+from renio_pipeline.config.own.own_modules import Module
 from renio_pipeline.config.yaml_text import document
 from renio_pipeline.run_dir.checkpoint_files import RunState
 from renio_pipeline.run_dir.directory import RunDirectory

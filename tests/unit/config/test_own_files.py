@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.config.own_file import OwnFile
-from renio_pipeline.config.own_modules import beside
+from renio_pipeline.config.own.own_file import OwnFile
+from renio_pipeline.config.own.own_modules import beside
 from renio_pipeline.grading.workers import Question, WorkerPool
 from renio_pipeline.sandbox.deadline import Deadline
 from renio_pipeline.tasks import make_task

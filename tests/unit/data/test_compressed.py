@@ -17,7 +17,7 @@ import pytest
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data.compressed import opened
+from renio_pipeline.data.files.compressed import opened
 from renio_pipeline.data.sources import load_rows
 from renio_pipeline.run_dir.data_record import Origin, Prints
 from renio_pipeline.types import Row
@@ -149,7 +149,7 @@ def test_unpacking_takes_little_memory(tmp_path: Path) -> None:
             out.write(b"x" * (1 << 20))
     code = (
         "import resource, sys, pyarrow\n"
-        "from renio_pipeline.data.compressed import opened\n"
+        "from renio_pipeline.data.files.compressed import opened\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"file = opened({str(path)!r})\n"
         "assert file.seek(0, 2) == 256 << 20\n"

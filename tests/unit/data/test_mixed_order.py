@@ -17,8 +17,8 @@ from renio_pipeline.config.mixture import parts
 from renio_pipeline.config.schema import Data, MixedSource
 from renio_pipeline.data.changes import compare
 from renio_pipeline.data.draw_order import DrawOrder
-from renio_pipeline.data.mixed_order import Interleaving, MixedOrder, source_seed
-from renio_pipeline.data.mixed_settling import SourceChanges, carried_on, compared
+from renio_pipeline.data.mixing.mixed_order import Interleaving, MixedOrder, source_seed
+from renio_pipeline.data.mixing.mixed_settling import SourceChanges, carried_on, compared
 from renio_pipeline.data.prints import PrintsMaker
 from renio_pipeline.run_dir.data_record import Prints, Stretch, read_record, read_stretch, write_stretch
 from renio_pipeline.types import Row

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Source
-from renio_pipeline.data import json_files
+from renio_pipeline.data.files import json_files
 from renio_pipeline.data.sources import load_rows
 from renio_pipeline.data.values import text_of
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from renio_pipeline import cli
 from renio_pipeline.config import ConfigError, RunConfig, load, parse, variants
-from renio_pipeline.config.own_file import OwnClassError
+from renio_pipeline.config.own.own_file import OwnClassError
 from renio_pipeline.weightings import weighting_of
 from renio_pipeline.weightings.step import weigh_step
 from tests.unit.conftest import values

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from renio_pipeline.data.located import BadRecord, Found
+from renio_pipeline.data.files.located import BadRecord, Found
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 _HOLES = ("", "nan", "NaN")  # how tables write that a cell has no value

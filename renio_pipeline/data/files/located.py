@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.data.compressed import opened
+from renio_pipeline.data.files.compressed import opened
 from renio_pipeline.data.records import Layout, Scan
 from renio_pipeline.data.rows import Read
 from renio_pipeline.types import Row

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from renio_pipeline.config import own_modules
 from renio_pipeline.config.errors import ConfigError
+from renio_pipeline.config.own import own_modules
 
 HIDDEN = (contextlib.__file__,)
 

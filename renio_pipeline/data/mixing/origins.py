@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import Part, parts
 from renio_pipeline.config.schema import ProblemSource, Prompts
-from renio_pipeline.data.mixed_rows import OfSource
+from renio_pipeline.data.mixing.mixed_rows import OfSource
 from renio_pipeline.data.rows import Made, Rows
 from renio_pipeline.tasks import Split, Task
 from renio_pipeline.tasks.mixed import MixedTask

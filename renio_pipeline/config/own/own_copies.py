@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.config.errors import ConfigError
-from renio_pipeline.config.own_file import OwnFile
-from renio_pipeline.config.own_modules import Module
+from renio_pipeline.config.own.own_file import OwnFile
+from renio_pipeline.config.own.own_modules import Module
 
 FOLDER = "own"  # in a run's directory
 _INDEX = "files.json"  # written last: a folder without it is not complete

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from renio_pipeline.config.mixture import Part
 from renio_pipeline.data.changes import Changes, common_held_out, compare, told
 from renio_pipeline.data.draw_order import continued
-from renio_pipeline.data.mixed_order import MixedOrder, as_before, source_seed
+from renio_pipeline.data.mixing.mixed_order import MixedOrder, as_before, source_seed
 from renio_pipeline.run_dir.data_record import Entry, Origin, Stretch
 
 _NOWHERE = "the source is not among data.sources any more"

@@ -13,8 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from renio_pipeline.data.compressed import beginning
-from renio_pipeline.data.located import BadRecord, Format, Found
+from renio_pipeline.data.files.compressed import beginning
+from renio_pipeline.data.files.located import BadRecord, Format, Found
 
 _DECODER = json.JSONDecoder(parse_float=Decimal)  # a double would round a number with many digits
 UNREADABLE = (
