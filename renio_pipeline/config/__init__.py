@@ -1,6 +1,6 @@
 """A run's configuration: its keys, how files and overrides are read, and which combinations cannot give a run.
 
-Begin with ``schema.py``, which has every section and its keys, and ``run_config.py``, which puts them together.
+Begin with ``schema/``, which has every section and its keys, and ``run_config.py``, which puts them together.
 ``loading.py`` reads YAML and overrides, ``explain.py`` words what is wrong with them, ``checks.py`` refuses combinations,
 ``engine_refusals.py`` names the vLLM options that would break what the pipeline assumes. ``variants.py`` finds the classes that
 a ``type`` chooses, ``sections.py`` has what is read of them here, and ``own/`` loads a user's class from a file.

@@ -1,4 +1,4 @@
-"""A whole run's configuration, frozen: the sections of ``schema.py`` and the keys that belong to none of them."""
+"""A whole run's configuration, frozen: the sections of ``schema/`` and the keys that belong to none of them."""
 
 from __future__ import annotations
 
