@@ -17,7 +17,6 @@ import configuration  # noqa: E402
 import import_graph  # noqa: E402
 import metrics  # noqa: E402
 import other_names  # noqa: E402
-import prompts  # noqa: E402
 
 MARK = re.compile(r"^<!-- generated: ([a-z ]+) -->$", re.MULTILINE)
 PARTS: dict[str, Callable[[], str]] = {
@@ -26,7 +25,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "rooms": import_graph.rooms_table,
     "metrics": metrics.table,
     "other names": other_names.tables,
-    "prompts": prompts.section,
+    "prompts": lambda: Path(__file__).with_name("prompts.md").read_text(encoding="utf-8"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What ``renio prompts`` prints of the paper's presets, as Markdown. Needs no network.
+"""Writes what ``renio prompts`` prints of the paper's presets to ``prompts.md``. Needs no network, but the project's environment.
 
 python docs/generate/prompts.py
 
@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
+WRITTEN = Path(__file__).with_name("prompts.md")
 sys.path.insert(0, str(ROOT))
 
 from renio_pipeline.cli.prompts import shown  # noqa: E402
@@ -75,4 +76,4 @@ def section() -> str:
 
 
 if __name__ == "__main__":
-    print(section())
+    WRITTEN.write_text(section() + "\n", encoding="utf-8")

@@ -178,6 +178,7 @@ def test_the_papers_presets_ask_for_programs_in_the_same_structure(name: str) ->
 @pytest.mark.slow
 def test_the_documents_show_what_the_command_prints_and_one_text_stands_for_all_four_presets() -> None:
     shown_there = generated.section()
+    assert generated.WRITTEN.read_text(encoding="utf-8") == shown_there + "\n", "python docs/generate/prompts.py writes it anew"
     for code in (False, True):
         (text,) = {generated.prompts_of(name, code=code) for name in generated.PRESETS}
         assert f"~~~~text\n{text}\n~~~~" in shown_there
