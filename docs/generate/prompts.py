@@ -1,4 +1,4 @@
-"""Writes what ``renio prompts`` prints of the paper's presets to ``prompts.md``. Needs no network, but the project's environment.
+"""Writes what ``renio prompts`` prints of the paper's presets to ``prompts.md``. Needs the project's environment, no network.
 
 python docs/generate/prompts.py
 
