@@ -66,7 +66,9 @@ def test_our_options_mean_what_we_take_them_for() -> None:
 
 
 @relied_on(
-    "deepspeed", "renio_pipeline.config.schema.OWNED_DEEPSPEED_KEYS", breaks="a key that we own has another name, and passes"
+    "deepspeed",
+    "renio_pipeline.config.schema.models.OWNED_DEEPSPEED_KEYS",
+    breaks="a key that we own has another name, and passes",
 )
 def test_the_keys_that_we_own_are_deepspeed_s() -> None:
     from deepspeed.runtime import constants, precision_config
@@ -151,7 +153,7 @@ def test_all_files_of_a_checkpoint_go_through_its_engine() -> None:
 
 @relied_on(
     "deepspeed",
-    "actors.trainer.checkpoint_writer._deepspeed_classes",
+    "actors.trainer.safe_loading._deepspeed_classes",
     breaks="a checkpoint of ours could not be read without pickle",
 )
 def test_the_classes_in_checkpoints_are_where_we_look_for_them() -> None:

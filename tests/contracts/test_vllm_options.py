@@ -49,7 +49,7 @@ def test_the_engine_has_every_option_that_we_pass() -> None:
 
 @relied_on(
     "vllm",
-    "renio_pipeline.config.schema.OWNED_ENGINE_KEYS",
+    "renio_pipeline.config.schema.models.OWNED_ENGINE_KEYS",
     "renio_pipeline.config.checks._refuse_owned",
     breaks="a key that we own or must refuse has another name, and a user's value would pass unnoticed",
 )
