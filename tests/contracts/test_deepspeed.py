@@ -157,7 +157,7 @@ def test_all_files_of_a_checkpoint_go_through_its_engine() -> None:
     breaks="a checkpoint of ours could not be read without pickle",
 )
 def test_the_classes_in_checkpoints_are_where_we_look_for_them() -> None:
-    from actors.trainer.checkpoint_writer import _deepspeed_classes
+    from actors.trainer.safe_loading import _deepspeed_classes
 
     names = {f"{c.__module__}.{c.__name__}" for c in _deepspeed_classes()}
     assert names == {
