@@ -189,10 +189,10 @@ class Run:
 
     async def ask_checkpoint(self) -> tuple[int, Path | None]:
         """Write a checkpoint after the current step, or now while paused. Returns its step, and its folder unless it failed."""
+        asked = self.checkpointer.ask()
         if self.pause.complete:
             await self._checkpoint(self.step)
-            return self.step, await self.checkpointer.finish()
-        return await self.checkpointer.ask()
+        return await asked
 
     def totals(self) -> dict[str, int]:
         """See ``renio_pipeline.metrics.registry.TOTALS``."""

@@ -45,11 +45,11 @@ class Checkpointer:
         """Whether a caller of ``ask`` waits for a checkpoint of the current step."""
         return bool(self._asked)
 
-    async def ask(self) -> tuple[int, Path | None]:
-        """Wait for the next ``save``, whose caller looks at ``asked``. Returns its step, and its folder unless it failed."""
+    def ask(self) -> asyncio.Future[tuple[int, Path | None]]:
+        """The next ``save``, whose caller looks at ``asked``: its step, and its folder unless it failed."""
         found: asyncio.Future[tuple[int, Path | None]] = asyncio.get_running_loop().create_future()
         self._asked.append(found)
-        return await found
+        return found
 
     async def save(self, state: RunState) -> None:
         """Start a checkpoint. Returns when training may change the weights again; waits for an earlier checkpoint first.

@@ -357,6 +357,7 @@ def test_a_paused_run_is_checkpointed_and_goes_on(prepared: Prepared, tmp_path: 
             await run.pause.begin()
             step, path = await run.ask_checkpoint()
             assert (step, path) == (run.step, run.directory.checkpoints / f"step_{step:06d}")
+            assert await run.ask_checkpoint() == (step, path), "nothing has changed: it is the one that there is"
             assert not any(engine.asleep for engine in scene.living)
             await run.pause.end()
             await running
