@@ -41,6 +41,8 @@ def read_program(code: Any, entry: str | None, problem: str) -> dict[str, Any]:
     modules, imported = used.of_program(tree)
     names = sorted({*imported, *([] if check and stars else used.unknown_names(tree, live))})
     names = [n for n in names if not used.is_assumed_module(n, live)]
+    if not names and not check:
+        names = used.named_like_builtins(live, problem)
     if check and entry and entry not in names and entry not in named:
         names = sorted([*names, entry])
     if check and entry and (own := given.helpers(problem, entry, names)):

@@ -31,6 +31,15 @@ def unknown_names(tree: ast.Module, live: Iterable[ast.AST]) -> list[str]:
     return sorted(loaded(live) - known)
 
 
+def named_like_builtins(live: Iterable[ast.AST], problem: str) -> list[str]:
+    """The builtins that ``live`` calls and that the problem calls too.
+
+    With no other function to test, they are the program's, as in MBPP's ``sum(10, 15)``.
+    """
+    called = {node.func.id for node in live if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return sorted(name for name in called & set(dir(builtins)) if re.search(rf"\b{name}\s*\(", problem))
+
+
 def loaded(nodes: Iterable[ast.AST]) -> set[str]:
     return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
