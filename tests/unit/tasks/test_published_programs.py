@@ -24,6 +24,10 @@ from renio_pipeline.types import Row
 CASES = [json.loads(line) for line in Path(__file__).with_name("code_cases.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+# Under Python 3.11, whoever runs them: the order of a set, the size of a tuple in bytes, the order of a set of tuples.
+FAIL_BY_THEMSELVES = (341, 596, 642)
+
+
 @pytest.fixture(scope="module")
 def task() -> Any:
     return make_task("code", {"seconds": 6})
@@ -69,7 +73,12 @@ def test_mbpps_solutions_are_right_and_what_returns_another_value_is_wrong(task:
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
         tests = json.dumps({"test_list": one["test_list"], "test_setup_code": one.get("test_setup_code", "")})
-        row = Row(id=str(one["task_id"]), problem=one["text"], tests=tests)
+        problem = (
+            f"{one.get('text', '')} {one['test_list'][0]}"  # as MBPP asks it: the first test says what the function is called
+        )
+        row = Row(id=str(one["task_id"]), problem=problem, tests=tests)
+        if one["task_id"] in FAIL_BY_THEMSELVES:
+            continue
         assert judged(task, row, one["code"]) == "correct", row.id
         entry = re.findall(r"def (\w+) ?\(", one["code"])[-1]
         if f"{entry}(" in one["test_list"][0].replace(" ", ""):
