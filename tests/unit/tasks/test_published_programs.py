@@ -73,9 +73,7 @@ def test_mbpps_solutions_are_right_and_what_returns_another_value_is_wrong(task:
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
         tests = json.dumps({"test_list": one["test_list"], "test_setup_code": one.get("test_setup_code", "")})
-        problem = (
-            f"{one.get('text', '')} {one['test_list'][0]}"  # the test names the function
-        )
+        problem = f"{one.get('text', '')} {one['test_list'][0]}"  # the test names the function
         row = Row(id=str(one["task_id"]), problem=problem, tests=tests)
         if one["task_id"] in FAIL_BY_THEMSELVES:
             continue
