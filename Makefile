@@ -25,7 +25,7 @@ $(VENV)/.packages: requirements-cpu.lock
 demo: $(STAMP)
 	$(BIN)/renio demo --config configs/demo.yaml run_dir=runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-# In under two minutes: the unit tests but the slow ones, and one real step of the demo. `make test` decides.
+# In two and a half minutes: the unit tests but the slow ones, and one real step of the demo. `make test` decides.
 quick: $(STAMP)
 	$(BIN)/python -m pytest tests/unit -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/renio train --config configs/demo.yaml steps=1 batch_size=16 data.problems=64 evaluate.problems=0 \
