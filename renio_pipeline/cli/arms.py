@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import TAKEOVER, count, path
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.teacher_writing import check_no_analyses
+from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from renio_pipeline.arms.arm import Arm
@@ -48,6 +50,8 @@ def _arms(args: argparse.Namespace) -> int:
     if not files:
         raise ConfigError("CONFIG: no configuration is named; give a YAML file, such as configs/demo.yaml")
     arms = arms_of(files, [thing for thing in args.things if "=" in thing], args.arm)
+    for arm in arms:
+        check_no_analyses(arm.config, "renio arms")
     if not arms[0].config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves no held-out problems to compare the arms on; set it to 500 or more")
     address = settled(args.address)  # before Ray is imported
@@ -66,7 +70,7 @@ def _arms(args: argparse.Namespace) -> int:
             show(results.look_table(looks[-1]))
         results.write(folder, race, looks)
     for line in results.verdict(looks[-1], arms, args.seeds):
-        print(line)
+        print(visible(line))
     print(f"results: {folder}")
     return 0
 

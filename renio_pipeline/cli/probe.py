@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import count, path, with_config
 from renio_pipeline.config import RunConfig, load
+from renio_pipeline.config.teacher_writing import check_no_analyses
+from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
     from renio_pipeline.preflight import Prepared
@@ -53,6 +55,7 @@ def _probe(args: argparse.Namespace) -> int:
     began = time.monotonic()
     given = load(args.config, args.overrides)
     config, notes = probing(given)
+    check_no_analyses(config, "renio probe")
     address = settled(args.address)  # before Ray is imported
     from actors import probing as engines
     from actors import run_checks
@@ -127,9 +130,9 @@ def _show(report: Report) -> None:
     for table in tables(report):
         show(table)
     for note in report.notes:
-        print(f"note: {note}")
-    print(advice_text(report))
+        print(visible(f"note: {note}"))
+    print(visible(advice_text(report)))
 
 
 def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN
 
@@ -19,3 +20,9 @@ def check_teachers_write(config: RunConfig, wanted_by: str) -> None:
                 f"for those cannot write texts; set {config.teacher_key(name, 'type')}=torch, which does both, or "
                 f"objective.type=top_k_forward_kl, or leave {wanted_by} out"
             )
+
+
+def check_no_analyses(config: RunConfig, command: str) -> None:
+    """Raises ConfigError where teachers are to write analyses before they score, which ``command`` does not have them do."""
+    if config.method.reason_first is not None:
+        raise ConfigError(f"method.reason_first: {command} has no analyses written; set method.reason_first=false for it")

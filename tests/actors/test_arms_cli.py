@@ -50,3 +50,18 @@ def test_a_race_that_is_done_is_shown_again_without_engines(capsys: pytest.Captu
     assert "no arm is clearly ahead after 1 of 1 seeds" in capsys.readouterr().out
     assert cli.main([*command, "--steps", "4"]) == 2
     assert "has a race with other steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["arms", "probe"])
+def test_a_teacher_that_is_to_write_analyses_first_is_refused_before_ray_starts(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its prompt would have the analysis's place, and no analysis."""
+    options = ["method.type=opsd", "teacher.model=null", "teacher.type=torch", "method.reason_first=true"]
+    options += [r"prompts.teacher='{problem}{solution}{reasoning}'", f"run_dir={tmp_path}/run"]
+    arms = ["--arm", "a:", "--arm", "b:", "weighting.type=uniform"] if command == "arms" else []
+    given = [config(tmp_path)] if command == "arms" else ["--config", config(tmp_path)]
+    assert cli.main([command, *given, *options, *arms]) == 2
+    said = capsys.readouterr().err
+    assert f"method.reason_first: renio {command} has no analyses written" in said
+    assert not (tmp_path / "run").exists()
