@@ -4,6 +4,9 @@ L = (1/B) Σ_b w_b · (Σ_t f_bt · d_bt) / max(1, T_b), over the *global* batch
 on how the batch is split over micro-batches and ranks: the parts add up. The weights w are one a sample, the token factors f
 one a token; without factors f is 1. The factors do not change the denominator T_b.
 
+That is the mean over samples, the paper's. The mean over tokens, L = Σ_b w_b · (Σ_t f_bt · d_bt) / max(1, Σ_b T_b), lets a long
+response count as much more as it is longer. Neither the weights nor the factors change its denominator.
+
 Shape legend: B sequences, T response tokens (right-padded), T_b those of sequence b.
 """
 
@@ -18,9 +21,17 @@ from renio_pipeline.divergence import at_least_fp32
 
 
 def weighted_loss(
-    per_token: Tensor, mask: Tensor, weights: Tensor, *, batch_size: int | None = None, factors: Tensor | None = None
+    per_token: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+    *,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
     """The weighted mean over sequences of each one's mean over its tokens, a scalar in the unit of `per_token`.
+
+    With batch_tokens it is the weighted mean over tokens instead.
 
     per_token [B, T]: nats.
     mask [B, T]: true on response tokens; all others are ignored in value and gradient, whatever they hold.
@@ -28,9 +39,10 @@ def weighted_loss(
     factors [B, T]: token factors, held constant; values outside the mask are never read. None: all are 1.
     batch_size: sequences in the global batch, of which the given ones may be a part (also an empty part, whose loss is a
     differentiable zero). None: the given ones are the whole batch.
+    batch_tokens: response tokens in the global batch, which divide the sum over tokens. None: the mean over samples.
 
-    Computed in float32, or float64 where `per_token` is. Raises ValueError for shapes that do not match, and for a
-    batch_size below 1 or below the number of sequences given.
+    Computed in float32, or float64 where `per_token` is. Raises ValueError for shapes that do not match, for a batch_size below
+    1 or below the number of sequences given, and for batch_tokens below the number of tokens given.
     """
     if factors is not None:
         if factors.shape != per_token.shape:
@@ -41,6 +53,11 @@ def weighted_loss(
     means = per_sample_mean(per_token, mask)
     if weights.shape != means.shape:
         raise ValueError(f"weights must be one per sequence, {tuple(means.shape)}, got {tuple(weights.shape)}")
+    if batch_tokens is not None:
+        lengths = mask.bool().sum(dim=1)
+        if batch_tokens < int(lengths.sum()):
+            raise ValueError(f"batch_tokens must count the global batch: at least {int(lengths.sum())}, got {batch_tokens}")
+        return (weights.detach().to(means.dtype) * lengths * means).sum() / max(1, batch_tokens)
     total = len(means) if batch_size is None else batch_size
     if total < max(1, len(means)):
         raise ValueError(f"batch_size must count the global batch: at least 1 and {len(means)} given here, got {total}")
@@ -59,15 +76,24 @@ def per_sample_mean(per_token: Tensor, mask: Tensor) -> Tensor:
     return kept.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
-def token_shares(weights: Sequence[float], lengths: Tensor, batch_size: int, factors: Tensor | None = None) -> Tensor:
+def token_shares(
+    weights: Sequence[float],
+    lengths: Tensor,
+    batch_size: int,
+    factors: Tensor | None = None,
+    *,
+    batch_tokens: int | None = None,
+) -> Tensor:
     """What each response token's divergence counts in `weighted_loss`: w_b · f_bt / (B · T_b), float32.
 
     weights, lengths [b]: of some sequences of the global batch, which has `batch_size` B.
+    batch_tokens: as in `weighted_loss`; each token then counts w_b · f_bt / batch_tokens.
     factors [N]: of the response tokens, sequence after sequence. None: all are 1.
 
     Returns [N], sequence after sequence. Raises ValueError for factors that are not one a token.
     """
-    shares = torch.tensor(weights, dtype=torch.float64) / (batch_size * lengths.clamp(min=1))
+    denominators = batch_size * lengths.clamp(min=1) if batch_tokens is None else max(1, batch_tokens)
+    shares = torch.tensor(weights, dtype=torch.float64) / denominators
     shares_N = torch.repeat_interleave(shares.float(), lengths)
     if factors is None:
         return shares_N
@@ -77,7 +103,12 @@ def token_shares(weights: Sequence[float], lengths: Tensor, batch_size: int, fac
 
 
 def loss_magnitudes(
-    per_token: Tensor, weights: Sequence[float], lengths: Tensor, until_pivotal: Sequence[int | None]
+    per_token: Tensor,
+    weights: Sequence[float],
+    lengths: Tensor,
+    until_pivotal: Sequence[int | None],
+    *,
+    by_token: bool = False,
 ) -> tuple[float, float]:
     """Σ_b |w_b| Σ_t |d_bt| / T_b of some sequences: their loss without token factors, and its part after pivotal tokens.
 
@@ -85,13 +116,15 @@ def loss_magnitudes(
     has both.
     weights, lengths [b]: of the sequences.
     until_pivotal: of each sequence, its tokens up to and including the first pivotal one; None: all of them.
+    by_token: the loss is a mean over tokens, in which nothing is divided by T_b.
 
     Returns both in nats. They add up over the parts of a batch.
     """
     kept_b = torch.tensor([n if until is None else until for until, n in zip(until_pivotal, lengths.tolist(), strict=True)])
     starts_N = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
     after_N = torch.arange(len(starts_N)) - starts_N >= torch.repeat_interleave(kept_b.long(), lengths)
-    sizes_N = per_token.detach().abs().cpu().double() * token_shares(weights, lengths, 1).abs()
+    sizes_N = per_token.detach().abs().cpu().double()
+    sizes_N = sizes_N * token_shares(weights, lengths, 1, batch_tokens=1 if by_token else None).abs()
     return float(sizes_N.sum()), float(sizes_N[after_N].sum())
 
 

@@ -226,7 +226,8 @@ class SampleWeights:
 class TrainSample(Message):
     """One sample as a trainer rank needs it.
 
-    Its part of the loss is weight / (batch size · max(1, T)) · Σ_t token_factors_t · divergence_t.
+    Its part of the loss is weight / (batch size · max(1, T)) · Σ_t token_factors_t · divergence_t; in a mean over tokens the
+    denominator is the response tokens of the batch.
     """
 
     sample_id: int
@@ -250,6 +251,11 @@ class TrainBatch:
 
     step: int
     samples: tuple[TrainSample, ...]  # B
+
+    @property
+    def response_tokens(self) -> int:
+        """Σ_b T_b."""
+        return sum(len(s.response_ids) for s in self.samples)
 
 
 class NonFiniteError(RuntimeError):

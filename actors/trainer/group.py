@@ -88,6 +88,7 @@ class TrainerGroup:
             step=batch.step,
             objective=trained_objective(self._config),
             batch_size=len(batch.samples),
+            batch_tokens=batch.response_tokens,
             temperature=self._config.temperature,
             vocab_size=self._vocab_size,
         )

@@ -168,6 +168,7 @@ class TrainerRank:
         step: int,
         objective: Objective,
         batch_size: int,
+        batch_tokens: int,
         temperature: float,
         vocab_size: int,
     ) -> RankReport:
@@ -190,6 +191,7 @@ class TrainerRank:
                 fetch_payloads(samples),
                 objective=objective,
                 batch_size=batch_size,
+                batch_tokens=batch_tokens,
                 temperature=temperature,
                 vocab_size=vocab_size,
                 device=self._engine.device,

@@ -129,7 +129,9 @@ class InProcessTrainers:
         return plan(batch.samples, 1, trainer.micro_batch_tokens, packing=trainer.packing)[0]
 
     def _backward(self, samples: Sequence[TrainSample], batch: TrainBatch) -> MicroLoss:
-        micro = micro_batch_loss(self.model, samples, _payload(samples), batch_size=len(batch.samples), **self._loss_settings())
+        size, tokens = len(batch.samples), batch.response_tokens
+        settings = self._loss_settings()
+        micro = micro_batch_loss(self.model, samples, _payload(samples), batch_size=size, batch_tokens=tokens, **settings)
         bad = non_finite_samples(samples, micro.per_token)
         if bad or not torch.isfinite(micro.loss):
             raise NonFiniteError(f"step {batch.step}: the loss is not finite; samples {bad or [s.sample_id for s in samples]}")

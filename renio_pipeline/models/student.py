@@ -130,12 +130,13 @@ class MicroLoss:
     per_token: Tensor  # [N] divergence in nats, detached
     student_logprobs: Tensor  # [N] log p_S of the sampled tokens, detached
     computed_tokens: int  # including padding
+    by_token: bool = False  # the loss is a mean over the batch's tokens, not over its samples
 
     def magnitudes(self, samples: Sequence[TrainSample]) -> tuple[float, float]:
         """``loss_magnitudes`` of the micro-batch, which is of ``samples``."""
         lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
         until = [s.until_pivotal for s in samples]
-        return loss_magnitudes(self.per_token, [s.weight for s in samples], lengths, until)
+        return loss_magnitudes(self.per_token, [s.weight for s in samples], lengths, until, by_token=self.by_token)
 
 
 def micro_batch_loss(
@@ -145,6 +146,7 @@ def micro_batch_loss(
     *,
     objective: Objective,
     batch_size: int,
+    batch_tokens: int,
     temperature: float,
     vocab_size: int,
     device: torch.device | str = "cpu",
@@ -156,6 +158,7 @@ def micro_batch_loss(
     Args:
         model: a TokenLogits, or an engine around one.
         payload, batch_size, temperature, vocab_size, teacher_head: see ``objectives.MicroBatch``.
+        batch_tokens: response tokens of the step's global batch.
         objective: what the loss is.
         packing: several samples may share a row.
     """
@@ -165,18 +168,20 @@ def micro_batch_loss(
         nothing = model(batch.input_ids, batch.position_ids, batch.positions)
         none = nothing.new_empty(0, dtype=torch.float32)
         return MicroLoss(nothing.sum() * 0.0, none, none, 0)
+    by_token = objective.normalization == "token"
     micro_batch = MicroBatch(
         samples=samples,
         payload=payload,
         targets=batch.targets,
         batch_size=batch_size,
+        batch_tokens=batch_tokens if by_token else None,
         temperature=temperature,
         vocab_size=vocab_size,
         teacher_head=teacher_head,
     )
     head_fn = _guarded_head_fn(objective, micro_batch)
     loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, head_fn)
-    return MicroLoss(loss, per_token, sampled, batch.input_ids.numel())
+    return MicroLoss(loss, per_token, sampled, batch.input_ids.numel(), by_token)
 
 
 def _guarded_head_fn(objective: Objective, micro_batch: MicroBatch) -> HeadFn:
@@ -220,8 +225,10 @@ def token_losses(
 
     ``settings``: those of ``micro_batch_loss``.
     """
-    micro = micro_batch_loss(model, samples, payload, batch_size=max(1, len(samples)), **settings)
     lengths = [len(s.response_ids) for s in samples]
+    micro = micro_batch_loss(
+        model, samples, payload, batch_size=max(1, len(samples)), batch_tokens=max(1, sum(lengths)), **settings
+    )
     parts = (found.float().cpu().split(lengths) for found in (micro.student_logprobs, micro.per_token))
     return {s.sample_id: (one.numpy(), two.numpy()) for s, one, two in zip(samples, *parts, strict=True)}
 

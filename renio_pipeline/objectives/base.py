@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.sections import ObjectiveSection, TeacherPayload
@@ -38,6 +39,7 @@ class MicroBatch:
     payload: Mapping[int, Any]  # by sample id, what the teacher sent: a TopK or a Hidden; empty for the payload `sampled`
     targets: Tensor  # [N] int64, the response tokens, on the model's device
     batch_size: int  # B, over all ranks
+    batch_tokens: int | None = None  # response tokens of all B, where the loss is a mean over tokens; None: over samples
     temperature: float  # the distillation temperature, which divides the logits
     vocab_size: int  # V: log-probabilities are over the first V entries
     teacher_head: TeacherHead | None  # for the payload `hidden`
@@ -53,7 +55,8 @@ class MicroBatch:
     def coefficients(self) -> Tensor:
         """[N] float32, what each token's divergence counts in the step's loss: w_b · f_bt / (B · T_b).
 
-        w_b is the sample's weight, f_bt its token factor. The loss is the sum of coefficients · divergences.
+        w_b is the sample's weight, f_bt its token factor. The loss is the sum of coefficients · divergences. In a mean over
+        tokens the denominator is that of the whole batch, Σ_b T_b.
         """
         import torch
 
@@ -64,7 +67,8 @@ class MicroBatch:
             ones = (np.ones(len(s.response_ids), np.float32) for s in self.samples)
             given = (o if s.token_factors is None else s.token_factors for s, o in zip(self.samples, ones, strict=True))
             factors_N = torch.from_numpy(np.concatenate(list(given)))
-        shares = token_shares([s.weight for s in self.samples], self.lengths, self.batch_size, factors_N)
+        weights = [s.weight for s in self.samples]
+        shares = token_shares(weights, self.lengths, self.batch_size, factors_N, batch_tokens=self.batch_tokens)
         return shares.to(self.targets.device)
 
     def column(self, name: str) -> Tensor:
@@ -79,6 +83,12 @@ class Objective(ObjectiveSection):
 
     An instance is immutable, is pickled to the trainer ranks, and must not import torch outside of ``head_fn``.
     """
+
+    normalization: Literal["sample", "token"] = Field(
+        "sample",
+        description="sample: the loss is the mean over samples of each one's mean over its tokens; token: the mean over all "
+        "response tokens of the batch, so that a sample counts by its length.",
+    )
 
     @property
     @abstractmethod

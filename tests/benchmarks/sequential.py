@@ -71,14 +71,14 @@ class Sequential:
         prompts = [p.student_ids for p in self.cursor.take(self.config.batch_size)]
         batches = [self._write(prompts[i : i + self.batch]) for i in range(0, len(prompts), self.batch)]
         marks.append(_now())
-        loss = sum(self._learn(micro) for batch in batches for micro in self._micro_batches(batch))
+        tokens = sum(int(batch.response_mask.sum()) for batch in batches)
+        loss = sum(self._learn(micro, tokens) for batch in batches for micro in self._micro_batches(batch))
         if self.config.trainer.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.config.trainer.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         marks.append(_now())
-        tokens = sum(int(batch.response_mask.sum()) for batch in batches)
         (start, generated, trained) = marks
         return {
             "samples": len(prompts),
@@ -126,8 +126,8 @@ class Sequential:
             cut.append(Written(tokens[:, :total], attention[:, :total], response[:, :longest]))
         return cut
 
-    def _learn(self, micro: Written) -> float:
-        """Forward of both models, weights, loss, backward."""
+    def _learn(self, micro: Written, tokens: int) -> float:
+        """Forward of both models, weights, loss, backward. ``tokens``: response tokens of the step."""
         objective, config = self.config.objective, self.config
         teacher_logits, student_logits = self._logits(self.teacher, micro, False), self._logits(self.student, micro, True)
         targets = micro.tokens[:, micro.prompt_width :, None]
@@ -149,7 +149,8 @@ class Sequential:
             entry_clip=objective.entry_clip,
             token_clip=objective.token_clip,
         )
-        loss = weighted_loss(per_token, mask, weights, batch_size=config.batch_size)
+        by = {"batch_tokens": tokens} if objective.normalization == "token" else {}
+        loss = weighted_loss(per_token, mask, weights, batch_size=config.batch_size, **by)
         loss.backward()
         return float(loss.detach())
 

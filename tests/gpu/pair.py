@@ -51,6 +51,7 @@ class Pair:
             step=self.step,
             objective=self.config.objective,
             batch_size=len(self.samples),
+            batch_tokens=sum(len(s.response_ids) for s in self.samples),
             temperature=s.temperature,
             vocab_size=s.vocabulary,
         )

@@ -127,6 +127,7 @@ class Bench:
                 step=1,
                 objective=objective,
                 batch_size=len(chosen),
+                batch_tokens=batch.response_tokens,
                 temperature=TEMPERATURE,
                 vocab_size=self.prepared.vocab_size,
             )
@@ -157,7 +158,10 @@ def naive(
         )
         if s.token_factors is not None:
             per_token = per_token * torch.tensor(s.token_factors)
-        total = total + s.weight * per_token.sum() / max(1, len(s.response_ids)) / len(samples)
+        size = max(1, len(s.response_ids)) * len(samples)
+        if objective.normalization == "token":
+            size = sum(len(each.response_ids) for each in samples)
+        total = total + s.weight * per_token.sum() / size
     total.backward()
     return total.item(), {n: p.grad.numpy() for n, p in own.named_parameters() if p.grad is not None}
 
@@ -223,6 +227,13 @@ def test_every_zero_stage_with_tied_and_untied_heads(bench: Bench, student: str,
     payload = scored_in_process(bench, teacher)
     found = bench.loss_and_gradients(payload, objective, ranks=ranks, zero_stage=zero_stage, student=student, teacher=teacher)
     assert_equal(found, naive(bench.samples, objective, student, teacher, bench.prepared.vocab_size))
+
+
+def test_a_mean_over_tokens_is_the_same_over_two_sharded_ranks(bench: Bench) -> None:
+    objective, models = Jsd(normalization="token"), {"student": "embedded:student", "teacher": "embedded:teacher"}
+    payload = scored_in_process(bench, models["teacher"])
+    found = bench.loss_and_gradients(payload, objective, ranks=2, zero_stage=3, **models)
+    assert_equal(found, naive(bench.samples, objective, **models, rows=bench.prepared.vocab_size))
 
 
 def test_a_teacher_with_more_output_rows_than_tokens(bench: Bench, tmp_path: Path) -> None:

@@ -65,6 +65,29 @@ def test_agrees_with_a_recomputation_token_by_token(batch: tuple[Tensor, Tensor,
 
 
 @for_all
+@given(batches(), st.integers(0, 9), st.data())
+def test_the_mean_over_tokens_agrees_with_a_recomputation_and_adds_up(
+    batch: tuple[Tensor, Tensor, Tensor], others: int, data: st.DataObject
+) -> None:
+    per_token, mask, weights = batch
+    factors = torch.rand(per_token.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens = int(mask.sum()) + others
+    rows = zip(*(x.tolist() for x in (per_token, factors, mask, weights)), strict=True)
+    kept = [w * f * d for ds, fs, ms, w in rows for d, f, m in zip(ds, fs, ms, strict=True) if m]
+    whole = weighted_loss(*batch, batch_tokens=tokens, factors=factors).item()
+    assert whole == pytest.approx(math.fsum(kept) / max(1, tokens), abs=1e-10)
+    cut = data.draw(st.integers(0, len(mask)))
+    parts = [slice(0, cut), slice(cut, None)]
+    found = [weighted_loss(*(x[p] for x in batch), batch_tokens=tokens, factors=factors[p]).item() for p in parts]
+    assert math.fsum(found) == pytest.approx(whole, abs=1e-12)
+
+
+def test_fewer_tokens_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_tokens must count the global batch: at least 6, got 5"):
+        weighted_loss(torch.ones(2, 3), torch.ones(2, 3), torch.ones(2), batch_tokens=5)
+
+
+@for_all
 @given(batches(), st.sets(st.integers(0, 6)))
 def test_every_split_over_micro_batches_gives_the_same_loss_and_gradient(
     batch: tuple[Tensor, Tensor, Tensor], cuts: set[int]

@@ -62,6 +62,7 @@ def trainer(bench: Bench) -> None:
                 payload,
                 objective=Jsd(beta=0.0, entry_clip=0.05),
                 batch_size=len(samples),
+                batch_tokens=responses,
                 temperature=1.0,
                 vocab_size=s.vocabulary,
                 device=bench.device,

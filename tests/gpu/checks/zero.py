@@ -80,6 +80,7 @@ def _forward_backward(settings: Settings, engine: Any, config: Any) -> float:
             payload,
             objective=config.objective,
             batch_size=len(samples),
+            batch_tokens=sum(len(s.response_ids) for s in samples),
             temperature=settings.temperature,
             vocab_size=settings.vocabulary,
             device=engine.device,

@@ -129,6 +129,7 @@ def test_the_student_has_the_log_probabilities_and_gradients_of_the_plain_model(
     for sample in batch:
         np.testing.assert_allclose(found[sample.sample_id], stock(lm, sample).detach().numpy(), atol=3e-5)
     options: dict[str, Any] = {"objective": Sampled(importance_clip=None), "batch_size": len(batch), "temperature": TEMPERATURE}
+    options["batch_tokens"] = sum(len(s.response_ids) for s in batch)
     micro_batch_loss(model, batch, {}, vocab_size=VOCAB, packing=packing, **options).loss.backward()
     plain_loss(lm, batch).backward()
     for (name, ours), theirs in zip(model.lm.named_parameters(), lm.parameters(), strict=True):

@@ -130,9 +130,16 @@ def naive(
             before = len(s.prompt_ids) + t - 1
             token = naive_divergence(own[before], s, payload[s.sample_id], t, objective)
             factor = 1.0 if s.token_factors is None else float(s.token_factors[t])
-            loss = loss + s.weight * factor * token / len(s.response_ids) / len(samples)
+            loss = loss + s.weight * factor * token / denominator(s, samples, objective)
     loss.backward()
     return loss.detach(), gradients(model)
+
+
+def denominator(sample: TrainSample, samples: Sequence[TrainSample], objective: Objective) -> int:
+    """What a token's divergence is divided by in the loss of a batch."""
+    if objective.normalization == "token":
+        return sum(len(s.response_ids) for s in samples)
+    return len(sample.response_ids) * len(samples)
 
 
 def gradients(model: TokenLogits) -> Gradients:
@@ -141,6 +148,7 @@ def gradients(model: TokenLogits) -> Gradients:
 
 def share(model: TokenLogits, samples: Sequence[TrainSample], payload: dict[int, TopK], **changes: Any) -> Any:
     defaults = {"objective": TopKForwardKL(k=K), "batch_size": len(samples), "temperature": TEMPERATURE}
+    defaults["batch_tokens"] = sum(len(s.response_ids) for s in samples)
     return micro_batch_loss(model, samples, payload, vocab_size=V, **(defaults | changes))
 
 
@@ -149,9 +157,10 @@ def accumulated(
 ) -> tuple[Tensor, Gradients]:
     """Loss and gradient, summed over the micro-batches of a split."""
     model.zero_grad()
-    B, loss = sum(map(len, split)), torch.zeros(())
+    options |= {"batch_size": sum(map(len, split)), "batch_tokens": sum(len(s.response_ids) for part in split for s in part)}
+    loss = torch.zeros(())
     for part in split:
-        micro = share(model, part, payload, objective=objective, batch_size=B, **options)
+        micro = share(model, part, payload, objective=objective, **options)
         micro.loss.backward()
         loss = loss + micro.loss.detach()
     return loss, gradients(model)
@@ -198,6 +207,53 @@ def test_token_factors_are_in_loss_and_gradient_of_every_split(objective: Object
     close(accumulated(model, [[s] for s in dimmed], payload, objective), expected, 1e-5)
 
 
+BY_TOKEN = [TopKForwardKL(k=K, normalization="token"), Sampled(importance_clip=2.0, normalization="token")]
+
+
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("every", [1, 3], ids=["all", "some"])
+@pytest.mark.parametrize("objective", BY_TOKEN, ids=str)
+def test_the_mean_over_tokens_is_that_of_the_whole_logits_in_every_split(
+    objective: Objective, every: int, packing: bool
+) -> None:
+    model, (samples, payload) = make_model(), make_samples()
+    dimmed = with_factors(samples, every)
+    expected = naive(model, dimmed, payload, objective)
+    other = naive(model, dimmed, payload, objective.model_copy(update={"normalization": "sample"}))
+    assert abs(expected[0].item() - other[0].item()) > 0.05
+    for ranks, budget in ((1, 1000), (1, 1), (2, 16), (9, 100)):
+        split = [part for rank in plan(dimmed, ranks, budget) for part in rank]
+        close(accumulated(model, split, payload, objective, packing=packing), expected, 1e-5)
+
+
+def test_the_exact_mean_over_tokens_is_that_of_the_whole_logits() -> None:
+    model, (samples, _) = make_model(), make_samples()
+    dimmed, objective = with_factors(samples, 2), Jsd(beta=0.5, normalization="token", chunk_tokens=3)
+    payload, head = exact_payload(samples)
+    expected = dense(model, dimmed, payload, head, objective)
+    for split in ([dimmed], [[s] for s in dimmed]):
+        options: dict[str, Any] = {"teacher_head": lambda name, version: head}
+        close(accumulated(model, split, payload, objective, **options), expected, 1e-5)  # type: ignore[arg-type]
+
+
+def test_in_a_mean_over_tokens_an_empty_response_changes_nothing() -> None:
+    model, (samples, payload) = make_model(), make_samples([(3, 4), (3, 0)])
+    objective = TopKForwardKL(k=K, normalization="token")
+    with_it, without = (share(model, samples[:n], payload, objective=objective).loss.item() for n in (2, 1))
+    assert with_it == without > 0
+
+
+def test_the_share_of_the_loss_after_pivotal_tokens_goes_by_the_same_mean() -> None:
+    model, (samples, payload) = make_model(), make_samples()
+    pivotal = [replace(s, until_pivotal=min(2, len(s.response_ids))) for s in samples]
+    for objective in (TopKForwardKL(k=K), TopKForwardKL(k=K, normalization="token")):
+        micro = share(model, pivotal, payload, objective=objective)
+        whole, after = micro.magnitudes(pivotal)
+        size = sum(len(s.response_ids) for s in samples) if micro.by_token else len(samples)
+        assert whole / size == pytest.approx(micro.loss.item(), rel=1e-5)  # top-k divergences are never negative
+        assert 0 < after < whole
+
+
 EVERY_OBJECTIVE = pytest.mark.parametrize("objective", [*OBJECTIVES, Jsd(), Jsd(beta=0.5, entry_clip=0.1)], ids=str)
 
 
@@ -222,7 +278,7 @@ def dense(
         options = {"beta": objective.beta, "temperature": TEMPERATURE, "entry_clip": objective.entry_clip}
         per_token = generalized_jsd(logits, taught, **options)
         factors = torch.ones(len(per_token)) if s.token_factors is None else torch.tensor(s.token_factors)
-        loss = loss + s.weight * (factors * per_token).sum() / max(1, len(per_token)) / len(samples)
+        loss = loss + s.weight * (factors * per_token).sum() / max(1, denominator(s, samples, objective))
     loss.backward()
     return loss.detach(), gradients(model)
 

@@ -236,6 +236,10 @@ def test_a_tokens_share_is_its_slope_in_the_weighted_loss(samples: list[tuple[in
     loss.backward()
     found = token_shares(weights, torch.tensor(lengths), len(samples) + others, factors[mask])
     torch.testing.assert_close(found.double(), per_token.grad[mask], rtol=1e-6, atol=1e-9)
+    tokens, per_token.grad = sum(lengths) + others, None
+    weighted_loss(per_token, mask, torch.tensor(weights), batch_tokens=tokens, factors=factors).backward()
+    found = token_shares(weights, torch.tensor(lengths), len(samples), factors[mask], batch_tokens=tokens)
+    torch.testing.assert_close(found.double(), per_token.grad[mask], rtol=1e-6, atol=1e-9)
 
 
 def test_factors_that_are_not_one_a_token_are_refused() -> None:

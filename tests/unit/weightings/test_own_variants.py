@@ -296,7 +296,9 @@ def test_what_a_users_class_raises_while_a_run_goes_on_names_its_key_too(
     for fails in ("entries", "per_token"):
         objective = trained_objective(config_of(file, "Loses", "objective", fails=fails))
         with pytest.raises(OwnClassError, match=r"^objective.path: head_fn of Loses in"):
-            micro_batch_loss(make_model(), samples, {}, objective=objective, batch_size=8, temperature=1.0, vocab_size=V)
+            micro_batch_loss(
+                make_model(), samples, {}, objective=objective, batch_size=8, batch_tokens=8, temperature=1.0, vocab_size=V
+            )
 
     OmegaConf.save(
         values(objective={"type": "custom", "path": f"{file}:Loses", "fails": "working_bytes"}), tmp_path / "run.yaml"
