@@ -273,6 +273,7 @@ class TrainReport:
     padding: float  # share of the computed tokens that were padding
     mismatch_mean: float  # |trainer's - generator's log-probability|, mean over response tokens
     mismatch_max: float
+    agreement: dict[str, float] = field(default_factory=dict)  # metrics of student beside teacher, see ``objectives.agreement``
     grad_norm: float
     lr: float
     busy_seconds: list[float]  # by rank

@@ -91,6 +91,7 @@ class TrainerGroup:
             batch_tokens=batch.response_tokens,
             temperature=self._config.temperature,
             vocab_size=self._vocab_size,
+            diagnostics=self._config.diagnostics,
         )
         updates = await self._all("optimizer_step", batch.step, self._ledger)
         total = sum(reports, RankReport())
@@ -102,6 +103,7 @@ class TrainerGroup:
             padding=total.padding,
             mismatch_mean=total.mismatch_mean,
             mismatch_max=total.mismatch_max,
+            agreement=total.agreement.metrics,
             grad_norm=updates[0]["grad_norm"],
             lr=updates[0]["lr"],
             busy_seconds=[r.busy_seconds + u["busy_seconds"] for r, u in zip(reports, updates, strict=True)],

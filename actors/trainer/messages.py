@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from renio_pipeline.config.schema import Opsd, Trainer
+from renio_pipeline.objectives.agreement import Agreement
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.types import EndTokens
 
@@ -70,6 +71,7 @@ class RankReport:
     mismatch_sum: float = 0.0  # of |generator - trainer| log-probability, over response tokens
     mismatch_max: float = 0.0
     response_tokens: int = 0
+    agreement: Agreement = field(default_factory=Agreement)
     busy_seconds: float = 0.0
 
     def __add__(self, other: RankReport) -> RankReport:

@@ -42,4 +42,5 @@ def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
         mismatch_sum=float(gap.sum()),
         mismatch_max=float(gap.max()) if len(gap) else 0.0,
         response_tokens=sum(lengths),
+        agreement=micro.agreement,
     )

@@ -20,6 +20,7 @@ from actors.trainer.micro_batches import fetch_payloads, report_of
 from actors.trainer.offload import HostState, free_cached
 from actors.trainer.sources import load_teacher_head, make_followed_source, make_generator_sender
 from actors.weight_sync.client import SyncClient
+from renio_pipeline.config.schema import Diagnostics
 from renio_pipeline.objectives import Objective
 from renio_pipeline.types import NonFiniteError, TrainSample, Version
 
@@ -171,6 +172,7 @@ class TrainerRank:
         batch_tokens: int,
         temperature: float,
         vocab_size: int,
+        diagnostics: Diagnostics | None = None,
     ) -> RankReport:
         """Accumulate the gradient of this rank's share of the step's loss. Collective.
 
@@ -197,6 +199,7 @@ class TrainerRank:
                 device=self._engine.device,
                 teacher_head=lambda *key: self._teacher_heads[key],
                 packing=self._spec.trainer.packing,
+                diagnostics=diagnostics,
             )
             bad = non_finite_samples(samples, micro.per_token)
             if bad or not torch.isfinite(micro.loss):

@@ -175,7 +175,8 @@ class RunConfig(Section):
     @property
     def pivotal(self) -> schema.Pivotal:
         """What metrics, samples and reports count as a pivotal token: see ``diagnostics``."""
-        given = {key: value for key, value in self.diagnostics if value is not None}
+        own = {"threshold": self.diagnostics.threshold, "clip": self.diagnostics.clip}
+        given = {key: value for key, value in own.items() if value is not None}
         return (self.weighting.pivotal or schema.Pivotal()).model_copy(update=given)
 
     @property

@@ -25,6 +25,7 @@ from renio_pipeline.models.student import (
     sampled_logprobs,
     token_losses,
 )
+from renio_pipeline.objectives.agreement import Agreement
 from renio_pipeline.objectives.base import TeacherHead, trained_objective
 from renio_pipeline.probe.responses import Forward, train_sample
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
@@ -102,6 +103,7 @@ class InProcessTrainers:
             padding=1 - tokens / padded,
             mismatch_mean=float(gaps.mean()) if len(gaps) else 0.0,
             mismatch_max=float(gaps.max(initial=0.0)),
+            agreement=sum((micro.agreement for micro in losses), Agreement()).metrics,
             grad_norm=norm,
             lr=lr,
             busy_seconds=[time.perf_counter() - started],
@@ -130,8 +132,8 @@ class InProcessTrainers:
 
     def _backward(self, samples: Sequence[TrainSample], batch: TrainBatch) -> MicroLoss:
         size, tokens = len(batch.samples), batch.response_tokens
-        settings = self._loss_settings()
-        micro = micro_batch_loss(self.model, samples, _payload(samples), batch_size=size, batch_tokens=tokens, **settings)
+        settings = self._loss_settings() | {"batch_size": size, "batch_tokens": tokens, "diagnostics": self._config.diagnostics}
+        micro = micro_batch_loss(self.model, samples, _payload(samples), **settings)
         bad = non_finite_samples(samples, micro.per_token)
         if bad or not torch.isfinite(micro.loss):
             raise NonFiniteError(f"step {batch.step}: the loss is not finite; samples {bad or [s.sample_id for s in samples]}")

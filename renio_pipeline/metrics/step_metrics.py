@@ -53,6 +53,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         "mismatch/logprob_abs_mean": report.mismatch_mean,
         "mismatch/logprob_abs_max": report.mismatch_max,
         **({} if report.loss_after_pivotal is None else {"pivotal/loss_after": report.loss_after_pivotal}),
+        **report.agreement,
         **result.weighed.metrics,
         **response_metrics(result.judged, len(scored)),
         "staleness/max": result.staleness,

@@ -14,14 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from renio_pipeline.config.schema import Diagnostics
 from renio_pipeline.loss import loss_magnitudes
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import area, one_row, pack, unpacked
 from renio_pipeline.models.heads import head_of, logit_settings
+from renio_pipeline.objectives.agreement import Agreement
+from renio_pipeline.objectives.agreement_sums import and_agreement, read
 from renio_pipeline.objectives.base import HeadFn, MicroBatch, Objective, TeacherHead
 from renio_pipeline.objectives.projection import Head, token_logprobs
 from renio_pipeline.types import TrainSample
 
+NOTHING = Agreement()
 Layout = Callable[[Sequence[TrainSample]], list[list[TrainSample]]]  # rows of samples: one of `batching`'s
 
 
@@ -131,6 +135,7 @@ class MicroLoss:
     student_logprobs: Tensor  # [N] log p_S of the sampled tokens, detached
     computed_tokens: int  # including padding
     by_token: bool = False  # the loss is a mean over the batch's tokens, not over its samples
+    agreement: Agreement = NOTHING  # of student and teacher, at the tokens that ``diagnostics`` has looked at
 
     def magnitudes(self, samples: Sequence[TrainSample]) -> tuple[float, float]:
         """``loss_magnitudes`` of the micro-batch, which is of ``samples``."""
@@ -152,6 +157,7 @@ def micro_batch_loss(
     device: torch.device | str = "cpu",
     teacher_head: TeacherHead | None = None,
     packing: bool = True,
+    diagnostics: Diagnostics | None = None,
 ) -> MicroLoss:
     """Forward a micro-batch and sum its samples' shares of the step's loss.
 
@@ -161,6 +167,7 @@ def micro_batch_loss(
         batch_tokens: response tokens of the step's global batch.
         objective: what the loss is.
         packing: several samples may share a row.
+        diagnostics: what to measure of student and teacher besides. None: nothing.
     """
     batch = collate(samples, device, lay=layout(model, packing=packing))
     if not samples:
@@ -180,8 +187,13 @@ def micro_batch_loss(
         teacher_head=teacher_head,
     )
     head_fn = _guarded_head_fn(objective, micro_batch)
-    loss, per_token, sampled = model(batch.input_ids, batch.position_ids, batch.positions, head_fn)
-    return MicroLoss(loss, per_token, sampled, batch.input_ids.numel(), by_token)
+    inputs = (batch.input_ids, batch.position_ids, batch.positions)
+    if diagnostics is None or not diagnostics.share:
+        loss, per_token, sampled = model(*inputs, head_fn)
+        return MicroLoss(loss, per_token, sampled, batch.input_ids.numel(), by_token)
+    head_fn = and_agreement(head_fn, micro_batch, objective.payload, diagnostics)
+    loss, per_token, sampled, sums = model(*inputs, head_fn)
+    return MicroLoss(loss, per_token, sampled, batch.input_ids.numel(), by_token, read(sums))
 
 
 def _guarded_head_fn(objective: Objective, micro_batch: MicroBatch) -> HeadFn:

@@ -24,6 +24,8 @@ SHARES = (
     "eval/accuracy",
     "pivotal/tokens_after",
     "pivotal/loss_after",
+    "topk/overlap",
+    "topk/teacher_mass",
 )
 
 SOURCE_SHARES = ("accuracy", "pivotal", "eval_accuracy")

@@ -53,6 +53,21 @@ CURVES = (
         names=("pivotal tokens", "tokens after", "loss after, without factors"),
         percent=True,
     ),
+    Curve(
+        id="agreement",
+        title="Agreement on the likeliest tokens",
+        axis="of all",
+        metrics=("topk/overlap", "topk/teacher_mass"),
+        names=("common to both", "teacher's mass on the student's"),
+        percent=True,
+    ),
+    Curve(
+        id="entropy",
+        title="Entropy, and the advantage on common tokens",
+        axis="nats",
+        metrics=("entropy/student", "entropy/teacher", "topk/advantage"),
+        names=("student", "teacher", "advantage"),
+    ),
     Curve(id="grad-norm", title="Gradient norm before clipping", axis="norm", metrics=("grad_norm",)),
     Curve(
         id="truncated",

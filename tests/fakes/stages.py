@@ -122,6 +122,13 @@ REPORT = TrainReport(
     padding=0.1,
     mismatch_mean=0.001,
     mismatch_max=0.002,
+    agreement={
+        "topk/overlap": 0.8,
+        "topk/teacher_mass": 0.9,
+        "topk/advantage": -0.1,
+        "entropy/student": 0.7,
+        "entropy/teacher": 0.6,
+    },
     grad_norm=1.5,
     lr=1e-3,
     busy_seconds=[0.0],

@@ -51,7 +51,7 @@ class Case:
     """Ranks of one world size, for many engine configurations."""
 
     def __init__(self, world_size: int) -> None:
-        self.config, self.prepared = demo("trainer.lr=0.0001", f"pools.trainer.replicas={world_size}")
+        self.config, self.prepared = demo("trainer.lr=0.0001", f"pools.trainer.replicas={world_size}", "diagnostics.share=0.5")
         options = actor_options(self.config, "trainer")
         actor = ray.remote(ReusedRank).options(**options)
         self.spec = _spec(self.config)
@@ -138,6 +138,8 @@ def test_loss_gradient_norm_and_weights_do_not_depend_on_the_split(
         assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
         assert report.mismatch_mean == pytest.approx(expected.mismatch_mean, rel=1e-4)
         assert report.mismatch_max == pytest.approx(expected.mismatch_max, rel=1e-4)
+        assert report.agreement == pytest.approx(expected.agreement, rel=1e-4)
+        assert len(report.agreement) == 5
     assert state.keys() == whole[1].keys()
     worst = max(float(np.abs(state[name] - whole[1][name]).max()) for name in state)
     assert worst < 1e-5

@@ -42,6 +42,26 @@ def learning() -> list[Any]:
             (gauge("renio_tokens_padding_ratio"), "padding"), maximum=1,
         ),
         lines(
+            "Agreement on the likeliest tokens", SHARE,
+            "Of the diagnostics.top_k likeliest tokens of student and teacher: the share in common, and the teacher's "
+            "probability of the student's. A mass below a half is an alert: the student writes what the teacher would not, and "
+            "the teacher's scores there say little; lower trainer.lr, or a shorter max_response_tokens.",
+            (gauge("renio_topk_overlap_ratio"), "in common"),
+            (gauge("renio_topk_teacher_mass_ratio"), "teacher's mass on the student's"), maximum=1,
+        ),
+        lines(
+            "Entropy", NATS,
+            "Of both distributions at the tokens trained on. A student below a tenth of its teacher is an alert: it no longer "
+            "explores; an objective nearer the forward KL (objective.beta), or a lower trainer.lr.",
+            (gauge("renio_entropy_student"), "student"), (gauge("renio_entropy_teacher"), "teacher"),
+        ),
+        lines(
+            "Advantage on common tokens", NATS,
+            "log p_T - log p_S of the tokens that are likely to both, averaged by p_S. It nears 0 as the student learns; far "
+            "below 0 for long: the student is surer than its teacher, as at pivotal tokens.",
+            (gauge("renio_topk_advantage"), "advantage"),
+        ),
+        lines(
             "Mismatch of generator and trainer", NATS,
             "Difference of their log-probabilities on the tokens trained on, and half the pivotal threshold: above it "
             "numerics alone could make tokens pivotal; set student_logprobs trainer.",

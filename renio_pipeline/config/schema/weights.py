@@ -1,10 +1,11 @@
-"""What counts as a pivotal token."""
+"""What counts as a pivotal token, and what else metrics look at."""
 
 from __future__ import annotations
 
 from pydantic import (
     Field,
     PositiveFloat,
+    PositiveInt,
 )
 
 from renio_pipeline.config.schema.values import Section
@@ -33,7 +34,10 @@ class Pivotal(Section):
 
 
 class Diagnostics(Section):
-    """What metrics, samples and reports count as a pivotal token. The weights do not depend on it."""
+    """What metrics, samples and reports count as a pivotal token, and how they compare student and teacher.
+
+    The weights do not depend on it.
+    """
 
     threshold: float | None = Field(
         None,
@@ -42,4 +46,15 @@ class Diagnostics(Section):
     clip: float | None = Field(
         None,
         description="Upper bound (nats) on log-ratios in the raw weight that is reported; null: the weighting's own, or 2.5.",
+    )
+    top_k: PositiveInt = Field(
+        16,
+        description="k of the metrics `topk/...`: how many likeliest tokens of student and teacher are compared; at most those "
+        "that the teachers send.",
+    )
+    share: float = Field(
+        0.03125,
+        ge=0,
+        le=1,
+        description="Share of the response tokens at which `topk/...` and `entropy/...` are measured; 0: none, 1: all.",
     )
