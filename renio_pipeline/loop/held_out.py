@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from renio_pipeline.evaluation.proportions import wilson
 from renio_pipeline.grading.grader import Judge, Judged, judge_all
+from renio_pipeline.intervals import wilson
 from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.types import Evaluation, Prompt
 

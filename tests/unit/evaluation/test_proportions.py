@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.evaluation.proportions import clustered, wilson
+from renio_pipeline.evaluation.proportions import clustered
+from renio_pipeline.intervals import wilson
 
 
 @pytest.mark.parametrize(
