@@ -81,6 +81,10 @@ class WeightingSection(VariantSection):
 
     needs_verdicts: ClassVar[bool] = False  # True: every training row must have an answer that the task can verify
 
+    def wants_verdicts(self) -> bool:
+        """``needs_verdicts``, where that depends on the keys."""
+        return self.needs_verdicts
+
     @property
     def pivotal(self) -> Pivotal | None:
         """What counts as a pivotal token to this weighting; None: it knows no such tokens."""

@@ -7,14 +7,24 @@ from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN
 
 
+def teachers_write(config: RunConfig) -> bool:
+    """Whether every teacher can write."""
+    return not any(_states_alone(config, name) for name in config.all_teachers)
+
+
+def _states_alone(config: RunConfig, name: str) -> bool:
+    """Whether a teacher's engine returns hidden states, and so writes no texts."""
+    return config.all_teachers[name].type == "vllm" and config.objective.payload == HIDDEN
+
+
 def check_teachers_write(config: RunConfig, wanted_by: str) -> None:
     """Raise ValueError if a teacher cannot write, with the keys to change.
 
     Args:
         wanted_by: the key that makes teachers write, for the message: ``method.reason_first``.
     """
-    for name, teacher in config.all_teachers.items():
-        if teacher.type == "vllm" and config.objective.payload == HIDDEN:
+    for name in config.all_teachers:
+        if _states_alone(config, name):
             raise ValueError(
                 f"{wanted_by}: for objective {config.objective.label} a vllm teacher returns hidden states, and vLLM's engine "
                 f"for those cannot write texts; set {config.teacher_key(name, 'type')}=torch, which does both, or "

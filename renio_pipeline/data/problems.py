@@ -190,7 +190,7 @@ def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:
     """Which choice of the configuration needs a verdict on every response, and what to do without."""
     if config.filter != "all":
         return f"filter: {config.filter}", "set filter=all"
-    if config.weighting.needs_verdicts:
+    if config.weighting.wants_verdicts():
         return f"weighting: {config.weighting.label}", "choose another weighting.type, such as uniform"
     return None
 

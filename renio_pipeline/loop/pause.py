@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from renio_pipeline.loop.shutdown import Stop
 from renio_pipeline.stages.elastic_pool import ElasticPool
@@ -49,6 +49,12 @@ class Pause:
             await asyncio.sleep(LOOK_SECONDS)
         if self.requested:
             await self.end()
+        with self.working():
+            yield
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around what a pause waits for, but need not prevent: work that a step began and that ends by itself."""
         self._running += 1
         try:
             yield

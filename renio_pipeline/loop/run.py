@@ -16,6 +16,7 @@ from renio_pipeline.data.prompts import held_out_prompts
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.loop.held_out import evaluate
 from renio_pipeline.loop.pause import Pause
+from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.restart_epoch import RestartEpoch, in_step
 from renio_pipeline.loop.shutdown import Stop, end
 from renio_pipeline.loop.step import learn
@@ -68,7 +69,7 @@ class Run:
         self.checkpointer = Checkpointer(folder, trainers, keep=keep, note=self.progress.note, fence=fence)
         self._past = Past()
         self._grader = Grader(self.prepared.task, self.prepared.tokenizer)
-        self._epoch = self._new_epoch()
+        self._epoch, self._probing = self._new_epoch(), self._new_probing()
         self._quarantined_before = 0  # in earlier restart epochs
 
     async def run(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Run:
 
     async def _steps(self) -> None:
         """Train from the step after ``self.step`` to the last."""
-        config, epoch = self.config, self._epoch
+        config, epoch, probing = self.config, self._epoch, self._probing
         try:
             await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
             if config.evaluate.problems and not self.step and 0 not in self._past.evaluations:
@@ -122,7 +123,7 @@ class Run:
                 with in_step(step):
                     found = await epoch.take(step)
                     async with self.pause.running():
-                        result = await learn(self.stages, config, found, self.version, since)
+                        result = await learn(self.stages, config, found, self.version, since, probing)
                         if isinstance(result, StepResult):
                             self.version, since = result.publication.version, Utilisation(result.ended, result.busy)
                         else:
@@ -134,10 +135,21 @@ class Run:
                     end(self.stop.exit_code)
             await self.checkpointer.finish()
         finally:
+            await probing.cancel()
             await epoch.cancel()
 
     def _new_epoch(self) -> RestartEpoch:
         return RestartEpoch(self.config, self.prepared, self.stages, self.start, self._grader.judge)
+
+    def _new_probing(self) -> Probing:
+        return Probing(
+            self.config,
+            self.stages,
+            self._grader.judge,
+            context=self.prepared.context,
+            note=self.progress.note,
+            working=self.pause.working,
+        )
 
     async def _after(self, step: int, result: StepResult | SkippedStep) -> None:
         """Record a step; evaluate and write a checkpoint where they are due."""
@@ -175,7 +187,7 @@ class Run:
         self.start, self.step, self.version = state, state.step, state.version
         self.directory.begin_epoch(state)
         self._past = self.directory.past()
-        self._epoch = self._new_epoch()
+        self._epoch, self._probing = self._new_epoch(), self._new_probing()
         return point
 
     async def _restart(self, point: ResumePoint) -> None:
@@ -248,6 +260,7 @@ class Run:
         return result
 
     async def _checkpoint(self, step: int) -> None:
+        await self._probing.take_in()
         state = RunState(
             step=step,
             samples_drawn=self._epoch.samples_drawn(step),

@@ -19,6 +19,7 @@ import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.loop.invariants import age, in_order, numbers
+from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.timing import StepTimer, Utilisation, idle_shares, teachers_idle
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
@@ -29,11 +30,11 @@ from renio_pipeline.weightings.step import Weighed
 
 
 async def train_step(
-    stages: Stages, config: RunConfig, selection: Selection, step: int, version: Version
+    stages: Stages, config: RunConfig, selection: Selection, step: int, version: Version, probing: Probing | None = None
 ) -> StepResult | SkippedStep:
     """One step without overlap: write, score, weigh, train, publish."""
     since = await Utilisation.now(stages)
-    return await learn(stages, config, await collect(stages, config, selection, step), version, since)
+    return await learn(stages, config, await collect(stages, config, selection, step), version, since, probing)
 
 
 async def collect(stages: Stages, config: RunConfig, selection: Selection, step: int) -> Collected:
@@ -51,9 +52,12 @@ async def collect(stages: Stages, config: RunConfig, selection: Selection, step:
 
 
 async def learn(
-    stages: Stages, config: RunConfig, found: Collected, version: Version, since: Utilisation
+    stages: Stages, config: RunConfig, found: Collected, version: Version, since: Utilisation, probing: Probing | None = None
 ) -> StepResult | SkippedStep:
-    """Weigh and train on a step's samples, by trainers that are at ``version``, and publish the next one."""
+    """Weigh and train on a step's samples, by trainers that are at ``version``, and publish the next one.
+
+    ``probing``: what the weighting ``adaptive`` learns from; None: it learns nothing.
+    """
     step, scored, timer = found.step, found.scored, StepTimer()
     seconds = found.seconds | {"time/start": found.began - since.at}
     if not scored:
@@ -65,11 +69,13 @@ async def learn(
         with timer.span("weigh"):
             student = await _student_logprobs(stages, config, scored, step)
             numbers(step, scored, student)
-            weighed = await stages.weighting.weigh(scored_batch(found, student))
+            weighed = await _weigh(stages, found, scored_batch(found, student), probing)
         with timer.span("train"):
             report = await stages.trainers.train(weighed_batch(step, scored, weighed))
             stages.payload.close(step)
             stages.teachers.dispatch()
+    if config.follow and probing is not None:
+        await probing.ended()  # else it would depend on time which weights of the teacher go on
     with timer.span("sync"):
         publication = await stages.trainers.publish(Version(version.incarnation, version.number + 1))
 
@@ -91,6 +97,15 @@ async def learn(
         seconds=seconds | _learning_seconds(timer) | {"time/step": whole, "time/sync_wait": publication.waited_seconds},
         spans=timer.spans,
     )
+
+
+async def _weigh(stages: Stages, found: Collected, batch: ScoredBatch, probing: Probing | None) -> Weighed:
+    if probing is None:
+        return await stages.weighting.weigh(batch)
+    await probing.take_in()
+    weighed = await stages.weighting.weigh(batch)
+    probing.begin(found, batch, weighed.state)
+    return weighed
 
 
 def _learning_seconds(timer: StepTimer) -> dict[str, float]:

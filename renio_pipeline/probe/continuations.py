@@ -36,6 +36,11 @@ class Asking:
     seed: int
     stop_token_ids: tuple[int, ...] = ()
 
+    def room(self, begun: Begun) -> int:
+        """The most tokens that one continuation of it may have: 0 where nothing can follow."""
+        room = min(self.max_tokens, self.context - len(begun.prompt.teacher_ids)) - len(begun.ids)
+        return 0 if begun.ended else max(0, room)
+
 
 def whole(begun: Begun, token_ids: np.ndarray, stop_reason: StopReason) -> Rollout:
     """The response that a continuation makes of its beginning, for a verdict."""
@@ -57,8 +62,8 @@ async def go_on(
     Returns:
         The judged responses of each beginning: ``asking.each``, or the one that it is itself.
     """
-    rooms = [min(asking.max_tokens, asking.context - len(b.prompt.teacher_ids)) - len(b.ids) for b in begun]
-    asked = [i for i, (b, room) in enumerate(zip(begun, rooms, strict=True)) if not b.ended and room > 0]
+    rooms = [asking.room(b) for b in begun]
+    asked = [i for i, room in enumerate(rooms) if room > 0]
     requests = [
         ContinuationRequest(
             prompt_ids=np.concatenate([begun[i].prompt.teacher_ids, begun[i].ids]).astype(np.int32),

@@ -21,7 +21,7 @@ from renio_pipeline.probe.continuations import AFTER, BEFORE, Asking, Begun, go_
 from renio_pipeline.probe.numbers import Continued, findings
 from renio_pipeline.probe.responses import Forward, Response, by_teacher
 from renio_pipeline.probe.results import ALL, Probed
-from renio_pipeline.probe.selection import choose
+from renio_pipeline.probe.selection import around_first, choose
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Generators, Teachers
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout
@@ -132,7 +132,7 @@ async def _asked(
     rows = {r.prompt.row.id: r for r in graded}
     whole = [Begun(prompt=r.prompt, ids=np.empty(0, np.int32)) for r in rows.values()]
     chosen = [(group, r) for group, own in choose(graded, prefixes, seed=asking.seed).items() for r in own]
-    begun = [b for _, r in chosen for b in _around_first(r)]
+    begun = [b for _, r in chosen for b in around_first(r)]
     own = await go_on(teachers, judge, whole, replace(asking, each=1), name)
     found = await go_on(teachers, judge, begun, replace(asking, seed=asking.seed + 1), name)
     continued, records = [], []
@@ -143,17 +143,6 @@ async def _asked(
         records += [_record(name, group, r, point, judged) for point, judged in sides.items()]
     alone = {row: each[0].verdict == "correct" for row, each in zip(rows, own, strict=True)}
     return _Asked(alone=alone, continued=continued, records=records)
-
-
-def _around_first(response: Response) -> list[Begun]:
-    """The response up to its first pivotal token, without and with it."""
-    first = response.first
-    assert first is not None
-    ends = first + 1 == len(response.token_ids) and response.stop_reason == "stop"
-    return [
-        Begun(prompt=response.prompt, ids=response.token_ids[:first]),
-        Begun(prompt=response.prompt, ids=response.token_ids[: first + 1], ended=ends),
-    ]
 
 
 def _record(teacher: str, group: str, response: Response, point: str, judged: Sequence[Judged]) -> dict[str, Any]:

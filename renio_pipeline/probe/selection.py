@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from renio_pipeline.probe.continuations import Begun
 from renio_pipeline.probe.responses import Response
 
 HEAVIEST, OTHERS, RIGHT = "heaviest wrong", "other wrong", "right"
@@ -28,3 +29,14 @@ def choose(responses: Sequence[Response], each: int, *, seed: int) -> dict[str, 
 def _drawn(responses: Sequence[Response], count: int, rng: np.random.Generator) -> list[Response]:
     places = rng.permutation(len(responses))[:count]
     return [responses[i] for i in sorted(places)]
+
+
+def around_first(response: Response) -> tuple[Begun, Begun]:
+    """The response up to its first pivotal token, without and with it. It must have one."""
+    first = response.first
+    assert first is not None
+    ends = first + 1 == len(response.token_ids) and response.stop_reason == "stop"
+    return (
+        Begun(prompt=response.prompt, ids=response.token_ids[:first]),
+        Begun(prompt=response.prompt, ids=response.token_ids[: first + 1], ended=ends),
+    )

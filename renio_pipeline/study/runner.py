@@ -17,6 +17,7 @@ from renio_pipeline.data.prompts import Cursor, held_out_prompts
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
+from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import collect, scored_batch, train_step
 from renio_pipeline.metrics.weight_scores import areas
@@ -89,11 +90,14 @@ async def steps(stages: Stages, config: RunConfig, prepared: Prepared, grader: G
     version, results = FIRST_VERSION, []
     if config.filter != "all" and isinstance(stages.generators, InProcessGenerators):
         stages.generators.expect(lambda: copy(cursor).take(2 * config.batch_size))
+    probing = Probing(config, stages, grader.judge, context=prepared.context)
     for step in range(1, config.steps + 1):
-        result = await train_step(stages, config, Selection(config, cursor.take, grader.judge), step, version)
+        selection = Selection(config, cursor.take, grader.judge)
+        result = await train_step(stages, config, selection, step, version, probing)
         if isinstance(result, StepResult):
             version = result.publication.version
         results.append(result)
+    await probing.cancel()
     return results
 
 
@@ -123,8 +127,16 @@ def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
             "response_tokens": [_short(float(np.mean([len(s.rollout.token_ids) for s in r.scored]))) for r in trained],
             "pivotal": [_short(r.weighed.metrics["pivotal/fraction"]) for r in trained],
             "effective_sample_size": [_short(r.weighed.metrics["weights/effective_sample_size"]) for r in trained],
+            **_adaptive(trained),
         },
     }  # fmt: skip
+
+
+def _adaptive(trained: Sequence[StepResult]) -> dict[str, list[float]]:
+    """The moves of the weighting ``adaptive``; nothing of others."""
+    shown = [r.weighed.metrics for r in trained]
+    moves = ("adaptive/strength", "adaptive/after_pivotal", "adaptive/probes", "adaptive/share")
+    return {name: [_short(m[name]) for m in shown] for name in moves if all(name in m for m in shown) and shown}
 
 
 def _share(result: StepResult) -> float:

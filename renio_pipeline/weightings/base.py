@@ -81,6 +81,10 @@ class Weighting(WeightingSection):
     def weigh(self, batch: ScoredBatch, state: State) -> Weights:
         """Weigh a step's whole batch, over all trainer ranks. Equal batches and states must give equal weights."""
 
+    def state_metrics(self, state: State) -> dict[str, float]:
+        """What a step's metrics show of the state after it, by names of ``renio_pipeline.metrics.registry``."""
+        return {}
+
 
 def weighting_of(config: RunConfig) -> Weighting:
     """A run's weighting."""

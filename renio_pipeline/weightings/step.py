@@ -50,6 +50,7 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
         "weights/min": float(weights.min()),
         "weights/effective_sample_size": effective_sample_size(torch.from_numpy(weights)),
         **_factor_metrics(weights, factors, batch),
+        **weighting.state_metrics(after),
         **shown.metrics,
     }
     return Weighed(weights=weights, token_factors=factors, state=after, raw=shown.raw, pivotal=shown.positions, metrics=metrics)

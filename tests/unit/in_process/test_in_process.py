@@ -18,6 +18,7 @@ from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process import check, in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
+from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import train_step
 from renio_pipeline.models.writing import inverse_cdf
@@ -185,11 +186,14 @@ async def trained(config: RunConfig, prepared: Prepared) -> tuple[Stages, list[S
     cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids)
     version, results = FIRST_VERSION, []
     async with Grader(prepared.task, prepared.tokenizer) as grader:
+        probing = Probing(config, stages, grader.judge, context=prepared.context)
         for step in range(1, config.steps + 1):
-            result = await train_step(stages, config, Selection(config, cursor.take, grader.judge), step, version)
+            selection = Selection(config, cursor.take, grader.judge)
+            result = await train_step(stages, config, selection, step, version, probing)
             assert isinstance(result, StepResult)
             version = result.publication.version
             results.append(result)
+        await probing.cancel()
     return stages, results
 
 
@@ -201,6 +205,25 @@ def test_steps_lower_the_divergence_and_repeat_digit_for_digit(prepared: Prepare
     assert np.mean([r.report.divergence for r in one[-2:]]) < 0.8 * np.mean([r.report.divergence for r in one[:2]])
     assert [r.publication.version.number for r in one] == [1, 2, 3, 4, 5, 6]
     assert max(r.report.mismatch_max for r in one) < 1e-4
+
+
+@pytest.mark.slow
+def test_the_adaptive_weighting_starts_as_uniform_and_learns_that_this_teacher_does_not_recover(prepared: Prepared) -> None:
+    keys = {"type": "adaptive", "every": 1, "prefixes": 12, "probes": 2, "share": 2.0, "move": 0.5, "suffix_from": 0.6}
+    config = configured(steps=5, weighting=keys)
+    _, plain = asyncio.run(trained(configured(steps=5, weighting={"type": "uniform"}), prepared))
+    _, one = asyncio.run(trained(config, prepared))
+    _, other = asyncio.run(trained(config, prepared))
+    assert [r.report.loss for r in one] == [r.report.loss for r in other]
+    assert [r.weighed.state for r in one] == [r.weighed.state for r in other]
+    assert [r.report.loss for r in one[:2]] == [r.report.loss for r in plain[:2]]
+    assert one[4].report.loss != plain[4].report.loss
+    factors = [r.weighed.metrics["adaptive/after_pivotal"] for r in one]
+    assert factors == sorted(factors, reverse=True)
+    assert (factors[0], factors[-1]) == (1.0, 0.0)
+    assert {r.weighed.metrics["adaptive/strength"] for r in one} == {0.0}
+    assert one[-1].weighed.metrics["adaptive/recovery"] < 0.2
+    assert 0 < one[-1].weighed.metrics["adaptive/share"] <= 2.0
 
 
 @pytest.mark.slow

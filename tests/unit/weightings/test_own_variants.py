@@ -122,7 +122,7 @@ def test_a_file_or_class_that_cannot_be_used_is_refused_by_its_key(file: Path) -
     [
         ("uniform", "weighting: expected a mapping with the key type, got 'uniform'; set weighting.type=uniform"),
         (None, "weighting: expected a mapping with the key type, got None"),
-        ({"type": ["renio"]}, "['renio'] is not known; allowed: renio, uniform, iw, confidence_gate, paced, custom"),
+        ({"type": ["renio"]}, "['renio'] is not known; allowed: renio, uniform, iw, confidence_gate, paced, adaptive, custom"),
         ({"type": "a.py:B"}, "custom; a class of your own is weighting.type=custom with weighting.path=path.py:Class"),
     ],
 )
@@ -161,7 +161,7 @@ def test_overrides_between_a_users_class_and_another_leave_out_the_keys_that_are
 def test_every_kind_lists_its_section_classes_with_the_default_first() -> None:
     assert {kind: list(variants.sections(kind)) for kind in variants.KINDS} == {
         "method": ["opd", "opsd"],
-        "weighting": ["renio", "uniform", "iw", "confidence_gate", "paced", "custom"],
+        "weighting": ["renio", "uniform", "iw", "confidence_gate", "paced", "adaptive", "custom"],
         "objective": ["top_k_forward_kl", "jsd", "sampled", "custom"],
     }
     assert "path" in variants.sections("weighting")["custom"].model_fields

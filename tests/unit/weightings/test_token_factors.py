@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.weightings import REGISTRY, ScoredBatch, Weighting
+from renio_pipeline.weightings.adaptive import Adaptive
 from renio_pipeline.weightings.confidence_gate import ConfidenceGate
 from renio_pipeline.weightings.iw import Iw
 from renio_pipeline.weightings.paced import Paced
@@ -179,7 +180,7 @@ def test_a_step_whose_weights_are_all_zero_has_finite_metrics() -> None:
     assert all(math.isfinite(value) for value in found.metrics.values())
 
 
-ALL = [Renio(after_pivotal=0.5), Uniform(after_pivotal=0), Iw(), ConfidenceGate(), Paced()]
+ALL = [Renio(after_pivotal=0.5), Uniform(after_pivotal=0), Iw(), ConfidenceGate(), Paced(), Adaptive()]
 each_weighting = pytest.mark.parametrize("weighting", ALL, ids=lambda w: w.type)
 
 
