@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 REGISTRY = {  # objective.type -> the class; the first is the default
-    "top_k_forward_kl": "renio_pipeline.objectives.top_k:TopKForwardKL",
+    "top_k_forward_kl": "renio_pipeline.objectives.top_k_forward_kl:TopKForwardKL",
     "jsd": "renio_pipeline.objectives.jsd:Jsd",
     "sampled": "renio_pipeline.objectives.sampled:Sampled",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import Opsd, Sync
 from renio_pipeline.config.sections import HIDDEN
-from renio_pipeline.objectives.top_k import TopKForwardKL
+from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 
 STATES = "the loss is that of top_k_forward_kl, k = {k}, not of {label}: vLLM's engine for hidden states writes no text"
 

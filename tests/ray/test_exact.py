@@ -32,7 +32,7 @@ from renio_pipeline.models.heads import load_head
 from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.objectives import Objective
 from renio_pipeline.objectives.jsd import Jsd
-from renio_pipeline.objectives.top_k import TopKForwardKL
+from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
 from tests.ray.conftest import bare, demo, run, samples_of
 
