@@ -21,7 +21,7 @@ from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint, RunState
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.protocols import Stages
-from renio_pipeline.stages.teacher_routing import RoutedTeachers
+from renio_pipeline.stages.teacher_stage import as_one_stage
 
 Open = Callable[[RunConfig, RunState], AbstractAsyncContextManager[Stages]]
 
@@ -64,7 +64,7 @@ async def kept_engines(config: RunConfig, prepared: Prepared, note: Callable[[st
             )
             yield Stages(
                 generators=generators,
-                teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
+                teachers=as_one_stage(config, teachers),
                 weighting=weighting,
                 trainers=trainers,
                 turns=trainers,

@@ -40,7 +40,7 @@ from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.reason_first import with_analyses
-from renio_pipeline.stages.teacher_routing import RoutedTeachers
+from renio_pipeline.stages.teacher_stage import as_one_stage
 from renio_pipeline.types import FIRST_VERSION
 
 
@@ -165,7 +165,7 @@ async def stages(
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         made = Stages(
             generators=generators,
-            teachers=RoutedTeachers(teachers) if config.teachers else teachers[""],
+            teachers=as_one_stage(config, teachers),
             weighting=weighting,
             trainers=trainers,
             turns=trainers,
@@ -206,7 +206,7 @@ async def generators(config: RunConfig, prepared: Sizes, adapter: Adapter | None
 
 def payload_budget(config: RunConfig, prepared: Prepared) -> PayloadBudget:
     sample_bytes = config.max_response_tokens * max(prepared.payload_token_bytes.values())
-    return PayloadBudget(config.payload.max_bytes, config.batch_size, sample_bytes)
+    return PayloadBudget(config.payload.max_bytes, config.batch_size * config.teachers_of_a_sample, sample_bytes)
 
 
 async def _all_see(folder: Path, trainers: TrainerGroup) -> None:

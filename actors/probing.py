@@ -23,7 +23,7 @@ from renio_pipeline.probe.run import LONGER
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Teachers
-from renio_pipeline.stages.teacher_routing import RoutedTeachers
+from renio_pipeline.stages.teacher_stage import as_one_stage
 
 
 def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
@@ -86,7 +86,7 @@ async def engines(
             pool.workers.open()
         for pool in (generators, *pools.values()):
             await pool.workers.settled()
-        teachers = RoutedTeachers(pools) if config.teachers else pools[""]
+        teachers = as_one_stage(config, pools)
         yield Engines(generators=generators, teachers=teachers, budget=budget, forward=stage)
     finally:
         for pool in (generators, *pools.values()):

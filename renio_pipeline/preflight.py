@@ -101,7 +101,8 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     pairs = {name: _end_tokens(config, name, student, model) for name, model in teachers.items()}
     data["notes"] = (*data["notes"], *_teacher_warnings(config, tokenizer, student, teachers, pairs))
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
-    payload_bytes = config.batch_size * config.max_response_tokens * max(token_bytes.values())
+    scored = config.batch_size * config.teachers_of_a_sample
+    payload_bytes = scored * config.max_response_tokens * max(token_bytes.values())
     _check_payload(config, payload_bytes)
     return Prepared(
         task=task,
@@ -305,9 +306,10 @@ def _top_k_key(config: RunConfig) -> str:
 
 def _check_payload(config: RunConfig, payload_bytes: int) -> None:
     if payload_bytes > config.payload.max_bytes:
+        factors = "batch_size x max_response_tokens x bytes per token" + (" x teachers of combine" if config.combine else "")
         raise ConfigError(
-            f"payload.max_bytes: a step's {config.objective.payload.kind} may take {payload_bytes} bytes (batch_size x "
-            f"max_response_tokens x bytes per token), and payload.max_bytes is {config.payload.max_bytes}; raise it, or lower "
+            f"payload.max_bytes: a step's {config.objective.payload.kind} may take {payload_bytes} bytes ({factors}), and "
+            f"payload.max_bytes is {config.payload.max_bytes}; raise it, or lower "
             "batch_size or objective.k"
         )
 

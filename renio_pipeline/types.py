@@ -178,12 +178,20 @@ Payload = TopK | Hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture(Message):
+    """What several teachers sent of one rollout, whose probabilities are mixed."""
+
+    parts: tuple[Any, ...]  # of each teacher, as in ``TeacherScores.payload``; once it is fetched, a Payload
+    weights: tuple[float, ...]  # of each teacher; they sum to 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherScores:
     """What a teacher says of one rollout. The payload (a Payload per sample id) stays where the teacher put it."""
 
     sample_id: int
     logprobs: np.ndarray  # [T] float32, log p_T of the sampled tokens at the distillation temperature
-    payload: Any = None  # a reference to {sample_id: Payload} in the object store, or None
+    payload: Any = None  # a reference to {sample_id: Payload} in the object store, a Mixture of such references, or None
     payload_bytes: int = 0
     replica: str = ""
     times: Times = NEVER

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.trainer.messages import RankReport
-from renio_pipeline.types import Payload, TrainSample
+from renio_pipeline.objectives.fetched import by_sample, sources
+from renio_pipeline.types import TrainSample
 
 if TYPE_CHECKING:  # Imported lazily: the driver imports this module and must not import torch.
     from renio_pipeline.models.student import MicroLoss
 
 
-def fetch_payloads(samples: Sequence[TrainSample]) -> dict[int, Payload]:
+def fetch_payloads(samples: Sequence[TrainSample]) -> dict[int, Any]:
     """The samples' payloads by sample id, read in place from the object store."""
     import ray
 
-    refs = list(dict.fromkeys(s.payload for s in samples if s.payload is not None))
-    tables: dict[int, Payload] = {}
-    for table in ray.get(refs):
-        tables |= table
-    return tables
+    refs = list(dict.fromkeys(ref for s in samples for ref in sources(s.payload)))
+    tables = dict(zip(refs, ray.get(refs), strict=True))
+    return by_sample(samples, tables.__getitem__)
 
 
 def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import count, path, with_config
 from renio_pipeline.config import RunConfig, load
+from renio_pipeline.config.combining import check_one_each
 from renio_pipeline.config.teacher_writing import check_no_analyses
 from renio_pipeline.visible import visible
 
@@ -56,6 +57,7 @@ def _probe(args: argparse.Namespace) -> int:
     given = load(args.config, args.overrides)
     config, notes = probing(given)
     check_no_analyses(config, "renio probe")
+    check_one_each(config, "renio probe")
     address = settled(args.address)  # before Ray is imported
     from actors import probing as engines
     from actors import run_checks

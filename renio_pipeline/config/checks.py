@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from renio_pipeline.config import schema
+from renio_pipeline.config.combining import check_combine
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
 from renio_pipeline.config.mixture import check_sources, parts
 from renio_pipeline.config.run_config import RunConfig
@@ -20,6 +21,7 @@ def check_combinations(config: RunConfig) -> None:
         _variants,
         _filter,
         _teachers,
+        check_combine,
         _sources,
         _method,
         _reason_first,
@@ -150,7 +152,7 @@ def _teachers(c: RunConfig) -> None:
 
 
 def _sources(c: RunConfig) -> None:
-    check_sources(c.data, list(c.teachers or {}))
+    check_sources(c.data, list(c.teachers or {}) if c.routed else [])
 
 
 def _teacher(c: RunConfig, name: str, teacher: schema.Teacher) -> None:

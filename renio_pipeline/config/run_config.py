@@ -95,6 +95,11 @@ class RunConfig(Section):
     teachers: dict[str, schema.Teacher] | None = Field(
         None, description="Several teachers by name instead of `teacher`; each row names the one that scores it."
     )
+    combine: dict[str, float] | None = Field(
+        None,
+        description="Let all of `teachers` score each sample, and mix their probabilities by these weights (divided by their "
+        "sum): {maths: 0.7, code: 0.3}; null: each row names its one teacher.",
+    )
     trainer: schema.Trainer = schema.Trainer()
     sync: schema.Sync = schema.Sync()
     payload: schema.Payload = schema.Payload()
@@ -183,6 +188,22 @@ class RunConfig(Section):
     def all_teachers(self) -> dict[str, schema.Teacher]:
         """Each teacher by the name that rows are routed by; a single one's is empty."""
         return self.teachers or {"": self.teacher}
+
+    @property
+    def routed(self) -> bool:
+        """Whether each row names the teacher that scores it."""
+        return self.teachers is not None and self.combine is None
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """The weights of ``combine``, which sum to 1; empty without it."""
+        total = sum((self.combine or {}).values())
+        return {name: weight / total for name, weight in (self.combine or {}).items()}
+
+    @property
+    def teachers_of_a_sample(self) -> int:
+        """How many teachers score each sample."""
+        return len(self.combine or {}) or 1
 
     def teacher_model(self, name: str = "") -> str:
         """What a teacher's pool loads at first: for opsd the student itself."""

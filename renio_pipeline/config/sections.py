@@ -94,6 +94,8 @@ class WeightingSection(VariantSection):
 class ObjectiveSection(VariantSection):
     """Base of ``renio_pipeline.objectives.Objective``."""
 
+    mixes: ClassVar[bool] = False  # True: its payload may be a ``Mixture`` of several teachers'; without one it always may
+
     @property
     @abstractmethod
     def payload(self) -> TeacherPayload:

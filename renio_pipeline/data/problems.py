@@ -97,7 +97,7 @@ def first_rows(config: RunConfig, task: Task, count: int) -> list[Row]:
 def _training(config: RunConfig, origin: ProblemOrigin, screening: RowScreening) -> Problems:
     section = origin.section
     if section.path is not None:
-        routed = config.teachers and not (origin.part and origin.part.section.teacher)
+        routed = config.routed and not (origin.part and origin.part.section.teacher)
         optional = (*TRAINING, "teacher") if routed else TRAINING
         key = f"{origin.key}.path"
         found = _usable(origin, screening, origin.named(load_rows(section, key=key, optional=optional)), key)
@@ -182,7 +182,7 @@ def _check(config: RunConfig, origin: ProblemOrigin, screening: RowScreening, ro
                 f"{what} needs verdicts, and {rows.where(row)} has no answer that task {origin.task.name} can verify "
                 f"({origin.key}.fields.answer names it); give every row its answer, or {instead}"
             )
-    for row in rows if config.teachers or config.privileged else ():
+    for row in rows if config.routed or config.privileged else ():
         _check_teaching(config, origin, rows, row)
 
 
@@ -205,7 +205,7 @@ def _shows_solution(config: RunConfig, origin: ProblemOrigin, row: Row) -> bool:
 
 def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: Row) -> None:
     where, key = rows.where(row), origin.key
-    if config.teachers and row.teacher not in config.teachers:
+    if config.routed and config.teachers and row.teacher not in config.teachers:
         names = "names no teacher" if row.teacher is None else f"names teacher {row.teacher!r}"
         whole = "" if origin.part is None else f"; {key}.teacher names one for all rows"
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.teacher import Scorer, fill_rows
 from renio_pipeline.objectives.projection import Head
 from renio_pipeline.stages.continuations import by_request, single_requests
+from renio_pipeline.stages.teacher_mixture import mixed
 from renio_pipeline.types import (
     Busy,
     Continuation,
@@ -36,7 +38,7 @@ class InProcessTeachers:
 
     def __init__(self, config: RunConfig, vocab_size: int, end_tokens: Mapping[str, EndTokens]) -> None:
         """``end_tokens``: of each teacher, by its name."""
-        self._end_tokens = end_tokens
+        self._end_tokens, self._mixture = end_tokens, config.mixture
         self._busy = 0.0
         self._scorers: dict[str, Scorer] = {}
         for name, teacher in config.all_teachers.items():
@@ -69,24 +71,28 @@ class InProcessTeachers:
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         by_teacher: dict[str, list[Rollout]] = {name: [] for name in self._scorers}
         async for rollout in rollouts:
-            by_teacher[rollout.prompt.row.teacher or "" if len(by_teacher) > 1 else next(iter(by_teacher))].append(rollout)
+            for name in by_teacher if self._mixture else [self._name(rollout.prompt.row.teacher)]:
+                by_teacher[name].append(rollout)
         started = time.perf_counter()
-        scored = [s for name, own in by_teacher.items() if own for s in self._score(self._scorers[name], own)]
+        scored = {name: self._score(self._scorers[name], own) for name, own in by_teacher.items()}
         self._busy += time.perf_counter() - started
-        return sorted(scored, key=lambda s: s.rollout.sample_id)
+        if self._mixture:
+            return mixed(scored, self._mixture)
+        return sorted(itertools.chain.from_iterable(scored.values()), key=lambda s: s.rollout.sample_id)
 
     async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
         started = time.perf_counter()
         found: dict[int, list[Continuation]] = {}
-        for scorer in self._scorers.values():
-            places = [place for place, r in enumerate(requests) if self._scorer(r.teacher) is scorer]
+        for name, scorer in self._scorers.items():
+            places = [place for place, r in enumerate(requests) if self._name(r.teacher) == name]
             own = [requests[place] for place in places]
             found |= dict(zip(places, by_request(own, scorer.write(single_requests(own))), strict=True))
         self._busy += time.perf_counter() - started
         return [found[place] for place in range(len(requests))]
 
-    def _scorer(self, teacher: str | None) -> Scorer:
-        return self._scorers[teacher or ""] if len(self._scorers) > 1 else next(iter(self._scorers.values()))
+    def _name(self, teacher: str | None) -> str:
+        """The teacher that is meant by what a row or a request names."""
+        return (teacher or "") if len(self._scorers) > 1 else next(iter(self._scorers))
 
     def _score(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
         requests = [

@@ -27,6 +27,7 @@ from renio_pipeline.models.student import (
 )
 from renio_pipeline.objectives.agreement import Agreement
 from renio_pipeline.objectives.base import TeacherHead, trained_objective
+from renio_pipeline.objectives.fetched import by_sample
 from renio_pipeline.probe.responses import Forward, train_sample
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.types import NonFiniteError, Publication, ScoredRollout, TrainBatch, TrainReport, TrainSample, Version
@@ -162,7 +163,7 @@ class InProcessTrainers:
 
 
 def _payload(samples: Sequence[TrainSample]) -> dict[int, Any]:
-    return {i: table for s in samples if s.payload is not None for i, table in s.payload.items()}
+    return by_sample(samples, lambda table: table)
 
 
 def _means(samples: Sequence[TrainSample], micro: MicroLoss) -> list[float]:

@@ -9,6 +9,7 @@ head (at least V, because heads are padded), C tokens of a chunk, R tokens of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -35,6 +36,15 @@ class FullVocabulary:
 
 
 @dataclass(frozen=True)
+class OneTeacher:
+    """A teacher of a mixture of several."""
+
+    hidden: Tensor  # [N, H'] after the final norm
+    head: Head
+    weight: float  # its share of the mixture
+
+
+@dataclass(frozen=True)
 class _Given:
     """Everything that is constant: all inputs except the student's hidden states and head."""
 
@@ -48,9 +58,17 @@ class _Given:
     entry_clip: float | None
     token_clip: float | None
     vocab_size: int
+    weight: float
+    others: Sequence[OneTeacher]
+
+    @property
+    def teachers(self) -> list[OneTeacher]:
+        return [OneTeacher(self.teacher_hidden, self.teacher, self.weight), *self.others]
 
     def kernels(self) -> Any:
-        """Module `fused_kernel` where it applies, on a GPU and with heads without bias and soft cap; otherwise None."""
+        """Module `fused_kernel` where it applies: on a GPU, one teacher, and heads without bias and soft cap; else None."""
+        if self.others:
+            return None
         heads = (self.student, self.teacher)
         wide = {factor(head.weight[:0]).dtype for head in heads} <= {torch.bfloat16, torch.float32}
         plain = all(head.weight.is_cuda and head.bias is None and head.soft_cap is None for head in heads)
@@ -71,6 +89,8 @@ def full_vocabulary_loss(
     token_clip: float | None = None,
     vocab_size: int,
     chunk_tokens: int | None = None,
+    weight: float = 1.0,
+    others: Sequence[OneTeacher] = (),
 ) -> FullVocabulary:
     """Σ_n coefficients_n · d_n, where d_n is the `generalized_jsd` of token n's logits under the two heads.
 
@@ -80,6 +100,8 @@ def full_vocabulary_loss(
     coefficients [N]: constants, such as the sample's weight over batch size and response length.
     beta, temperature, entry_clip, token_clip: as in `generalized_jsd`.
     vocab_size: V; both heads are cut to their first V rows before the softmax.
+    weight, others: of a mixture of teachers, the share of the first one, and the others. Their probabilities are mixed, each
+    over the first V entries: p_T = Σ_i weight_i · p_i. The weights sum to 1.
     chunk_tokens: C. None: 128 MiB of logits per side on a CPU, about the same on a GPU, which also holds the gradients of four
     chunks.
 
@@ -89,15 +111,16 @@ def full_vocabulary_loss(
     Raises ValueError for shapes that do not match, targets outside the vocabulary and options outside their range.
     """
     given = _Given(
-        student, teacher_hidden, teacher, targets, coefficients, beta, temperature, entry_clip, token_clip, vocab_size
-    )
+        student, teacher_hidden, teacher, targets, coefficients, beta, temperature, entry_clip, token_clip, vocab_size,
+        weight, others,
+    )  # fmt: skip
     _check(student_hidden, given, chunk_tokens)
     kind = "cpu" if not student_hidden.is_cuda else "kernel" if given.kernels() else "cuda"
-    most = chunk_tokens or max(1, CHUNK_ELEMENTS[kind] // vocab_size)
-    teacher_VH = factor(teacher.weight[:vocab_size])
+    most = chunk_tokens or max(1, CHUNK_ELEMENTS[kind] // (vocab_size * len(given.teachers)))
+    factors = [factor(each.head.weight[:vocab_size]) for each in given.teachers]
 
     def fill(products_CV: Tensor, rows: slice, gradient_CV: Tensor | None, columns: list[Tensor]) -> None:
-        _chunk(products_CV, teacher_VH, given, rows, gradient_CV, out=columns)
+        _chunk(products_CV, factors, given, rows, gradient_CV, out=columns)
 
     work = Work(
         fill=fill, columns=3, coefficients=coefficients, vocab_size=vocab_size, chunk=most, apart=given.kernels() is not None
@@ -116,17 +139,21 @@ def _kernels() -> Any:
 
 
 def _chunk(
-    products_CV: Tensor, teacher_VH: Tensor, given: _Given, rows: slice, gradient_CV: Tensor | None, *, out: list[Tensor]
+    products_CV: Tensor, factors: Sequence[Tensor], given: _Given, rows: slice, gradient_CV: Tensor | None, *, out: list[Tensor]
 ) -> None:
     """Fill the rows of `out` with the divergence and the targets' log-probabilities, and gradient_CV with the gradient with
     respect to products_CV (weight · h). The two may be the same tensor. None: no gradient; products_CV is overwritten.
     """
-    teacher_CV = product(given.teacher_hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
+    theirs = [
+        product(each.hidden[rows].to(teacher_VH.dtype), teacher_VH.T)
+        for each, teacher_VH in zip(given.teachers, factors, strict=True)
+    ]
     kernels = given.kernels()
     if kernels is None:
         assert gradient_CV is None or gradient_CV is products_CV
-        _in_blocks(products_CV, teacher_CV, given, rows, gradient_CV is not None, out=out)
+        _in_blocks(products_CV, theirs, given, rows, gradient_CV is not None, out=out)
         return
+    (teacher_CV,) = theirs
     student_scale, teacher_scale = (head.scale / given.temperature for head in (given.student, given.teacher))
     kernels.divergence_and_gradient(
         products_CV,
@@ -143,14 +170,15 @@ def _chunk(
 
 
 def _in_blocks(
-    products_CV: Tensor, teacher_CV: Tensor, given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
+    products_CV: Tensor, theirs: Sequence[Tensor], given: _Given, rows: slice, differentiate: bool, *, out: list[Tensor]
 ) -> None:
     """`_chunk` in torch operations; the gradient replaces products_CV."""
     block = block_rows(products_CV)
-    parts = (products_CV, teacher_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
-    for x_RV, y_RV, targets_R, coefficients_R, divergence_R, *logprobs in zip(*(p.split(block) for p in parts), strict=True):
-        sides = ((x_RV, given.student), (y_RV, given.teacher))
-        log_p, log_q = (log_softmax(products, head, given.temperature) for products, head in sides)
+    teachers_CV = zip(*(products.split(block) for products in theirs), strict=True)
+    parts = (products_CV, given.targets[rows], given.coefficients[rows], *(column[rows] for column in out))
+    blocks = zip(teachers_CV, *(p.split(block) for p in parts), strict=True)
+    for teachers_RV, x_RV, targets_R, coefficients_R, divergence_R, *logprobs in blocks:
+        log_p, log_q = log_softmax(x_RV, given.student, given.temperature), _mixture(teachers_RV, given)
         for logprobs_R, log in zip(logprobs, (log_p, log_q), strict=True):
             logprobs_R.copy_(log.gather(1, targets_R[:, None])[:, 0])
         entries, slopes = _entries_and_slopes(log_p, log_q, given.beta)
@@ -174,6 +202,14 @@ def _in_blocks(
                 x_RV.masked_fill_(capped_R[:, None], 0.0)  # not a product: a divergence without bound has no gradient to scale
 
 
+def _mixture(products: Sequence[Tensor], given: _Given) -> Tensor:
+    """The teachers' log-probabilities [R, V]: of one as they are, of several mixed."""
+    found = [log_softmax(each_RV, t.head, given.temperature) for each_RV, t in zip(products, given.teachers, strict=True)]
+    if len(found) == 1:
+        return found[0]
+    return torch.logsumexp(torch.stack([log_q + math.log(t.weight) for log_q, t in zip(found, given.teachers, strict=True)]), 0)
+
+
 def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The entries of `generalized_jsd` for student p and teacher q, and their derivatives with respect to log p; all [R, V].
 
@@ -195,7 +231,8 @@ def _entries_and_slopes(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tens
 
 def _check(hidden: Tensor, given: _Given, chunk_tokens: int | None) -> None:
     N, V = len(hidden), given.vocab_size
-    for name, states, head in (("student", hidden, given.student), ("teacher", given.teacher_hidden, given.teacher)):
+    sides = [("student", hidden, given.student), *(("teacher", each.hidden, each.head) for each in given.teachers)]
+    for name, states, head in sides:
         rows, H = head.weight.shape
         if states.shape != (N, H):
             raise ValueError(f"{name}: hidden states must be [{N}, {H}], as its head is, got {tuple(states.shape)}")

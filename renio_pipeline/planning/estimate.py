@@ -76,7 +76,8 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
     passes = (2.0 if trainer.lora else 3.0) + (1.0 if trainer.gradient_checkpointing else 0.0)
     head = 2 * model.head * answered * (2 if trainer.lora else 3)
     if config.objective.payload == HIDDEN:
-        head += 2 * max(t.head for t in sizes.teachers) * answered
+        heads = [t.head for t in sizes.teachers]
+        head += 2 * (sum(heads) if config.combine else max(heads)) * answered
     flops = body * passes + head
     if config.student_logprobs == "trainer":
         flops += body + 2 * model.head * answered

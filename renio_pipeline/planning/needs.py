@@ -78,7 +78,8 @@ class Needs:
     def payload(self) -> int:
         """The bytes that a teacher sends per token."""
         models = zip(self.config.all_teachers, self.known.sizes.teachers, strict=True)
-        return max(payload_token_bytes(self.config, name, model.hidden) for name, model in models)
+        largest = max(payload_token_bytes(self.config, name, model.hidden) for name, model in models)
+        return largest * self.config.teachers_of_a_sample
 
     @cached_property
     def host(self) -> dict[str, float]:

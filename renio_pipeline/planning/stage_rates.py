@@ -66,13 +66,14 @@ class StageRates:
         return batch_tokens(self.config.all_teachers[name], self.limits.get(self.config.teacher_pools[name]))
 
     def _all_teachers(self, device: Device) -> TeacherRate:
-        """The rate of several teachers that score equally many samples: their mean time per token."""
+        """The rate of several teachers: their mean time per token where they share the samples, the sum where each has all."""
         found = [
             estimate.teacher_rate(self.config.all_teachers[name], self.sizes, device, model, self._batch_tokens(name))
             for name, model in zip(self.config.all_teachers, self.sizes.teachers, strict=True)
         ]
-        mean = len(found) / sum(1 / rate.tokens_per_second for rate in found)
-        return replace(found[0], tokens_per_second=mean)
+        seconds = sum(1 / rate.tokens_per_second for rate in found)
+        share = self.config.teachers_of_a_sample / len(found)  # of the samples, that each teacher scores
+        return replace(found[0], tokens_per_second=1 / (seconds * share))
 
     def _trainer(self) -> TrainerRate:
         if self.given.trainer is not None:

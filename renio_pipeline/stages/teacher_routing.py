@@ -28,7 +28,7 @@ class RoutedTeachers:
         """Route each rollout as it arrives. Returns all of them in the order of sample ids."""
         queues: dict[str | None, asyncio.Queue[Rollout | None]] = {name: asyncio.Queue() for name in self.pools}
         async with asyncio.TaskGroup() as scoring:
-            tasks = [scoring.create_task(pool.score(_drain(queues[name]), step)) for name, pool in self.pools.items()]
+            tasks = [scoring.create_task(pool.score(drain(queues[name]), step)) for name, pool in self.pools.items()]
             async for rollout in rollouts:
                 queues[rollout.prompt.row.teacher].put_nowait(rollout)
             for queue in queues.values():
@@ -60,6 +60,6 @@ class RoutedTeachers:
         }
 
 
-async def _drain(queue: asyncio.Queue[Rollout | None]) -> AsyncIterator[Rollout]:
+async def drain(queue: asyncio.Queue[Rollout | None]) -> AsyncIterator[Rollout]:
     while (rollout := await queue.get()) is not None:
         yield rollout

@@ -33,7 +33,7 @@ from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.objectives import Objective
 from renio_pipeline.objectives.jsd import Jsd
 from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
-from renio_pipeline.types import ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
+from renio_pipeline.types import Mixture, ScoreRequest, ScorerSpec, TrainBatch, TrainSample, Version
 from tests.ray.conftest import bare, demo, run, samples_of
 
 TEMPERATURE = 1.2
@@ -138,17 +138,19 @@ class Bench:
 
 
 def naive(
-    samples: list[TrainSample], objective: Jsd, student: str, teacher: str, rows: int
+    samples: list[TrainSample], objective: Jsd, student: str, teacher: str | dict[str, float], rows: int
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """One process, sample by sample, full logits, autograd."""
+    """One process, sample by sample, full logits, autograd. ``teacher``: one, or the weights of several."""
     own = AutoModelForCausalLM.from_pretrained(info.resolve(student), dtype=torch.float32)
-    other = AutoModelForCausalLM.from_pretrained(info.resolve(teacher), dtype=torch.float32)
+    shares = {teacher: 1.0} if isinstance(teacher, str) else teacher
+    others = {AutoModelForCausalLM.from_pretrained(info.resolve(name), dtype=torch.float32): w for name, w in shares.items()}
     total = torch.zeros(())
     for s in samples:
         ids = torch.tensor([[*s.prompt_ids.tolist(), *s.response_ids.tolist()]])
         kept = slice(len(s.prompt_ids) - 1, ids.shape[1] - 1)
         with torch.no_grad():
-            taught = other(ids).logits[0, kept, :rows]
+            mixture = sum(w * torch.softmax(lm(ids).logits[0, kept, :rows] / TEMPERATURE, -1) for lm, w in others.items())
+            taught = mixture.log() * TEMPERATURE  # type: ignore[union-attr]  # of no teacher the sum would be an int
         per_token = generalized_jsd(
             own(ids).logits[0, kept, :rows],
             taught,
@@ -323,6 +325,20 @@ def test_several_teachers_in_one_micro_batch(bench: Bench, zero_stage: int) -> N
     loss = sum(part[0] * size for part, size in zip(parts, sizes, strict=True))
     gradients = {n: sum(part[1][n] * size for part, size in zip(parts, sizes, strict=True)) for n in parts[0][1]}
     assert_equal(found, (loss, gradients))
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_a_mixture_of_teachers_on_every_sample(bench: Bench, zero_stage: int) -> None:
+    """Each teacher's states are an object of their own in the store, of which the samples have both references."""
+    teachers = {"maths": "embedded:teacher", "code": "embedded:student"}
+    weights = {"embedded:teacher": 0.7, "embedded:student": 0.3}
+    objective = Jsd(beta=0.5, entry_clip=0.05)
+    refs = tuple(ray.put(states_of(bench, model, bench.samples, name)) for name, model in teachers.items())
+    payload = Mixture(parts=refs, weights=(0.7, 0.3))
+    found = bench.loss_and_gradients(
+        payload, objective, ranks=2, zero_stage=zero_stage, student="embedded:student", teacher=teachers
+    )
+    assert_equal(found, naive(bench.samples, objective, "embedded:student", weights, bench.prepared.vocab_size))
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])

@@ -275,3 +275,21 @@ def test_what_these_stages_cannot_do_is_refused_by_its_key(changes: dict[str, An
     with pytest.raises(ConfigError, match=key):
         check(configured(**changes))
     check(configured())
+
+
+@pytest.mark.parametrize("objective", ["jsd", "top_k_forward_kl", "sampled"])
+def test_a_step_towards_a_mixture_weighs_its_samples_by_the_mixtures_log_probabilities(objective: str) -> None:
+    """The second teacher is the student itself, so that half of each mixture is known."""
+    teachers = {"clean": TEACHER, "itself": TEACHER | {"model": "embedded:student"}}
+    settings = {"objective": {"type": objective}, "steps": 1}
+    both = configured(teacher={}, teachers=teachers, combine={"clean": 1, "itself": 1}, **settings)
+    _, (mixed,) = asyncio.run(trained(both, prepare(both)))
+    alone = configured(**settings)
+    _, (one,) = asyncio.run(trained(alone, prepare(alone)))
+    assert [s.rollout.token_ids.tolist() for s in mixed.scored] == [s.rollout.token_ids.tolist() for s in one.scored]
+    for found, clean in zip(mixed.scored, one.scored, strict=True):
+        halves = [0.5 * np.exp(lp.astype(np.float64)) for lp in (clean.scores.logprobs, clean.rollout.logprobs)]
+        np.testing.assert_allclose(found.scores.logprobs, np.log(sum(halves)), rtol=1e-4, atol=1e-4)
+    assert mixed.weighed.weights.tolist() != one.weighed.weights.tolist()
+    if objective != "sampled":  # whose value means nothing
+        assert 0 < mixed.report.divergence < one.report.divergence
