@@ -10,7 +10,9 @@ likeliest tokens, K those that a teacher sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,10 @@ from renio_pipeline.divergence import top_k_support
 from renio_pipeline.objectives.agreement import Agreement
 from renio_pipeline.objectives.base import HeadFn, MicroBatch
 from renio_pipeline.objectives.chunked import slices
+from renio_pipeline.objectives.fetched import split
 from renio_pipeline.objectives.payload import from_numpy
 from renio_pipeline.objectives.projection import LOGIT_ELEMENTS, Head, factor, log_softmax, product
-from renio_pipeline.types import TrainSample, Version
+from renio_pipeline.types import Mixture, TrainSample, Version
 
 Sums = Tensor  # [fields of Agreement] float64
 
@@ -33,10 +36,10 @@ Sums = Tensor  # [fields of Agreement] float64
 def and_agreement(head_fn: HeadFn, batch: MicroBatch, payload: TeacherPayload, diagnostics: Diagnostics) -> HeadFn:
     """``head_fn`` with the sums of ``Agreement`` behind what it returns, as a tensor [8] float64.
 
-    The payload ``sampled`` says nothing of tokens that were not sampled, so the student's entropy is all there is to sum.
-    ``top_k``: the overlap is exact up to K, and k is at most K. The teacher's mass leaves out tokens of the student's that are
-    not among the teacher's K, and its entropy counts all mass beyond them as one token: both are lower bounds. ``hidden``: all
-    is exact.
+    The payload ``sampled`` says nothing of tokens that were not sampled, so the student's entropy is all there is to sum; so it
+    is with ``top_k`` of a mixture of teachers, because the union of their top k is no top k. ``top_k`` of one teacher: the
+    overlap is exact up to K, and k is at most K. The teacher's mass leaves out tokens of the student's that are not among the
+    teacher's K, and its entropy counts all mass beyond them as one token: both are lower bounds. ``hidden``: all is exact.
     """
     rows_R = looked_at(batch.samples, diagnostics.share).to(batch.targets.device)
 
@@ -76,7 +79,7 @@ def _sums(hidden: Tensor, student: Head, rows_R: Tensor, batch: MicroBatch, payl
     tables = _tables(rows_R, batch, payload)
     for at in slices(0, len(rows_R), max(1, LOGIT_ELEMENTS // batch.vocab_size)):
         log_p = _logprobs(hidden[rows_R[at]], student, batch)
-        if payload.kind == "top_k":
+        if tables:
             columns = _beside_top_k(log_p, *(table[at] for table in tables), k=min(k, payload.top_k))
         elif payload.kind == "hidden":
             log_q = _teacher_logprobs(rows_R[at], batch)
@@ -95,17 +98,29 @@ def _logprobs(states: Tensor, head: Head, batch: MicroBatch) -> Tensor:
 
 
 def _tables(rows_R: Tensor, batch: MicroBatch, payload: TeacherPayload) -> list[Tensor]:
-    """For the payload ``top_k``: the teacher's ids and log-probabilities at the rows, [R, K+1] each."""
+    """For the payload ``top_k`` of one teacher: its ids and log-probabilities at the rows, [R, K+1] each."""
     if payload.kind != "top_k":
         return []
     found = [batch.payload[s.sample_id] for s in batch.samples]
+    if any(isinstance(table, Mixture) for table in found):
+        return []
     sides = (torch.cat([torch.tensor(getattr(t, name)) for t in found]) for name in ("token_ids", "logprobs"))
     ids, logprobs = (side[rows_R.cpu()].to(rows_R.device) for side in sides)
     return [ids.long(), logprobs]
 
 
 def _teacher_logprobs(rows_C: Tensor, batch: MicroBatch) -> Tensor:
-    """For the payload ``hidden``: [C, V], each row by the head of its sample's teacher."""
+    """For the payload ``hidden``: [C, V], each row by the head of its sample's teacher, or by the mixture of its teachers."""
+    parts, weights = split([batch.payload[s.sample_id] for s in batch.samples])
+    ids = [s.sample_id for s in batch.samples]
+    alone = [_by_head(rows_C, replace(batch, payload=dict(zip(ids, own, strict=True)))) for own in parts]
+    if len(alone) == 1:
+        return alone[0]
+    return torch.logsumexp(torch.stack([log_q + math.log(w) for log_q, w in zip(alone, weights, strict=True)]), dim=0)
+
+
+def _by_head(rows_C: Tensor, batch: MicroBatch) -> Tensor:
+    """[C, V], each row by the head of its sample's one teacher."""
     assert batch.teacher_head is not None
     ends = batch.lengths.cumsum(0)
     starts, rows = (ends - batch.lengths).numpy(), rows_C.cpu().numpy()

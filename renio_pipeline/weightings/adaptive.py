@@ -142,7 +142,7 @@ class Adaptive(PivotalWeights):
         return found
 
 
-CANNOT_WRITE = "a vllm teacher that returns hidden states cannot write texts"
+CANNOT_WRITE = "a vllm teacher that returns hidden states cannot write texts, nor can a mixture (combine)"
 
 
 def pace_of(state: State) -> Pace:

@@ -21,7 +21,7 @@ from renio_pipeline.objectives import Objective
 from renio_pipeline.objectives.jsd import Jsd
 from renio_pipeline.objectives.projection import Head
 from renio_pipeline.objectives.sampled import Sampled
-from renio_pipeline.objectives.top_k import TopKForwardKL
+from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 from renio_pipeline.types import FIRST_VERSION, Hidden, Payload, TopK, TrainSample
 
 K = 32

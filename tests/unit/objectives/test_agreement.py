@@ -20,8 +20,8 @@ from renio_pipeline.objectives.agreement_sums import looked_at
 from renio_pipeline.objectives.jsd import Jsd
 from renio_pipeline.objectives.projection import Head
 from renio_pipeline.objectives.sampled import Sampled
-from renio_pipeline.objectives.top_k import TopKForwardKL
-from renio_pipeline.types import FIRST_VERSION, Hidden, TopK, TrainSample
+from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
+from renio_pipeline.types import FIRST_VERSION, Hidden, Mixture, TopK, TrainSample
 from tests.unit.models.test_student import TEMPERATURE, V, make_model, make_samples, with_factors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -209,3 +209,19 @@ def test_about_the_share_is_looked_at(share: float) -> None:
     seen = looked_at(samples, share).numpy()
     assert len(seen) / 100_000 == pytest.approx(share, abs=0.005)
     assert np.bincount(seen % 50, minlength=50).min() > 0.7 * 2000 * share, "some position is seldom looked at"
+
+
+@pytest.mark.parametrize("kind", ["hidden", "top_k"])
+def test_of_a_mixture_of_equal_teachers_the_states_say_the_same_and_the_top_k_say_only_the_students_side(
+    kind: str, heads: dict[str, Head]
+) -> None:
+    model, samples = make_model(), make_samples()[0]
+    _, hidden, tables = both_sides(model, samples, heads)
+    objective, payload = (Jsd(), hidden) if kind == "hidden" else (TopKForwardKL(k=SENT), tables)
+    doubled = {i: Mixture(parts=(part, part), weights=(0.25, 0.75)) for i, part in payload.items()}
+    options = {"teacher_head": lambda name, version: heads[name]}
+    one, two = (found(model, [samples], given, objective, **options) for given in (payload, doubled))
+    if kind == "hidden":
+        close(two, one)
+    else:
+        close(two, Agreement(tokens=one.tokens, student_entropy=one.student_entropy))
