@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,25 +28,62 @@ WHOLE_RESPONSE = 64  # the longest response in tokens, whatever prefix is traine
 KINDS = ("correct", "slipped", "guessed", "unfinished")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Continuing:
+    """A model that goes on from beginnings of responses to the held-out problems."""
+
+    writer: Generators
+    rows: Sequence[Row]
+    asked: Sequence[np.ndarray]  # of each row: the prompt's ids
+    prepared: Prepared
+    grader: Grader
+    parameters: int
+
+    @classmethod
+    def of(cls, config: RunConfig, prepared: Prepared, grader: Grader, model: str) -> Continuing:
+        """``model`` as the student, or as the teacher, of ``config``. It sees the solution where that one's teacher does."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from renio_pipeline.in_process.generators import InProcessGenerators
+
+        lm = AutoModelForCausalLM.from_pretrained(info.resolve(model), dtype=torch.float32)
+        phrasing = Phrasing(prepared.task, config.prompts, config.template)
+        asked = Encoder(prepared.tokenizer, phrasing).encode(
+            prepared.held_out, "teacher" if config.privileged else "evaluation"
+        )
+        return cls(
+            writer=InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared)).longer(WHOLE_RESPONSE),
+            rows=prepared.held_out,
+            asked=asked,
+            prepared=prepared,
+            grader=grader,
+            parameters=sum(p.numel() for p in lm.parameters()),
+        )
+
+    async def after(self, beginnings: Sequence[str]) -> list[Judged]:
+        """The continuations of one beginning per row, judged as whole responses."""
+        begun = [np.asarray(self.prepared.tokenizer.encode(text), np.int32) for text in beginnings]
+        prompts = [
+            Prompt(sample_id=-1 - i, row=row, student_ids=np.concatenate([ids, start]), teacher_ids=ids)
+            for i, (row, ids, start) in enumerate(zip(self.rows, self.asked, begun, strict=True))
+        ]
+        judged = []
+        async for written in self.writer.generate(prompts, 1.0):
+            start = Begun(prompt=written.prompt, ids=begun[-1 - written.sample_id])
+            judged.append(await self.grader.judge(whole(start, written.token_ids, written.stop_reason)))
+        return judged
+
+
 async def measure_model(config: RunConfig, prepared: Prepared, grader: Grader) -> Record:
     """Measure the student of ``config``. With ``method.type: opsd`` it is measured as a teacher, that is, with the solution."""
     began = time.process_time()
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from renio_pipeline.in_process.generators import InProcessGenerators
-
-    lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
-    writer = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared)).longer(WHOLE_RESPONSE)
-    rows = prepared.held_out
-    phrasing = Phrasing(prepared.task, config.prompts, config.template)
-    asked = Encoder(prepared.tokenizer, phrasing).encode(rows, "teacher" if config.privileged else "evaluation")
-    none = [np.empty(0, np.int32)] * len(rows)
-    slips = [np.asarray(prepared.tokenizer.encode(_slip(row, i)), np.int32) for i, row in enumerate(rows)]
+    model = Continuing.of(config, prepared, grader, config.student)
+    slips = [slipped_step(row.problem, random.Random(i)) + ";" for i, row in enumerate(prepared.held_out)]
     return {
-        "parameters": sum(p.numel() for p in lm.parameters()),
-        "alone": shares(await _continued(writer, rows, asked, none, grader), terms=terms_of(config)),
-        "after_slip": shares(await _continued(writer, rows, asked, slips, grader), terms=terms_of(config)),
+        "parameters": model.parameters,
+        "alone": shares(await model.after([""] * len(slips)), terms=terms_of(config)),
+        "after_slip": shares(await model.after(slips), terms=terms_of(config)),
         "core_seconds": round(time.process_time() - began, 2),
     }
 
@@ -71,22 +109,3 @@ def kind_of(judged: Judged, *, terms: int) -> str:
 def terms_of(config: RunConfig) -> int:
     """The number of terms in a problem."""
     return int(config.task_options.get("terms", 4))
-
-
-def _slip(row: Row, index: int) -> str:
-    return slipped_step(row.problem, random.Random(index)) + ";"
-
-
-async def _continued(
-    writer: Generators, rows: Sequence[Row], asked: Sequence[np.ndarray], begun: Sequence[np.ndarray], grader: Grader
-) -> list[Judged]:
-    """The model's continuations of the given response beginnings, judged as whole responses."""
-    prompts = [
-        Prompt(sample_id=-1 - i, row=row, student_ids=np.concatenate([ids, start]), teacher_ids=ids)
-        for i, (row, ids, start) in enumerate(zip(rows, asked, begun, strict=True))
-    ]
-    judged = []
-    async for written in writer.generate(prompts, 1.0):
-        start = Begun(prompt=written.prompt, ids=begun[-1 - written.sample_id])
-        judged.append(await grader.judge(whole(start, written.token_ids, written.stop_reason)))
-    return judged

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 from renio_pipeline.study import prose, reading
-from renio_pipeline.study.findings import Comparison, Group, area, comparisons, groups, mean
-from renio_pipeline.study.models import RECIPES
+from renio_pipeline.study.findings import area, mean
+from renio_pipeline.study.models import RECIPES, Further
+from renio_pipeline.study.parts import Part, parts_of
 from renio_pipeline.study.plan import Experiment
-from renio_pipeline.study.plots import curves, plot
+from renio_pipeline.study.plots import curves, plot, recoveries
+from renio_pipeline.study.recovery_tables import regressions_table, teachers_table
 from renio_pipeline.study.results import Results
 from renio_pipeline.study.statistics import CLAIM_PAIRS, LEVEL
-from renio_pipeline.study.tables import comparisons_table, models_table, training_table, weights_tables
+from renio_pipeline.study.tables import (
+    comparisons_table,
+    models_table,
+    training_table,
+    weights_tables,
+)
 from renio_pipeline.tasks.arithmetic import Arithmetic
 
 PAPER = "2606.23104"
 PAGE = "index.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """An experiment and its results."""
-
-    path: Path
-    experiment: Experiment
-    groups: list[Group]
-    compared: list[Comparison]
 
 
 def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | None = None) -> Path:
@@ -44,24 +40,20 @@ def write_study(experiments: dict[Path, Experiment], out: Path, seeds: int | Non
         raise ConfigError(f"--out: {out} has no results; leave out --report-only to compute them")
     parts = parts_of(experiments, results, seeds)
     for part in parts:
-        if part.experiment.kind != "models":
+        if not part.measures:
             plot(part.experiment, part.groups, part.compared, out / f"{part.experiment.experiment}.png")
         if part.experiment.curves:
             curves(part.experiment, part.groups, out / f"{part.experiment.experiment}-steps.png")
+        if part.regressions:
+            recoveries(part.regressions, out / f"{part.experiment.experiment}-recovery.png")
     page = out / PAGE
     write_durably(page, text_of(parts, results))
     return page
 
 
-def parts_of(experiments: dict[Path, Experiment], results: Results, seeds: int | None = None) -> list[Part]:
-    """Each experiment with its part of the results."""
-    found = {path: groups(path, e, results, seeds) for path, e in experiments.items()}
-    return [Part(path, e, found[path], list(comparisons(e, found[path]))) for path, e in experiments.items()]
-
-
 def text_of(parts: Sequence[Part], results: Results) -> str:
     """The text of the page, which depends only on the experiments and the results."""
-    sections = [_section(part) for part in parts if part.experiment.kind != "models"]
+    sections = [_section(part) for part in parts if not part.measures]
     return "\n\n".join([_top(parts, results), *sections, f"## What this does not say\n\n{prose.LIMITS}"]) + "\n"
 
 
@@ -87,14 +79,24 @@ def _top(parts: Sequence[Part], results: Results) -> str:
             "## Task, models and settings",
             prose.TASK.format(problem=example.problem, solution=example.solution),
             prose.TEACHERS.format(recipes=_recipes()),
-            *(f"**{p.experiment.question}** {p.experiment.chosen}\n\n{models_table(p.groups)}" for p in of_models),
+            *(f"**{p.experiment.question}** {p.experiment.chosen}\n\n{_measured(p)}" for p in parts if p.measures),
             *(_settings(load(run)) for run in sorted({p.path.parent / p.experiment.run for p in parts})),
         ]
     )
 
 
+def _measured(part: Part) -> str:
+    return models_table(part.groups) if part.experiment.kind == "models" else teachers_table(part.groups)
+
+
 def _recipes() -> str:
-    return ", ".join(f"`{name}` by {r.steps} further steps of `{r.start}`" for name, r in RECIPES.items())
+    return ", ".join(f"`{name}` by {r.steps} further steps of `{r.start}`{_more(r)}" for name, r in RECIPES.items())
+
+
+def _more(r: Further) -> str:
+    """What sets a recipe apart from the others."""
+    layers = f", grown to {r.layers} layers" if r.layers else ""
+    return layers + (f", with {r.noticed:.0%} of the slips marked" if r.noticed < 1 else "")
 
 
 def _settings(config: RunConfig) -> str:
@@ -113,8 +115,10 @@ def _section(part: Part) -> str:
         areas = {group.where: mean(by, area(WEIGHT)) for group in found for by in group.arms.values()}
         table, text = weights_tables(e, found), f"{reading.of_weights(areas)} {reading.of_experiment(compared)}"
     else:
-        table, text = training_table(e, found), reading.of_experiment(compared) + reading.of_harm(e, found)
-    pictures = [e.experiment, f"{e.experiment}-steps"] if e.curves else [e.experiment]
+        table, text = training_table(e, found), reading.of_experiment(compared) + reading.of_regression(part.regressions)
+        text += reading.of_harm(e, found)
+    shows = {"": True, "-steps": e.curves, "-recovery": bool(part.regressions)}
+    pictures = [f"{e.experiment}{what}" for what, shown in shows.items() if shown]
     return "\n\n".join(
         [
             f"## ({e.experiment}) {e.title}",
@@ -123,6 +127,7 @@ def _section(part: Part) -> str:
             f"*Reading.* {text}",
             *(f"![{e.title}]({name}.png)" for name in pictures),
             comparisons_table(compared),
+            *([regressions_table(part.regressions)] if part.regressions else []),
             table,
         ]
     )

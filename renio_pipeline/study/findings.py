@@ -15,6 +15,7 @@ from renio_pipeline.study.statistics import Estimate, estimate, paired
 By = Mapping[int, Record]  # by seed
 Measure = Callable[[Record], float | None]  # None: undefined for the record
 Outcome = Literal["held", "reversed", "better", "worse", "no claim"]
+Pair = tuple[str, str, bool]  # who learns from whom: student, teacher, and whether the teacher sees the solution
 POINTS = 100.0  # percentage points per share
 
 
@@ -24,6 +25,7 @@ class Group:
 
     where: str  # the levels; "" if there are no factors
     arms: dict[str, dict[int, Record]]
+    pair: Pair = ("", "", False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,14 @@ class Comparison:
 
 def groups(path: Path, experiment: Experiment, results: Results, seeds: int | None = None) -> list[Group]:
     """The available results of an experiment."""
-    found: dict[str, dict[str, dict[int, Record]]] = {}
+    found: dict[str, Group] = {}
     for cell in cells({path: experiment}, seeds):
-        arms = found.setdefault(", ".join(cell.factors.values()), {name: {} for name in experiment.arms})
+        where = ", ".join(cell.factors.values())
+        pair = (cell.config.student, cell.config.teacher_model(), cell.config.privileged)
+        group = found.setdefault(where, Group(where=where, arms={name: {} for name in experiment.arms}, pair=pair))
         if (record := results.of(cell)) is not None:
-            arms[cell.arm][cell.seed] = record
-    return [Group(where=where, arms=arms) for where, arms in found.items()]
+            group.arms[cell.arm][cell.seed] = record
+    return list(found.values())
 
 
 def accuracy(record: Record) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from renio_pipeline.demo.training import Lesson, lesson
@@ -15,23 +17,33 @@ LARGEST_SLIP = 20
 Span = tuple[int, int]  # characters: start and end (exclusive)
 
 
-def repaired_solution(problem: str, rng: random.Random, *, slip: float) -> tuple[str, list[Span]]:
+def repaired_solution(problem: str, rng: random.Random, *, slip: float, mark: float = 1.0) -> tuple[str, list[Span]]:
     """A worked solution in which each step slips with probability ``slip``, and is then marked and repeated.
+
+    Args:
+        mark: the probability that a slip is marked; one that is not is carried to the end, as by who never notices.
 
     Returns:
         The text, as in ``37+48=84;;37+48=85;#85``, and the spans of its slipped numbers, which must not be learned.
     """
-    *steps, final = work(problem).split(";")
+    total, *terms = map(int, re.findall(r"[+-]?[0-9]+", problem))
     text, slips = "", []
-    for step in steps:
-        left, result = step.split("=")
+    for index, term in enumerate(terms):
+        left, result = f"{total}{term:+d}", total + term
+        total = result
         if rng.random() < slip:
+            marked = mark == 1 or rng.random() < mark
+            to_come = list(accumulate(terms[index + 1 :], initial=0))
+            wrong = _slipped(result, rng, lowest=0 if marked else -min(to_come))
             start = len(text) + len(left) + 1
-            text += f"{left}={_slipped(int(result), rng)}"
+            text += f"{left}={wrong}"
             slips.append((start, len(text)))
+            if not marked:
+                total, text = wrong, f"{text};"
+                continue
             text += REPAIR
-        text += f"{step};"
-    return text + final, slips
+        text += f"{left}={result};"
+    return f"{text}#{total}", slips
 
 
 def slipped_step(problem: str, rng: random.Random) -> str:
@@ -40,18 +52,20 @@ def slipped_step(problem: str, rng: random.Random) -> str:
     return f"{left}={_slipped(int(result), rng)}"
 
 
-def _slipped(result: int, rng: random.Random) -> int:
-    """A wrong result: off by 1 to LARGEST_SLIP, and not negative."""
-    return rng.choice([n for n in range(max(0, result - LARGEST_SLIP), result + LARGEST_SLIP + 1) if n != result])
+def _slipped(result: int, rng: random.Random, lowest: int = 0) -> int:
+    """A wrong result: off by 1 to LARGEST_SLIP, and at least ``lowest``, so that no later total is negative."""
+    return rng.choice([n for n in range(max(lowest, result - LARGEST_SLIP), result + LARGEST_SLIP + 1) if n != result])
 
 
-def repairing(tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, slip: float, seed: int) -> Iterator[list[Lesson]]:
+def repairing(
+    tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, slip: float, mark: float, seed: int
+) -> Iterator[list[Lesson]]:
     """Lessons from ``repaired_solution``, one batch per step; no problem is repeated."""
     rng = random.Random(seed)
     rows = task.rows("train", steps * batch)
     for start in range(0, len(rows), batch):
         yield [
-            lesson(tokenizer, task.messages(row), *repaired_solution(row.problem, rng, slip=slip))
+            lesson(tokenizer, task.messages(row), *repaired_solution(row.problem, rng, slip=slip, mark=mark))
             for row in rows[start : start + batch]
         ]
 

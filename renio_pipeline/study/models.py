@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -28,16 +29,28 @@ class Further:
     shown: float = 0.0  # students: the share of lessons that show the solution first
     early: float = 0.0  # students: the share of the other lessons that stop early and guess
     slip: float = 0.0  # students: the share of the other lessons that slip
+    layers: int = 0  # more of them: those of the start, and new ones above that change nothing until they are trained
+    noticed: float = 1.0  # teachers: the share of the slips that are marked; the others are carried to the end
+    batch: int = BATCH
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the model's bytes."""
+        """Everything that determines the model's bytes. What is at its default says nothing, so older models stay valid."""
+        values = asdict(self) | {"batch": self.batch, "peak_lr": PEAK_LR, "seed": 0}
+        for name, default in (("layers", 0), ("noticed", 1.0)):
+            if values[name] == default:
+                del values[name]
         mark = {"mark": REPAIR} if self.repair else {}
-        return {**asdict(self), "batch": BATCH, "peak_lr": PEAK_LR, "seed": 0, **mark}
+        grown = RECIPES[self.start.removeprefix(PREFIX)].identity() if self.start.startswith(PREFIX) else None
+        return values | mark | ({"start": grown} if grown else {})
 
 
 RECIPES = {
     "half-repairing": Further(start="embedded:teacher", steps=400, repair=0.25),
     "repairing": Further(start="embedded:teacher", steps=1200, repair=0.25),
+    "noticing": Further(start="embedded:teacher", steps=2000, repair=0.25, layers=6, batch=48),
+    "noticing-half": Further(start="study:noticing", steps=150, repair=0.25, noticed=0.5, batch=48),
+    "noticing-quarter": Further(start="study:noticing", steps=150, repair=0.25, noticed=0.25, batch=48),
+    "noticing-none": Further(start="study:noticing", steps=150, repair=0.25, noticed=0.0, batch=48),
     "shown-student": Further(start="embedded:student", steps=1000, shown=0.5, early=0.35, slip=0.3),
 }
 
@@ -68,10 +81,12 @@ def _make(name: str, recipe: Further, path: Path, note: Callable[[str], None]) -
     from renio_pipeline.demo.training import fit, threads
     from renio_pipeline.tasks.arithmetic import Arithmetic
 
-    start = info.resolve(recipe.start)
+    start = info.resolve(ready(recipe.start, path.parent, note))
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     with threads(1):
+        if recipe.layers:
+            model = deepened(model, recipe.layers)
         fit(
             model,
             _lessons(recipe, tokenizer, Arithmetic(seed=1)),
@@ -89,11 +104,39 @@ def _make(name: str, recipe: Further, path: Path, note: Callable[[str], None]) -
     os.replace(partial, path)
 
 
+def deepened(model: Any, layers: int) -> Any:
+    """A copy of the model with new layers above its own, up to this many, which change nothing until they are trained.
+
+    A new layer begins as a copy of the last, whose two projections into the residual stream are zero.
+    """
+    import torch
+
+    config = copy.deepcopy(model.config)
+    own, config.num_hidden_layers = config.num_hidden_layers, layers
+    config.layer_types = [*config.layer_types[:own], *config.layer_types[own - 1 : own] * (layers - own)]
+    deep = type(model)(config)
+    deep.load_state_dict(model.state_dict(), strict=False)
+    for layer in deep.model.layers[own:]:
+        layer.load_state_dict(model.model.layers[-1].state_dict())
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return deep
+
+
 def _lessons(recipe: Further, tokenizer: Any, task: Any) -> Iterator[Any]:
     from renio_pipeline.study.lessons import repairing, shown
 
     if recipe.repair:
-        return repairing(tokenizer, task, steps=recipe.steps, batch=BATCH, slip=recipe.repair, seed=0)
+        return repairing(
+            tokenizer, task, steps=recipe.steps, batch=recipe.batch, slip=recipe.repair, mark=recipe.noticed, seed=0
+        )
     return shown(
-        tokenizer, task, steps=recipe.steps, batch=BATCH, share=recipe.shown, early=recipe.early, slip=recipe.slip, seed=0
+        tokenizer,
+        task,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        share=recipe.shown,
+        early=recipe.early,
+        slip=recipe.slip,
+        seed=0,
     )

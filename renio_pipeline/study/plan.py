@@ -24,9 +24,9 @@ from renio_pipeline.config.schema import Section
 from renio_pipeline.config.variants import KINDS
 from renio_pipeline.study.models import PREFIX, RECIPES
 
-Kind = Literal["training", "weights", "models"]
+Kind = Literal["training", "weights", "models", "teachers"]
 Overrides = tuple[str, ...]  # key=value
-ORDER = "acbgdefm"  # experiments at each seed: the first questions first
+ORDER = "acbghrdefmt"  # experiments at each seed: the first questions first
 
 
 class Claim(Section):
@@ -46,7 +46,9 @@ class Experiment(Section):
     title: str
     question: str
     chosen: str = Field(description="how the arms and the levels were chosen")
-    kind: Kind = Field("training", description="weights: score the first responses; models: measure the student")
+    kind: Kind = Field(
+        "training", description="weights: score the first responses; models, teachers: measure the student, the teacher"
+    )
     run: str = Field("run.yaml", description="the configuration that the runs share, in the folder of this file")
     seeds: PositiveInt = 10
     arms: dict[str, Overrides] = Field(min_length=1)
@@ -56,6 +58,7 @@ class Experiment(Section):
         (), description="for kind weights: prefix lengths to weigh, in addition to the whole"
     )
     cost: bool = Field(False, description="show what each arm costs")
+    regress: bool = Field(False, description="set the first claim's differences against how often each teacher recovers")
     curves: bool = Field(False, description="plot every step's share of correct responses")
 
     @model_validator(mode="after")
@@ -63,6 +66,8 @@ class Experiment(Section):
         for name in [n for claim in self.claims for n in (claim.better, claim.than)]:
             if self.kind == "training" and name not in self.arms:
                 raise ValueError(f"claims: {name!r} is not an arm; there are {', '.join(self.arms)}")
+        if self.regress and (self.kind != "training" or not self.claims):
+            raise ValueError("regress: true needs an experiment of kind training with a claim, whose differences are set")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.study.findings import POINTS, Comparison, Group, accuracy, area, mean, measured
 from renio_pipeline.study.plan import Experiment
+from renio_pipeline.study.regression import Regression
 from renio_pipeline.study.statistics import Estimate
 
 COLOURS = ("#1f5a99", "#c8501e", "#2d7d46", "#7a4a9e", "#9a7b12", "#b03060", "#3a8f9f", "#5f5f5f", "#8c564b")
@@ -98,6 +100,23 @@ def curves(experiment: Experiment, groups: Sequence[Group], path: Path) -> None:
             axis.legend(frameon=False, fontsize=8)
             axis.grid(color="#ececec")
         axes[0][0].set_ylabel("responses that are right, %")
+        _save(pyplot, figure, path)
+
+
+def recoveries(found: Sequence[Regression], path: Path) -> None:
+    """Draw each teacher's difference against each measure of its recovery, with the line through them."""
+    with _pyplot() as pyplot:
+        figure, axes = pyplot.subplots(1, len(found), figsize=(10.5, 3.4), sharey=True, squeeze=False, layout="constrained")
+        for axis, r in zip(axes[0], found, strict=True):
+            axis.axhline(0, color=PALE, linewidth=1, zorder=0)
+            for colour, t in zip(cycle(COLOURS), r.teachers, strict=False):
+                axis.plot([t.recovery] * 2, [t.found.low, t.found.high], color=colour, linewidth=1.6)
+                axis.plot([t.recovery], [t.found.mean], "o", color=colour, markersize=5, label=f"{t.where} n={t.found.n}")
+            ends = [min(t.recovery for t in r.teachers), max(t.recovery for t in r.teachers)]
+            axis.plot(ends, [r.over_teachers.at(x) for x in ends], color=INK, linewidth=1, linestyle="--", zorder=0)
+            axis.set_xlabel(f"the teacher recovers {r.recovery}, %")
+        axes[0][0].set_ylabel(f"{found[0].claim.better} − {found[0].claim.than}, points")
+        axes[0][0].legend(frameon=False, fontsize=8)
         _save(pyplot, figure, path)
 
 

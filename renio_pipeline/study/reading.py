@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from renio_pipeline.study.findings import Comparison, Group, gain, mean
 from renio_pipeline.study.plan import Experiment
+from renio_pipeline.study.regression import Regression
 from renio_pipeline.study.results import Record
 from renio_pipeline.study.statistics import CLAIM_PAIRS, Estimate
 from renio_pipeline.study.tables import READINGS, difference, shown
@@ -44,6 +45,22 @@ def of_experiment(found: Sequence[Comparison]) -> str:
         if named:
             text += f" {outcome.capitalize()}: {'; '.join(named)}."
     return text
+
+
+def of_regression(found: Sequence[Regression]) -> str:
+    """The slope on each measure of recovery, and how many signs it foretells."""
+    lines = []
+    for r in found:
+        right = sum(t.agrees for t in r.teachers)
+        over_seeds = (
+            "" if r.over_seeds is None else f", and over seeds, for these teachers, {shown(r.over_seeds, 2, sign=True)}"
+        )
+        lines.append(
+            f" For each point that a teacher recovers more often {r.recovery}, {r.claim.better} gains "
+            f"{shown(r.over_teachers.slope, 2, sign=True, unit=' points,')} on {r.claim.than} (a line through the teachers' "
+            f"means{over_seeds}). The line through all other teachers foretells the sign for {right} of {len(r.teachers)}."
+        )
+    return "".join(lines)
 
 
 def of_harm(experiment: Experiment, groups: Sequence[Group]) -> str:

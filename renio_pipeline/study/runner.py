@@ -27,6 +27,7 @@ from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.study.character import WHOLE_RESPONSE, measure_model, shares, terms_of
 from renio_pipeline.study.models import ready
 from renio_pipeline.study.plan import Cell
+from renio_pipeline.study.recovery import measure_teacher
 from renio_pipeline.study.results import Record
 from renio_pipeline.types import FIRST_VERSION, Verdict
 
@@ -48,6 +49,8 @@ class Runner:
         async with Grader(prepared.task, prepared.tokenizer) as grader:
             if cell.kind == "models":
                 return await measure_model(config, prepared, grader)
+            if cell.kind == "teachers":
+                return await measure_teacher(config, prepared, grader)
             if cell.kind == "weights":
                 return await measure_weights(config, prepared, grader, cell.prefixes)
             return await self._train(config, prepared, grader)

@@ -51,6 +51,32 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate | N
     return estimate([one[s] - other[s] for s in seeds]) if seeds else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A least-squares line."""
+
+    intercept: float
+    slope: Estimate  # n: points; its interval has n - 2 degrees of freedom, and is undefined for two points
+
+    def at(self, x: float) -> float:
+        return self.intercept + self.slope.mean * x
+
+
+def line(points: Sequence[tuple[float, float]]) -> Line | None:
+    """The least-squares line through points (x, y); None unless two of them differ in x."""
+    n = len(points)
+    x, y = np.array(points, float).reshape(n, 2).T
+    spread = float(((x - x.mean()) ** 2).sum()) if n else 0.0
+    if not spread:
+        return None
+    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
+    intercept = float(y.mean()) - slope * float(x.mean())
+    half = math.nan
+    if n > 2:
+        half = t_quantile(n - 2) * math.sqrt(float(((y - intercept - slope * x) ** 2).sum()) / (n - 2) / spread)
+    return Line(intercept=intercept, slope=Estimate(n=n, mean=slope, low=slope - half, high=slope + half))
+
+
 @lru_cache
 def t_quantile(freedom: int, level: float = LEVEL) -> float:
     """The two-sided quantile of Student's t: |t| with ``freedom`` degrees of freedom stays below it with probability ``level``.

@@ -103,10 +103,10 @@ def models_table(groups: Sequence[Group]) -> str:
     """Each model's responses, by itself and after a slip."""
     columns: list[tuple[str, Measure]] = [
         ("parameters, thousands", lambda r: r["parameters"] / 1e3),
-        *((f"{kind}, %", _share("alone", kind)) for kind in ("correct", "slipped", "guessed", "unfinished", "marked")),
+        *((f"{kind}, %", share_of("alone", kind)) for kind in ("correct", "slipped", "guessed", "unfinished", "marked")),
         ("tokens", lambda r: float(r["alone"]["tokens"])),
-        ("after a slip: correct, %", _share("after_slip", "correct")),
-        ("after a slip: marked, %", _share("after_slip", "marked")),
+        ("after a slip: correct, %", share_of("after_slip", "correct")),
+        ("after a slip: marked, %", share_of("after_slip", "marked")),
     ]
     rows = [
         [arm, *(shown(mean(by, measure), 1) for _, measure in columns)]
@@ -116,7 +116,8 @@ def models_table(groups: Sequence[Group]) -> str:
     return markdown(["", *(title for title, _ in columns)], rows)
 
 
-def _share(when: str, kind: str) -> Measure:
+def share_of(when: str, kind: str) -> Measure:
+    """A share of a record, in percent."""
     return lambda record: POINTS * float(record[when][kind])
 
 

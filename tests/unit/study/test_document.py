@@ -16,8 +16,9 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.run_dir import lease
 from renio_pipeline.study import prose
-from renio_pipeline.study.document import parts_of, text_of, write_study
+from renio_pipeline.study.document import text_of, write_study
 from renio_pipeline.study.findings import comparisons, groups
+from renio_pipeline.study.parts import parts_of
 from renio_pipeline.study.plan import Experiment, cells, in_order
 from renio_pipeline.study.results import Results
 from renio_pipeline.study.statistics import estimate
@@ -107,6 +108,67 @@ def test_arms_that_lost_accuracy_are_named_and_those_that_gained_are_not(
     fill(experiments, out, {"clean": -0.35, "slow": 0.1})
     sentence = next(line for line in page_of(experiments, out).splitlines() if "ended below where they started" in line)
     assert re.search(r"less harm: renio \(clean\): -15\.2 \[-[\d.]+, -[\d.]+\] points, n=10\.$", sentence)
+
+
+def of_teacher(recovers: float) -> dict[str, Any]:
+    return {
+        "alone": {"correct": 0.99},
+        "after_slip": {"correct": recovers},
+        "marked_at_once": {"slips": recovers, "right steps": 0.01},
+        "own_errors": {"prefixes": 200, "before": [0.9, 0.85, 0.95], "after": [recovers / 2, recovers / 2, recovers]},
+        "core_seconds": 20.0,
+    }
+
+
+RECOVERS = {"half-repairing": 0.1, "repairing": 0.3, "noticing": 0.6}
+
+
+def regressed(folder: Path, gains: dict[str, float]) -> tuple[dict[Path, Experiment], Path]:
+    """An experiment with three teachers that were measured, and one that was not where ``gains`` has it."""
+    teachers = {name: [f"teacher.model=study:{name}"] for name in RECOVERS}
+    more = {name: ["trainer.lr=1e-5"] for name in gains if name not in teachers}
+    files = [
+        experiment(folder, "b", factors={"teacher": teachers | more}, regress=True),
+        experiment(folder, "t", kind="teachers", arms={"it": []}, claims=[], factors={"teacher": teachers}, seeds=1),
+    ]
+    experiments, out = in_order(files), folder / "study"
+    fill({files[0]: experiments[files[0]]}, out, gains)
+    results = Results(out)
+    for cell in cells({files[1]: experiments[files[1]]}):
+        results.add(cell, of_teacher(RECOVERS[cell.factors["teacher"]]))
+    return experiments, out
+
+
+def test_differences_are_set_against_what_each_teacher_recovers(tmp_path: Path) -> None:
+    # half a point for each point that the teacher recovers, less ten
+    experiments, out = regressed(tmp_path, {t: 0.5 * share - 0.1 for t, share in RECOVERS.items()} | {"unmeasured": 0.3})
+    part, measured = parts_of(experiments, Results(out))
+    after_slips, after_own = part.regressions
+    assert after_slips.over_teachers.slope.mean == pytest.approx(0.5)
+    assert after_own.over_teachers.slope.mean == pytest.approx(1.0)
+    assert after_slips.over_seeds is not None
+    assert (after_slips.over_seeds.n, after_slips.over_seeds.mean) == (10, pytest.approx(0.5))
+    assert [t.where for t in after_slips.teachers] == list(RECOVERS)  # the one that was not measured is left out
+    assert all(t.agrees for t in after_slips.teachers)
+    assert measured.regressions == []
+    page = page_of(experiments, out)
+    assert "renio gains +0.50 [" in page
+    assert "foretells the sign for 3 of 3." in page
+    row = "| repairing | 99.0 n=1 | 30.0 n=1 | 1.0 n=1 | 30.0 n=1 | 90.0 [85.0, 95.0] n=200 | 15.0 [15.0, 30.0] n=200 |"
+    assert row in page
+    assert "## (t)" not in page
+    write_study(experiments, out)
+    assert "b-recovery.png" in page
+    assert (out / "b-recovery.png").stat().st_size > 10_000
+
+
+def test_a_sign_that_the_other_teachers_do_not_foretell_is_told(tmp_path: Path) -> None:
+    experiments, out = regressed(tmp_path, dict(zip(RECOVERS, (0.1, -0.1, 0.1), strict=True)))
+    part, _ = parts_of(experiments, Results(out))
+    assert not any(t.agrees for t in part.regressions[0].teachers)
+    page = page_of(experiments, out)
+    assert "foretells the sign for 0 of 3." in page
+    assert re.search(r"\| repairing, after a slip \| 30\.0 n=1 \| -9\.2 \[.*\| \+10\.8 n=2 \| \*\*no\*\* \|", page)
 
 
 def test_tables_hold_the_mean_its_interval_and_n_of_what_the_raw_results_hold(

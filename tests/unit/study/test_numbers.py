@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from renio_pipeline.metrics.weight_scores import SCORES, WEIGHT, areas, scores
 from renio_pipeline.study.lessons import repaired_solution, slipped_step
 from renio_pipeline.study.marks import REPAIR
-from renio_pipeline.study.statistics import CLAIM_PAIRS, Estimate, estimate, paired, t_quantile
+from renio_pipeline.study.statistics import CLAIM_PAIRS, Estimate, estimate, line, paired, t_quantile
 from renio_pipeline.tasks.arithmetic import Arithmetic, work
 from renio_pipeline.weighting import pivotal_weights
 
@@ -44,6 +44,31 @@ def test_a_difference_is_paired_by_seed_and_leaves_out_what_has_no_pair() -> Non
     assert found.mean == pytest.approx(1.05)
     assert found.low > 0.9
     assert paired({1: 0.0}, {2: 0.0}) is None
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=3, max_size=12))
+@for_all
+def test_a_line_is_the_least_squares_one(points: list[tuple[float, float]]) -> None:
+    x, y = np.array(points).T
+    found = line(points)
+    if np.ptp(x) < 0.1:
+        return
+    assert found is not None
+    design = np.stack([np.ones_like(x), x], axis=1)
+    expected, *_ = np.linalg.lstsq(design, y, rcond=None)
+    assert [found.intercept, found.slope.mean] == pytest.approx(expected, abs=1e-6)
+    freedom = len(points) - 2
+    variance = ((y - design @ expected) ** 2).sum() / freedom * np.linalg.inv(design.T @ design)[1, 1]
+    assert found.slope.high - found.slope.low == pytest.approx(2 * t_quantile(freedom) * math.sqrt(variance), abs=1e-5)
+
+
+def test_two_points_have_a_line_without_an_interval_and_one_has_none() -> None:
+    found = line([(0.0, 1.0), (2.0, 5.0)])
+    assert found is not None
+    assert (found.slope.mean, found.at(3.0)) == (2.0, 7.0)
+    assert math.isnan(found.slope.low)
+    assert line([(1.0, 1.0), (1.0, 2.0)]) is None
+    assert line([]) is None
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=25))
@@ -123,6 +148,23 @@ def test_what_a_repairing_teacher_is_taught_is_right_in_the_end_and_its_slips_ar
         again = text[:start].rpartition(";")[2]
         del learnt[start - len(again) : end + len(REPAIR)]
     assert "".join(learnt) == work(row.problem)
+
+
+def test_what_a_teacher_does_not_notice_is_carried_to_the_end_in_plain_numbers() -> None:
+    rng = random.Random(0)
+    marked = carried = 0
+    for row in ROWS:
+        text, slips = repaired_solution(row.problem, rng, slip=0.5, mark=0.25)
+        marked += text.count(REPAIR)
+        carried += len(slips) - text.count(REPAIR)
+        assert "-" not in text.rpartition("#")[2]
+        for start, end in slips:
+            wrong, rest = text[start:end], text[end:]
+            assert rest.startswith((REPAIR, f";{wrong}+", f";{wrong}-", f";#{wrong}"))  # the next step goes on from it
+    assert marked / (marked + carried) == pytest.approx(0.25, abs=0.06)
+    text, slips = repaired_solution(ROWS[0].problem, rng, slip=1.0, mark=0.0)
+    assert REPAIR not in text
+    assert len(slips) == 3
 
 
 def test_a_share_of_the_steps_slips() -> None:

@@ -42,7 +42,7 @@ def refusal(path: Path) -> str:
 
 def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_runs_in_one_process() -> None:
     wanted = list(cells(in_order(SHIPPED)))
-    assert {c.experiment for c in wanted} == set("abcdefgm")
+    assert {c.experiment for c in wanted} == set("abcdefghm")
     for cell in wanted:
         check(cell.config)
         assert cell.config.seed == cell.seed
@@ -76,7 +76,9 @@ def test_arms_that_coincide_have_one_key_and_others_have_their_own() -> None:
         "keys at their defaults leave old results valid"
     )
     assert len({c.key for c in wanted if c.experiment == "e"}) == 9
-    assert len({c.key for c in wanted if c.experiment == "g"}) == 8
+    assert len({c.key for c in wanted if c.experiment == "h"}) == 8
+    assert key["h", "uniform, none after", "opd, clean teacher"] == key["g", "uniform, none after", "opd, clean teacher"]
+    assert key["b", "uniform", "opsd"] == key["g", "uniform", "opsd"]
     assert key["c", "first responses", "clean"] not in {c.key for c in wanted if c.kind == "training"}
 
 
@@ -113,6 +115,7 @@ def test_levels_of_factors_are_crossed_with_arms(tmp_path: Path) -> None:
         ({"claims": [{"better": "one", "than": "nobody"}]}, "'nobody' is not an arm"),
         ({"arms": {"one": ["teacher.model=study:nobody"]}}, "study:nobody"),
         ({"run": "absent.yaml"}, "absent.yaml"),
+        ({"regress": True}, "needs an experiment of kind training with a claim"),
         ({"arms": {"one": ["teachers.maths.model=embedded:teacher"]}}, "teachers: a study's student has one"),
     ],
 )

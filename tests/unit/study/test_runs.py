@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
 from renio_pipeline.grading.grader import Judged
-from renio_pipeline.study import models
+from renio_pipeline.probe.run import Size
+from renio_pipeline.study import models, recovery
 from renio_pipeline.study.character import kind_of
 from renio_pipeline.study.plan import Cell, cells, in_order
 from renio_pipeline.study.runner import Runner
@@ -112,6 +113,19 @@ def test_a_model_is_told_by_itself_and_after_a_slip(files: list[Path], tmp_path:
     assert student["parameters"] < teacher["parameters"]
 
 
+def test_a_teacher_is_measured_after_slips_and_after_its_students_own_errors(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "SIZE", Size(responses=48, prefixes=16, continuations=1))
+    path = written(tmp_path, "t", {"the teacher": []}, kind="teachers")
+    found = asyncio.run(Runner(models=tmp_path).run(one([path], "t", "the teacher")))
+    assert found["marked_at_once"] == {"slips": 0.0, "right steps": 0.0}  # the clean one
+    assert found["alone"]["correct"] > 0.8 > 0.2 > found["after_slip"]["correct"]
+    assert found["responses"]["right"] + found["responses"]["wrong"] == 48
+    assert found["own_errors"]["before"][0] > 0.8 > 0.2 > found["own_errors"]["after"][0]
+    assert found["own_errors"]["prefixes"] >= 16
+
+
 @pytest.mark.parametrize(
     ("text", "verdict", "kind"),
     [
@@ -129,8 +143,7 @@ def test_errors_are_told_apart_by_their_form(text: str, verdict: Any, kind: str)
 def test_a_model_of_the_study_is_made_once_and_again_when_its_recipe_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = models.Further(start="embedded:teacher", steps=2, repair=0.25)
-    monkeypatch.setattr(models, "BATCH", 4)
+    recipe = models.Further(start="embedded:teacher", steps=2, repair=0.25, batch=4)
     monkeypatch.setattr(models, "RECIPES", {"small": recipe, "shown": replace(recipe, repair=0.0, shown=0.5)})
     told: list[str] = []
 
@@ -150,3 +163,40 @@ def test_a_model_of_the_study_is_made_once_and_again_when_its_recipe_changes(
     assert models.ready("embedded:student", tmp_path, told.append) == "embedded:student"
     with pytest.raises(ConfigError, match="study:absent"):
         made("study:absent")
+
+
+def test_a_model_that_starts_from_another_of_the_study_is_made_again_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = models.Further(start="embedded:teacher", steps=2, repair=0.25, batch=4, layers=4)
+    further = models.Further(start="study:deep", steps=2, repair=0.25, noticed=0.0, batch=4)
+    monkeypatch.setattr(models, "RECIPES", {"deep": recipe, "deaf": further})
+    told: list[str] = []
+    folder = models.ready("study:deaf", tmp_path, told.append)
+    assert [text.split(":")[1] for text in told if "further steps" in text] == ["deaf", "deep"]
+    assert json.loads((Path(folder) / "config.json").read_text())["num_hidden_layers"] == 4
+    monkeypatch.setitem(models.RECIPES, "deep", replace(recipe, steps=3))
+    models.ready("study:deaf", tmp_path, told.append)
+    assert [text.split(":")[1] for text in told if "further steps" in text] == ["deaf", "deep"] * 2
+
+
+def test_new_layers_change_nothing_until_they_are_trained() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from renio_pipeline.models import info
+
+    model = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:teacher"), dtype=torch.float32)
+    deep = models.deepened(model, 6)
+    ids = torch.arange(60).reshape(2, 30)
+    assert len(deep.model.layers) == 6
+    assert torch.equal(deep(input_ids=ids).logits, model(input_ids=ids).logits)
+    deep(input_ids=ids, labels=ids).loss.backward()
+    assert float(deep.model.layers[5].mlp.down_proj.weight.grad.abs().sum()) > 0  # but they can learn
+
+
+def test_recipes_at_their_defaults_are_those_that_older_results_were_made_with() -> None:
+    assert models.RECIPES["half-repairing"].identity() == {
+        "start": "embedded:teacher", "steps": 400, "repair": 0.25, "shown": 0.0, "early": 0.0, "slip": 0.0, "batch": 96,
+        "peak_lr": 1e-3, "seed": 0, "mark": ";;",
+    }  # fmt: skip
