@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.batches import FILE as BATCHES
+from renio_pipeline.run_dir.batches import step_files
+from renio_pipeline.run_dir.json_lines import complete_lines
+from renio_pipeline.run_dir.ledger_files import ledgers
 
 History = dict[int, dict[int, list[int]]]  # step -> rank -> sample ids
 
@@ -45,7 +48,7 @@ def replayed(run_dir: Path) -> int:
 
 
 def prove_exactly_once(run_dir: Path) -> None:
-    """Compare the final history of a run that has ended with ``samples/step_*.jsonl``.
+    """Compare the final history of a run that has ended with ``samples/step_*.jsonl``, packed or not, and ``batches.jsonl``.
 
     Raises:
         LedgerError: a step is missing; or a sample that was kept for a step was not trained on in it, or twice, or in another
@@ -64,7 +67,7 @@ def _check_step(step: int, trained: Mapping[int, list[int]], kept: Mapping[int, 
     if step not in trained:
         raise LedgerError(f"step {step}: its samples were written, but it is in no ledger")
     if step not in kept:
-        raise LedgerError(f"step {step}: it is in the ledgers, but samples/ has no file of it")
+        raise LedgerError(f"step {step}: it is in the ledgers, but its samples were not written")
     for where, ids in (("was trained on", trained[step]), ("is in its samples file", kept[step])):
         if twice := _repeated(ids):
             raise LedgerError(f"step {step}: more than once {where} each of samples {twice}")
@@ -90,8 +93,7 @@ def _repeated(ids: Iterable[int]) -> list[int]:
 
 def _lines(run_dir: Path) -> Iterator[_Line]:
     resumes = [(r["incarnation"], r["from_step"]) for r in complete_lines(run_dir / "resumes.jsonl")]
-    for path in (run_dir / "ledger").glob("rank_*.jsonl"):
-        rank = int(path.stem.removeprefix("rank_"))
+    for rank, path in ledgers(run_dir / "ledger"):
         for line in complete_lines(path):
             step, incarnation = line["step"], line["incarnation"]
             counts = all(step <= from_step for later, from_step in resumes if later > incarnation)
@@ -99,6 +101,10 @@ def _lines(run_dir: Path) -> Iterator[_Line]:
 
 
 def _kept(run_dir: Path) -> Iterator[tuple[int, list[int]]]:
-    """Each step that trained, and the sample ids that its filter kept."""
-    for path in (run_dir / "samples").glob("step_*.jsonl"):
-        yield int(path.stem.removeprefix("step_")), [line["sample_id"] for line in complete_lines(path)]
+    """Each step that trained, and the sample ids that its filter kept: by its file, or where that was dropped by its line."""
+    files = step_files(run_dir)
+    for step, path in files.items():
+        yield step, [line["sample_id"] for line in complete_lines(path)]
+    for line in complete_lines(run_dir / BATCHES):
+        if line["step"] not in files:
+            yield line["step"], line["sample_ids"]

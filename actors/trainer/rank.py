@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -22,6 +21,7 @@ from actors.trainer.sources import load_teacher_head, make_followed_source, make
 from actors.weight_sync.client import SyncClient
 from renio_pipeline.config.schema import Diagnostics
 from renio_pipeline.objectives import Objective
+from renio_pipeline.run_dir.ledger_files import record_trained
 from renio_pipeline.types import NonFiniteError, TrainSample, Version
 
 if TYPE_CHECKING:  # Imported lazily where needed: the driver imports this module and must not import torch.
@@ -234,8 +234,14 @@ class TrainerRank:
         if self._ema is not None:
             self._ema.update()
         if ledger is not None:
-            line = {"step": step, "incarnation": self._spec.incarnation, "sample_ids": self._last_ids}
-            self._spec.fence.append(Path(ledger, f"rank_{self._rank}.jsonl"), json.dumps(line).encode() + b"\n")
+            record_trained(
+                Path(ledger),
+                self._rank,
+                step=step,
+                incarnation=self._spec.incarnation,
+                sample_ids=self._last_ids,
+                fence=self._spec.fence,
+            )
         return {"grad_norm": norm, "lr": lr, "busy_seconds": time.perf_counter() - started}
 
     def save(self, folder: str) -> None:

@@ -106,6 +106,7 @@ class RunConfig(Section):
     pools: schema.Pools = schema.Pools()
     evaluate: schema.Evaluate = schema.Evaluate()
     checkpoint: schema.Checkpoint = schema.Checkpoint()
+    samples: schema.Samples = schema.Samples()
     faults: schema.Faults = schema.Faults()
     metrics_port: int | None = Field(
         None, ge=0, lt=2**16, description="Port of the Prometheus endpoint on the driver's node; 0: any free port; null: none."

@@ -25,6 +25,8 @@ from renio_pipeline.metrics.registry import of_source
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.metrics.step_metrics import sample_records, skipped_metrics, step_metrics, verdict_metrics
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.run_dir.archive import Archive
+from renio_pipeline.run_dir.batches import read_batches
 from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint, RunState
 from renio_pipeline.run_dir.checkpointing import Checkpointer
 from renio_pipeline.run_dir.directory import Past, RunDirectory
@@ -67,6 +69,7 @@ class Run:
         trainers, keep = self.stages.trainers, self.config.checkpoint.keep
         folder, fence = self.directory.checkpoints, self.directory.fence
         self.checkpointer = Checkpointer(folder, trainers, keep=keep, note=self.progress.note, fence=fence)
+        self._archive = Archive(self.directory.path, self.config.samples, note=self.progress.note, fence=fence)
         self._past = Past()
         self._grader = Grader(self.prepared.task, self.prepared.tokenizer)
         self._epoch, self._probing = self._new_epoch(), self._new_probing()
@@ -100,7 +103,7 @@ class Run:
             await self._grader.close()
             for sink in self.sinks:
                 sink.close()
-        if not self._past.raw:
+        if not self._past.first:
             self.progress.note(f"filter {self.config.filter} kept nothing in any step: the weights are unchanged")
         outcome = self._outcome(self._past)
         self.directory.write_result(outcome)
@@ -134,6 +137,9 @@ class Run:
                     await self.checkpointer.finish()
                     end(self.stop.exit_code)
             await self.checkpointer.finish()
+            await self._archive.finish()
+            self._tidy()
+            await self._archive.finish()
         finally:
             await probing.cancel()
             await epoch.cancel()
@@ -156,8 +162,6 @@ class Run:
         past, config = self._past, self.config
         metrics = self._record(result)
         if isinstance(result, StepResult):
-            past.raw.append(result.weighed.raw)
-            past.verdicts += [result.judged[s.rollout.sample_id].verdict for s in result.scored]
             past.first = past.first or metrics
         if self._due(step, config.evaluate.every) and config.evaluate.problems:
             found = past.evaluations[step] = await self._evaluate(step)
@@ -171,10 +175,15 @@ class Run:
         self.progress.step(step, metrics)
         if self.stop.requested or self.checkpointer.asked or self._due(step, config.checkpoint.every):
             await self._checkpoint(step)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        self._archive.tidy(self.step, max(self.start.step, self.checkpointer.covered))
 
     async def _roll_back(self, error: TrainerLost) -> ResumePoint:
         """Cut the run's directory back to its newest complete checkpoint, after which the next restart epoch resumes."""
         await self.checkpointer.give_up(str(error))
+        await self._archive.finish()
         point = next_point(self.directory.path)
         state = point.state
         done = self.step - state.step
@@ -185,6 +194,7 @@ class Run:
             f"{done} steps will be trained again"
         )
         self.start, self.step, self.version = state, state.step, state.version
+        self._archive.back_to(state.step)
         self.directory.begin_epoch(state)
         self._past = self.directory.past()
         self._epoch, self._probing = self._new_epoch(), self._new_probing()
@@ -273,8 +283,9 @@ class Run:
             await self.checkpointer.save(state)
 
     def _outcome(self, past: Past) -> dict[str, Any]:
-        raw = np.concatenate(past.raw) if past.raw else np.empty(0)
-        whole_run = verdict_metrics(raw, raw, past.verdicts)
+        batches = read_batches(self.directory.path).values()
+        raw = np.concatenate([np.empty(0, np.float32), *(batch.raw for batch in batches)])
+        whole_run = verdict_metrics(raw, raw, [verdict for batch in batches for verdict in batch.verdict])
         return {
             "evaluations": {step: found.record() for step, found in past.evaluations.items()},
             "auroc": whole_run.get("weights/auroc"),

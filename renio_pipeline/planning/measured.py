@@ -13,12 +13,13 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.planning.lengths import Lengths
 from renio_pipeline.planning.limits import Recorded, engine_limits
 from renio_pipeline.planning.rates import GeneratorRate, TeacherRate, TrainerRate
-from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.batches import read_batches
+from renio_pipeline.run_dir.json_lines import complete_lines
 from renio_pipeline.run_dir.recorded_config import recorded_config
 from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens, read_limits
 
 SKIPPED = 2  # the first steps, in which engines warm up
-SAMPLE_FILES = 50  # the newest steps whose response lengths are read
+STEPS = 50  # the newest ones, whose response lengths are read
 Line = Mapping[str, float]
 
 
@@ -41,7 +42,7 @@ class Measured:
 
 
 def measured(run: Path) -> Measured:
-    """Read ``config.yaml``, ``metrics.jsonl`` and ``samples/`` of a run, which may still be running.
+    """Read ``config.yaml``, ``metrics.jsonl`` and ``batches.jsonl`` of a run, which may still be running.
 
     Raises:
         ConfigError: the folder is not a run directory, or the run has not trained a step yet.
@@ -118,8 +119,7 @@ def _generator(
 
 
 def _lengths(run: Path, lines: list[Any]) -> Lengths:
-    files = sorted((run / "samples").glob("step_*.jsonl"))[-SAMPLE_FILES:]
-    seen = [float(len(record["token_ids"])) for file in files for record in complete_lines(file)]
+    seen = [float(n) for batch in list(read_batches(run).values())[-STEPS:] for n in batch.tokens]
     if seen:
         return Lengths.of(seen, f"{len(seen)} responses of {run}")
     return Lengths.of([line["response/tokens"] for line in lines], f"mean lengths of {run}'s steps")

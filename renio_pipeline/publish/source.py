@@ -12,7 +12,7 @@ from renio_pipeline.models.adapters import read_adapter
 from renio_pipeline.models.folder import check_folder, check_weights
 from renio_pipeline.models.info import EMBEDDED, is_local
 from renio_pipeline.run_dir import checkpoint_files
-from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.json_lines import complete_lines
 from renio_pipeline.run_dir.recorded_config import recorded_config
 from renio_pipeline.run_dir.starts import starts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from typing import Any
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.metrics.registry import source_quantity
 from renio_pipeline.probe.results import Report, newest, read_report
-from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.batches import FILE as BATCHES
+from renio_pipeline.run_dir.batches import Batch, read_batches, step_files
+from renio_pipeline.run_dir.json_lines import complete_lines
 from renio_pipeline.run_dir.recorded_config import recorded_config
 
 
@@ -26,7 +27,8 @@ class RecordedRun:
     rejected: list[dict[str, Any]]
     resumes: int
     ended: bool
-    sample_files: dict[int, Path]  # by step
+    batches: dict[int, Batch]  # by step
+    sample_files: dict[int, Path]  # of the steps whose samples are still there
     probe: Report | None = None  # the newest probe in its directory
 
     def samples(self, step: int) -> list[dict[str, Any]]:
@@ -53,7 +55,6 @@ def _read(path: Path, label: str) -> RecordedRun:
     metrics = _lines(path / "metrics.jsonl")
     if not metrics:
         raise ConfigError(f"RUN: {path / 'metrics.jsonl'} has no step yet; wait for the run's first step")
-    files = {int(file.stem.removeprefix("step_")): file for file in (path / "samples").glob("step_*.jsonl")}
     return RecordedRun(
         path=path,
         label=label,
@@ -63,7 +64,8 @@ def _read(path: Path, label: str) -> RecordedRun:
         rejected=_lines(path / "samples" / "rejected.jsonl"),
         resumes=len(_lines(path / "resumes.jsonl")),
         ended=(path / "result.json").is_file(),
-        sample_files=dict(sorted(files.items())),
+        batches=_batches(path),
+        sample_files=step_files(path),
         probe=read_report(probe) if (probe := newest(path)) else None,
     )
 
@@ -72,13 +74,20 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return list(_checked(path, complete_lines(path)))
 
 
+def _batches(path: Path) -> dict[int, Batch]:
+    try:
+        return read_batches(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"RUN: {path / BATCHES} or a file of samples/ is damaged: {error}") from None
+
+
 def _checked(path: Path, lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     count = 0
     try:
         for line in lines:
             count += 1
             yield line
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"RUN: {path} is damaged after line {count}: {error}") from None
 
 

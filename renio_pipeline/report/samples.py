@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from renio_pipeline.report.choice import fitting, spread
 from renio_pipeline.report.pieces import Pieces, load_tokenizer
 from renio_pipeline.report.recorded import RecordedRun
+from renio_pipeline.run_dir.batches import Batch
 from renio_pipeline.types import Verdict
 
 VERDICTS: tuple[Verdict | None, ...] = ("correct", "incorrect", "unfinished", None)
@@ -20,19 +21,8 @@ MOST_WEIGHTS = 200_000  # samples per run whose weights the page contains
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
-    """The weights of one step's N samples, in the order of its file."""
-
-    step: int
-    weight: np.ndarray  # [N] float32
-    raw: np.ndarray  # [N] float32
-    verdict: list[Verdict | None]
-    tokens: np.ndarray  # [N] int64, response lengths
-
-
-@dataclass(frozen=True, kw_only=True)
 class Samples:
-    weights: list[Weights]  # by step; evenly spaced steps if there are very many
+    weights: list[Batch]  # by step; evenly spaced steps if there are very many
     reader: dict[str, Any]  # ready for JSON
     notes: list[str]  # what was left out, and why
 
@@ -47,10 +37,11 @@ def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Sa
     Raises:
         ConfigError: a file is damaged.
     """
-    weights = [found for step in run.sample_files if len((found := _weights(run, step)).weight)]
-    held = [w for w in weights if w.step in steps]
+    weights = [batch for batch in run.batches.values() if batch.sample_ids]
+    there = [batch for batch in weights if batch.step in run.sample_files]
+    held = [w for w in there if w.step in steps]
     if not steps:
-        held = fitting(weights, [int(w.tokens.sum()) for w in weights], most_tokens, least=2)
+        held = fitting(there, [int(w.tokens.sum()) for w in there], most_tokens, least=2)
     pieces = Pieces(load_tokenizer(run.path, run.config.student)) if held else Pieces(None)
     without = bool(held) and not pieces.known
     problems: dict[str, int] = {}
@@ -70,25 +61,14 @@ def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Sa
     return Samples(weights=shown, reader=reader, notes=[note for note in notes if note])
 
 
-def _weights(run: RecordedRun, step: int) -> Weights:
-    records = run.samples(step)
-    return Weights(
-        step=step,
-        verdict=[r["verdict"] for r in records],
-        weight=np.array([r["weight"] for r in records], np.float32),
-        raw=np.array([r["raw_weight"] for r in records], np.float32),
-        tokens=np.array([len(r["token_ids"]) for r in records], np.int64),
-    )
-
-
 def _entry(
-    run: RecordedRun, of: Weights, pieces: Pieces, problems: dict[str, int], room: int, *, with_text: bool
+    run: RecordedRun, of: Batch, pieces: Pieces, problems: dict[str, int], room: int, *, with_text: bool
 ) -> dict[str, Any]:
     """A step's samples in columns, the heaviest first; the columns of tokens concatenate all samples."""
     by_weight = [int(i) for i in np.argsort(-of.weight, kind="stable")]
     chosen = fitting(by_weight, [int(of.tokens[i]) for i in by_weight], room)
-    every = run.samples(of.step)
-    records = [every[i] for i in chosen]
+    every = {r["sample_id"]: r for r in run.samples(of.step)}
+    records = [every[of.sample_ids[i]] for i in chosen if of.sample_ids[i] in every]
     return {
         "step": of.step,
         "sample": [r["sample_id"] for r in records],

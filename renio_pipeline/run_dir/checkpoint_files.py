@@ -122,19 +122,19 @@ def discard(path: Path) -> None:
     shutil.rmtree(dying, ignore_errors=True)
 
 
-def write_durably(path: Path, text: str, fence: Fence = NO_FENCE) -> None:
+def write_durably(path: Path, text: str | bytes, fence: Fence = NO_FENCE) -> None:
     """Replace a file atomically and durably: a reader sees the old text or the new, and the new is on disk on return.
 
     Raises OSError, LeaseLostError: then nothing was replaced.
     """
     aside = _aside(path)
-    with aside.open("w", encoding="utf-8") as file:
+    with aside.open("wb") as file:
         try:
             fence.check()
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        file.write(text)
+        file.write(text.encode() if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

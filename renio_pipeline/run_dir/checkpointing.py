@@ -41,6 +41,11 @@ class Checkpointer:
         self._last: tuple[int, Version, Path] | None = None  # the newest that was written: its step, weights and folder
 
     @property
+    def covered(self) -> int:
+        """The step of the newest checkpoint that was written, 0 before the first."""
+        return 0 if self._last is None else self._last[0]
+
+    @property
     def asked(self) -> bool:
         """Whether a caller of ``ask`` waits for a checkpoint of the current step."""
         return bool(self._asked)

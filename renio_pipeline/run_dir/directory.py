@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.own import own_copies
 from renio_pipeline.config.yaml_text import document
 from renio_pipeline.run_dir import checkpoint_files
+from renio_pipeline.run_dir.batches import FILE as BATCHES
+from renio_pipeline.run_dir.batches import batch_record, step_files, step_path
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, write_durably
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
-from renio_pipeline.types import Evaluation, Verdict
+from renio_pipeline.run_dir.json_lines import complete_lines, json_line, keep_lines, lines_of, remove
+from renio_pipeline.run_dir.ledger_files import open_ledgers
+from renio_pipeline.types import Evaluation
 
 
 @dataclass(kw_only=True)
@@ -25,8 +26,6 @@ class Past:
     """What the run has done so far, for ``result.json``."""
 
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
-    raw: list[np.ndarray] = field(default_factory=list)  # raw weights, [B] float32 of each step
-    verdicts: list[Verdict | None] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)  # metrics of the first step that trained
 
 
@@ -41,9 +40,10 @@ class RunDirectory:
     log.txt                every note with its time, every traceback, and what libraries print
     metrics.jsonl          a line a step
     evaluations.jsonl      a line an evaluation
-    samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict
+    batches.jsonl          a line a step that trained: ids, weights, verdicts and lengths of its samples
+    samples/step_*.jsonl   each response with its weight, pivotal tokens, version and verdict; older ones are packed (.zst)
     analyses.jsonl         with method.reason_first: each problem's analysis by the teacher
-    ledger/rank_*.jsonl    what each trainer rank trained on
+    ledger/rank_*.jsonl    what each trainer rank trained on; full ones are packed
     resumes.jsonl          a line a restart: its restart epoch ("incarnation"), and the step it resumed after
     checkpoints/step_*/    hf/ (loads in transformers and vLLM), deepspeed/, run.json; ``latest`` names the newest
     result.json            written at the end
@@ -75,7 +75,8 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def write_samples(self, step: int, records: Sequence[dict[str, Any]]) -> None:
-        self.fence.write(self.path / "samples" / f"step_{step:06d}.jsonl", b"".join(map(_line, records)))
+        self.fence.write(step_path(self.path, step), b"".join(map(json_line, records)))
+        self._append(BATCHES, batch_record(step, records))
 
     def write_evaluation(self, step: int, found: Evaluation) -> None:
         self._append("evaluations.jsonl", {"step": step, **found.record()})
@@ -91,57 +92,24 @@ class RunDirectory:
             found.evaluations[step] = Evaluation(**line)
         metrics = complete_lines(self.metrics)
         found.first = next(({k: v for k, v in m.items() if k != "step"} for m in metrics if "loss" in m), {})
-        for path in sorted((self.path / "samples").glob("step_*.jsonl"), key=_step_of):
-            records = list(complete_lines(path))
-            found.raw.append(np.array([r["raw_weight"] for r in records], np.float32))
-            found.verdicts += [r["verdict"] for r in records]
         return found
 
     def samples_of(self, step: int) -> int:
         """The number of samples that a step was trained on."""
-        return sum(1 for _ in complete_lines(self.path / "samples" / f"step_{step:06d}.jsonl"))
+        return sum(line.endswith(b"\n") for line in lines_of(step_path(self.path, step)))
 
     def begin_epoch(self, state: RunState) -> None:
         """Begin ``state``'s restart epoch: delete what earlier epochs recorded after ``state.step``."""
         self._append("resumes.jsonl", {"incarnation": state.version.incarnation, "from_step": state.step})
         (self.path / "result.json").unlink(missing_ok=True)
-        for path in (self.metrics, self.path / "evaluations.jsonl"):
-            _keep_lines(path, lambda line: line["step"] <= state.step)
-        for path in (self.path / "ledger").glob("rank_*.jsonl"):
-            _keep_lines(path, lambda line: True)  # all but an incomplete last line, which a killed process leaves
-        for path in (self.path / "samples").glob("step_*.jsonl"):
-            if _step_of(path) > state.step or not state.step:
-                path.unlink()
+        for path in (self.metrics, self.path / "evaluations.jsonl", self.path / BATCHES):
+            keep_lines(path, state.step)
+        for path in open_ledgers(self.path / "ledger"):
+            keep_lines(path)  # all but an incomplete last line, which a killed process leaves
+        for step, path in step_files(self.path).items():
+            if step > state.step or not state.step:
+                remove(path)
         checkpoint_files.cut_back(self.checkpoints, state.step)
 
     def _append(self, name: str, values: dict[str, Any]) -> None:
         self.fence.append(self.path / name, json.dumps(values).encode() + b"\n")
-
-
-def _line(record: dict[str, Any]) -> bytes:
-    """One line of JSON. msgspec is ten times faster than json for hundreds of numbers, but writes non-finite ones as null."""
-    import msgspec
-
-    numbers = [
-        value if isinstance(value, float) else sum(value) for value in record.values() if isinstance(value, (float, list))
-    ]
-    if all(map(math.isfinite, numbers)):
-        return msgspec.json.encode(record) + b"\n"
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-
-
-def complete_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one a line; none if there is no file. An incomplete last line is left out."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:  # an incomplete line may end within a character
-        yield from (json.loads(line.decode()) for line in file if line.endswith(b"\n"))
-
-
-def _keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    if path.exists():
-        write_durably(path, "".join(json.dumps(line) + "\n" for line in complete_lines(path) if wanted(line)))
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step_"))

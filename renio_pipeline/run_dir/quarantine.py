@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from renio_pipeline.run_dir.checkpoint_files import sync_folder
-from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.json_lines import complete_lines
 
 
 class QuarantineLog:

@@ -14,14 +14,14 @@ from renio_pipeline.config.own.own_file import OwnFile
 from renio_pipeline.config.schema import MixedSource
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import THE_START, ResumePoint
-from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.json_lines import complete_lines
 from renio_pipeline.run_dir.recorded_config import recorded_config
 from renio_pipeline.types import Version
 
 # Keys that may change at a resume: length, hardware and observation. All others would change the mathematics.
 FREE = (
-    "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "evaluate", "metrics_port", "payload", "sync", "faults",
-    "placement", "metrics_discovery", "sinks", "wandb", "mlflow", "trackio", "swanlab", "trace",
+    "name", "run_dir", "steps", "deterministic", "pools", "checkpoint", "samples", "evaluate", "metrics_port", "payload",
+    "sync", "faults", "placement", "metrics_discovery", "sinks", "wandb", "mlflow", "trackio", "swanlab", "trace",
     "diagnostics", "data.changed",
     "generator.engine", "generator.tensor_parallel", "generator.separate_process",
     "trainer.micro_batch_tokens", "trainer.gradient_checkpointing", "trainer.offload",

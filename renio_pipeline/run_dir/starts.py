@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.run_dir.directory import complete_lines
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.json_lines import complete_lines
 from renio_pipeline.run_dir.secret_values import hidden
 
 FILE = "starts.jsonl"

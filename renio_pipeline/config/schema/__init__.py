@@ -7,7 +7,7 @@
 ``models.py``: the sections of the engines and of the trainer: sampling, generator, teacher, LoRA, trainer.
 ``methods.py``: the sections that ``method.type`` chooses from.
 ``pools.py``: the sections of the pools: sizes, placement, weight transfer, payload, and what happens after faults.
-``record.py``: the sections of what a run measures and keeps: evaluation, checkpoints, trace, sinks.
+``record.py``: the sections of what a run measures and keeps: evaluation, checkpoints, samples, trace, sinks.
 """
 
 from renio_pipeline.config.schema.data import Data, MixedSource, Only, ProblemSource, Source
@@ -34,7 +34,7 @@ from renio_pipeline.config.schema.pools import (
     WeightingActor,
 )
 from renio_pipeline.config.schema.prompts import PLACEHOLDER, Audience, Prompts, TemplateOptions, Text
-from renio_pipeline.config.schema.record import Checkpoint, Evaluate, Mlflow, Sinks, Swanlab, Trace, Trackio, Wandb
+from renio_pipeline.config.schema.record import Checkpoint, Evaluate, Mlflow, Samples, Sinks, Swanlab, Trace, Trackio, Wandb
 from renio_pipeline.config.schema.values import DTYPE_BYTES, Beta, Dtype, LabelKey, LabelSelector, ResourceName, Section
 from renio_pipeline.config.schema.weights import Diagnostics, Pivotal
 
@@ -74,6 +74,7 @@ __all__ = [
     "ReasonFirst",
     "Reasons",
     "ResourceName",
+    "Samples",
     "Sampling",
     "Section",
     "Sinks",

@@ -54,6 +54,19 @@ class Checkpoint(Section):
     merged: bool = Field(False, description="With trainer.lora: write the merged model (hf/) besides the adapter.")
 
 
+class Samples(Section):
+    """How long a run's responses stay, and how. Only steps that a checkpoint covers are packed or dropped."""
+
+    plain: PositiveInt = Field(
+        50, description="The newest steps whose samples stay plain text; those of older ones are packed (.jsonl.zst)."
+    )
+    keep: PositiveInt | None = Field(
+        None,
+        description="The newest steps whose responses stay; of older ones batches.jsonl keeps ids, weights, verdicts and "
+        "lengths. null: all stay.",
+    )
+
+
 class Trace(Section):
     """``trace.json`` in the run's directory, for Perfetto."""
 

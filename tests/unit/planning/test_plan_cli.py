@@ -108,7 +108,10 @@ def test_rates_count_before_a_run_and_a_run_before_a_device(tmp_path: Path) -> N
 
 def recorded(folder: Path, lengths: Sequence[int] = (13, 13, 13, 13), **changes: float) -> Path:
     """A run of four steps of four samples of 13 tokens on average; see ``recorded_runs.line`` for its times."""
-    steps = {n: [{"token_ids": [5] * length} for length in lengths] for n in (1, 2, 3, 4)}
+    of_step = [
+        {"sample_id": i, "token_ids": [5] * n, "raw_weight": 1, "weight": 1, "verdict": None} for i, n in enumerate(lengths)
+    ]
+    steps = dict.fromkeys((1, 2, 3, 4), of_step)
     run = record(folder / "run", steps, pools={"trainer": {"replicas": 2}})
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     more = {

@@ -151,7 +151,7 @@ def test_several_runs_are_laid_over_each_other_under_their_names(tmp_path: Path)
 
 def test_a_run_that_is_being_written_is_shown_as_far_as_it_got(tmp_path: Path) -> None:
     folder = record(tmp_path / "run", ended=False)
-    for path in (folder / "metrics.jsonl", folder / "samples/step_000003.jsonl"):
+    for path in (folder / "metrics.jsonl", folder / "samples/step_000003.jsonl", folder / "batches.jsonl"):
         path.write_text(path.read_text()[:-40])
     (folder / "evaluations.jsonl").unlink()
     write_report([folder])
@@ -167,6 +167,7 @@ def test_a_line_that_was_torn_within_a_character_is_left_out(tmp_path: Path) -> 
     path = folder / "samples/step_000001.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index("ö".encode()) + 1])
+    (folder / "batches.jsonl").unlink()  # a step's line is written after its samples
     write_report([folder])
     assert data_of(folder / "report.html")["runs"][0]["weights"]["counts"] == [1]
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError, load
 from renio_pipeline.loop.shutdown import Stop
+from renio_pipeline.run_dir.batches import read_batches
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint, RunState, begin, commit, newest, prune, read
 from renio_pipeline.run_dir.checkpointing import Checkpointer, CheckpointError
 from renio_pipeline.run_dir.directory import RunDirectory
@@ -203,7 +204,8 @@ def a_run(path: Path, steps: int = 6, **changes: Any) -> RunDirectory:
         for step in range(1, steps + 1):
             metrics.write(json.dumps({"step": step, "loss": step / 7}) + "\n")
             ledger.write(json.dumps({"step": step, "incarnation": 0, "sample_ids": [step]}) + "\n")
-            directory.write_samples(step, [{"raw_weight": 0.1 * step, "verdict": "correct"}])
+            record = {"sample_id": step, "raw_weight": 0.1 * step, "weight": 1.0, "verdict": "correct", "token_ids": []}
+            directory.write_samples(step, [record])
             directory.write_evaluation(step, EVALUATION)
             if step % 2 == 0:
                 write(directory.checkpoints, step)
@@ -218,6 +220,8 @@ def test_samples_are_read_as_they_were_written_whatever_their_numbers(tmp_path: 
         "token_ids": [1, 2],
         "teacher_logprobs": [-0.1, 1e-45],
         "weight": 1 / 3,
+        "raw_weight": 1.0,
+        "verdict": "correct",
     }
     records = [plain, plain | {"teacher_logprobs": [-0.1, -math.inf]}, plain | {"raw_weight": math.inf, "verdict": None}]
     directory = RunDirectory(make_config(run_dir=str(tmp_path)))
@@ -255,8 +259,9 @@ def test_resume_cuts_back_what_came_after_the_checkpoint(tmp_path: Path) -> None
     assert not (tmp_path / "result.json").exists()
     past = directory.past()
     assert past.evaluations == dict.fromkeys([1, 2, 3, 4], EVALUATION)
-    assert [float(w) for raw in past.raw for w in raw] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert past.verdicts == ["correct"] * 4
+    batches = read_batches(tmp_path).values()
+    assert [float(w) for batch in batches for w in batch.raw] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [batch.verdict for batch in batches] == [["correct"]] * 4
     assert past.first == {"loss": 1 / 7}
 
 

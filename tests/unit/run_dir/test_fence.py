@@ -135,7 +135,7 @@ def directory_of(tmp_path: Path, fence: Fence) -> RunDirectory:
 
 
 CELL: Any = SimpleNamespace(experiment="x", arm="a", key="k", factors={}, seed=0)
-RECORD = {"sample_id": 1, "raw_weight": 1.0, "verdict": None}
+RECORD = {"sample_id": 1, "raw_weight": 1.0, "weight": 1.0, "verdict": None, "token_ids": [5]}
 EVALUATION = Evaluation(problems=1, accuracy=1.0, low=0.0, high=1.0, response_tokens=1.0)
 WRITES: dict[str, Callable[[RunDirectory], object]] = {
     "samples": lambda d: d.write_samples(2, [RECORD]),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renio_pipeline.run_dir.directory import complete_lines
+from renio_pipeline.run_dir.json_lines import complete_lines
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 
 
