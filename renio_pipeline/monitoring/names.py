@@ -24,6 +24,10 @@ SHARES = (
     "eval/accuracy",
     "pivotal/tokens_after",
     "pivotal/loss_after",
+    "adaptive/recovery",
+    "adaptive/recovery_low",
+    "adaptive/recovery_high",
+    "adaptive/share",
     "topk/overlap",
     "topk/teacher_mass",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from renio_pipeline.metrics.registry import of_source
@@ -77,6 +77,31 @@ CURVES = (
         percent=True,
     ),
 )
+
+
+ADAPTIVE = (
+    Curve(
+        id="adaptive",
+        title="Adaptive weighting: strength λ, and factor γ after the first pivotal token",
+        axis="λ, γ",
+        metrics=("adaptive/strength", "adaptive/after_pivotal"),
+        names=("λ", "γ"),
+    ),
+    Curve(
+        id="recovery",
+        title="Recovery of the teacher, with its 95 % interval",
+        axis="of wrong responses",
+        metrics=("adaptive/recovery", "adaptive/recovery_low", "adaptive/recovery_high"),
+        names=("recovers", "at least", "at most"),
+        percent=True,
+    ),
+)
+
+
+def curves_of(sources: Sequence[str], lines: Iterable[Mapping[str, float]]) -> tuple[Curve, ...]:
+    """The curves of runs with these ``data.sources`` and lines of metrics, which may have those of weighting ``adaptive``."""
+    adaptive = ADAPTIVE if any("adaptive/strength" in line for line in lines) else ()
+    return (*CURVES, *adaptive, *source_curves(sources))
 
 
 def source_curves(sources: Sequence[str]) -> tuple[Curve, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from renio_pipeline.probe.table import advice_text, sections
 from renio_pipeline.report.choice import spread
-from renio_pipeline.report.curves import AUROC, CURVES, EVALUATIONS, IDLE, Curve, source_curves
+from renio_pipeline.report.curves import AUROC, EVALUATIONS, IDLE, Curve, curves_of
 from renio_pipeline.report.facts import facts, notes
 from renio_pipeline.report.recorded import RecordedRun, sources_of
 from renio_pipeline.report.samples import VERDICTS, Samples, packed
@@ -29,7 +29,7 @@ SCRIPTS = ("data.js", "plots.js", "time.js", "weights.js", "tokens.js", "reader.
 
 def page_data(runs: Sequence[RecordedRun], samples: Sequence[Samples]) -> dict[str, Any]:
     """Everything that the page shows, as JSON-compatible data."""
-    curves = (*CURVES, *source_curves(sources_of(runs)))
+    curves = curves_of(sources_of(runs), (line for run in runs for line in run.metrics))
     return {
         "curves": [asdict(curve) for curve in curves],
         "idle": asdict(IDLE),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.report.curves import AUROC, CURVES, EVALUATIONS, IDLE, Curve, source_curves
+from renio_pipeline.report.curves import AUROC, EVALUATIONS, IDLE, Curve, curves_of
 from renio_pipeline.report.recorded import RecordedRun, sources_of
 from renio_pipeline.report.samples import VERDICTS, Samples
 from renio_pipeline.report.timeline import SPENT, STAGES, bars, spent
@@ -34,7 +34,7 @@ def write_plots(runs: Sequence[RecordedRun], samples: Sequence[Samples], folder:
         return _save(folder / f"{name}.png", len(runs), parts)
 
     return [
-        *(curve(of) for of in (*CURVES, *source_curves(sources_of(runs)), AUROC)),
+        *(curve(of) for of in (*curves_of(sources_of(runs), (line for run in runs for line in run.metrics)), AUROC)),
         each("timeline", lambda axes, run, _: _timeline(axes, run)),
         each("spent", lambda axes, run, _: _spent(axes, run)),
         each("idle", lambda axes, run, _: _lines(axes, IDLE, [run])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import urllib.request
 
+from renio_pipeline.metrics.registry import METRICS
 from renio_pipeline.preflight import prepare
 from renio_pipeline.stages.engine_text import answered
 from tests.fakes.stages import config_of
@@ -16,7 +17,9 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(metrics_port=0, run_dir=folder)
         with endpoint(config) as sink:
-            fill(sink, large_step(prepare(config), config, 2), 2)
+            metrics = fill(sink, large_step(prepare(config), config, 2), 2)
+            adaptive = {name: 0.5 for name in METRICS if name.startswith("adaptive/")}  # of one weighting alone
+            sink.write(2, metrics | adaptive)
             with urllib.request.urlopen(f"http://{sink.address}/metrics", timeout=20) as answer:
                 text = str(answer.read().decode())
     return text + answered(config.name, {("generator", "0"): True})

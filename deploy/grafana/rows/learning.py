@@ -111,4 +111,20 @@ def weights() -> list[Any]:
             "have verifiers.",
             (gauge("renio_weights_auroc"), "AUROC"), maximum=1, width=6,
         ),
+        lines(
+            "Adaptive weighting", "none",
+            "Strength of ReNIO's weights (0: uniform) and the factor after a response's first pivotal token (0: left out), of "
+            "weighting adaptive. Always at their start: see whether there are probes in the panel beside it.",
+            (gauge("renio_adaptive_strength"), "strength"), (gauge("renio_adaptive_after_pivotal"), "factor"),
+            maximum=1, width=12,
+        ),
+        lines(
+            "Recovery of the teacher", SHARE,
+            "Wrong responses that the teacher brings to a correct answer from after their first pivotal token, with the 95 % "
+            "interval that moves the adaptive weighting; and the tokens it writes for that, of those it scores. No line: no "
+            "response was probed; raise weighting.share.",
+            (gauge("renio_adaptive_recovery_ratio"), "recovers"), (gauge("renio_adaptive_recovery_low_ratio"), "at least"),
+            (gauge("renio_adaptive_recovery_high_ratio"), "at most"), (gauge("renio_adaptive_share_ratio"), "tokens written"),
+            width=12,
+        ),
     ]  # fmt: skip

@@ -139,12 +139,13 @@ SECTIONS = {
 )
 def test_keys_that_a_text_says_to_change_are_the_configurations(path: Path) -> None:
     from renio_pipeline.config import schema
-    from renio_pipeline.weightings.renio import Renio
+    from renio_pipeline.config.variants import registered
 
     text = path.read_text()
     named = re.findall(rf"\b({'|'.join(SECTIONS)})\.([a-z_*]+)\b(?!\()", text)
     for section, key in named:
-        fields = keys_of(Renio if section == "weighting" else getattr(schema, SECTIONS[section]))
+        kinds = registered("weighting").values() if section == "weighting" else [getattr(schema, SECTIONS[section])]
+        fields = {field for kind in kinds for field in keys_of(kind)}
         assert any(re.fullmatch(key.replace("*", ".*"), field) for field in fields), f"{section}.{key}"
     for key in re.findall(r"\bpools\.POOL\.(\w+)", text):
         assert key in keys_of(schema.Pool)

@@ -221,6 +221,23 @@ def test_plots_never_go_into_a_run_that_has_the_pages_name(tmp_path: Path) -> No
     assert sorted(folder.rglob("*")) == before
 
 
+def test_the_moves_of_an_adaptive_weighting_have_curves_and_other_runs_none(tmp_path: Path) -> None:
+    folder = record(tmp_path / "run", steps={}, weighting={"type": "adaptive"})
+    sink = JsonlSink(folder / "metrics.jsonl")
+    for step in (1, 2):  # no recovery is known at first
+        known = {"adaptive/recovery": 0.1, "adaptive/recovery_low": 0.0, "adaptive/recovery_high": 0.3} if step > 1 else {}
+        sink.write(step, line(step) | {"adaptive/strength": 0.0, "adaptive/after_pivotal": 1 - step / 4} | known)
+    plain = record(tmp_path / "plain")
+    both = data_of(write_report([folder, plain], tmp_path / "page.html")[0])
+    assert {curve["id"] for curve in both["curves"]} >= {"adaptive", "recovery"}
+    adaptive, other = both["runs"]
+    assert adaptive["metrics"]["adaptive/after_pivotal"] == [0.75, 0.5]
+    assert adaptive["metrics"]["adaptive/recovery"] == [None, 0.1]
+    assert set(other["metrics"]["adaptive/strength"]) == {None}
+    alone = data_of(write_report([plain], tmp_path / "alone.html")[0])
+    assert not {curve["id"] for curve in alone["curves"]} & {"adaptive", "recovery"}
+
+
 def test_a_mixture_has_a_line_for_each_source_and_says_their_shares(tmp_path: Path) -> None:
     sources = [{"path": "sums.jsonl", "weight": 3}, {"path": "words.jsonl", "task": "plain"}]
     folder = record(tmp_path / "run", steps={}, data={"sources": sources})
