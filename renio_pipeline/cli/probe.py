@@ -103,7 +103,9 @@ async def _run(config: RunConfig, prepared: Prepared, size: Size, *, forward: bo
         await started.generated()
         _note("the teacher scores them")
         stage = started.forward
-        responses = await score(started.teachers, started.budget, judged, config, stage.forward if stage else None)
+        responses = await score(
+            started.teachers, started.budget, judged, config, stage.forward if stage else None, task=prepared.task
+        )
         _note("the teacher answers, and goes on from the student's responses")
         return await examine(started.teachers, grader.judge, responses, config, context=context, size=size)
 

@@ -1,7 +1,8 @@
 """From findings to a weighting: one table of rules, and what is known for each.
 
 The rules are tried from the top, and the first that applies decides. They rest on leads of the project's own study, which is
-small: models of under a million parameters, one task, ten paired seeds a line.
+small: models of under a million parameters, one task, ten paired seeds a line. The thresholds are those of the weighting
+``adaptive``, which measures recovery during a run: ``renio_pipeline.weightings.recovery``.
 
     what was found                                              weighting   λ   γ
     no verdicts, or too few wrong or right responses            (no advice)
@@ -9,10 +10,11 @@ small: models of under a million parameters, one task, ten paired seeds a line.
     the teacher does no better before the pivotal token:
         and recovers from after it                              renio       1   1
         and does not                                            uniform     0   1
-    it recovers in fewer than RECOVERS of the cases             uniform     0   0
+    it recovers in fewer than WEIGHTS_FROM of the cases         uniform     0   0
     it recovers in more, and the weights know wrong answers     renio       1   0
     it recovers in more, and they do not                        uniform     0   0
-    the interval holds RECOVERS                                 uniform     0   0, undecided
+        in either case, in more than SUFFIX_FROM                                1
+    the interval holds WEIGHTS_FROM                             uniform     0   0, undecided
 """
 
 from __future__ import annotations
@@ -24,15 +26,14 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.evaluation.bootstrap import Estimate
 from renio_pipeline.metrics.weight_scores import WEIGHT
+from renio_pipeline.probe.numbers import OF_ERROR
 from renio_pipeline.probe.results import Advice, Findings
+from renio_pipeline.weightings.recovery import SUFFIX_FROM, WEIGHTS_FROM
 
 FEW = 8  # fewer wrong, or right, responses say nothing
-# Of the demo student's own wrong responses, which are slips and guesses, and between the two teachers that were probed: the
-# clean one, which recovers from 0.2 % of slips, has 0.0 % [0.0, 4.6], the half-repairing one, from 19 %, 9.1 % [5.6, 14.4].
-RECOVERS = 0.05
 SOURCE = (
     "leads, no more: the project's own study of chained sums, students of 0.4 million parameters, 20 steps, n = 10 paired "
-    "seeds unless said, 95 % intervals"
+    "seeds unless said, 95 % intervals; its recoveries are of slips alone, a probe's of whatever the student does wrong"
 )
 HARD = (  # teachers that hardly ever recover
     "teacher that recovers from 0.2 % of slips: against uniform weights, uniform with γ = 0 is +6.0 [+4.8, +7.2] points, ReNIO "
@@ -128,26 +129,43 @@ def _choice(found: Findings) -> tuple[str, float, str, list[str]]:
     assert after is not None
     assert lost is not None
     said = f"from just after the first pivotal token of wrong responses the teacher still answers {_shown(after)} correctly"
+    said += _by_error(found)
     if lost.low <= 0:
         points = f"{_shown(before)} from just before it: that token is not where these responses go astray"
-        if after.low > RECOVERS:
+        if after.low > WEIGHTS_FROM:
             return "renio", 1.0, f"{said}, and {points}, and the teacher has something to teach after it", []
         return "uniform", 1.0, f"{said}, and {points}", []
-    if after.high < RECOVERS:
+    if after.high < WEIGHTS_FROM:
         why = "what follows it are prefixes that the teacher cannot mend, and their loss teaches nothing"
         return "uniform", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(HARD)
-    if after.low > RECOVERS:
+    from_before = f"{said}, {_shown(before)} from just before it"
+    if after.low > WEIGHTS_FROM:
+        gamma, so = 0.0, "what leads astray comes first"
+        if after.low > SUFFIX_FROM:
+            gamma, so = (
+                1.0,
+                f"so often (above {100 * SUFFIX_FROM:g} %) γ = 0 was never tried, and what follows teaches something",
+            )
         area = found.auroc.get(WEIGHT)
         if area is None or area.low <= 0.5:
-            why = "it recovers, but the weights do not tell wrong responses from right ones"
-            return "uniform", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(SOFT)
-        why = "it recovers, so that its answers to wrong prefixes are worth the weight; what leads astray comes first"
-        return "renio", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(SOFT)
+            why = f"it recovers, but the weights do not tell wrong responses from right ones; {so}"
+            return "uniform", gamma, f"{from_before}: {why}", list(SOFT)
+        why = f"it recovers, so that its answers to wrong prefixes are worth the weight; {so}"
+        return "renio", gamma, f"{from_before}: {why}", list(SOFT)
     why = (
-        f"undecided, because the interval holds {100 * RECOVERS:g} %, near which no teacher was tried; uniform weights with "
-        "γ = 0 gained with each kind of teacher, and more --prefixes, or renio arms, may decide"
+        f"undecided, because the interval holds {100 * WEIGHTS_FROM:g} %, near which no teacher was tried; uniform weights "
+        "with γ = 0 gained with each kind of teacher, and more --prefixes, renio arms, or weighting.type=adaptive, which goes "
+        "on measuring in the run, may decide"
     )
     return "uniform", 0.0, f"{said}: {why}", [*HARD, *SOFT]
+
+
+def _by_error(found: Findings) -> str:
+    """The same by kinds of errors, where the task tells them apart: the study's recoveries are of slips alone."""
+    kinds = [
+        f"{g.group.removeprefix(OF_ERROR)} {_shown(g.after)}" for g in found.groups if g.group.startswith(OF_ERROR) and g.after
+    ]
+    return f" ({'; '.join(kinds)})" if kinds else ""
 
 
 def _threshold(found: Findings, setting: Setting) -> tuple[float, list[str]]:

@@ -23,6 +23,7 @@ from renio_pipeline.probe.selection import WRONG
 
 RESAMPLES = 1000
 ANY_WRONG = "wrong, together"
+OF_ERROR = "wrong: "  # and the kind of error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ def findings(
         _recovery(g, [c for c in continued if c.group == g], each, seed) for g in dict.fromkeys(c.group for c in continued)
     ]
     of_wrong = [c for c in continued if c.group in WRONG]
+    for kind in sorted({c.response.error for c in of_wrong if c.response.error is not None}):
+        groups.append(_recovery(f"{OF_ERROR}{kind}", [c for c in of_wrong if c.response.error == kind], each, seed))
     return Findings(
         teacher=teacher,
         responses=len(responses),

@@ -34,6 +34,7 @@ class Response:
     pivotal: Pivotal  # what counts as a pivotal token
     forward: Forward | None = None
     by_trainer: bool = False  # the weights use the trainer's log p_S
+    error: str | None = None  # what kind of error an incorrect one has, where its task tells kinds apart
 
     @property
     def student(self) -> np.ndarray:

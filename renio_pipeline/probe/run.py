@@ -24,6 +24,8 @@ from renio_pipeline.probe.results import ALL, Probed
 from renio_pipeline.probe.selection import around_first, choose
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Generators, Teachers
+from renio_pipeline.tasks import Task
+from renio_pipeline.tasks.mixed import error_kind
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout
 
 LONGER = 2  # times the run's longest response: a teacher that mends a response needs more tokens than one that wrote it right
@@ -55,14 +57,21 @@ async def respond(generators: Generators, prompts: Sequence[Prompt], judge: Judg
 
 
 async def score(
-    teachers: Teachers, budget: PayloadBudget, judged: Sequence[Judged], config: RunConfig, forward: ForwardPass | None = None
+    teachers: Teachers,
+    budget: PayloadBudget,
+    judged: Sequence[Judged],
+    config: RunConfig,
+    forward: ForwardPass | None = None,
+    *,
+    task: Task,
 ) -> list[Response]:
     """Score responses, as many at a time as a step has, so that their payloads fit where a step's do.
 
     Args:
         forward: the trainer's forward pass over scored responses; None: it is left out.
+        task: may tell kinds of errors apart.
     """
-    verdicts = {j.rollout.sample_id: j.verdict for j in judged}
+    by_id = {j.rollout.sample_id: j for j in judged}
     found: list[Response] = []
     for step, start in enumerate(range(0, len(judged), config.batch_size), 1):
         budget.open(step)
@@ -74,12 +83,13 @@ async def score(
                 prompt=s.rollout.prompt,
                 token_ids=s.rollout.token_ids,
                 stop_reason=s.rollout.stop_reason,
-                verdict=verdicts[s.rollout.sample_id],
+                verdict=by_id[s.rollout.sample_id].verdict,
                 generator=s.rollout.logprobs,
                 teacher=s.scores.logprobs,
                 pivotal=config.pivotal,
                 forward=computed.get(s.rollout.sample_id),
                 by_trainer=config.student_logprobs == "trainer",
+                error=_error(task, by_id[s.rollout.sample_id]),
             )
             for s in scored
         ]
@@ -145,6 +155,10 @@ async def _asked(
     return _Asked(alone=alone, continued=continued, records=records)
 
 
+def _error(task: Task, judged: Judged) -> str | None:
+    return error_kind(task, judged.rollout.prompt.row, judged.text) if judged.verdict == "incorrect" else None
+
+
 def _record(teacher: str, group: str, response: Response, point: str, judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         "teacher": teacher,
@@ -152,6 +166,7 @@ def _record(teacher: str, group: str, response: Response, point: str, judged: Se
         "row": response.prompt.row.id,
         "sample_id": response.prompt.sample_id,
         "verdict": response.verdict,
+        "error": response.error,
         "raw_weight": response.raw,
         "first_pivotal": response.first,
         "from": point,

@@ -21,6 +21,7 @@ from renio_pipeline.stages.protocols import Generators
 from renio_pipeline.study.lessons import slipped_step
 from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.study.results import Record
+from renio_pipeline.tasks.arithmetic import kind_of_error
 from renio_pipeline.tasks.phrasing import Phrasing
 from renio_pipeline.types import Prompt, Row
 
@@ -100,10 +101,10 @@ def shares(judged: Sequence[Judged], *, terms: int) -> dict[str, float]:
 
 
 def kind_of(judged: Judged, *, terms: int) -> str:
-    """The kind of a response by its form. An answer after fewer steps than the problem has is a guess."""
+    """The kind of a response by its form, one of ``KINDS``."""
     if judged.verdict != "incorrect":
         return judged.verdict or "unfinished"
-    return "guessed" if judged.text.count("=") < terms - 1 else "slipped"
+    return kind_of_error(judged.text, terms)
 
 
 def terms_of(config: RunConfig) -> int:

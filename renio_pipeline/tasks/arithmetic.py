@@ -33,6 +33,11 @@ def split_of(problem: str) -> Split:
     return "held_out" if zlib.crc32(problem.encode()) % 8 == 0 else "train"
 
 
+def kind_of_error(text: str, terms: int) -> str:
+    """The kind of an incorrect response by its form. An answer after fewer steps than the problem has is a guess."""
+    return "guessed" if text.count("=") < terms - 1 else "slipped"
+
+
 class Arithmetic:
     """The task. Running totals are never negative, so every number is plain digits."""
 
@@ -80,6 +85,10 @@ class Arithmetic:
         if final is not None:
             return "correct" if final == row.answer else "incorrect"
         return "incorrect" if _CLAIM.search(text) else "unfinished"
+
+    def error_kind(self, row: Row, text: str) -> str:
+        """The kind of an incorrect response, see ``kind_of_error``."""
+        return kind_of_error(text, self.terms)
 
     def final_answer(self, text: str) -> str | None:
         """The number after the only ``#``; None if there is no ``#``, or more than one, or anything after the number."""

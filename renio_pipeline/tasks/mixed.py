@@ -47,12 +47,26 @@ class MixedTask:
         task, own = self.of(row)
         return task.verify(own, text)
 
+    def error_kind(self, row: Row, text: str) -> str | None:
+        """The kind of an incorrect response, where its task tells kinds apart."""
+        task, own = self.of(row)
+        return error_kind(task, own, text)
+
     def final_answer(self, text: str) -> str | None:
         raise NotImplementedError("the final answer of a response depends on its row: see task_and_row")
 
     def fault(self, row: Row) -> str | None:
         task, own = self.of(row)
         return task.fault(own)
+
+
+def error_kind(task: Task, row: Row, text: str) -> str | None:
+    """The kind of an incorrect response, such as ``slipped``; None from a task that does not tell kinds apart.
+
+    A task may have a method ``error_kind(row, text)``, which names it.
+    """
+    told = getattr(task, "error_kind", None)
+    return told(row, text) if told else None
 
 
 def task_and_row(task: Task, row: Row) -> tuple[Task, Row]:

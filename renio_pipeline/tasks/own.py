@@ -59,10 +59,13 @@ class OwnTask(Plain):
     def fault(self, row: Row) -> str | None:
         return self._text("fault", lambda row: None, row)  # what ``verify`` does with an answer is not known here
 
-    def _text(self, method: str, default: Callable[..., str | None], given: Row | str) -> str | None:
-        made: Any = self._call(method, default, given)
+    def error_kind(self, row: Row, text: str) -> str | None:
+        return self._text("error_kind", lambda row, text: None, row, text)
+
+    def _text(self, method: str, default: Callable[..., str | None], *given: Row | str) -> str | None:
+        made: Any = self._call(method, default, *given)
         if made is not None and not isinstance(made, str):
-            shown = _shown(given) if isinstance(given, Row) else repr(given)[:500]
+            shown = _shown(given[0]) if isinstance(given[0], Row) else repr(given[0])[:500]
             raise TaskError(f"task: {self._file}: {method} must return text or None, not {repr(made)[:500]}, for {shown}")
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.probe.advice import ENTRY_CLIP, FEW, HARD, SOFT, Setting, advise
 from renio_pipeline.probe.results import Mismatch, Recovery
 from renio_pipeline.probe.setting import probing
+from renio_pipeline.weightings.recovery import Rules, sign
 from tests.unit.probe.made_up import findings, of, recovery
 from tests.unit.test_documents import ROOT
 
@@ -22,6 +24,7 @@ RENIO = Setting(weighting="renio", pivotal=Pivotal())
     [
         pytest.param(recovery(0.98, 0.01), "uniform", 0.0, HARD, id="hardly ever recovers"),
         pytest.param(recovery(0.98, 0.20), "renio", 0.0, SOFT, id="often recovers"),
+        pytest.param(recovery(0.98, 0.40), "renio", 1.0, SOFT, id="recovers from most"),
         pytest.param(recovery(0.98, 0.06), "uniform", 0.0, (*HARD, *SOFT), id="undecided"),
         pytest.param(recovery(0.90, 0.90), "renio", 1.0, (), id="the pivotal token does no harm"),
         pytest.param(recovery(0.03, 0.02), "uniform", 1.0, (), id="answers from neither side"),
@@ -36,8 +39,27 @@ def test_the_recovery_decides(given: Recovery, weighting: str, gamma: float, kno
     assert f"{100 * given.after.value:.1f} %" in found.reason
 
 
+def test_kinds_of_errors_are_told_apart_where_the_task_does() -> None:
+    """The study's recoveries are of slips alone."""
+    slips = replace(recovery(0.98, 0.21), group="wrong: slipped")
+    found = advise(findings(recovery=recovery(0.98, 0.10), groups=[recovery(), slips]), RENIO)
+    assert "correctly (slipped 21.0 % [18.0, 24.0]), 98.0 %" in found.reason
+    assert "slips alone" in found.evidence[-1]
+    assert "slipped" not in advise(findings(groups=[recovery()]), RENIO).reason
+
+
+def test_the_thresholds_are_those_of_the_adaptive_weighting() -> None:
+    rules = Rules()
+    for after in (0.01, 0.1, 0.2, 0.3, 0.5):
+        given = recovery(0.98, after, half=0.005)
+        assert given.after is not None
+        found = advise(findings(recovery=given), RENIO)
+        signs = [sign(given.after.low, given.after.high, t) for t in (rules.weights_from, rules.suffix_from)]
+        assert [found.strength, found.after_pivotal] == [max(0, s) for s in signs], after
+
+
 def test_weights_that_know_nothing_are_not_advised_even_if_the_teacher_recovers() -> None:
-    found = advise(findings(recovery=recovery(0.98, 0.3), auroc={"weight": of(0.52, 0.05)}), RENIO)
+    found = advise(findings(recovery=recovery(0.98, 0.2), auroc={"weight": of(0.52, 0.05)}), RENIO)
     assert (found.weighting, found.after_pivotal) == ("uniform", 0.0)
     assert "do not tell wrong responses from right ones" in found.reason
 

@@ -22,6 +22,7 @@ from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.probe.responses import Response
 from renio_pipeline.probe.results import ALL, Findings, newest, read_report, write_report
 from renio_pipeline.probe.run import Examined, Size, examine, respond, score
+from renio_pipeline.probe.selection import WRONG
 from renio_pipeline.probe.table import advice_text, sections, tables
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.weightings import ScoredBatch
@@ -49,7 +50,7 @@ def probed(size: Size = SIZE, **changes: Any) -> Probe:
         async with Grader(prepared.task, prepared.tokenizer) as grader:
             judged = await respond(stages.generators, prompts, grader.judge, config)
             budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)
-            responses = await score(stages.teachers, budget, judged, config, trainers.forward)
+            responses = await score(stages.teachers, budget, judged, config, trainers.forward, task=prepared.task)
             context = min(prepared.context + config.max_response_tokens, info.inspect(config.student, "student").context)
             return responses, await examine(stages.teachers, grader.judge, responses, config, context=context, size=size)
 
@@ -91,6 +92,9 @@ def test_every_number_follows_from_the_responses_and_the_texts(clean: Probe) -> 
     for record in examined.records:
         right = [c["verdict"] == "correct" for c in record["continuations"]]
         shares.setdefault((record["group"], record["from"]), []).extend(right)
+        if record["group"] in WRONG and record["error"]:
+            shares.setdefault((f"wrong: {record['error']}", record["from"]), []).extend(right)
+    assert {"wrong: slipped", "wrong: guessed"} <= {group.group for group in found.groups}, "the task tells them apart"
     for group in found.groups:
         for point, estimate in (("before", group.before), ("after", group.after)):
             assert estimate is not None

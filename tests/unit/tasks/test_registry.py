@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.tasks import REGISTRY, make_task
+from renio_pipeline.tasks.mixed import MixedTask, error_kind
 from renio_pipeline.tasks.own import TaskError
 from renio_pipeline.types import Row
 
@@ -178,6 +180,7 @@ def test_answers_of_several_lines_are_no_fault_of_a_users_own_task(file: Path) -
         ("verify", (ROW, ""), "True", "must return 'correct', 'incorrect', 'unfinished' or None, not True, for row 'r7'"),
         ("final_answer", ("so 4",), "{4}", "must return text or None, not {4}, for 'so 4'"),
         ("fault", (ROW,), "False", "must return text or None, not False, for row 'r7'"),
+        ("error_kind", (ROW, "so 4"), "4", "must return text or None, not 4, for row 'r7'"),
         ("messages", (ROW,), "'2+2'", "must return a list of {'role': ..., 'content': ...}, not '2+2', for row 'r7'"),
         ("rows", ("train", 1), "['2+2']", "must return a list of renio_pipeline.types.Row, not a list with str"),
     ],
@@ -187,3 +190,13 @@ def test_what_a_method_gives_is_checked(file: Path, method: str, arguments: tupl
     with pytest.raises(TaskError) as caught:
         getattr(make_task(f"{file}:Shout"), method)(*arguments)
     assert str(caught.value).startswith(f"task: {file}: {method} {message}")
+
+
+def test_kinds_of_errors_are_those_of_each_rows_own_task_where_it_tells_them_apart() -> None:
+    sums, words = make_task("arithmetic"), make_task("plain")
+    row = Row(id="sums/1", problem="1+2+3+4", answer="10", source="sums")
+    mixed = MixedTask({"sums": sums, "words": words})
+    slip, guess = "1+2=3;3+3=7;7+4=11;#11", "1+2=3;#40"
+    assert [error_kind(task, row, text) for task in (sums, mixed) for text in (slip, guess)] == ["slipped", "guessed"] * 2
+    assert error_kind(words, row, slip) is None
+    assert error_kind(mixed, replace(row, id="words/1", source="words"), slip) is None
