@@ -93,7 +93,8 @@ class ReasoningTeachers:
         return await self._teachers.busy_seconds()
 
     async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
-        return await self._teachers.write(requests)
+        async with self._turn if self._around.deterministic else nullcontext():
+            return await self._teachers.write(requests)
 
     def expect(self, prompts: Sequence[Prompt]) -> None:
         """Begin the analyses of these samples' problems, which are scored later. Held-out problems need none."""
