@@ -80,6 +80,7 @@ class WeightingSection(VariantSection):
     """Base of ``renio_pipeline.weightings.Weighting``."""
 
     needs_verdicts: ClassVar[bool] = False  # True: every training row must have an answer that the task can verify
+    without_verdicts: ClassVar[str] = "choose another weighting.type, such as uniform"  # where rows have none
 
     def wants_verdicts(self) -> bool:
         """``needs_verdicts``, where that depends on the keys."""

@@ -191,7 +191,7 @@ def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:
     if config.filter != "all":
         return f"filter: {config.filter}", "set filter=all"
     if config.weighting.wants_verdicts():
-        return f"weighting: {config.weighting.label}", "choose another weighting.type, such as uniform"
+        return f"weighting: {config.weighting.label}", config.weighting.without_verdicts
     return None
 
 

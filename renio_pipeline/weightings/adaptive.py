@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -22,6 +22,8 @@ class Adaptive(PivotalWeights):
     State: ``{"batches": int, "pace": …, "renio": …}``: the batches weighed, the fields of ``recovery.Pace``, and the state of
     the weights themselves.
     """
+
+    without_verdicts: ClassVar[str] = "set weighting.signal=scores and its keys, or weighting.type=uniform"
 
     type: Literal["adaptive"] = "adaptive"
     signal: Literal["auto", "probe", "scores"] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.preflight import prepare
 from renio_pipeline.weightings.adaptive import Adaptive, fall_after
 from renio_pipeline.weightings.recovery import Evidence, Pace, Rules
 from renio_pipeline.weightings.renio import Renio
@@ -129,3 +131,12 @@ def test_auto_is_the_probe_where_the_teacher_writes_and_else_the_scores_with_the
         assert isinstance(config.weighting, Adaptive)
         found.append(config.weighting.signal_of(config))
     assert found == ["probe", "scores"]
+
+
+def test_rows_without_an_answer_are_refused_unless_the_signal_is_scores(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"problem": "{i}+{i}:"}}\n' for i in range(8)))
+    given = {"task": "plain", "data": {"path": str(rows)}, "evaluate": {"problems": 0}, "max_response_tokens": 32}
+    with pytest.raises(ConfigError, match=r"weighting: adaptive needs verdicts.* set weighting.signal=scores and its keys"):
+        prepare(make_config(**given, weighting={"type": "adaptive"}))
+    assert len(prepare(make_config(**given, weighting={"type": "adaptive", "signal": "scores", **SCORES})).rows) == 8
