@@ -118,8 +118,8 @@ class Probing:
             if any(r.wrong and r.first is not None for r in responses):
                 self._tell_too_small()
             return None
-        routed = config.teachers is not None
-        return partial(recovery_of, self._stages.teachers, self._judge, chosen, asking, scored=scored, routed=routed)
+        ask = partial(recovery_of, self._stages.teachers, self._judge, chosen, asking)
+        return partial(ask, scored=scored, routed=config.routed)
 
     async def _probe(self, ask: Callable[[], Awaitable[Evidence]]) -> Evidence | None:
         with self._working():

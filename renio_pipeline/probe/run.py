@@ -63,13 +63,13 @@ async def score(
     config: RunConfig,
     forward: ForwardPass | None = None,
     *,
-    task: Task,
+    task: Task | None = None,
 ) -> list[Response]:
     """Score responses, as many at a time as a step has, so that their payloads fit where a step's do.
 
     Args:
         forward: the trainer's forward pass over scored responses; None: it is left out.
-        task: may tell kinds of errors apart.
+        task: tells kinds of errors apart, if it can; None: they are not told apart.
     """
     by_id = {j.rollout.sample_id: j for j in judged}
     found: list[Response] = []
@@ -155,8 +155,10 @@ async def _asked(
     return _Asked(alone=alone, continued=continued, records=records)
 
 
-def _error(task: Task, judged: Judged) -> str | None:
-    return error_kind(task, judged.rollout.prompt.row, judged.text) if judged.verdict == "incorrect" else None
+def _error(task: Task | None, judged: Judged) -> str | None:
+    if task is None or judged.verdict != "incorrect":
+        return None
+    return error_kind(task, judged.rollout.prompt.row, judged.text)
 
 
 def _record(teacher: str, group: str, response: Response, point: str, judged: Sequence[Judged]) -> dict[str, Any]:

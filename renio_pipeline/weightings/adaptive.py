@@ -75,34 +75,30 @@ class Adaptive(PivotalWeights):
 
     def check(self, config: Any) -> None:
         super().check(config)
+        why = _no_probe(config)
         if self.signal_of(config) == "scores":
-            self._check_scores(config)
-        elif not teachers_write(config):
-            raise ValueError(
-                f"weighting.signal probe: {CANNOT_WRITE}; set teacher.type=torch, which does both, or "
-                "objective.type=top_k_forward_kl, or weighting.signal=scores"
-            )
+            self._check_scores(f", or use the signal probe: {why}" if why else "")
+        elif why is not None:
+            raise ValueError(f"weighting.signal probe: {why}; or set weighting.signal=scores")
         elif config.filter == "correct":
             raise ValueError(
                 "weighting adaptive looks at how the teacher goes on from wrong responses, and filter correct keeps none; set "
                 "filter=all or filter=incorrect"
             )
 
-    def _check_scores(self, config: Any) -> None:
+    def _check_scores(self, instead: str) -> None:
         missing = [f"weighting.{key}" for key in ("fall", "weights_from", "suffix_from") if getattr(self, key) is None]
         if missing:
-            instead = "give them"
-            if not teachers_write(config):
-                instead += f", or use the signal probe, for which {CANNOT_WRITE}: teacher.type=torch does both"
             raise ValueError(
                 f"weighting.signal scores needs {', '.join(missing)}: from which fall of the teacher's log-probability on a "
-                f"response helps or hurts differs with model and task, and nothing is known that could be a default; {instead}"
+                "response helps or hurts differs with model and task, and nothing is known that could be a default; give "
+                f"them{instead}"
             )
 
     def signal_of(self, config: Any) -> Literal["probe", "scores"]:
         """The signal that a run with this configuration uses."""
         if self.signal == "auto":
-            return "probe" if teachers_write(config) else "scores"
+            return "probe" if _no_probe(config) is None else "scores"
         return self.signal
 
     def due(self, state: State) -> bool:
@@ -144,7 +140,16 @@ class Adaptive(PivotalWeights):
         return found
 
 
-CANNOT_WRITE = "a vllm teacher that returns hidden states cannot write texts, nor can a mixture (combine)"
+def _no_probe(config: Any) -> str | None:
+    """Why the teacher cannot go on from responses, and what to change; None if it can."""
+    if config.combine is not None:
+        return "none of the teachers that combine mixes goes on as their mixture does; leave combine out"
+    if not teachers_write(config):
+        return (
+            "a vllm teacher that returns hidden states cannot write texts; set teacher.type=torch, which does both, or "
+            "objective.type=top_k_forward_kl"
+        )
+    return None
 
 
 def pace_of(state: State) -> Pace:

@@ -123,6 +123,17 @@ def test_what_cannot_work_is_refused_with_the_key_to_change(changes: dict[str, A
         )
 
 
+def test_a_mixture_of_teachers_has_none_that_could_go_on() -> None:
+    teacher = {"model": "embedded:teacher", "type": "torch"}
+    mixed = {"teacher": {}, "teachers": {"a": teacher, "b": teacher}, "combine": {"a": 1, "b": 1}}
+    for signal in ("probe", "auto"):
+        with pytest.raises(ConfigError, match="leave combine out"):
+            make_config(**mixed, weighting={"type": "adaptive", "signal": signal})
+    config = make_config(**mixed, weighting={"type": "adaptive", **SCORES})
+    assert isinstance(config.weighting, Adaptive)
+    assert config.weighting.signal_of(config) == "scores"
+
+
 def test_auto_is_the_probe_where_the_teacher_writes_and_else_the_scores_with_their_keys() -> None:
     found = []
     for kind in ("torch", "vllm"):
