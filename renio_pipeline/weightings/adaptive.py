@@ -31,8 +31,8 @@ class Adaptive(PivotalWeights):
         description="What shows recovery. probe: the teacher goes on from before and after the first pivotal token of wrong "
         "responses; scores: its log-probabilities around it, without verdicts; auto: probe, unless a teacher cannot write.",
     )
-    every: PositiveInt = Field(5, description="Steps from one look at the signal to the next.")
-    prefixes: PositiveInt = Field(8, description="Wrong responses from which the teacher goes on at a time, at most.")
+    every: PositiveInt = Field(1, description="Steps from one look at the signal to the next.")
+    prefixes: PositiveInt = Field(12, description="Wrong responses from which the teacher goes on at a time, at most.")
     share: float = Field(
         0.25,
         gt=0,
