@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.schema import Section
 from renio_pipeline.config.variants import KINDS
 from renio_pipeline.study.models import PREFIX, RECIPES
+from renio_pipeline.weightings.adaptive import Adaptive
 
 Kind = Literal["training", "weights", "models", "teachers"]
 Overrides = tuple[str, ...]  # key=value
@@ -153,7 +154,8 @@ def _cell(e: Experiment, arm: str, levels: dict[str, str], config: RunConfig, se
 def key_of(config: RunConfig, e: Experiment) -> str:
     """A key that is equal for runs with the same result at the same seed, so that coinciding arms are computed once.
 
-    It depends only on values that differ from their defaults, so a new key of the schema leaves old results valid.
+    It depends only on values that differ from their defaults, so a new key of the schema leaves old results valid. Of the
+    weighting ``adaptive`` it depends on all.
     """
     values = config.model_dump(mode="json", exclude_defaults=True)
     for name in ("seed", "name", "run_dir"):
@@ -161,6 +163,8 @@ def key_of(config: RunConfig, e: Experiment) -> str:
     for kind in KINDS:
         if kind in values and not _untyped(section := getattr(config, kind), values[kind]):
             values[kind] = {**values[kind], "type": section.type}
+    if isinstance(config.weighting, Adaptive):  # its defaults follow from studies, and move with what they find
+        values["weighting"] = {**config.weighting.model_dump(mode="json"), **asdict(config.weighting.rules)}
     values["models"] = [RECIPES[n].identity() for n in sorted(_own_models(config))]
     values["measured"] = [e.kind, *e.prefixes]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -14,6 +14,8 @@ from renio_pipeline.in_process import check
 from renio_pipeline.study import run as study_run
 from renio_pipeline.study.plan import Cell, Experiment, cells, in_order, read
 from renio_pipeline.study.results import Results, whole_lines
+from renio_pipeline.weightings.adaptive import Adaptive
+from renio_pipeline.weightings.recovery import Rules
 
 STUDY = Path(__file__).parents[3] / "configs/study"
 SHIPPED = sorted(STUDY.glob("?.yaml"))
@@ -80,6 +82,17 @@ def test_arms_that_coincide_have_one_key_and_others_have_their_own() -> None:
     assert key["h", "uniform, none after", "opd, clean teacher"] == key["g", "uniform, none after", "opd, clean teacher"]
     assert key["b", "uniform", "opsd"] == key["g", "uniform", "opsd"]
     assert key["c", "first responses", "clean"] not in {c.key for c in wanted if c.kind == "training"}
+
+
+def test_a_result_of_the_adaptive_weighting_is_valid_for_the_thresholds_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment(tmp_path, "a", arms={"adaptive": ["weighting.type=adaptive"]}, seeds=1)
+    (before,) = cells(in_order([path]))
+    monkeypatch.setattr(Adaptive, "rules", Rules(suffix_from=0.3))
+    (after,) = cells(in_order([path]))
+    assert before.config == after.config
+    assert before.key != after.key
 
 
 def test_arms_that_differ_in_a_type_alone_have_keys_of_their_own(tmp_path: Path) -> None:
