@@ -34,7 +34,7 @@ class Adaptive(PivotalWeights):
     every: PositiveInt = Field(1, description="Steps from one look at the signal to the next.")
     prefixes: PositiveInt = Field(12, description="Wrong responses from which the teacher goes on at a time, at most.")
     share: float = Field(
-        0.25,
+        0.5,
         gt=0,
         le=4,
         description="The most tokens that the teacher may write for it in such a step, as a share of those it scores.",

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from renio_pipeline.config import parse
 from renio_pipeline.in_process.weighting import InProcessWeighting
+from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import METRICS
 from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
@@ -40,10 +42,13 @@ class WritingTeachers(FakeTeachers):
     seconds: float = 0.0  # that a call takes
     error: Exception | None = None
     calls: list[list[ContinuationRequest]] = field(default_factory=list)
+    writing: int = 0  # calls that have not returned
 
     async def write(self, requests: Sequence[ContinuationRequest]) -> list[list[Continuation]]:
         self.calls.append(list(requests))
+        self.writing += 1
         await asyncio.sleep(self.seconds)
+        self.writing -= 1
         if self.error is not None:
             raise self.error
         return [[self._text(r)] for r in requests]
@@ -208,6 +213,26 @@ def test_a_pause_waits_for_the_teacher_and_lets_a_checkpoint_be_written(tmp_path
 
     asyncio.run(within())
     assert run.step == 5
+
+
+@pytest.mark.parametrize(("method", "before"), [({"type": "opd"}, False), ({"type": "opsd", "teacher": "latest"}, True)])
+def test_a_teacher_that_follows_has_written_before_its_weights_change(
+    tmp_path: Path, prepared: Prepared, method: dict[str, Any], before: bool
+) -> None:
+    run = run_of(tmp_path / "run", prepared, writing={"seconds": 0.02})
+    teacher = run.config.teacher.model_copy(update={"model": None if method["type"] == "opsd" else run.config.teacher.model})
+    config = parse(run.config.model_dump() | {"method": method, "teacher": teacher.model_dump(), "weighting": WEIGHTING})
+    run.config, run._probing = config, Probing(config, run.stages, run._grader.judge, context=prepared.context)
+    publish, seen = run.stages.trainers.publish, []
+    teachers: Any = run.stages.teachers
+
+    async def watched(version: Any) -> Any:
+        seen.append(len(teachers.calls) - teachers.writing == version.number)
+        return await publish(version)
+
+    run.stages.trainers.publish = watched  # type: ignore[method-assign]
+    done(run)
+    assert seen == [True] + [before] * 5  # the first one is before any step
 
 
 def test_the_signal_scores_asks_the_teacher_for_nothing(tmp_path: Path, prepared: Prepared) -> None:
