@@ -52,9 +52,7 @@ def of_regression(found: Sequence[Regression]) -> str:
     lines = []
     for r in found:
         right = sum(t.agrees for t in r.teachers)
-        over_seeds = (
-            "" if r.over_seeds is None else f", and over seeds, for these teachers, {shown(r.over_seeds, 2, sign=True)}"
-        )
+        over_seeds = "" if r.over_seeds is None else f"; the lines of each seed: {shown(r.over_seeds, 2, sign=True)}"
         lines.append(
             f" For each point that a teacher recovers more often {r.recovery}, {r.claim.better} gains "
             f"{shown(r.over_teachers.slope, 2, sign=True, unit=' points,')} on {r.claim.than} (a line through the teachers' "

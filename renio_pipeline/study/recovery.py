@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline.config import RunConfig
+from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.in_process import in_process_stages
@@ -59,16 +59,22 @@ async def _of_own_errors(config: RunConfig, prepared: Prepared, grader: Grader) 
     context = min(most, prepared.context + (LONGER - 1) * config.max_response_tokens)
     (entry,) = (await examine(stages.teachers, grader.judge, responses, config, context=context, size=SIZE)).entries
     found = entry.findings
-    assert found.recovery is not None
+    if (own := _recorded(found.recovery)) is None:
+        raise ConfigError(
+            f"student: none of {found.wrong} wrong responses of {config.student} has a token that is pivotal to its teacher, "
+            f"{config.teacher_model()}, so that there is nothing to go on from; leave this teacher out of experiments of kind "
+            "teachers"
+        )
     return {
         "responses": {"right": found.right, "wrong": found.wrong},
-        "own_errors": _recorded(found.recovery),
+        "own_errors": own,
         "advice": entry.advice.overrides,
     }
 
 
-def _recorded(recovery: Recovery) -> dict[str, Any]:
-    assert recovery.before is not None
-    assert recovery.after is not None
+def _recorded(recovery: Recovery | None) -> dict[str, Any] | None:
+    """Shares of correct answers with their intervals; None where the teacher went on from nothing."""
+    if recovery is None or recovery.before is None or recovery.after is None:
+        return None
     sides = {"before": recovery.before, "after": recovery.after}
     return {"prefixes": recovery.prefixes} | {name: [e.value, e.low, e.high] for name, e in sides.items()}

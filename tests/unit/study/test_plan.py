@@ -44,7 +44,7 @@ def refusal(path: Path) -> str:
 
 def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_runs_in_one_process() -> None:
     wanted = list(cells(in_order(SHIPPED)))
-    assert {c.experiment for c in wanted} == set("abcdefghm")
+    assert {c.experiment for c in wanted} == set("abcdefghmrt")
     for cell in wanted:
         check(cell.config)
         assert cell.config.seed == cell.seed
@@ -80,7 +80,7 @@ def test_arms_that_coincide_have_one_key_and_others_have_their_own() -> None:
     assert len({c.key for c in wanted if c.experiment == "e"}) == 9
     assert len({c.key for c in wanted if c.experiment == "h"}) == 8
     assert key["h", "uniform, none after", "opd, clean teacher"] == key["g", "uniform, none after", "opd, clean teacher"]
-    assert key["b", "uniform", "opsd"] == key["g", "uniform", "opsd"]
+    assert key["b", "uniform", "opsd"] == key["r", "uniform", "opsd"] == key["g", "uniform", "opsd"]
     assert key["c", "first responses", "clean"] not in {c.key for c in wanted if c.kind == "training"}
 
 

@@ -124,6 +124,9 @@ def test_a_teacher_is_measured_after_slips_and_after_its_students_own_errors(
     assert found["responses"]["right"] + found["responses"]["wrong"] == 48
     assert found["own_errors"]["before"][0] > 0.8 > 0.2 > found["own_errors"]["after"][0]
     assert found["own_errors"]["prefixes"] >= 16
+    itself = written(tmp_path, "u", {"the teacher": ["teacher.model=embedded:student"]}, kind="teachers")
+    with pytest.raises(ConfigError, match="nothing to go on from"):
+        asyncio.run(Runner(models=tmp_path).run(one([itself], "u", "the teacher")))
 
 
 @pytest.mark.parametrize(
