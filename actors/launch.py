@@ -37,6 +37,7 @@ from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import record_limits
+from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.reason_first import with_analyses
@@ -173,8 +174,11 @@ async def stages(
             quarantined=service.quarantine.ids,
             pools=dict(pools),
         )
+        off_policy = with_off_policy(
+            made, config, solutions=prepared.solutions, end_tokens=prepared.end_tokens, quarantine=quarantine.add
+        )
         yield with_analyses(
-            made,
+            off_policy,
             config,
             prepared.analyses,
             AnalysisLog(directory / ANALYSES, fence),

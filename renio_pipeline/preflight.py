@@ -21,6 +21,7 @@ from renio_pipeline.data.problems import Problems, joined, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
 from renio_pipeline.data.settling import settle
+from renio_pipeline.data.solutions import Solutions
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.models import info
 from renio_pipeline.models.adapters import read_adapter
@@ -56,6 +57,7 @@ class Prepared:
     stretch: Stretch = field(default_factory=Stretch)  # the order in which rows are drawn, and their fingerprints
     end_tokens: dict[str, EndTokens] = field(default_factory=dict)  # by teacher
     analyses: AnalysisPrompts | None = None  # the prompts of method.reason_first
+    solutions: Solutions | None = None  # as responses, for data.off_policy.source solution
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
 
@@ -111,6 +113,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         payload_token_bytes=token_bytes,
         end_tokens=pairs,
         payload_bytes=payload_bytes,
+        solutions=_solutions(config, tokenizer, vocab_size),
         clock=stands.at,
         **data,
     )
@@ -181,6 +184,12 @@ def _encoded(
         "notes": (*of_all, *used.notes, *held.notes),
         "stretch": Stretch(parts=tuple(shares)) if shares else stretches[0],
     }  # fmt: skip
+
+
+def _solutions(config: RunConfig, tokenizer: Any, vocab_size: int) -> Solutions | None:
+    if not config.data.off_policy.share or config.data.off_policy.source != "solution":
+        return None
+    return Solutions(tokenizer, most=config.max_response_tokens, vocab_size=vocab_size)
 
 
 def _student(config: RunConfig, inspect: Inspect) -> info.ModelInfo:

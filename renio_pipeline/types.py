@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["correct", "incorrect", "unfinished"]
 StopReason = Literal["stop", "length"]
+OffPolicySource = Literal["solution", "teacher"]  # who wrote a response that the student did not
 EndTokens = tuple[
     tuple[int, int], ...
 ]  # pairs of ids that change places to a teacher: see ``renio_pipeline.models.end_tokens``
@@ -103,6 +104,7 @@ class Rollout:
     last_version: Version | None = None  # those that sampled its last one: newer, where a sync came in between
     replica: str = ""  # the generator that wrote it
     times: Times = NEVER
+    off_policy: OffPolicySource | None = None  # not the student's: it has no version, and log p_S is the trainer's
 
     @property
     def sample_id(self) -> int:
@@ -245,6 +247,7 @@ class TrainSample(Message):
     teacher_logprobs: np.ndarray  # [T] float32
     weight: float
     token_factors: np.ndarray | None = None  # [T] float32; None: all are 1
+    off_policy: bool = False  # not written by the student; its student_logprobs are then the trainer's
     until_pivotal: int | None = None  # response tokens up to and including the first pivotal one; None: none is pivotal
     payload: Any = None  # as in TeacherScores
 

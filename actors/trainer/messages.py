@@ -70,7 +70,7 @@ class RankReport:
     padded_tokens: int = 0  # as computed
     mismatch_sum: float = 0.0  # of |generator - trainer| log-probability, over response tokens
     mismatch_max: float = 0.0
-    response_tokens: int = 0
+    response_tokens: int = 0  # that a generator wrote
     agreement: Agreement = field(default_factory=Agreement)
     busy_seconds: float = 0.0
 

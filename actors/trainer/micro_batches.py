@@ -29,7 +29,8 @@ def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
     lengths = [len(s.response_ids) for s in samples]
     means = [float(part.mean()) if len(part) else 0.0 for part in micro.per_token.split(lengths)]
     generator = torch.cat([torch.tensor(s.student_logprobs) for s in samples]).to(micro.student_logprobs.device)
-    gap = (micro.student_logprobs - generator).abs()
+    own = torch.repeat_interleave(torch.tensor([not s.off_policy for s in samples]), torch.tensor(lengths))
+    gap = (micro.student_logprobs - generator).abs()[own.to(micro.student_logprobs.device)]
     magnitude, after_pivotal = micro.magnitudes(samples)
     return RankReport(
         loss=float(micro.loss),
@@ -40,6 +41,6 @@ def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
         padded_tokens=micro.computed_tokens,
         mismatch_sum=float(gap.sum()),
         mismatch_max=float(gap.max()) if len(gap) else 0.0,
-        response_tokens=sum(lengths),
+        response_tokens=len(gap),
         agreement=micro.agreement,
     )

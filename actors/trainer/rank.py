@@ -209,7 +209,9 @@ class TrainerRank:
             self._engine.backward(micro.loss * self._world_size, scale_wrt_gas=False)
             if samples:
                 total += report_of(samples, micro)
-        self._last_ids = [s.sample_id for samples in micro_batches for s in samples]
+        trained = [s for samples in micro_batches for s in samples]
+        self._last_ids = [s.sample_id for s in trained]
+        self._last_off_policy = [s.sample_id for s in trained if s.off_policy]
         return replace(total, busy_seconds=time.perf_counter() - started)
 
     def optimizer_step(self, step: int, ledger: str | None) -> dict[str, float]:
@@ -240,6 +242,7 @@ class TrainerRank:
                 step=step,
                 incarnation=self._spec.incarnation,
                 sample_ids=self._last_ids,
+                off_policy=self._last_off_policy,
                 fence=self._spec.fence,
             )
         return {"grad_norm": norm, "lr": lr, "busy_seconds": time.perf_counter() - started}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import TAKEOVER, count, path
 from renio_pipeline.config import ConfigError
+from renio_pipeline.config.off_policy import check_all_by_student
 from renio_pipeline.config.teacher_writing import check_no_analyses
 from renio_pipeline.visible import visible
 
@@ -51,6 +52,7 @@ def _arms(args: argparse.Namespace) -> int:
         raise ConfigError("CONFIG: no configuration is named; give a YAML file, such as configs/demo.yaml")
     arms = arms_of(files, [thing for thing in args.things if "=" in thing], args.arm)
     for arm in arms:
+        check_all_by_student(arm.config, "renio arms")
         check_no_analyses(arm.config, "renio arms")
     if not arms[0].config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves no held-out problems to compare the arms on; set it to 500 or more")

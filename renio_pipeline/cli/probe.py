@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from renio_pipeline.cli.common import count, path, with_config
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.combining import check_one_each
+from renio_pipeline.config.off_policy import check_all_by_student
 from renio_pipeline.config.teacher_writing import check_no_analyses
 from renio_pipeline.visible import visible
 
@@ -56,6 +57,7 @@ def _probe(args: argparse.Namespace) -> int:
     began = time.monotonic()
     given = load(args.config, args.overrides)
     config, notes = probing(given)
+    check_all_by_student(config, "renio probe")
     check_no_analyses(config, "renio probe")
     check_one_each(config, "renio probe")
     address = settled(args.address)  # before Ray is imported

@@ -9,6 +9,7 @@ from renio_pipeline.config import schema
 from renio_pipeline.config.combining import check_combine
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
 from renio_pipeline.config.mixture import check_sources, parts
+from renio_pipeline.config.off_policy import check_off_policy
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN, TeacherPayload
 from renio_pipeline.config.teacher_writing import check_teachers_write
@@ -25,6 +26,7 @@ def check_combinations(config: RunConfig) -> None:
         _sources,
         _method,
         _reason_first,
+        check_off_policy,
         _lora,
         _pools,
         _sync,

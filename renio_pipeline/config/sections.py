@@ -96,6 +96,7 @@ class ObjectiveSection(VariantSection):
     """Base of ``renio_pipeline.objectives.Objective``."""
 
     mixes: ClassVar[bool] = False  # True: its payload may be a ``Mixture`` of several teachers'; without one it always may
+    student_tokens_only: ClassVar[bool] = False  # True: it is an estimate over tokens that the student sampled
 
     @property
     @abstractmethod

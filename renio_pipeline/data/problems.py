@@ -184,6 +184,13 @@ def _check(config: RunConfig, origin: ProblemOrigin, screening: RowScreening, ro
             )
     for row in rows if config.routed or config.privileged else ():
         _check_teaching(config, origin, rows, row)
+    off_policy = config.data.off_policy
+    for row in rows if off_policy.share and off_policy.source == "solution" else ():
+        if not (row.solution or "").strip():
+            raise ConfigError(
+                f"{origin.key}.path: {rows.where(row)} has no solution, which data.off_policy trains on "
+                f"({origin.key}.fields.solution names it); set data.off_policy.source=teacher, or leave data.off_policy out"
+            )
 
 
 def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ CPU time; a response that exceeds it twice counts as incorrect, so that no verif
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,8 @@ class Grader:
     async def judge(self, rollout: Rollout) -> Judged:
         """Raises RuntimeError with the task's own traceback where its code raises in a worker."""
         text = self._tokenizer.decode(rollout.token_ids, skip_special_tokens=True)
+        if rollout.off_policy is not None:  # a verdict says what the student can do
+            return Judged(rollout=rollout, text=text, verdict=None)
         cut = rollout.stop_reason == "length"  # its last words are not its final answer
         found, given_up = await self._grade(rollout, "" if cut and self._pool else text)
         verdict: Verdict | None = found["verdict"] and ("unfinished" if cut else found["verdict"])
@@ -84,3 +86,8 @@ async def judge_all(rollouts: AsyncIterator[Rollout], judge: Judge) -> list[Judg
     finally:
         for task in under_way:
             task.cancel()
+
+
+def by_student(judged: Iterable[Judged]) -> list[Judged]:
+    """Those that the student wrote: not what ``data.off_policy`` put in their places."""
+    return [j for j in judged if j.rollout.off_policy is None]

@@ -13,6 +13,7 @@ from renio_pipeline.config.schema import Sampling
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.analyses import AnalysisLog
+from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.reason_first import with_analyses
 
@@ -37,6 +38,7 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
     teachers = InProcessTeachers(config, prepared.vocab_size, prepared.end_tokens)
     trainers = InProcessTrainers(lm, config, prepared.vocab_size, teachers.head, generators)
     made = Stages(generators=generators, teachers=teachers, weighting=InProcessWeighting(config), trainers=trainers)
+    made = with_off_policy(made, config, solutions=prepared.solutions, end_tokens=prepared.end_tokens, together=True)
     return with_analyses(made, config, prepared.analyses, AnalysisLog(None))
 
 

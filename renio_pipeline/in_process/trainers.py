@@ -172,5 +172,6 @@ def _means(samples: Sequence[TrainSample], micro: MicroLoss) -> list[float]:
 
 
 def _gaps(samples: Sequence[TrainSample], micro: MicroLoss) -> np.ndarray:
-    """[N] |generator - trainer| log-probability of the sampled tokens, in nats."""
-    return np.abs(micro.student_logprobs.numpy() - np.concatenate([s.student_logprobs for s in samples]))
+    """|generator - trainer| log-probability of the tokens that the generator sampled, in nats."""
+    own = np.concatenate([np.full(len(s.response_ids), not s.off_policy) for s in samples])
+    return np.abs(micro.student_logprobs.numpy() - np.concatenate([s.student_logprobs for s in samples]))[own]

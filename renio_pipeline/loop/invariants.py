@@ -19,14 +19,17 @@ def in_order(scored: Sequence[ScoredRollout], kept: Sequence[int]) -> None:
 
 
 def age(scored: Sequence[ScoredRollout], version: Version, bound: int) -> int:
-    """The staleness of the oldest token in versions, relative to the weights to be trained; asserted to be within ``bound``."""
-    versions = {s.rollout.sample_id: s.rollout.version for s in scored}
+    """The staleness of the oldest token in versions, relative to the weights to be trained; asserted to be within ``bound``.
+
+    A response that the student did not write has none.
+    """
+    versions = {s.rollout.sample_id: s.rollout.version for s in scored if s.rollout.off_policy is None}
     bad = [
         i for i, v in versions.items() if v.incarnation != version.incarnation or not 0 <= version.number - v.number <= bound
     ]
     limit = f" or up to {bound} before it" if bound else ""
     assert not bad, f"samples {bad} were not written by version {version}{limit}"
-    return version.number - min(v.number for v in versions.values())
+    return version.number - min((v.number for v in versions.values()), default=version.number)
 
 
 def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.ndarray]) -> None:

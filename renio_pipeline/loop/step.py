@@ -67,7 +67,7 @@ async def learn(
 
     async with timer.turn(stages.turns):
         with timer.span("weigh"):
-            student = await _student_logprobs(stages, config, scored, step)
+            scored, student = await _student_logprobs(stages, config, scored, step)
             numbers(step, scored, student)
             weighed = await _weigh(stages, found, scored_batch(found, student), probing)
         with timer.span("train"):
@@ -99,12 +99,18 @@ async def learn(
     )
 
 
+def _by_student(found: Collected, batch: ScoredBatch) -> tuple[Collected, ScoredBatch]:
+    """A step's samples without those that the student did not write."""
+    own = [i for i in range(len(batch)) if not (batch.off_policy and batch.off_policy[i])]
+    return replace(found, scored=[found.scored[i] for i in own]), batch.part(own)
+
+
 async def _weigh(stages: Stages, found: Collected, batch: ScoredBatch, probing: Probing | None) -> Weighed:
     if probing is None:
         return await stages.weighting.weigh(batch)
     await probing.take_in()
     weighed = await stages.weighting.weigh(batch)
-    probing.begin(found, batch, weighed.state)
+    probing.begin(*_by_student(found, batch), weighed.state)
     return weighed
 
 
@@ -124,6 +130,7 @@ def scored_batch(found: Collected, student: Sequence[np.ndarray]) -> ScoredBatch
         student_logprobs=student,
         teacher_logprobs=[s.scores.logprobs for s in found.scored],
         verdicts=[found.judged[r.sample_id].verdict for r in rollouts],
+        off_policy=[r.off_policy is not None for r in rollouts],
     )
 
 
@@ -147,15 +154,28 @@ def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) 
             teacher_logprobs=s.scores.logprobs,
             weight=float(weight),
             payload=s.scores.payload,
+            off_policy=s.rollout.off_policy is not None,
         )
         for s, weight in zip(scored, weights, strict=True)
     )
     return TrainBatch(step=step, samples=samples)
 
 
-async def _student_logprobs(stages: Stages, config: RunConfig, scored: Sequence[ScoredRollout], step: int) -> list[np.ndarray]:
-    """log p_S that the weights are computed from, [T] of each sample: the generator's, or those of another trainer forward."""
-    if config.student_logprobs == "generator":
-        return [s.rollout.logprobs for s in scored]
-    by_id = await stages.trainers.logprobs(make_batch(step, scored, np.ones(len(scored))))
-    return [by_id[s.rollout.sample_id] for s in scored]
+async def _student_logprobs(
+    stages: Stages, config: RunConfig, scored: Sequence[ScoredRollout], step: int
+) -> tuple[list[ScoredRollout], list[np.ndarray]]:
+    """The samples, and log p_S that their weights are computed from, [T] of each: the generator's, or another trainer forward.
+
+    No generator knows them of a response that the student did not write, so the trainer's become the rollout's own.
+    """
+    every = config.student_logprobs == "trainer"
+    asked = [s for s in scored if every or s.rollout.off_policy is not None]
+    by_id = await stages.trainers.logprobs(make_batch(step, asked, np.ones(len(asked)))) if asked else {}
+
+    def known(s: ScoredRollout) -> ScoredRollout:
+        if s.rollout.off_policy is None:
+            return s
+        return replace(s, rollout=replace(s.rollout, logprobs=by_id[s.rollout.sample_id]))
+
+    found = [known(s) for s in scored]
+    return found, [by_id.get(s.rollout.sample_id, s.rollout.logprobs) for s in found]

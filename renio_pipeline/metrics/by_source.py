@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from renio_pipeline.grading.grader import Judged
+from renio_pipeline.grading.grader import Judged, by_student
 from renio_pipeline.metrics.registry import of_source
 from renio_pipeline.stages.outcomes import StepResult
 from renio_pipeline.types import Rollout
@@ -15,8 +15,9 @@ from renio_pipeline.types import Rollout
 def response_metrics_by_source(judged: Mapping[int, Judged]) -> dict[str, float]:
     """Of all of a step's responses, whether the filter kept them or not; nothing if there is a single source."""
     found: dict[str, float] = {}
-    for source in _sources(j.rollout for j in judged.values()):
-        own = [j for j in judged.values() if j.rollout.prompt.row.source == source]
+    written = by_student(judged.values())
+    for source in _sources(j.rollout for j in written):
+        own = [j for j in written if j.rollout.prompt.row.source == source]
         found[of_source(source, "response_tokens")] = float(np.mean([len(j.rollout.token_ids) for j in own]))
         if graded := [j.verdict == "correct" for j in own if j.verdict is not None]:
             found[of_source(source, "accuracy")] = float(np.mean(graded))

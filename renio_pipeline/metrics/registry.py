@@ -33,6 +33,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "entropy/teacher": ("nats", "mean entropy of the teacher's, there; of a top-k teacher at least that"),
     "ratio/mean": ("nats", "mean log-ratio of student to teacher, before clipping"),
     "reward/accuracy": ("", "share of the step's responses, kept or not, that the verifier calls correct"),
+    "off_policy/fraction": ("", "share of the samples trained on that the student did not write: data.off_policy"),
+    "off_policy/tokens": ("tokens", "mean length of those"),
     "filter/drawn": ("samples", "responses written in the step"),
     "filter/kept": ("", "share of the step's responses that the filter kept"),
     "grading/given_up": ("responses", "responses judged incorrect because no verdict arrived in time"),

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from renio_pipeline.grading.grader import Judged
+from renio_pipeline.grading.grader import Judged, by_student
 from renio_pipeline.metrics.auroc import auroc
 from renio_pipeline.metrics.by_source import response_metrics_by_source, weight_metrics_by_source
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
-from renio_pipeline.types import Rollout, Verdict
+from renio_pipeline.types import Rollout, ScoredRollout, Verdict
 
 
 def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float]:
     """Metrics of all of a step's responses, whether the filter kept them or not."""
-    rollouts = [j.rollout for j in judged.values()]
+    own = by_student(judged.values())
+    rollouts = [j.rollout for j in own]
     if not rollouts:
         return {"tokens/generated": 0, "filter/drawn": 0}
     lengths = [len(r.token_ids) for r in rollouts]
@@ -27,8 +28,8 @@ def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float
         "tokens/generated": sum(lengths),
         "filter/drawn": len(rollouts),
         "filter/kept": kept / len(rollouts),
-        "grading/given_up": sum(j.given_up for j in judged.values()),
-        **accuracy([j.verdict for j in judged.values()]),
+        "grading/given_up": sum(j.given_up for j in own),
+        **accuracy([j.verdict for j in own]),
         **response_metrics_by_source(judged),
     }
 
@@ -55,7 +56,8 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         **({} if report.loss_after_pivotal is None else {"pivotal/loss_after": report.loss_after_pivotal}),
         **report.agreement,
         **result.weighed.metrics,
-        **response_metrics(result.judged, len(scored)),
+        **response_metrics(result.judged, sum(s.rollout.off_policy is None for s in scored)),
+        **off_policy_metrics(scored),
         "staleness/max": result.staleness,
         "tokens/scored": sum(len(s.rollout.token_ids) + len(s.rollout.prompt.teacher_ids) for s in scored),
         "tokens/trained": report.tokens,
@@ -73,6 +75,12 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         **verdict_metrics(result.weighed.raw, result.weighed.weights, verdicts),
         **weight_metrics_by_source(result),
     }
+
+
+def off_policy_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
+    """Of the responses that the student did not write; nothing where there are none."""
+    lengths = [len(s.rollout.token_ids) for s in scored if s.rollout.off_policy is not None]
+    return {"off_policy/fraction": len(lengths) / len(scored), "off_policy/tokens": float(np.mean(lengths))} if lengths else {}
 
 
 def _sizes(sizes: dict[str, int], pools: Pools) -> dict[str, float]:
@@ -128,7 +136,8 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
             **({} if weighed.token_factors is None else {"token_factors": weighed.token_factors[i].tolist()}),
             "verdict": judged[i].verdict,
             "stop_reason": s.rollout.stop_reason,
-            "version": str(s.rollout.version),
+            "version": str(s.rollout.version) if s.rollout.off_policy is None else "off-policy",
+            **({} if s.rollout.off_policy is None else {"off_policy": s.rollout.off_policy}),
             **_spans(s.rollout),
             "generator": s.rollout.replica,
             "teacher": s.scores.replica,

@@ -9,6 +9,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from renio_pipeline.config import RunConfig
+from renio_pipeline.grading.grader import by_student
 from renio_pipeline.monitoring.histogram import Histogram, doubling
 from renio_pipeline.monitoring.names import STAGES, stage_of
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
@@ -28,11 +29,12 @@ class Distributions:
         self._lengths, self._ratios = Histogram(doubling(1, config.max_response_tokens)), Histogram((*LOG_RATIOS, *pivotal))
 
     def observe(self, result: StepResult | SkippedStep) -> None:
-        self._lengths.observe([len(j.rollout.token_ids) for j in result.judged.values()])
+        self._lengths.observe([len(j.rollout.token_ids) for j in by_student(result.judged.values())])
         if isinstance(result, StepResult):
             self._weights.observe(result.weighed.weights)
             pairs = zip(result.student, result.scored, strict=True)
-            self._ratios.observe(np.concatenate([own - s.scores.logprobs for own, s in pairs]))
+            own = [each - s.scores.logprobs for each, s in pairs if s.rollout.off_policy is None]
+            self._ratios.observe(np.concatenate([np.empty(0, np.float32), *own]))
 
     def write(self, metrics: Mapping[str, float]) -> None:
         self._step.observe([metrics["time/step"]])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from renio_pipeline.grading.grader import by_student
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 Place = tuple[str, str]  # pool and replica; never more than the largest size that the pool has had
@@ -23,7 +24,7 @@ class Replicas:
         self._seen: dict[tuple[str, str], float] = {}  # busy seconds by pool and worker process
 
     def observe(self, result: StepResult | SkippedStep) -> None:
-        self._add("generator", ((j.rollout.replica, len(j.rollout.token_ids)) for j in result.judged.values()))
+        self._add("generator", ((j.rollout.replica, len(j.rollout.token_ids)) for j in by_student(result.judged.values())))
         if isinstance(result, SkippedStep):
             return
         for s in result.scored:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from renio_pipeline.grading.grader import by_student
 from renio_pipeline.monitoring.replicas import Place, place_of_teacher
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
-from renio_pipeline.types import NEVER, Times
+from renio_pipeline.types import NEVER, OffPolicySource, Times
 
 WEIGHTING: Place = ("weighting", "0")
 
@@ -30,6 +31,7 @@ class Way:
     """The way of a sample that was trained on: the workers that had it, each with a moment at which it was there."""
 
     sample_id: int
+    off_policy: OffPolicySource | None  # it comes from no generator
     stops: tuple[tuple[Place, float], ...]
 
 
@@ -44,7 +46,7 @@ class Rows:
 
     def spans(self, result: StepResult | SkippedStep) -> Iterator[Span]:
         written: dict[Place, list[Times]] = {}
-        for judged in result.judged.values():
+        for judged in by_student(result.judged.values()):
             written.setdefault(("generator", judged.rollout.replica), []).append(judged.rollout.times)
         yield from self._pools(written, "generate")
         if isinstance(result, SkippedStep):
@@ -108,13 +110,16 @@ def ways(result: StepResult) -> Iterator[Way]:
     rank_of = {i: str(rank) for rank, share in enumerate(result.report.shares) for i in share}
     for s in result.scored:
         rollout, scores, sample_id = s.rollout, s.scores, s.rollout.sample_id
-        if NEVER in (rollout.times, scores.times) or sample_id not in rank_of:
+        foreign = rollout.off_policy
+        if NEVER in (scores.times, *([] if foreign else [rollout.times])) or sample_id not in rank_of:
             continue
+        place = place_of_teacher(scores.replica)
         yield Way(
             sample_id,
+            foreign,
             (
-                (("generator", rollout.replica), rollout.times[1]),
-                (place_of_teacher(scores.replica), scores.times[0]),
+                *([] if foreign else [(("generator", rollout.replica), rollout.times[1])]),
+                (place, scores.times[1] if foreign else scores.times[0]),
                 (WEIGHTING, result.spans["weigh"][0]),
                 (("trainer", rank_of[sample_id]), result.spans["train"][0]),
             ),

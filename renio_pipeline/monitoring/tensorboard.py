@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from renio_pipeline.grading.grader import by_student
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
@@ -27,7 +28,7 @@ class TensorBoardSink(Sink):
             self._writer.close()
             self._writer = self._open(result.step)
         self._last = result.step
-        lengths = [len(j.rollout.token_ids) for j in result.judged.values()]
+        lengths = [len(j.rollout.token_ids) for j in by_student(result.judged.values())]
         if lengths:
             self._writer.add_histogram("response/length", np.array(lengths), result.step)
         if isinstance(result, StepResult):

@@ -82,7 +82,9 @@ class Trace(Sink):
         return event | self._place(span.place) | {"args": {"step": step, "samples": span.samples}}
 
     def _arrow(self, way: Way) -> Iterator[Event]:
-        arrow = {"name": "sample", "cat": "sample", "id": next(self._ids), "args": {"sample_id": way.sample_id}}
+        arrow: Event = {"name": "sample", "cat": "sample", "id": next(self._ids), "args": {"sample_id": way.sample_id}}
+        if way.off_policy is not None:
+            arrow["args"]["off_policy"] = way.off_policy
         last = len(way.stops) - 1
         for i, (place, at) in enumerate(way.stops):
             # Just before the writing slice ends, and just after the others begin: an arrow attaches to the slice around it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -19,6 +19,7 @@ class Sampled(FewEntries):
     """Policy gradient on the sampled token (k1): the teacher sends one number a token."""
 
     type: Literal["sampled"] = "sampled"
+    student_tokens_only: ClassVar[bool] = True
     importance_clip: PositiveFloat | None = Field(
         2.0, description="With max_staleness: bound of the importance ratio towards the older policy; null: no correction."
     )

@@ -28,6 +28,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Task", config.task_label),
         ("Sources", ", ".join(f"{part.name} {part.share:.0%} of the prompts" for part in parts(config.data))),
         ("Batch", _batch(config)),
+        ("Off-policy", _off_policy(config)),
         ("Resumed", f"{run.resumes} times" if run.resumes else ""),
         ("Quarantined", "; ".join(f"sample {r['sample_id']}: {r['reason']}" for r in run.rejected[:5])),
     ]
@@ -54,6 +55,12 @@ def _weighting(config: RunConfig) -> str:
 def _batch(config: RunConfig) -> str:
     kept = "" if config.filter == "all" else f", {config.filter} ones only"
     return f"{config.batch_size} samples per step, of up to {config.max_response_tokens} tokens{kept}"
+
+
+def _off_policy(config: RunConfig) -> str:
+    off_policy = config.data.off_policy
+    source = "the rows' solutions" if off_policy.source == "solution" else "responses by the teacher"
+    return f"{off_policy.share:.0%} of the samples are {source}, with a weight of 1" if off_policy.share else ""
 
 
 def _accuracy(run: RecordedRun) -> str:

@@ -20,14 +20,26 @@ _NAME = re.compile(r"rank_(\d+)(\.\d+\.\d+)?\.jsonl")
 
 
 def record_trained(
-    folder: Path, rank: int, *, step: int, incarnation: int, sample_ids: Sequence[int], fence: Fence = NO_FENCE
+    folder: Path,
+    rank: int,
+    *,
+    step: int,
+    incarnation: int,
+    sample_ids: Sequence[int],
+    off_policy: Sequence[int] = (),
+    fence: Fence = NO_FENCE,
 ) -> None:
-    """Append what a rank trained on to its ledger. Raises OSError, LeaseLostError."""
+    """Append what a rank trained on to its ledger. Raises OSError, LeaseLostError.
+
+    ``off_policy``: the ids among them of responses that the student did not write.
+    """
     path = folder / f"rank_{rank}.jsonl"
     if path.exists() and path.stat().st_size >= FULL_BYTES:
         fence.check()
         path.rename(folder / f"rank_{rank}.{incarnation}.{step:06d}.jsonl")  # a name that no other epoch has
     line = {"step": step, "incarnation": incarnation, "sample_ids": sample_ids}
+    if off_policy:
+        line["off_policy"] = off_policy
     fence.append(path, json.dumps(line).encode() + b"\n")
 
 

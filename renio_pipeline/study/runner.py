@@ -14,7 +14,7 @@ import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor, held_out_prompts
-from renio_pipeline.grading.grader import Grader
+from renio_pipeline.grading.grader import Grader, by_student
 from renio_pipeline.in_process import in_process_stages
 from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.loop.probing import Probing
@@ -22,6 +22,7 @@ from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import collect, scored_batch, train_step
 from renio_pipeline.metrics.weight_scores import areas
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.stages.off_policy import OffPolicyGenerators
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.study.character import WHOLE_RESPONSE, measure_model, shares, terms_of
@@ -107,6 +108,7 @@ async def steps(stages: Stages, config: RunConfig, prepared: Prepared, grader: G
 async def held_out(stages: Stages, config: RunConfig, prepared: Prepared, grader: Grader) -> dict[str, float]:
     """Sample one whole response to every held-out problem: the share of correct responses and of each kind of error."""
     generators = stages.generators
+    generators = generators.student if isinstance(generators, OffPolicyGenerators) else generators
     assert isinstance(generators, InProcessGenerators)
     prompts = held_out_prompts(prepared.held_out_ids, prepared.held_out)
     writing = generators.longer(WHOLE_RESPONSE).generate(prompts, config.evaluate.temperature)
@@ -144,7 +146,7 @@ def _adaptive(trained: Sequence[StepResult]) -> dict[str, list[float]]:
 
 def _share(result: StepResult) -> float:
     """The share of correct responses among all that the step wrote."""
-    return float(np.mean([j.verdict == "correct" for j in result.judged.values()]))
+    return float(np.mean([j.verdict == "correct" for j in by_student(result.judged.values())]))
 
 
 def _short(value: float) -> float:

@@ -33,6 +33,7 @@ class ScoredBatch:
     student_logprobs: Sequence[np.ndarray]  # of each sample [T_b] float32, nats, at the distillation temperature
     teacher_logprobs: Sequence[np.ndarray]  # of each sample [T_b] float32, nats, at the distillation temperature
     verdicts: Sequence[Verdict | None]  # [B]; None where the task gives none
+    off_policy: Sequence[bool] = ()  # [B], which the student did not write; empty: none. A weighting sees none of these
     pivotal: Pivotal = field(default_factory=Pivotal)  # what metrics and reports count as a pivotal token, see ``diagnostics``
 
     def __len__(self) -> int:
@@ -42,6 +43,18 @@ class ScoredBatch:
     def lengths(self) -> np.ndarray:
         """[B] int64, response tokens of each sample; 0 for an empty response."""
         return np.array([len(tokens) for tokens in self.student_logprobs], np.int64)
+
+    def part(self, places: Sequence[int]) -> ScoredBatch:
+        """The samples at some places, in their order."""
+        return ScoredBatch(
+            sample_ids=[self.sample_ids[i] for i in places],
+            row_ids=[self.row_ids[i] for i in places],
+            token_ids=[self.token_ids[i] for i in places],
+            student_logprobs=[self.student_logprobs[i] for i in places],
+            teacher_logprobs=[self.teacher_logprobs[i] for i in places],
+            verdicts=[self.verdicts[i] for i in places],
+            pivotal=self.pivotal,
+        )
 
     def padded(self) -> tuple[Tensor, Tensor, Tensor]:
         """student_logprobs and teacher_logprobs as [B, T] float32, padded on the right with 0, and the mask [B, T] bool."""

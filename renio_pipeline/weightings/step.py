@@ -28,6 +28,11 @@ class Weighed:
 def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state: State) -> Weighed:
     """Weigh a step's batch.
 
+    What the student did not write (``off_policy``) has the weight 1 and no token factors, and takes no part in how the others
+    are normalised: these weigh what they would in a batch of their own, and the share of the batch that is off-policy is its
+    share of the weight. ReNIO's raw weight is defined for such a response too, and is shown with it. But it says how sure the
+    student was of its own steps; on a text that it did not write, large values mark what the teacher finds unlikely.
+
     Args:
         pivotal: what the diagnostics count as a pivotal token.
         state: what the weighting returned at the step before; None at the first.
@@ -39,10 +44,20 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
     from renio_pipeline.weighting import effective_sample_size
 
     batch = replace(batch, pivotal=pivotal)
-    with weighting.guarded("weigh"):
-        found = weighting.weigh(batch, state)
-    weights, factors, after = _checked(found, batch, f"weighting {weighting.label}")
+    own = [i for i in range(len(batch)) if not (batch.off_policy and batch.off_policy[i])]
+    by_student = batch if len(own) == len(batch) else batch.part(own)
+    weights, factors, after = np.ones(len(batch), np.float32), None, state
+    if own:
+        with weighting.guarded("weigh"):
+            found = weighting.weigh(by_student, state)
+        given, of_tokens, after = _checked(found, by_student, f"weighting {weighting.label}")
+        weights[own] = given
+        if of_tokens is not None:
+            factors = [np.ones(int(n), np.float32) for n in batch.lengths]
+            for i, each in zip(own, of_tokens, strict=True):
+                factors[i] = each
     shown = pivotal_tokens(batch, pivotal)
+    ratios = shown if by_student is batch else pivotal_tokens(by_student, pivotal)
     import torch
 
     metrics = {
@@ -51,7 +66,7 @@ def weigh_step(weighting: Weighting, pivotal: Pivotal, batch: ScoredBatch, state
         "weights/effective_sample_size": effective_sample_size(torch.from_numpy(weights)),
         **_factor_metrics(weights, factors, batch),
         **weighting.state_metrics(after),
-        **shown.metrics,
+        **ratios.metrics,
     }
     return Weighed(weights=weights, token_factors=factors, state=after, raw=shown.raw, pivotal=shown.positions, metrics=metrics)
 

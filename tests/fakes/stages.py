@@ -100,7 +100,7 @@ class FakeTeachers:
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
         scored = []
         async for rollout in rollouts:
-            logprobs = rollout.logprobs.copy()
+            logprobs = np.nan_to_num(rollout.logprobs, nan=-0.5)  # those of an off-policy response are not known yet
             logprobs[1] -= ratio(rollout.sample_id)
             scores = TeacherScores(sample_id=rollout.sample_id, logprobs=logprobs, payload="ref", payload_bytes=100)
             scored.append(ScoredRollout(rollout=rollout, scores=scores))
@@ -151,8 +151,11 @@ class FakeTrainers:
         raise AssertionError("no rank was lost")
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
-        """The generator's but for the pivotal token, which is likelier by 0.25."""
-        return {s.sample_id: s.student_logprobs + 0.25 * (np.arange(len(s.response_ids)) == 1) for s in batch.samples}
+        """The generator's, or -0.5 where it has none, but for the pivotal token, which is likelier by 0.25."""
+        return {
+            s.sample_id: np.nan_to_num(s.student_logprobs, nan=-0.5) + 0.25 * (np.arange(len(s.response_ids)) == 1)
+            for s in batch.samples
+        }
 
     async def train(self, batch: TrainBatch) -> TrainReport:
         self.batches.append(batch)

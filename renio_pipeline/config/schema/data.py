@@ -80,12 +80,24 @@ class MixedSource(ProblemSource):
     prompts: Prompts | None = Field(None, description="The section `prompts` for its problems alone; null: the run's.")
 
 
+class OffPolicy(Section):
+    """A share of each batch that the student did not write (the λ of GKD, arXiv 2306.13649)."""
+
+    share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the samples whose responses are not the student's; 0: none, strictly its own."
+    )
+    source: Literal["solution", "teacher"] = Field(
+        "solution", description="What these are: the row's reference solution, or a response that its teacher writes."
+    )
+
+
 class Data(ProblemSource):
     """Where training and held-out problems come from."""
 
     sources: tuple[MixedSource, ...] | None = Field(
         None, description="Several sources instead of `path`, mixed by weight, each with its own task and teacher."
     )
+    off_policy: OffPolicy = OffPolicy()
     max_prompt_tokens: PositiveInt | None = Field(
         None, description="Leave out, and count, rows with a longer prompt; null: a prompt that does not fit is an error."
     )

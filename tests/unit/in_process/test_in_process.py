@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
@@ -21,6 +22,7 @@ from renio_pipeline.in_process.generators import InProcessGenerators
 from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import train_step
+from renio_pipeline.models import info
 from renio_pipeline.models.writing import inverse_cdf
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import StepResult
@@ -293,3 +295,40 @@ def test_a_step_towards_a_mixture_weighs_its_samples_by_the_mixtures_log_probabi
     assert mixed.weighed.weights.tolist() != one.weighed.weights.tolist()
     if objective != "sampled":  # whose value means nothing
         assert 0 < mixed.report.divergence < one.report.divergence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "objective"), [("solution", {"type": "jsd"}), ("teacher", {"type": "top_k_forward_kl", "k": 8})]
+)
+def test_an_off_policy_part_is_trained_on_with_the_trainers_log_probabilities(
+    source: str, objective: dict[str, Any], prepared: Prepared
+) -> None:
+    data = {"problems": 128, "off_policy": {"share": 0.5, "source": source}}
+    config = configured(data=data, objective=objective, diagnostics={"share": 1.0})
+    found = prepare(config)
+
+    async def step(made: Stages) -> StepResult:
+        async with Grader(found.task, found.tokenizer) as grader:
+            cursor = Cursor(found.prompt_ids, found.rows, config)
+            result = await train_step(made, config, Selection(config, cursor.take, grader.judge), 1, FIRST_VERSION)
+        assert isinstance(result, StepResult)
+        return result
+
+    made = in_process_stages(config, found)
+    lm = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:student"), dtype=torch.float32)  # not trained
+    result = asyncio.run(step(made))
+    foreign = [s.rollout for s in result.scored if s.rollout.off_policy == source]
+    assert len(foreign) == 8
+    for r in foreign:
+        ids = torch.tensor(np.concatenate([r.prompt.student_ids, r.token_ids])).long()[None]
+        with torch.no_grad():
+            logits = lm(ids).logits[0, len(r.prompt.student_ids) - 1 : -1, : found.vocab_size]
+        expected = torch.log_softmax(logits, -1).gather(1, ids[0, len(r.prompt.student_ids) :, None])[:, 0]
+        np.testing.assert_allclose(r.logprobs, expected.numpy(), atol=2e-5)
+    assert result.report.mismatch_max < 1e-4
+    assert np.isfinite(result.report.loss)
+    assert len(result.report.agreement) == 5
+    again = asyncio.run(step(in_process_stages(config, found)))
+    assert again.report.loss == result.report.loss, "the same samples, and the same texts"
+    assert [s.rollout.token_ids.tolist() for s in again.scored] == [s.rollout.token_ids.tolist() for s in result.scored]

@@ -316,7 +316,8 @@ def test_a_run_of_an_earlier_version_with_uniform_weights_resumes_and_is_read(tm
     RunDirectory(now)
     file = tmp_path / "run/config.yaml"
     values = yaml.safe_load(file.read_text())
-    values["weighting"] |= values.pop("diagnostics")
+    shown = values.pop("diagnostics")
+    values["weighting"] |= {key: shown[key] for key in ("threshold", "clip")}
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match="uniform has no threshold and clip"):
         load(file)

@@ -1,0 +1,47 @@
+"""A row's solution as a response: what ``data.off_policy.source: solution`` trains on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from renio_pipeline.config import ConfigError
+from renio_pipeline.types import Row, StopReason
+
+
+class Solutions:
+    """Encodes solutions with the student's tokenizer, ended by its end token, as a student that stops by itself ends."""
+
+    def __init__(self, tokenizer: Any, *, most: int, vocab_size: int) -> None:
+        """
+        Args:
+            most: tokens of the longest response; a longer solution is cut, and then has no end token.
+            vocab_size: entries that both models have.
+
+        Raises:
+            ConfigError: the tokenizer has no end token.
+        """
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                "data.off_policy: the student's tokenizer has no end token (eos_token), so who learns from solutions would not "
+                "learn to end; set data.off_policy.source=teacher, or give the tokenizer one"
+            )
+        self._tokenizer, self._most, self._vocab_size = tokenizer, most, vocab_size
+
+    def response(self, row: Row) -> tuple[np.ndarray, StopReason]:
+        """A row's solution, [T] int32, and whether it is whole.
+
+        Raises:
+            ConfigError: it has a token that a model lacks.
+        """
+        assert row.solution is not None, "rows without a solution are refused before a run starts"
+        ids = self._tokenizer(row.solution, add_special_tokens=False, verbose=False)["input_ids"]
+        whole = [*ids, self._tokenizer.eos_token_id]
+        kept = np.asarray(whole[: self._most], np.int32)
+        if (largest := int(kept.max())) >= self._vocab_size:
+            raise ConfigError(
+                f"data.off_policy: the solution of row {row.id!r} has token id {largest}, but the smaller of the models' "
+                f"output heads has {self._vocab_size} rows; leave that row out, or choose a teacher whose vocabulary holds it"
+            )
+        return kept, "stop" if len(whole) <= self._most else "length"
