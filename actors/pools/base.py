@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from actors.errors import GONE, EngineFailed
+from actors.errors import GONE, EngineFailed, plain_reason
 from actors.pools.jobs import Quarantined, Service
 from actors.pools.supervisor import Workers
 from actors.pools.waiting import WorkerLost, answer
@@ -195,7 +195,7 @@ class Pool(abc.ABC):
                 if time.monotonic() >= due:
                     raise WorkerLost("it did not cancel its work in time")
         except (WorkerLost, *GONE, EngineFailed) as error:
-            worker.lose(str(error))
+            worker.lose(plain_reason(error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -207,7 +207,7 @@ class Pool(abc.ABC):
             await self.work(worker, jobs)
         except Exception as error:
             if is_loss(error):
-                worker.lose(str(error))  # the supervisor then calls ``_lost`` with the remaining jobs
+                worker.lose(plain_reason(error))  # the supervisor then calls ``_lost`` with the remaining jobs
             else:
                 self.fail(worker, jobs, error)
         finally:

@@ -11,6 +11,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Literal
 
+from actors.errors import plain_reason
 from actors.pools.base import Pool
 from actors.pools.waiting import answer
 from actors.pools.worker import Worker
@@ -58,4 +59,4 @@ class ColocatedGenerators:
         try:
             await worker.during(answer(getattr(worker.actor, verb).remote(), self._seconds, verb))
         except Exception as error:  # any error: it must neither keep the ranks' memory nor stay half awake
-            worker.lose(f"when it was told to {verb}: {error}")
+            worker.lose(f"when it was told to {verb}: {plain_reason(error)}")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from ray.exceptions import ActorDiedError
 
 from actors.cluster.processes import last_lines
-from actors.errors import GONE, EngineFailed
+from actors.errors import GONE, EngineFailed, plain_reason
 from actors.pools.start_errors import constructor_error, not_started
 from actors.pools.waiting import WorkerLost, answer, guarded, heartbeat, new_failure
 from actors.pools.worker import Kind, State, Worker
@@ -229,11 +229,10 @@ class Workers:
 
 
 def _reason(error: Exception) -> str:
-    """One line: Ray's first line about a dead process, or the first of what a constructor raised."""
+    """One line."""
     if isinstance(error, ActorDiedError) and error.actor_init_failed:
         return f"it did not start: {constructor_error(error).splitlines()[0]}"
-    lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    return lines[0].strip()
+    return plain_reason(error)
 
 
 class _Unwanted(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ray
 
 from actors.cluster.placement import actor_options, start_in_group
+from actors.errors import plain_reason
 from actors.packed_messages import pack
 from actors.pools.jobs import Service
 from actors.pools.supervisor import Workers
@@ -50,7 +51,7 @@ class WeightingStage:
             except Exception as error:
                 if not is_loss(error):
                     raise
-                worker.lose(str(error))
+                worker.lose(plain_reason(error))
                 continue
             self._state = weighed.state
             self.workers.progress(worker)

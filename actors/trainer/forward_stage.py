@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import ray
 
 from actors.cluster.placement import actor_options, start_in_group
+from actors.errors import plain_reason
 from actors.pools.jobs import Service
 from actors.pools.supervisor import Workers
 from actors.pools.waiting import answer
@@ -58,7 +59,7 @@ class ForwardStage:
             except Exception as error:
                 if not is_loss(error):
                     raise
-                worker.lose(str(error))
+                worker.lose(plain_reason(error))
                 continue
             self.workers.progress(worker)
             return {i: Forward(logprobs=logprobs, losses=losses) for i, (logprobs, losses) in found.items()}

@@ -19,7 +19,7 @@ import numpy as np
 from ray.exceptions import RayTaskError
 
 from actors.cluster.processes import last_lines
-from actors.errors import GONE
+from actors.errors import GONE, plain_reason
 from actors.pools.base import Pool
 from actors.pools.colocated import ColocatedGenerators
 from actors.pools.jobs import Service
@@ -109,7 +109,7 @@ class Trainers:
         except GONE as error:
             if getattr(error, "actor_init_failed", False):
                 raise
-            self._lose(f"a rank died while it started: {error}")
+            self._lose(f"while it started: {plain_reason(error)}")
             assert self._silent is not None
             self._silent.result()  # raises
         self._pids = await self.group.ping()
@@ -215,12 +215,12 @@ class Trainers:
     async def _check(self, error: BaseException) -> None:
         """Raises TrainerLost unless every rank is healthy: then the error is the program's own."""
         if isinstance(error, GONE):
-            self._lose(str(error))
+            self._lose(plain_reason(error))
         try:
             await asyncio.sleep(PING_SECONDS if isinstance(error, RayTaskError) else 0)
             await answer(self._group.ping(), self._config.faults.heartbeat_seconds, "a ping")
         except (WorkerLost, *GONE) as gone:
-            self._lose(str(gone))
+            self._lose(plain_reason(gone))
         assert self._silent is not None
         if self._silent.done():
             self._silent.result()  # raises
@@ -229,19 +229,18 @@ class Trainers:
         try:
             await heartbeat(self._group.ping, self._config.faults.heartbeat_seconds)
         except (WorkerLost, *GONE) as error:
-            self._lose(str(error))
+            self._lose(plain_reason(error))
 
     def _lose(self, reason: str) -> None:
         """Whoever waits for the ranks gets TrainerLost, or CrashLoopError where they die again and again."""
         assert self._silent is not None
         if self._silent.done():
             return
-        short = reason.strip().splitlines()[0]
         self.restarts += 1
         logs = "\n".join(filter(None, (last_lines(pid) for pid in self._pids)))
-        lost: RuntimeError = TrainerLost(f"a trainer rank is lost: {short}")
+        lost: RuntimeError = TrainerLost(f"a trainer rank is lost: {reason}")
         try:
-            self._service.slots.died(POOL, 0, time.monotonic(), short, logs)
+            self._service.slots.died(POOL, 0, time.monotonic(), reason, logs)
         except CrashLoopError as error:
             lost = error
         self._silent.set_exception(lost)

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from actors.errors import GONE, EngineFailed
+from actors.errors import GONE, EngineFailed, plain_reason
 
 LOOK_SECONDS = 0.2  # between two checks whether the caller has given up
 Ask = Callable[..., "Future[Any]"]  # ask(receiver, method, *arguments) -> the pending answer
@@ -130,7 +130,7 @@ class SyncClient:
 def why_lost(error: BaseException) -> str | None:
     """Why a receiver that raised this error is lost. None: it is healthy, and the error is its refusal."""
     if isinstance(error, GONE):
-        return f"died: {_first_line(error)}"
+        return f"died: {plain_reason(error)}"
     if isinstance(error, EngineFailed):
         return f"its engine failed: {_first_line(getattr(error, 'cause', error))}"
     if isinstance(error, TimeoutError):

@@ -73,7 +73,7 @@ def _arms(args: argparse.Namespace) -> int:
         results.write(folder, race, looks)
     for line in results.verdict(looks[-1], arms, args.seeds):
         print(visible(line))
-    print(f"results: {folder}")
+    print(visible(f"results: {folder}"))
     return 0
 
 

@@ -9,6 +9,7 @@ from renio_pipeline.cli.common import AnyOrder
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.describe import REQUIRED, annotated
 from renio_pipeline.config.nearest import did_you_mean
+from renio_pipeline.visible import visible
 
 
 def register(commands: Any) -> None:
@@ -36,7 +37,7 @@ def _config(args: argparse.Namespace) -> int:
         config = RunConfig.model_construct(steps=cast(Any, REQUIRED), student=REQUIRED)
     for key in keys or [""]:
         try:
-            print(annotated(config, tuple(key.split(".")) if key else ()))
+            print(visible(annotated(config, tuple(key.split(".")) if key else ())))
         except KeyError as error:
             name, known = error.args
             allowed = did_you_mean(name, known) if known else "allowed: nothing below a key"

@@ -85,7 +85,7 @@ def _watch(run: str, every: float, timeout: float) -> int:
         try:
             status = live_runs.ask(run, "status", {}, timeout)
         except Ended as error:
-            console.print(str(error), markup=False)
+            console.print(visible(str(error)), markup=False)
             return 0
         console.clear()
         console.print(status_view(status))
@@ -98,7 +98,7 @@ def _show(run: str, verb: str, reply: dict[str, Any], *, as_json: bool) -> None:
     elif verb == "status":
         Console(highlight=False).print(status_view(reply))
     else:
-        print("\n".join(reply_lines(run, verb, reply)))
+        print(visible("\n".join(reply_lines(run, verb, reply))))
 
 
 def plain(value: Any) -> Any:

@@ -83,7 +83,7 @@ def _eval(args: argparse.Namespace) -> int:
     if args.compare:
         a, b = args.compare
         results.compared(_compare((a, results.problems[a]), (b, results.problems[b]), seed=config.seed))
-    print(f"results: {results.folder}")
+    print(visible(f"results: {results.folder}"))
     return 0
 
 
@@ -116,7 +116,8 @@ def _evaluate(
 
     def finished(model: str, data: DataSet, problems: list[Problem]) -> None:
         if left_out := len(data.rows) - len(problems):
-            print(f"{model}: {left_out} problems of {data.name} are left out: a response of theirs killed its generators")
+            text = f"{model}: {left_out} problems of {data.name} are left out: a response of theirs killed its generators"
+            print(visible(text))
         if problems:
             results.add(model, data, problems)
 

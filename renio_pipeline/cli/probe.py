@@ -82,7 +82,7 @@ def _probe(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(report), indent=1))
     else:
         _show(report)
-        print(f"results: {folder}")
+        print(visible(f"results: {folder}"))
     return 0
 
 
@@ -132,7 +132,8 @@ def _show(report: Report) -> None:
     from renio_pipeline.evaluation.table import show
     from renio_pipeline.probe.table import advice_text, tables
 
-    print(f"probe of {report.name}: student {report.student}, {report.seconds:.0f} s; 95 % intervals over problems\n")
+    head = f"probe of {report.name}: student {report.student}, {report.seconds:.0f} s; 95 % intervals over problems\n"
+    print(visible(head))
     for table in tables(report):
         show(table)
     for note in report.notes:

@@ -8,6 +8,7 @@ from typing import Any
 
 from renio_pipeline.cli.common import path
 from renio_pipeline.config import ConfigError
+from renio_pipeline.visible import visible
 
 
 def register(commands: Any) -> None:
@@ -48,10 +49,10 @@ def _push(args: argparse.Namespace) -> int:
     if args.dry_run:
         place: Path = args.folder / "model-card.md"
         place.write_text(card, encoding="utf-8")
-        print(f"nothing was pushed. To {args.repo} would go {what}, with the card {place}")
+        print(visible(f"nothing was pushed. To {args.repo} would go {what}, with the card {place}"))
         return 0
-    print(f"pushing {what}, to {args.repo}", flush=True)
-    print(f"pushed: {push(published, card, args.repo, private=args.private, revision=args.revision)}")
+    print(visible(f"pushing {what}, to {args.repo}"), flush=True)
+    print(visible(f"pushed: {push(published, card, args.repo, private=args.private, revision=args.revision)}"))
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from renio_pipeline.cli.common import path
+from renio_pipeline.visible import visible
 
 
 def register(commands: Any) -> None:
@@ -25,5 +26,5 @@ def _report(args: argparse.Namespace) -> int:
 
     written = write_report(args.runs, args.out, steps=parse_steps(args.steps) if args.steps else (), png=args.png)
     for page in written:
-        print(page)
+        print(visible(str(page)))
     return 0

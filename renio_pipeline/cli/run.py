@@ -58,10 +58,11 @@ def _check(args: argparse.Namespace) -> int:
     with connection.connect(address) as cluster:
         check_run_dir(connection.run_directory(config, own=cluster.own))
         prepared = run_checks.check(config, prepared)
-    print(
+    fine = (
         f"{' + '.join(args.config)}: fine. {len(prepared.rows)} training problems, {len(prepared.held_out)} held out; "
         f"vocabulary {prepared.vocab_size}, context {prepared.context} tokens"
     )
+    print(visible(fine))
     for note in prepared.notes:
         print(visible(note))
     return 0
@@ -76,11 +77,11 @@ def _check_offline(config: RunConfig) -> int:
     notes, missing = check_offline(config)
     demands = ", ".join(f"{name} {pool.replicas} x {pool.gpus:g} GPUs" for name, pool in _pools_of(config).items())
     shared = "; generators and trainer ranks share theirs" if config.placement == "colocated" else ""
-    print(f"configuration fine; it asks for {demands}{shared}")
+    print(visible(f"configuration fine; it asks for {demands}{shared}"))
     for note in notes:
         print(visible(note))
     for name in missing:
-        print(f"not here, so not checked: {name}")
+        print(visible(f"not here, so not checked: {name}"))
     return 0
 
 
@@ -105,7 +106,7 @@ def _demo(args: argparse.Namespace) -> int:
         raise ConfigError("evaluate.problems: the demo compares accuracy before and after; set it to 500 or more")
     found = faults(_run(config, args))
     for fault in found:
-        print(f"demo failed: {fault}", file=sys.stderr)
+        print(visible(f"demo failed: {fault}"), file=sys.stderr)
     return 1 if found else 0
 
 
@@ -249,9 +250,8 @@ def _summarise(config: RunConfig, path: Path, outcome: dict[str, Any]) -> None:
 
     found = {step: Evaluation(**values) for step, values in outcome["evaluations"].items()}
     if found:
-        print(f"\nheld-out accuracy, sampled at temperature {config.evaluate.temperature:g}, with its 95 % interval")
-        print(f"  before  {found[min(found)]}")
-        print(f"  after   {found[max(found)]}")
+        print(visible(f"\nheld-out accuracy, sampled at temperature {config.evaluate.temperature:g}, with its 95 % interval"))
+        print(visible(f"  before  {found[min(found)]}\n  after   {found[max(found)]}"))
     if outcome["auroc"] is not None:
-        print(f"AUROC of the weights as a sign of an answer that is not correct: {outcome['auroc']:.3f}")
-    print(f"run directory: {path}")
+        print(visible(f"AUROC of the weights as a sign of an answer that is not correct: {outcome['auroc']:.3f}"))
+    print(visible(f"run directory: {path}"))

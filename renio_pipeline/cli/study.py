@@ -10,6 +10,7 @@ from typing import Any
 
 from renio_pipeline.cli.common import TAKEOVER, path
 from renio_pipeline.config import ConfigError
+from renio_pipeline.visible import visible
 
 
 def register(commands: Any) -> None:
@@ -49,5 +50,5 @@ def _study(args: argparse.Namespace) -> int:
             held = stack.enter_context(lease.held(args.out, key="--out", takeover=args.takeover, note=note))
             run_study(chosen, args.out, seeds=args.seeds, jobs=args.jobs, note=note, fence=held.fence)
             held.fence.check()
-        print(write_study(in_order(paths), args.out, seeds=args.seeds))
+        print(visible(str(write_study(in_order(paths), args.out, seeds=args.seeds))))
     return 0

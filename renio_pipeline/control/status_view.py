@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from renio_pipeline.visible import visible
+
 EVENTS = 8  # the newest that are shown
 COLUMNS = ("pool", "serving/target", "starting", "waiting", "queue", "in flight", "idle", "restarts")
 
@@ -21,9 +23,9 @@ def status_view(status: Mapping[str, Any]) -> RenderableType:
     if figures:
         parts.append(Text(figures))
     if status.get("run_dir"):
-        parts.append(Text(f"run directory: {status['run_dir']}", overflow="fold"))
+        parts.append(Text(visible(f"run directory: {status['run_dir']}"), overflow="fold"))
     for when, text in (status.get("events") or [])[-EVENTS:]:
-        parts.append(Text(f"{time.strftime('%H:%M:%S', time.localtime(when))}  {text}"))
+        parts.append(Text(visible(f"{time.strftime('%H:%M:%S', time.localtime(when))}  {text}")))
     return Group(*parts)
 
 

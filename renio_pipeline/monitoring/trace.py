@@ -16,7 +16,7 @@ from typing import Any
 from renio_pipeline.metrics.sink import Sink
 from renio_pipeline.monitoring.replicas import Place
 from renio_pipeline.monitoring.spans import Rows, Span, Way, ways
-from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence, own_file, write_all
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 
 Event = dict[str, Any]
@@ -66,7 +66,8 @@ class Trace(Sink):
         body = ",\n".join(filter(None, [names, *self._steps]))
         aside = self._path.with_name(f".{self._path.name}.aside")  # replaced atomically, but without waiting for the disk
         self._fence.check()
-        aside.write_text(f'{json.dumps(about)[:-1]}, "traceEvents": [\n{body}\n]}}\n', encoding="utf-8")
+        with own_file(aside) as file:
+            write_all(file, f'{json.dumps(about)[:-1]}, "traceEvents": [\n{body}\n]}}\n'.encode())
         aside.replace(self._path)
 
     def _events(self, result: StepResult | SkippedStep) -> Iterator[Event]:

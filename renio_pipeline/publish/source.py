@@ -103,8 +103,16 @@ def _what(place: Path, adapter: bool) -> tuple[Path, Kind]:
     if whole.is_dir() and not adapter:
         check_folder(whole, "RUN")
         check_weights(whole, "RUN")
+        _check_no_links(whole)
         return whole, "model"
     if not factors.is_dir():
         raise ConfigError(f"RUN: {place} has neither a model (hf) nor an adapter; choose another one with --checkpoint")
     read_adapter(str(factors), "RUN")
+    _check_no_links(factors)
     return factors, "adapter"
+
+
+def _check_no_links(folder: Path) -> None:
+    """No run makes links there: one that somebody else put there would publish what it leads to."""
+    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
+        raise ConfigError(f"RUN: {link} is a symbolic link, and what it leads to would be published; put the file itself there")

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence, own_file, write_all
 from renio_pipeline.types import FIRST_VERSION, Version
 
 _NAME = re.compile(r"step_(\d{6,})")
@@ -128,14 +128,13 @@ def write_durably(path: Path, text: str | bytes, fence: Fence = NO_FENCE) -> Non
     Raises OSError, LeaseLostError: then nothing was replaced.
     """
     aside = _aside(path)
-    with aside.open("wb") as file:
+    with own_file(aside) as file:
         try:
             fence.check()
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        file.write(text.encode() if isinstance(text, str) else text)
-        file.flush()
+        write_all(file, text.encode() if isinstance(text, str) else text)
         os.fsync(file.fileno())
     aside.replace(path)
     sync_folder(path.parent)

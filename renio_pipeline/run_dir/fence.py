@@ -8,6 +8,7 @@ it writes, and the driver that took over has removed that file.
 from __future__ import annotations
 
 import errno
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,21 @@ GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)  # ESTALE: of a network file 
 
 class LeaseLostError(RuntimeError):
     """Another driver writes the run's directory now. This one must end, and write nothing more."""
+
+
+def own_file(path: Path, flags: int = os.O_TRUNC) -> io.FileIO:
+    """A file of the run, open for writing; made where there is none.
+
+    Raises OSError, also where the name is a symbolic link: in a folder that others may write to it leads anywhere.
+    """
+    return io.FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o666), "wb")
+
+
+def write_all(file: io.FileIO, data: bytes) -> None:
+    """``file.write`` may write a part."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +73,11 @@ class Fence:
         """Opened, then checked: a driver that takes over replaces or removes the files that it cuts, so that the bytes of a
         process that is stopped between its check and its write go to a file that has no name any more."""
         self.check()  # a file that is not there yet is not created by a driver that has no lease
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o666), "wb", buffering=0) as file:
+        with own_file(path, flags) as file:
             self.check()
             if not flags:
                 file.truncate(0)
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
+            write_all(file, data)
 
 
 NO_FENCE = Fence("", "")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from renio_pipeline.run_dir.checkpoint_files import write_durably
-from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence, own_file, write_all
 
 ENDING = ".zst"
 LONGEST_LINE = 1 << 28  # bytes of content; a response of a million tokens has a tenth of that
@@ -69,9 +69,8 @@ def pack(path: Path, fence: Fence = NO_FENCE) -> None:
     packed = packed_path(path)
     aside = packed.with_name(f".{packed.name}.{os.getpid()}.aside")
     try:
-        with aside.open("wb") as file:
-            file.write(pa.compress(path.read_bytes(), codec="zstd", asbytes=True))
-            file.flush()
+        with own_file(aside) as file:
+            write_all(file, pa.compress(path.read_bytes(), codec="zstd", asbytes=True))
             os.fsync(file.fileno())
         fence.check()
         aside.replace(packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from renio_pipeline import cli
+from renio_pipeline.control.status_view import status_view
 from renio_pipeline.monitoring.console import PlainProgress
 from renio_pipeline.run_dir.run_log import RunLog
 from renio_pipeline.visible import visible
@@ -52,3 +54,24 @@ def test_a_row_steers_no_terminal_through_a_command(command: str, tmp_path: Path
     out, err = capfd.readouterr()
     assert not set(out + err) & set("\x1b\x07\r\x9b\u202e")
     assert "renamed" in out + err
+
+
+def test_the_status_of_a_run_steers_no_terminal() -> None:
+    shown = io.StringIO()
+    status = {"run": "a", "run_dir": f"/runs/{HOSTILE}", "events": [[0.0, f"row {HOSTILE}"]]}
+    Console(file=shown, force_terminal=False).print(status_view(status))
+    assert shown.getvalue().count(r"\x1b]0;renamed") == 2
+    assert not set(shown.getvalue()) & set("\x1b\x07\r\x9b\u202e")
+
+
+def test_whatever_a_command_prints_is_constant_or_made_visible() -> None:
+    """JSON is for programs, and has escapes of its own."""
+    bare = []
+    for path in sorted(Path(cli.__file__).parent.glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print":
+                first = call.args[0]
+                made = ast.unparse(first.func) if isinstance(first, ast.Call) else ""
+                if not (isinstance(first, ast.Constant) or made in ("visible", "json.dumps") or made.startswith("visible(")):
+                    bare.append(f"{path.name}:{call.lineno}: {ast.unparse(first)}")
+    assert bare == []
