@@ -255,6 +255,31 @@ def test_an_analysis_that_comes_late_delays_its_own_responses_alone(found: Prepa
     asyncio.run(go())
 
 
+@pytest.mark.parametrize(("deterministic", "most"), [(True, 1), (False, 2)])
+def test_other_texts_take_turns_with_analyses_in_a_deterministic_run(found: Prepared, deterministic: bool, most: int) -> None:
+    """In one queue together, what is written in one batch would depend on time."""
+    scene = Scene(found, configured(**DETERMINISTIC if deterministic else {}), AnalysisLog(None))
+    at_a_time = [0]
+
+    async def counted() -> None:
+        at_a_time.append(at_a_time[-1] + 1)
+        await asyncio.sleep(0.01)
+        at_a_time.append(at_a_time[-1] - 1)
+
+    scene.teachers.pause = counted
+    text = ContinuationRequest(prompt_ids=found.prompt_ids[0], max_tokens=4, seed=1)
+
+    async def go() -> None:
+        async with asyncio.timeout(30):
+            scoring = asyncio.create_task(
+                scene.stages.teachers.score(scene.stages.generators.generate(scene.prompts(0), 1.0), 1)
+            )
+            await asyncio.gather(scoring, scene.stages.teachers.write([text]))
+
+    asyncio.run(go())
+    assert max(at_a_time) == most
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_problem_whose_analysis_kills_workers_is_left_out_with_its_samples_and_no_other(
     found: Prepared, deterministic: bool
