@@ -56,21 +56,23 @@ class Probing:
         weighting = weighting_of(config)
         self._weighting = weighting if isinstance(weighting, Adaptive) else None
         self._under_way: asyncio.Task[Evidence | None] | None = None
+        self._one_takes = asyncio.Lock()  # a checkpoint may be asked for as a step begins, and evidence counts once
         self._step = 0  # of which it is
         self._told = False
 
     async def take_in(self) -> None:
         """Wait for the evidence that is under way, and move the weighting's state by it."""
-        if self._under_way is None or self._weighting is None:
-            return
-        evidence = await self.ended()
-        self._under_way = None
-        if evidence is None:
-            return
-        before = await self._stages.weighting.state()
-        after = self._weighting.learned(before, evidence)
-        await self._stages.weighting.restore(after)
-        self._tell(pace_of(before), pace_of(after))
+        async with self._one_takes:
+            if self._under_way is None or self._weighting is None:
+                return
+            evidence = await self.ended()
+            self._under_way = None
+            if evidence is None:
+                return
+            before = await self._stages.weighting.state()
+            after = self._weighting.learned(before, evidence)
+            await self._stages.weighting.restore(after)
+            self._tell(pace_of(before), pace_of(after))
 
     async def ended(self) -> Evidence | None:
         """Wait until nothing is under way. The evidence stays to be taken in."""

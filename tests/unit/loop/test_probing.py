@@ -201,8 +201,8 @@ def test_a_pause_waits_for_the_teacher_and_lets_a_checkpoint_be_written(tmp_path
         await run.pause.begin()
         before = len(run.stages.teachers.calls)  # type: ignore[attr-defined]
         assert run.pause.complete
-        _, folder = await run.ask_checkpoint()
-        assert folder is not None
+        folders = [folder for _, folder in await asyncio.gather(run.ask_checkpoint(), run.ask_checkpoint())]
+        assert None not in folders
         assert len(run.stages.teachers.calls) == before  # type: ignore[attr-defined]
         await run.pause.end()
         await running
@@ -213,6 +213,18 @@ def test_a_pause_waits_for_the_teacher_and_lets_a_checkpoint_be_written(tmp_path
 
     asyncio.run(within())
     assert run.step == 5
+
+
+def test_evidence_counts_once_whoever_takes_it_in(tmp_path: Path, prepared: Prepared) -> None:
+    """A checkpoint that is asked for in a pause may meet the step that begins as the pause ends."""
+    run = run_of(tmp_path / "run", prepared, writing={"seconds": 0.02})
+    take_in = run._probing.take_in
+
+    async def twice() -> None:
+        await asyncio.gather(take_in(), take_in())
+
+    run._probing.take_in = twice  # type: ignore[method-assign]
+    assert done(run) == done(run_of(tmp_path / "other", prepared))
 
 
 @pytest.mark.parametrize(("method", "before"), [({"type": "opd"}, False), ({"type": "opsd", "teacher": "latest"}, True)])
