@@ -19,7 +19,7 @@ from actors.pools.worker import Kind
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.types import TrainSample
-from tests.ray import runs
+from tests.ray import runs, warm
 from tests.ray.broken import Broken, break_and_finish
 from tests.ray.runs import ROOT
 from tests.ray.watched import Watched, watch
@@ -75,7 +75,16 @@ def group_of(file: str) -> str:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=16, num_gpus=2, include_dashboard=False, log_to_driver=False, namespace="renio")
+    ray.init(
+        address="local",
+        num_cpus=16,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        namespace="renio",
+        runtime_env=warm.runtime_env(),
+        _system_config={"prestart_worker_first_driver": False},  # they would have another command: none would ever be used
+    )
     yield
     ray.shutdown()
 

@@ -310,7 +310,7 @@ class Fleet:
         self.spec = RankSpec(model=info.resolve(self.config.student), trainer=self.config.trainer, steps=100, seed=0)
         options = actor_options(self.config, "trainer")
         self.ranks = [ray.remote(Rank).options(**options).remote(self.spec, rank, 2) for rank in range(2)]
-        engine = ray.remote(Engine).options(**options, max_concurrency=64)
+        engine = ray.remote(Engine).options(**actor_options(self.config, "trainer", uses_vllm=True) | {"max_concurrency": 64})
         self.engines = [engine.remote(workers) for workers in WORKERS]
         self.start_victim = lambda: engine.remote(1)
         self.group = TrainerGroup(self.ranks, self.config, prepared.vocab_size, None)

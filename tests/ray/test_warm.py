@@ -1,0 +1,63 @@
+"""A forked worker is a worker like any other: with its own arguments, environment and files, and ended with its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.ray import warm
+from tests.ray.running_cluster import wait_until
+
+SCRIPT = """
+import json, os, sys, time
+found = {"arguments": sys.argv, "name": os.environ["NAME"], "folder": os.getcwd(), "server": os.getppid()}
+print(json.dumps(found | {"pid": os.getpid(), "modules": sorted(sys.modules), "main": __name__}), flush=True)
+time.sleep(600)
+"""
+
+
+def start(script: Path, name: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """What Ray would start, and what was forked for it."""
+    environment = {key: value for key, value in os.environ.items() if key != "DS_ACCELERATOR"}
+    started = subprocess.Popen(
+        [sys.executable, "-S", "-E", warm.HERE / "client.py", script, "--of", name],
+        cwd=script.parent,
+        env=environment | {"NAME": name, warm.FOLDER: warm.folder()},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    return started, json.loads(started.stdout.readline())
+
+
+def gone(pid: int) -> bool:
+    return wait_until(lambda: not psutil.pid_exists(pid), 60, every=0.05)
+
+
+@pytest.mark.timeout(400)
+def test_a_forked_worker_has_what_is_its_own_and_ends_with_the_process_that_was_started(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(SCRIPT)
+    (one, first), (two, second) = (start(script, name) for name in ("one", "two"))
+    for name, found in (("one", first), ("two", second)):
+        assert found["arguments"] == [str(script), "--of", name]
+        assert (found["name"], found["folder"], found["main"]) == (name, str(tmp_path), "__main__")
+        assert "ray" in found["modules"]
+        assert "torch" not in found["modules"], "it is neither an engine nor a rank"
+    assert first["server"] == second["server"]
+    assert "server.py" in " ".join(psutil.Process(first["server"]).cmdline())
+    assert first["pid"] not in (one.pid, second["pid"])
+    one.kill()
+    one.wait()
+    assert gone(first["pid"])
+    assert psutil.pid_exists(second["pid"])
+    psutil.Process(second["pid"]).kill()
+    two.communicate(timeout=60)
+    assert gone(second["pid"])

@@ -1,0 +1,47 @@
+"""Workers of Ray that are forked from a process which has imported vLLM or DeepSpeed already.
+
+Nearly all the time that an engine or a rank of the demo's size takes to start is its imports: four to six seconds of a core, of
+which the suite would pay for more than a hundred. Ray lets a job choose the command that runs its workers (``py_executable``).
+Here that is ``client.py``, which asks a server (``server.py``) to fork, in the place of a new interpreter. Each environment has
+a server of its own, which imports what such a worker imports, as such a worker does.
+
+What a fork cannot show is shown by the runs that do without: the shared ones (but for the last part of ``broken_run``), that of
+``test_chaos.py``, and those on a running cluster. With RENIO_TESTS_FORKED=0 in the environment, every worker is a new
+interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = "RENIO_TESTS_WARM"  # the variable that has the servers' folder: its name ends with the process that they live for
+HERE = Path(__file__).parent
+
+
+def owner() -> int:
+    """The process of the whole session: of pytest-xdist's workers, that is the one that started them."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
+def folder() -> str:
+    return f"/tmp/renio-warm-{owner()}"  # short: a socket's path has a limit
+
+
+def runtime_env() -> dict[str, Any]:
+    """For ``ray.init``."""
+    if os.environ.get("RENIO_TESTS_FORKED") == "0":
+        return {}
+    return {"py_executable": f"{sys.executable} -S -E {HERE / 'client.py'}", "env_vars": {FOLDER: folder()}}
+
+
+def for_drivers() -> dict[str, str]:
+    """Variables with which a driver that knows nothing of this gives its workers ``runtime_env``, as a submitted job does."""
+    asked = runtime_env()
+    if not asked:
+        return {}
+    job = {"runtime_env": asked, "metadata": {}}
+    return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job), "RAY_prestart_worker_first_driver": "0"}

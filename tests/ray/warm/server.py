@@ -1,0 +1,113 @@
+"""Imports what a kind of worker imports, and forks for each client a process that goes on as the worker that it asks for."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+RAY = ("ray", "ray._private.workers.default_worker", "actors.cluster.kept_imports")
+IMPORTED = {
+    "plain": (*RAY, "numpy", "actors.control.mailbox", "actors.pools.kinds"),
+    "vllm": (
+        *RAY,
+        "vllm",
+        "vllm.v1.engine.llm_engine",
+        "vllm.v1.worker.cpu_worker",
+        "vllm.model_executor.models.qwen3",
+        "actors.engines.vllm_extension",
+        "actors.engines.generator",
+        "actors.engines.vllm_hidden_teacher",
+        "actors.engines.vllm_teacher",
+    ),
+    "deepspeed": (
+        *RAY,
+        "torch",
+        "deepspeed",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.qwen3.modeling_qwen3",
+        "actors.trainer.rank",
+        "actors.trainer.lora",
+        "actors.engines.torch_teacher",
+        "renio_pipeline.models.packed_attention",
+        "renio_pipeline.models.self_checks",
+        "renio_pipeline.models.student",
+        "renio_pipeline.models.teacher",
+    ),
+}
+
+
+def serve(path: Path, kind: str) -> None:
+    """Until the process for which the folder was made is gone."""
+    owner = int(path.parent.name.rpartition("-")[2])
+    sys.path.remove(str(Path(__file__).parent))  # no worker has it
+    gc.disable()  # as ``kept_imports`` does
+    for name in IMPORTED[kind]:
+        importlib.import_module(name)
+    gc.freeze()
+    gc.enable()
+    if (threads := threading.active_count()) > 1:
+        raise RuntimeError(f"{threads} threads after the imports: a fork would lack them")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers: the kernel need not keep what they leave
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"{path}.new")
+    listening.listen(64)
+    os.rename(f"{path}.new", path)
+    while Path(f"/proc/{owner}").exists():
+        if not select.select([listening], [], [], 2.0)[0]:
+            continue
+        client, _ = listening.accept()
+        if os.fork() == 0:
+            listening.close()
+            become(client)
+        client.close()
+    shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def become(client: socket.socket) -> None:
+    """The worker that a client asks for: with its arguments, its environment, and its files."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    first, files, _, _ = socket.recv_fds(client, 2**16, 3)
+    left = int.from_bytes(first[:4], "big") - len(first) + 4
+    text = first[4:]
+    while left:
+        more = client.recv(left)
+        text, left = text + more, left - len(more)
+    asked = json.loads(text)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["cwd"])
+    threading.Thread(target=end_with, args=(client,), daemon=True).start()
+    script, *_ = sys.argv = asked["argv"]
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")
+    sys.exit()
+
+
+def end_with(client: socket.socket) -> None:
+    """Whoever kills the client means the worker."""
+    client.recv(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    if os.fork():  # the server belongs to nobody: it is no descendant of the driver whose worker asked first
+        os._exit(0)
+    os.setsid()
+    with open(f"{sys.argv[1]}.log", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    serve(Path(sys.argv[1]), sys.argv[2])
