@@ -64,7 +64,7 @@ async def kept_engines(config: RunConfig, prepared: Prepared, note: Callable[[st
             )
             yield Stages(
                 generators=generators,
-                teachers=as_one_stage(config, teachers),
+                teachers=as_one_stage(config, teachers, prepared.retokenisers, service.quarantine.add),
                 weighting=weighting,
                 trainers=trainers,
                 turns=trainers,

@@ -63,7 +63,7 @@ def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) 
             service,
             budget,
             prepared.payload_token_bytes[name],
-            vocab_size=prepared.vocab_size,
+            vocab_size=prepared.sizes_of(name).vocab_size,
             teacher=name,
         )
     return pools
@@ -166,7 +166,7 @@ async def stages(
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         made = Stages(
             generators=generators,
-            teachers=as_one_stage(config, teachers),
+            teachers=as_one_stage(config, teachers, prepared.retokenisers, quarantine.add),
             weighting=weighting,
             trainers=trainers,
             turns=trainers,

@@ -86,7 +86,7 @@ async def engines(
             pool.workers.open()
         for pool in (generators, *pools.values()):
             await pool.workers.settled()
-        teachers = as_one_stage(config, pools)
+        teachers = as_one_stage(config, pools, prepared.retokenisers, service.quarantine.add)
         yield Engines(generators=generators, teachers=teachers, budget=budget, forward=stage)
     finally:
         for pool in (generators, *pools.values()):

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from renio_pipeline.alignment.retokeniser import Retokeniser
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import parts, prompts_of_sources
 from renio_pipeline.config.schema import DTYPE_BYTES, Audience, ProblemSource
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.data.analyses import PLACEHOLDER, AnalysisPrompts
 from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning, teacher_end_warning
+from renio_pipeline.data.other_tokenizers import (
+    OtherTokenizer,
+    TeacherEncoder,
+    encoder_for,
+    other_tokenizer,
+    teacher_tokenizer,
+)
 from renio_pipeline.data.problems import Problems, joined, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
@@ -56,10 +64,19 @@ class Prepared:
     payload_bytes: int  # the most that a step can take
     stretch: Stretch = field(default_factory=Stretch)  # the order in which rows are drawn, and their fingerprints
     end_tokens: dict[str, EndTokens] = field(default_factory=dict)  # by teacher
+    other_tokenizers: dict[str, OtherTokenizer] = field(default_factory=dict)  # by teacher, of those that have their own
     analyses: AnalysisPrompts | None = None  # the prompts of method.reason_first
     solutions: Solutions | None = None  # as responses, for data.off_policy.source solution
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
+
+    @property
+    def retokenisers(self) -> dict[str, Retokeniser]:
+        return {name: other.retokeniser for name, other in self.other_tokenizers.items()}
+
+    def sizes_of(self, teacher: str) -> Prepared | OtherTokenizer:
+        """What has the ``vocab_size`` and the ``context`` of a teacher's engine."""
+        return self.other_tokenizers.get(teacher, self)
 
 
 def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | None = None) -> Prepared:
@@ -78,13 +95,14 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     if config.sync.backend == "ipc" and config.sync.packed_bytes:
         info.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
     teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
-    vocab_size = min(m.vocab_rows for m in (student, *teachers.values()))
+    alike = {name: model for name, model in teachers.items() if name not in config.own_tokenizers}
+    vocab_size = min(m.vocab_rows for m in (student, *alike.values()))
     if (k := config.objective.payload.top_k) >= vocab_size:
         raise ConfigError(f"{_top_k_key(config)}: {k} must be below the vocabulary's {vocab_size} entries")
     tokenizer = info.read_tokenizer(config.student, "student")
     choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_end_token(tokenizer, vocab_size)
-    limit = min(student, *teachers.values(), key=lambda m: m.context)
+    limit = min((student, *alike.values()), key=lambda m: m.context)
     bounds = Bounds(
         context=limit.context,
         model=limit.name,
@@ -93,15 +111,16 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         vocab_size=vocab_size,
     )
     stands = TemplateClock(clock)
-    check_variables(tokenizer, config.template)
+    check_variables(tokenizer, config.template if alike else config.template.model_copy(update={"teacher": {}}))
     encoder = encoder_of(config, task, tokenizer, stands)
     data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
+    others = _other_tokenizers(config, task, encoder, student, teachers, tokenizer, stands, data)
     if note := stands.note(tokenizer.chat_template, config.student):
         data["notes"] = (*data["notes"], note)
     if warning := end_warning(tokenizer, end_ids(info.resolve(config.student), tokenizer), config.student):
         data["notes"] = (*data["notes"], warning)
-    pairs = {name: _end_tokens(config, name, student, model) for name, model in teachers.items()}
-    data["notes"] = (*data["notes"], *_teacher_warnings(config, tokenizer, student, teachers, pairs))
+    pairs = {name: _end_tokens(config, name, student, model) for name, model in alike.items()}
+    data["notes"] = (*data["notes"], *_teacher_warnings(config, tokenizer, student, alike, pairs))
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     scored = config.batch_size * config.teachers_of_a_sample
     payload_bytes = scored * config.max_response_tokens * max(token_bytes.values())
@@ -115,6 +134,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         payload_bytes=payload_bytes,
         solutions=_solutions(config, tokenizer, vocab_size),
         clock=stands.at,
+        other_tokenizers=others,
         **data,
     )
 
@@ -124,16 +144,21 @@ def encoder_of(config: RunConfig, task: Task, tokenizer: Any, clock: TemplateClo
     ways: dict[Audience, str] = {"student": config.data.student_prompt, "evaluation": config.evaluate.prompt}
     return Encoder(
         tokenizer,
-        Phrasing(
-            task,
-            config.prompts,
-            config.template,
-            prompts_of_sources(config.data),
-            reasoning=PLACEHOLDER if config.method.reason_first else "",
-        ),
+        phrasing_of(config, task),
         plain=[audience for audience, way in ways.items() if way == "plain"],
         template=f"student: the chat template of {config.student!r}",
         clock=clock,
+    )
+
+
+def phrasing_of(config: RunConfig, task: Task) -> Phrasing:
+    """How a run asks its problems."""
+    return Phrasing(
+        task,
+        config.prompts,
+        config.template,
+        prompts_of_sources(config.data),
+        reasoning=PLACEHOLDER if config.method.reason_first else "",
     )
 
 
@@ -153,7 +178,7 @@ def _encoded(
 
     reasons = config.method.reason_first
     readers: dict[Audience, int] = {"student": 0}  # with the tokens that their prompts need besides
-    if config.privileged:
+    if config.privileged and len(config.own_tokenizers) < len(config.all_teachers):
         readers["teacher"] = 0
     if reasons is not None:
         # The analysis stands in the teacher's prompt; and the prompt that asks for it has that in the place of a response.
@@ -192,6 +217,28 @@ def _solutions(config: RunConfig, tokenizer: Any, vocab_size: int) -> Solutions 
     return Solutions(tokenizer, most=config.max_response_tokens, vocab_size=vocab_size)
 
 
+def _other_tokenizers(
+    config: RunConfig, task: Task, encoder: Encoder, student: info.ModelInfo, teachers: Mapping[str, info.ModelInfo],
+    tokenizer: Any, clock: TemplateClock, data: dict[str, Any],
+) -> dict[str, OtherTokenizer]:  # fmt: skip
+    """Of the teachers with a tokenizer of their own, whose prompts and notes go into ``data``, the fields of ``Prepared``."""
+    if not config.own_tokenizers:
+        return {}
+    audience: Audience = "teacher" if config.privileged else "student"
+    own = {name: teacher_tokenizer(config, name) for name in config.own_tokenizers}
+    encoders = {name: encoder_for(config, name, read, phrasing_of(config, task), clock) for name, read in own.items()}
+    of_teachers = TeacherEncoder(encoder, encoders)
+    data["teacher_ids"] = Encoded(of_teachers, data["rows"], audience)
+    found = {}
+    for name, read in own.items():
+        rows = [row for row in data["rows"] if of_teachers.teacher(row) == name] if name else data["rows"]
+        found[name] = other_tokenizer(
+            config, name, read, tokenizer, student, teachers[name], Encoded(encoders[name], rows, audience)
+        )
+        data["notes"] = (*data["notes"], *found[name].notes)
+    return found
+
+
 def _student(config: RunConfig, inspect: Inspect) -> info.ModelInfo:
     """The student's sizes. Raises ConfigError if it cannot be trained."""
     student = inspect(config.student, "student")
@@ -211,8 +258,9 @@ def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Ins
     teacher = student if model == config.student else inspect(model, key)
     if (adapter := config.all_teachers[name].adapter) is not None:
         read_adapter(adapter, config.teacher_key(name, "adapter"))
-    info.check_tokenizers(student, teacher, key)
-    check_ends(student, teacher, config.sampling.stop_token_ids, _end_tokens(config, name, student, teacher), key)
+    if name not in config.own_tokenizers:
+        info.check_tokenizers(student, teacher, key)
+        check_ends(student, teacher, config.sampling.stop_token_ids, _end_tokens(config, name, student, teacher), key)
     if config.objective.payload == HIDDEN and info.is_local(model) and is_pickled(Path(info.resolve(model))):
         raise ConfigError(
             f"{key}: {model!r} has its weights in pytorch_model.bin, and {config.objective.label} reads its output head from "

@@ -62,7 +62,7 @@ def scorer_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> Sco
         model=info.resolve(config.teacher_model(teacher)),
         dtype=section.dtype,
         temperature=config.temperature,
-        vocab_size=prepared.vocab_size,
+        vocab_size=prepared.sizes_of(teacher).vocab_size,
         kind=config.objective.payload.kind,
         top_k=config.objective.payload.top_k,
         attention=section.attention,
@@ -100,7 +100,7 @@ def teacher_spec(config: RunConfig, prepared: Prepared, teacher: str = "") -> En
     """The specification of a vLLM teacher's engine."""
     return _engine_spec(
         config,
-        prepared,
+        prepared.sizes_of(teacher),
         config.all_teachers[teacher],
         info.resolve(config.teacher_model(teacher)),
         config.teacher_pools[teacher],

@@ -30,10 +30,10 @@ class Probe:
 
     def __init__(self, prepared: Prepared, config: RunConfig, teacher: str) -> None:
         rng = np.random.default_rng(0)
-        tokens = min(TOKENS, config.max_response_tokens)
-        self._requests = [
+        tokens, vocab_size = min(TOKENS, config.max_response_tokens), prepared.sizes_of(teacher).vocab_size
+        self._requests = [  # with prompts that may be another teacher's, in tokens of its own
             ScoreRequest(
-                sample_id=i, prompt_ids=ids, response_ids=rng.integers(0, prepared.vocab_size, tokens).astype(np.int32)
+                sample_id=i, prompt_ids=ids % vocab_size, response_ids=rng.integers(0, vocab_size, tokens).astype(np.int32)
             )
             for i, ids in enumerate(prepared.teacher_ids[:TEXTS])
         ]

@@ -15,6 +15,7 @@ from renio_pipeline.cli.common import count, path, with_config
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.combining import check_one_each
 from renio_pipeline.config.off_policy import check_all_by_student
+from renio_pipeline.config.own_tokenizers import check_same_tokenizers
 from renio_pipeline.config.teacher_writing import check_no_analyses
 from renio_pipeline.visible import visible
 
@@ -60,6 +61,7 @@ def _probe(args: argparse.Namespace) -> int:
     check_all_by_student(config, "renio probe")
     check_no_analyses(config, "renio probe")
     check_one_each(config, "renio probe")
+    check_same_tokenizers(config, "renio probe")
     address = settled(args.address)  # before Ray is imported
     from actors import probing as engines
     from actors import run_checks

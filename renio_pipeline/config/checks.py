@@ -10,6 +10,7 @@ from renio_pipeline.config.combining import check_combine
 from renio_pipeline.config.engine_refusals import refuse_breaking, refuse_gpu_variables
 from renio_pipeline.config.mixture import check_sources, parts
 from renio_pipeline.config.off_policy import check_off_policy
+from renio_pipeline.config.own_tokenizers import check_own_tokenizers
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN, TeacherPayload
 from renio_pipeline.config.teacher_writing import check_teachers_write
@@ -23,6 +24,7 @@ def check_combinations(config: RunConfig) -> None:
         _filter,
         _teachers,
         check_combine,
+        check_own_tokenizers,
         _sources,
         _method,
         _reason_first,

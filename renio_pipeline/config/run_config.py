@@ -191,6 +191,11 @@ class RunConfig(Section):
         return self.teachers or {"": self.teacher}
 
     @property
+    def own_tokenizers(self) -> list[str]:
+        """The teachers that read responses in tokens of their own."""
+        return [name for name, teacher in self.all_teachers.items() if teacher.tokenizer == "own"]
+
+    @property
     def routed(self) -> bool:
         """Whether each row names the teacher that scores it."""
         return self.teachers is not None and self.combine is None

@@ -8,8 +8,15 @@ from renio_pipeline.config.sections import HIDDEN
 
 
 def teachers_write(config: RunConfig) -> bool:
-    """Whether there is a teacher to go on from each response. Of a mixture, none does: it has no text of its own."""
-    return config.combine is None and not any(_states_alone(config, name) for name in config.all_teachers)
+    """Whether there is a teacher to go on from each response.
+
+    A mixture has no text of its own, and a teacher with its own tokenizer cannot read the student's tokens.
+    """
+    return (
+        config.combine is None
+        and not config.own_tokenizers
+        and not any(_states_alone(config, name) for name in config.all_teachers)
+    )
 
 
 def _states_alone(config: RunConfig, name: str) -> bool:

@@ -166,6 +166,11 @@ def _ends(tokenizer: Any, template: str | None) -> list[str]:
     return ends
 
 
+def answer_ends(tokenizer: Any) -> list[int]:
+    """The token ids with which a tokenizer's one template ends an answer, in the order in which it writes them."""
+    return [i for end in _ends(tokenizer, None) for i in tokenizer(end, add_special_tokens=False)["input_ids"]]
+
+
 def _meet(tokenizer: Any, ends: Sequence[str], end_ids: Collection[int]) -> bool:
     return any(i in end_ids for end in ends for i in tokenizer(end, add_special_tokens=False)["input_ids"])
 

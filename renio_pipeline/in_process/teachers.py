@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
+from renio_pipeline.alignment.retokeniser import CannotScore, Retokenised, Retokeniser
 from renio_pipeline.config import RunConfig
 from renio_pipeline.models import info
 from renio_pipeline.models.heads import head_of
 from renio_pipeline.models.teacher import Scorer, fill_rows
 from renio_pipeline.objectives.projection import Head
+from renio_pipeline.preflight import Prepared
+from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.continuations import by_request, single_requests
 from renio_pipeline.stages.teacher_mixture import mixed
 from renio_pipeline.types import (
     Busy,
     Continuation,
     ContinuationRequest,
-    EndTokens,
     Hidden,
     Payload,
     Rollout,
@@ -36,9 +38,9 @@ ROW_TOKENS = 384  # per row: attention costs the square of the row, which domina
 class InProcessTeachers:
     """One Scorer per teacher. The weights never change; a payload is the table itself, not an object reference."""
 
-    def __init__(self, config: RunConfig, vocab_size: int, end_tokens: Mapping[str, EndTokens]) -> None:
-        """``end_tokens``: of each teacher, by its name."""
-        self._end_tokens, self._mixture = end_tokens, config.mixture
+    def __init__(self, config: RunConfig, prepared: Prepared) -> None:
+        self._end_tokens, self._mixture, self._retokenisers = prepared.end_tokens, config.mixture, prepared.retokenisers
+        self.quarantine = QuarantineLog(None, lambda text: None)
         self._busy = 0.0
         self._scorers: dict[str, Scorer] = {}
         for name, teacher in config.all_teachers.items():
@@ -46,12 +48,12 @@ class InProcessTeachers:
                 model=info.resolve(config.teacher_model(name)),
                 dtype=teacher.dtype,
                 temperature=config.temperature,
-                vocab_size=vocab_size,
+                vocab_size=prepared.sizes_of(name).vocab_size,
                 kind=config.objective.payload.kind,
                 top_k=config.objective.payload.top_k,
                 attention=teacher.attention,
                 name=name,
-                end_tokens=end_tokens.get(name, ()),
+                end_tokens=prepared.end_tokens.get(name, ()),
             )
             self._scorers[name] = Scorer(spec)
 
@@ -74,7 +76,7 @@ class InProcessTeachers:
             for name in by_teacher if self._mixture else [self._name(rollout.prompt.row.teacher)]:
                 by_teacher[name].append(rollout)
         started = time.perf_counter()
-        scored = {name: self._score(self._scorers[name], own) for name, own in by_teacher.items()}
+        scored = {name: self._score(name, own) for name, own in by_teacher.items()}
         self._busy += time.perf_counter() - started
         if self._mixture:
             return mixed(scored, self._mixture)
@@ -94,7 +96,22 @@ class InProcessTeachers:
         """The teacher that is meant by what a row or a request names."""
         return (teacher or "") if len(self._scorers) > 1 else next(iter(self._scorers))
 
-    def _score(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
+    def _score(self, name: str, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
+        scorer, retokeniser = self._scorers[name], self._retokenisers.get(name)
+        if retokeniser is None:
+            return self._scored(scorer, rollouts)
+        read = [(r, own) for r in rollouts if (own := self._read(retokeniser, name, r)) is not None]
+        scored = self._scored(scorer, [own.rollout for _, own in read])
+        return [retokeniser.laid(r, own, s) for (r, own), s in zip(read, scored, strict=True)]
+
+    def _read(self, retokeniser: Retokeniser, name: str, rollout: Rollout) -> Retokenised | None:
+        try:
+            return retokeniser.read(rollout)
+        except CannotScore as error:
+            self.quarantine.add(rollout.sample_id, str(error), name or "teacher", rollout.prompt.row.id)
+            return None
+
+    def _scored(self, scorer: Scorer, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
         requests = [
             ScoreRequest(sample_id=r.sample_id, prompt_ids=r.prompt.teacher_ids, response_ids=r.token_ids) for r in rollouts
         ]

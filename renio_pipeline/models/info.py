@@ -198,15 +198,21 @@ def check_tokenizers(student: ModelInfo, teacher: ModelInfo, key: str = "teacher
         raise ConfigError(
             f"{key}: the tokenizers of student {student.name!r} and teacher {teacher.name!r} disagree at "
             f"{len(differing)} ids, first at id {i}: student {student.tokens.get(i)!r}, teacher {teacher.tokens.get(i)!r}; "
-            "the teacher scores the student's token ids, so both must have one tokenizer"
+            f"the teacher scores the student's token ids, so both must have one tokenizer; or set {_own(key)}, with which it "
+            "reads the student's text in tokens of its own"
         )
     for text, ours, theirs in zip(PROBES, student.probes, teacher.probes, strict=True):
         if ours != theirs:
             raise ConfigError(
                 f"{key}: the tokenizers of student {student.name!r} and teacher {teacher.name!r} have the same tokens but cut "
                 f"text differently: {text!r} is {_start(ours)} to the student and {_start(theirs)} to the teacher; responses "
-                "would be unusual text to the teacher, so both must have one tokenizer"
+                f"would be unusual text to the teacher, so both must have one tokenizer; or set {_own(key)}"
             )
+
+
+def _own(key: str) -> str:
+    """What lets the teacher, whose model is given by ``key``, have another tokenizer."""
+    return f"{key.rpartition('.')[0]}.tokenizer=own"
 
 
 def _start(ids: tuple[int, ...]) -> str:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from renio_pipeline.alignment.retokeniser import Retokeniser
 from renio_pipeline.config import RunConfig
+from renio_pipeline.stages.other_tokenizer import OtherTokenizerTeachers, Quarantine
 from renio_pipeline.stages.protocols import Teachers
 from renio_pipeline.stages.teacher_mixture import CombinedTeachers
 from renio_pipeline.stages.teacher_routing import RoutedTeachers
 
 
-def as_one_stage(config: RunConfig, pools: Mapping[str, Teachers]) -> Teachers:
-    """``pools``: of each teacher, by its name; a single one's is empty."""
+def as_one_stage(
+    config: RunConfig, pools: Mapping[str, Teachers], retokenisers: Mapping[str, Retokeniser], quarantine: Quarantine
+) -> Teachers:
+    """
+    Args:
+        pools: of each teacher, by its name; a single one's is empty.
+        retokenisers: of the teachers that have their own tokenizer.
+        quarantine: see ``OtherTokenizerTeachers``.
+    """
+    stages = dict(pools)
+    for name, retokeniser in retokenisers.items():
+        stages[name] = OtherTokenizerTeachers(pools[name], retokeniser, config.teacher_pools[name], quarantine)
     if config.mixture:
-        return CombinedTeachers(pools, config.mixture)
-    return RoutedTeachers(pools) if config.teachers else pools[""]
+        return CombinedTeachers(stages, config.mixture)
+    return RoutedTeachers(stages) if config.teachers else stages[""]

@@ -97,6 +97,11 @@ class Teacher(Generator):
     adapter: UserPath | None = Field(
         None, description="Folder of a LoRA adapter that is added to the model, as peft writes it."
     )
+    tokenizer: Literal["same", "own"] = Field(
+        "same",
+        description="same: it must have the student's tokenizer; own: it reads the student's text in its own tokens, and its "
+        "scores are laid on the student's by spans of bytes.",
+    )
     end_tokens: dict[str, str] = Field(
         default_factory=dict,
         description="Where it ends responses with another token than the student: {student's end: teacher's end}.",

@@ -128,7 +128,7 @@ def test_rows_need_not_name_a_teacher_and_every_teachers_payload_counts(rows: Pa
 
 def test_weights_are_divided_by_their_sum(rows: Path) -> None:
     assert config(rows).mixture == WEIGHTS
-    assert isinstance(as_one_stage(config(rows), pools()), CombinedTeachers)
+    assert isinstance(as_one_stage(config(rows), pools(), {}, print), CombinedTeachers)
 
 
 def test_the_resolved_configuration_makes_the_same_run_again(rows: Path, tmp_path: Path) -> None:
