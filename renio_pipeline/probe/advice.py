@@ -45,8 +45,9 @@ SOFT = (
     "teacher that recovers from 19 % of slips (a probe finds 9.1 %, as it mends no guess): against uniform weights, ReNIO "
     "with γ = 0 is +11.1 [+8.0, +14.3] points, ReNIO +7.1 [+3.7, +10.4], uniform with γ = 0 +6.7 [+4.4, +9.0]",
     "teacher that recovers from 28 %: ReNIO against uniform weights +11.8 points, n = 3; γ = 0 was not tried",
-    "against it: the first of these marks right steps as often as slips; with teachers that tell them apart, and recover from "
-    "15, 50 and 97 % of slips (a probe finds 4, 12 and 43 %), ReNIO is −2.5, −2.9 and −5.0 points, n = 4",
+    "against it: the first of these marks right steps as often as slips; with one that tells them apart, and recovers from "
+    "97 % of slips (a probe finds 43 %), uniform with γ = 0 is +5.9 [+5.2, +6.6] points, ReNIO −5.0 [−5.6, −4.4], ReNIO with "
+    "γ = 0 +3.0 [+2.2, +3.8]; with two more, of 15 and 50 % (4 and 12 %), ReNIO is −2.5 and −2.9 points, n = 4",
 )
 ENTRY_CLIP = (
     "with the paper's entry clip 0.05 and τ 1.1, and a teacher that recovers from 0.2 %: against uniform weights, uniform "
