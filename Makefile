@@ -61,6 +61,8 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.sync
 	$(BIN)/python -m tests.benchmarks.schedule
 	$(BIN)/python -m tests.benchmarks.plan
+	$(BIN)/python -m tests.benchmarks.control
+	$(BIN)/python -m tests.benchmarks.control.long_run
 	$(BIN)/python -m tests.benchmarks.padding --json runs/bench-padding.json
 	$(BIN)/python -m tests.benchmarks.top_k
 	$(BIN)/python -m tests.benchmarks.losses --json runs/bench-exact-loss.json

@@ -38,6 +38,7 @@ class RestartEpoch:
 
     def learned(self, step: int) -> None:
         """The trainers have done ``step``."""
+        self._drawn = {s: position for s, position in self._drawn.items() if s >= step}  # only a later checkpoint may ask
         self._lookahead.learned(step)
 
     async def take(self, step: int) -> Collected:
@@ -49,10 +50,8 @@ class RestartEpoch:
         await self._lookahead.cancel()
 
     def samples_drawn(self, step: int) -> int:
-        """How many samples the run has drawn up to a step, from its start on. Earlier steps are forgotten."""
-        drawn = self._drawn.get(step, self._start.samples_drawn)
-        self._drawn = {s: position for s, position in self._drawn.items() if s >= step}
-        return drawn
+        """How many samples the run has drawn up to the last step that was learned, or a later one, from its start on."""
+        return self._drawn.get(step, self._start.samples_drawn)
 
     async def _collect(self, step: int) -> Collected:
         def draw(count: int) -> list[Prompt]:

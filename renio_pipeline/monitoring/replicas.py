@@ -21,7 +21,7 @@ class Replicas:
         self._samples: Counter[Place] = Counter()
         self._tokens: Counter[Place] = Counter()
         self._seconds: Counter[Place] = Counter()
-        self._seen: dict[tuple[str, str], float] = {}  # busy seconds by pool and worker process
+        self._seen: dict[Place, tuple[str, float]] = {}  # of each replica's latest process: its id, and its busy seconds
 
     def observe(self, result: StepResult | SkippedStep) -> None:
         self._add("generator", ((j.rollout.replica, len(j.rollout.token_ids)) for j in by_student(result.judged.values())))
@@ -47,10 +47,11 @@ class Replicas:
         """``busy``: busy seconds since each process began, by ``REPLICA/PID``, or ``TEACHER/REPLICA/PID`` with several
         teachers."""
         for worker, seconds in busy.items():
-            place, _, _ = worker.rpartition("/")
-            pool, replica = place_of_teacher(place) if kind == "teacher" else (kind, place)
-            self._seconds[pool, replica] += seconds - self._seen.get((kind, worker), 0.0)  # type: ignore[assignment]
-            self._seen[kind, worker] = seconds
+            name, _, process = worker.rpartition("/")
+            place = place_of_teacher(name) if kind == "teacher" else (kind, name)
+            before, earlier = self._seen.get(place, (process, 0.0))
+            self._seconds[place] += seconds - (earlier if before == process else 0.0)  # type: ignore[assignment]
+            self._seen[place] = process, seconds
 
     def collect(self, run: str) -> Iterator[Metric]:
         for name, meaning, counted in (

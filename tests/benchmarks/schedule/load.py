@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,10 +33,17 @@ class Load:
 
 def length_factor(sample_id: int) -> float:
     """A response's length over the mean one's: log-normal, with the same 32 values in each 32 ids, in an order of their own."""
+    return _cycle(sample_id // CYCLE)[sample_id % CYCLE]
+
+
+@lru_cache(1024)
+def _cycle(number: int) -> list[float]:
+    """The factors of a cycle's samples. Kept, since fakes that share the driver's process would take its time."""
     quantiles = (np.arange(CYCLE) + 0.5) / CYCLE
     lengths = np.exp(SPREAD * np.array([statistics.NormalDist().inv_cdf(q) for q in quantiles]))
-    order = np.random.default_rng(sample_id // CYCLE).permutation(CYCLE)
-    return float((lengths / lengths.mean())[order[sample_id % CYCLE]])
+    order = np.random.default_rng(number).permutation(CYCLE)
+    found: list[float] = (lengths / lengths.mean())[order].tolist()
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
