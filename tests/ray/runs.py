@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from renio_pipeline.tasks.arithmetic import Arithmetic
-from tests.ray import warm
 
 ROOT = Path(__file__).parents[2]
 # What a repetition must give again: everything but times, rates and the memory of a process.
@@ -61,13 +60,9 @@ def mixture(folder: Path) -> str:
     return f"data.sources=[{sums}, {{path: {folder}/words.parquet, preset: verl, task: plain}}]"
 
 
-def start(*arguments: str, forked: bool = False) -> subprocess.Popen[str]:
-    """``renio`` with a Ray of its own.
-
-    Args:
-        forked: its workers are, which are then no descendants of it: see ``tests.ray.warm``.
-    """
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | (warm.for_drivers() if forked else {})
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """``renio`` with a Ray of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.Popen(
         [sys.executable, "-m", "renio_pipeline", *arguments],
         cwd=ROOT,
@@ -78,8 +73,8 @@ def start(*arguments: str, forked: bool = False) -> subprocess.Popen[str]:
     )
 
 
-def train(folder: Path, *arguments: str, forked: bool = False) -> subprocess.Popen[str]:
-    return start("train", "--config", "configs/demo.yaml", f"run_dir={folder}", *arguments, forked=forked)
+def train(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return start("train", "--config", "configs/demo.yaml", f"run_dir={folder}", *arguments)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 500) -> str:

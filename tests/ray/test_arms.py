@@ -13,7 +13,7 @@ def test_a_race_on_kept_engines_pairs_its_runs(tmp_path: Path) -> None:
     small = ["batch_size=16", "data.problems=64", "evaluate.problems=16", "deterministic=true", *SMALL]
     arms = ["--arm", "uniform:", "weighting.type=uniform", "--arm", "fast:", "trainer.lr=2e-3"]
     command = ["arms", "configs/demo.yaml", *small, "--out", str(out), *arms, "--steps", "1", "--seeds", "2"]
-    shown = finish(start(*command, forked=True))
+    shown = finish(start(*command))
     assert "after 1 seed" in shown
     assert "after 2 seeds" in shown
     responses = {

@@ -58,7 +58,6 @@ def test_two_models_on_two_data_sets_and_which_is_better(whole_run: Path, tmp_pa
             "teacher.model=/nowhere",
             "trainer.lora={r: 4, alpha: 8}",
             "sync.lora=adapter",
-            forked=True,
         )
     )
     results = json.loads((out / "results.json").read_text())

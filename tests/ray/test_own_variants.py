@@ -32,8 +32,8 @@ def test_a_run_with_both_trains_and_resumes_with_the_weightings_state(tmp_path: 
         f"weighting={{type: custom, path: '{tmp_path}/my_weighting.py:WrongMore', wrong: 3.0}}",
         f"objective={{type: custom, path: '{tmp_path}/my_objective.py:SquaredLogRatio'}}",
     ]
-    finish(train(folder, *own, "steps=2", "trainer.schedule=constant", forked=True))
-    finish(train(folder, *own, "steps=3", "trainer.schedule=constant", "--resume", forked=True))
+    finish(train(folder, *own, "steps=2", "trainer.schedule=constant"))
+    finish(train(folder, *own, "steps=3", "trainer.schedule=constant", "--resume"))
 
     lines = metrics(folder)
     assert [line["step"] for line in lines] == [1, 2, 3]

@@ -15,7 +15,7 @@ def test_the_demos_teacher_answers_from_before_the_pivotal_token_and_not_from_af
     run = tmp_path / "run"
     small = [f"run_dir={run}", "data.problems=64", "evaluate.problems=0", *SMALL]
     sizes = ["--responses", "64", "--prefixes", "6", "--continuations", "2"]
-    shown = finish(start("probe", "--config", "configs/demo.yaml", *sizes, *small, forked=True))
+    shown = finish(start("probe", "--config", "configs/demo.yaml", *sizes, *small))
     path = newest(run)
     assert path is not None
     assert f"results: {path.parent}" in shown

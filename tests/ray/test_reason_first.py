@@ -38,7 +38,7 @@ def test_a_run_with_analyses_and_an_adapter_scores_what_it_says_and_resumes_with
         "prompts.teacher='{solution};<{reasoning}>;{problem}'",
     ]  # fmt: skip
     whole, again = tmp_path / "whole", tmp_path / "again"
-    finish(train(whole, *own, forked=True))
+    finish(train(whole, *own))
 
     config = load(ROOT / "configs/demo.yaml", own)
     prepared = prepare(config)
@@ -64,7 +64,7 @@ def test_a_run_with_analyses_and_an_adapter_scores_what_it_says_and_resumes_with
     shutil.rmtree(again / f"checkpoints/step_{STEPS:06d}")
     (again / "result.json").unlink()
     (again / "checkpoints/latest").write_text(f"step_{KEPT:06d}")
-    finish(train(again, *own, "--resume", forked=True))
+    finish(train(again, *own, "--resume"))
     assert lines_of(again / "resumes.jsonl") == [{"incarnation": 1, "from_step": KEPT}]
     assert (again / "analyses.jsonl").read_bytes() == (whole / "analyses.jsonl").read_bytes(), "no text was written again"
     assert metrics(again) == metrics(whole)

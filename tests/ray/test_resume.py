@@ -55,7 +55,7 @@ def test_a_run_goes_on_with_fewer_ranks_generators_and_teachers_as_it_would_have
     for step in range(kept + 1, STEPS + 1):
         shutil.rmtree(moved / f"checkpoints/step_{step:06d}", ignore_errors=True)
     (moved / "result.json").unlink()
-    finish(runs.train(moved, *whole, *(f"pools.{pool}.replicas=1" for pool in runs.POOLS), "--resume", forked=True))
+    finish(runs.train(moved, *whole, *(f"pools.{pool}.replicas=1" for pool in runs.POOLS), "--resume"))
     found, expected = metrics(moved), metrics(whole_run)
     assert found[:kept] == expected[:kept]
     assert [line["step"] for line in found] == list(range(1, STEPS + 1))

@@ -95,7 +95,6 @@ def test_several_teachers_a_filter_weights_of_one_and_an_adapter_in_one_run(tmp_
         "trainer.lr=0.003",
         "pools.teachers={code: {cpus: 0.25}}",
         "weighting.type=uniform",
-        forked=True,
     )
     finish(run)
     lines, written = metrics(folder), responses(folder)

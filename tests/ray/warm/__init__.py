@@ -5,14 +5,12 @@ which the suite would pay for more than a hundred. Ray lets a job choose the com
 Here that is ``client.py``, which asks a server (``server.py``) to fork, in the place of a new interpreter. Each environment has
 a server of its own, which imports what such a worker imports, as such a worker does.
 
-What a fork cannot show is shown by the runs that do without: the shared ones (but for the last part of ``broken_run``), that of
-``test_chaos.py``, and those on a running cluster. With RENIO_TESTS_FORKED=0 in the environment, every worker is a new
-interpreter.
+What a fork cannot show is shown by drivers with a Ray of their own, and those on a running cluster, which do without. With
+RENIO_TESTS_FORKED=0 in the environment, every worker is a new interpreter.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -36,12 +34,3 @@ def runtime_env() -> dict[str, Any]:
     if os.environ.get("RENIO_TESTS_FORKED") == "0":
         return {}
     return {"py_executable": f"{sys.executable} -S -E {HERE / 'client.py'}", "env_vars": {FOLDER: folder()}}
-
-
-def for_drivers() -> dict[str, str]:
-    """Variables with which a driver that knows nothing of this gives its workers ``runtime_env``, as a submitted job does."""
-    asked = runtime_env()
-    if not asked:
-        return {}
-    job = {"runtime_env": asked, "metadata": {}}
-    return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job), "RAY_prestart_worker_first_driver": "0"}

@@ -17,6 +17,7 @@ SECONDS = 300  # that a server may take for its imports
 READ_EARLY = (
     *("CUDA_", "DS_", "HF_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_"),
     *("OMP_", "PYTHON", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "VLLM_"),
+    "RAY_RAYLET_PID",  # a worker ends once that process is gone: each cluster has servers of its own
 )
 READ_LATE = ("VLLM_ENABLE_V1_MULTIPROCESSING", "PYTHONBREAKPOINT")
 
