@@ -19,6 +19,7 @@ from actors.pools.generators import GeneratorPool
 from actors.pools.jobs import Service
 from actors.pools.kinds import generator_kind, teacher_kind
 from actors.pools.probe import Probe
+from actors.pools.served_teachers import ServedTeacherPool
 from actors.pools.teachers import TeacherPool
 from actors.pools.weighting import WeightingStage
 from actors.pools.worker import CONTROL
@@ -53,11 +54,12 @@ def start_generators(service: Service, prepared: Sizes, shared: Any = None, adap
 def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) -> dict[str, TeacherPool]:
     """A pool for each teacher, by the name that routes rows to it."""
     config = service.config
-    pools = {}
+    pools: dict[str, TeacherPool] = {}
     for name, pool in config.teacher_pools.items():
         probe = Probe(prepared, config, name)
         kind = replace(teacher_kind(config, prepared, name), check=probe.check)
-        pools[name] = TeacherPool(
+        made = ServedTeacherPool if config.all_teachers[name].type == "http" else TeacherPool
+        pools[name] = made(
             kind,
             config.pool(pool).replicas,
             service,

@@ -15,7 +15,7 @@ from actors.doctor.same_versions import check_versions
 from actors.launch import payload_budget, start_generators, start_teachers
 from actors.pools.generators import GeneratorPool
 from actors.pools.jobs import Service
-from actors.run_checks import check_this_node, inspect_on_cluster
+from actors.run_checks import check_servers, check_this_node, inspect_on_cluster
 from actors.trainer.forward_stage import ForwardStage
 from renio_pipeline.config import RunConfig
 from renio_pipeline.preflight import Prepared, prepare
@@ -40,11 +40,16 @@ def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
     notes = check_versions(config, ray.nodes())
     prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
     check_object_store(config, prepared, ray.cluster_resources())
-    return replace(prepared, notes=(*prepared.notes, *notes))
+    return replace(prepared, notes=(*prepared.notes, *notes, *check_servers(config, prepared)))
 
 
 def teachers_context(config: RunConfig, prepared: Prepared) -> int:
-    """Tokens that the teachers' engines hold: responses may be ``LONGER`` than the run's, as far as the models allow it."""
+    """Tokens that the teachers' engines hold: responses may be ``LONGER`` than the run's, as far as the models allow it.
+
+    A teacher that is served elsewhere was examined for the run's lengths alone.
+    """
+    if any(teacher.type == "http" for teacher in config.all_teachers.values()):
+        return prepared.context
     named = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.all_teachers}
     most = min(inspect_on_cluster(config, model, key).context for key, model in named.items())
     return max(prepared.context, min(most, prepared.context + (LONGER - 1) * config.max_response_tokens))

@@ -13,6 +13,7 @@ from actors.cluster.checks import check_cluster, check_object_store
 from actors.cluster.node_labels import check_nodes
 from actors.cluster.placement import actor_options
 from actors.doctor.same_versions import check_versions
+from actors.engines.http_teacher import examine_servers, served_spec
 from actors.engines.options import check_engine_options
 from actors.engines.own_process import check_shared_memory
 from renio_pipeline.config import ConfigError, RunConfig
@@ -64,7 +65,32 @@ def check(config: RunConfig, prepared: Prepared | None, clock: str | None = None
     notes = check_versions(config, ray.nodes())
     prepared = prepared or prepare(config, partial(inspect_on_cluster, config), clock)
     check_object_store(config, prepared, ray.cluster_resources())
-    return replace(prepared, notes=(*prepared.notes, *notes))
+    return replace(prepared, notes=(*prepared.notes, *notes, *check_servers(config, prepared)))
+
+
+def check_servers(config: RunConfig, prepared: Prepared) -> list[str]:
+    """Examine the servers of teachers that are served elsewhere, from a node of each one's pool.
+
+    Returns:
+        What to tell the user: the servers that do not answer now.
+
+    Raises:
+        ConfigError: none answers, or one must not teach.
+    """
+    notes: list[str] = []
+    for name, teacher in config.all_teachers.items():
+        if teacher.type == "http":
+            task = ray.remote(examine_servers).options(**actor_options(config, config.teacher_pools[name]))
+            notes += _cause_raised(task.remote(served_spec(config, prepared, name)))
+    return notes
+
+
+def _cause_raised(ref: Any) -> Any:
+    """A task's result, or the ConfigError that ended it."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        raise ConfigError(str(error.cause)) from None
 
 
 def check_generators(config: RunConfig) -> None:
@@ -81,8 +107,5 @@ def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo
     owners = {config.teacher_key(teacher, "model"): pool for teacher, pool in config.teacher_pools.items()}
     options = actor_options(config, owners.get(key, "generator"))
     task = ray.remote(info.inspect).options(**options)
-    try:
-        found: info.ModelInfo = ray.get(task.remote(name, key))
-    except ray.exceptions.RayTaskError as error:
-        raise ConfigError(str(error.cause)) from None
+    found: info.ModelInfo = _cause_raised(task.remote(name, key))
     return found

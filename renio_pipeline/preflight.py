@@ -255,6 +255,8 @@ def _student(config: RunConfig, inspect: Inspect) -> info.ModelInfo:
 def _teacher(config: RunConfig, name: str, student: info.ModelInfo, inspect: Inspect) -> info.ModelInfo:
     """A teacher's sizes. Raises ConfigError if its tokenizer is not the student's."""
     key, model = config.teacher_key(name, "model"), config.teacher_model(name)
+    if config.all_teachers[name].type == "http" and info.is_local(model):
+        inspect = partial(info.inspect, weights=False)  # the servers have them
     teacher = student if model == config.student else inspect(model, key)
     if (adapter := config.all_teachers[name].adapter) is not None:
         read_adapter(adapter, config.teacher_key(name, "adapter"))
@@ -342,7 +344,10 @@ def _models(config: RunConfig) -> dict[str, str]:
 def _without_weights(config: RunConfig) -> list[str]:
     """Which model folders lack weights, or have not all of them, and why."""
     found: list[str] = []
+    served = {config.teacher_key(name, "model") for name, teacher in config.all_teachers.items() if teacher.type == "http"}
     for key, name in _models(config).items():
+        if key in served:
+            continue
         try:
             if info.is_local(name):
                 check_weights(Path(info.resolve(name)), key)

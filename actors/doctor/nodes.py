@@ -35,11 +35,11 @@ def _node(
     if config is None:
         usable = gpus if has_gpus else resources.get("CPU", 0.0)
         pools = ["generator", "teacher", "trainer"] if usable else []
-        wants_gpus, on_torch = gpus > 0, set[str]()
+        wants_gpus, without_vllm = gpus > 0, set[str]()
     else:
         pools = [pool for pool in config.pool_names if _fits(config, pool, node)]
         wants_gpus = any(config.pool(pool).gpus for pool in pools)
-        on_torch = {config.teacher_pools[n] for n, teacher in config.all_teachers.items() if teacher.type == "torch"}
+        without_vllm = {config.teacher_pools[n] for n, teacher in config.all_teachers.items() if teacher.type != "vllm"}
     return Node(
         id=node["NodeID"],
         name=name,
@@ -49,7 +49,7 @@ def _node(
         pools=tuple(pools),
         object_store=resources.get("object_store_memory", 0.0),
         wants_gpus=wants_gpus,
-        packages=needed(pools, required, on_torch=on_torch),
+        packages=needed(pools, required, without_vllm=without_vllm),
     )
 
 

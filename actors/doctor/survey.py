@@ -137,6 +137,8 @@ def _models(config: RunConfig, node: Node) -> list[tuple[str, str]]:
     """(key, folder) of what the pools of ``node`` load from a folder; those inside of this project are everywhere."""
     loaded = {"generator": ("student", config.student), "trainer": ("student", config.student)}
     for teacher, pool in config.teacher_pools.items():
+        if config.all_teachers[teacher].type == "http":
+            continue  # its servers have the model
         loaded[pool] = (config.teacher_key(teacher, "model"), config.teacher_model(teacher))
     found = {loaded[pool] for pool in node.pools if pool in loaded}
     return sorted(

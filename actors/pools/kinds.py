@@ -8,6 +8,7 @@ import ray
 
 from actors.cluster.placement import GroupLease, actor_options, half_gpu, in_bundle, start_in_group
 from actors.engines.generator import Generator
+from actors.engines.http_teacher import HttpTeacher, served_spec
 from actors.engines.specs import Sizes, generator_spec, scorer_spec, teacher_spec
 from actors.engines.torch_teacher import TorchTeacher
 from actors.engines.vllm_hidden_teacher import HiddenTeacher
@@ -45,6 +46,10 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
         torch_teacher = ray.remote(concurrency_groups={CONTROL: 1})(TorchTeacher)
         spec: Any = scorer_spec(config, prepared, name)
         return Kind(name=pool, start=lambda slot: start_in_group(torch_teacher, (spec,), options), group=CONTROL)
+    if config.all_teachers[name].type == "http":
+        options = actor_options(config, pool) | {"max_concurrency": 1000}
+        http_teacher, served = ray.remote(HttpTeacher), served_spec(config, prepared, name)
+        return Kind(name=pool, start=lambda slot: start_in_group(http_teacher, (served,), options), engine=True)
     spec = teacher_spec(config, prepared, name)
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)
     kind = HiddenTeacher if config.objective.payload == HIDDEN else Teacher

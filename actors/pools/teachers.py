@@ -175,7 +175,7 @@ class TeacherPool(Pool):
     async def _write(self, worker: Worker, jobs: Sequence[Continuing]) -> None:
         seconds = seconds_for(jobs, worker, self.config.faults)
         asked = worker.actor.write.remote(PackedList(job.request for job in jobs))
-        found = await answer(asked, seconds, f"{len(jobs)} texts to write")
+        found = await self.answered(worker, asked, seconds, f"{len(jobs)} texts to write")
         if worker.state == "gone":
             return  # it was given up, and its texts were sent to other workers
         for job, continuation in zip(jobs, found, strict=True):
@@ -190,9 +190,9 @@ class TeacherPool(Pool):
         what = f"{len(jobs)} responses to score"
         if self._token_bytes:
             logprobs_ref, payload = worker.actor.score.options(num_returns=2).remote(requests)
-            logprobs = await answer(logprobs_ref, seconds, what)
+            logprobs = await self.answered(worker, logprobs_ref, seconds, what)
         else:  # no payload for the object store: one result is cheaper than two
-            logprobs, payload = (await answer(worker.actor.score.remote(requests), seconds, what))[0], None
+            logprobs, payload = (await self.answered(worker, worker.actor.score.remote(requests), seconds, what))[0], None
         if worker.state == "gone":
             return  # it was given up, and its samples were sent to other workers
         came = time.perf_counter()
@@ -206,6 +206,10 @@ class TeacherPool(Pool):
                 times=(job.sent, came),
             )
             self.finish(worker, job, ScoredRollout(rollout=job.rollout, scores=found))
+
+    async def answered(self, worker: Worker, ref: Any, seconds: float, what: str) -> Any:
+        """A call's result. Raises WorkerLost if it does not come in time."""
+        return await answer(ref, seconds, what)
 
     def dropped(self, jobs: Sequence[Any]) -> None:
         for job in jobs:

@@ -112,5 +112,9 @@ class Kind:
 
 def is_loss(error: BaseException) -> bool:
     """Whether the error of a remote call means that the worker is lost, rather than that this one call failed."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, (*GONE, EngineFailed, WorkerLost, GetTimeoutError))
+    return isinstance(cause_of(error), (*GONE, EngineFailed, WorkerLost, GetTimeoutError))
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What a remote call raised in its actor; the error itself where that is not of an actor's code."""
+    return error.cause if isinstance(error, RayTaskError) else error

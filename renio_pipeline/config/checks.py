@@ -14,6 +14,7 @@ from renio_pipeline.config.own_tokenizers import check_own_tokenizers
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN, TeacherPayload
 from renio_pipeline.config.teacher_writing import check_teachers_write
+from renio_pipeline.config.teachers.served_teachers import check_served
 
 
 def check_combinations(config: RunConfig) -> None:
@@ -161,6 +162,7 @@ def _sources(c: RunConfig) -> None:
 
 def _teacher(c: RunConfig, name: str, teacher: schema.Teacher) -> None:
     section = c.teacher_key(name)
+    check_served(c, name)
     if teacher.type == "torch" and (teacher.tensor_parallel > 1 or teacher.engine or teacher.separate_process):
         raise ValueError(
             f"{section}.tensor_parallel, {section}.engine and {section}.separate_process are vLLM's; a torch teacher has none "

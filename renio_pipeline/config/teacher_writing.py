@@ -15,13 +15,18 @@ def teachers_write(config: RunConfig) -> bool:
     return (
         config.combine is None
         and not config.own_tokenizers
-        and not any(_states_alone(config, name) for name in config.all_teachers)
+        and not any(_states_alone(config, name) or _without_ids(config, name) for name in config.all_teachers)
     )
 
 
 def _states_alone(config: RunConfig, name: str) -> bool:
     """Whether a teacher's engine returns hidden states, and so writes no texts."""
     return config.all_teachers[name].type == "vllm" and config.objective.payload == HIDDEN
+
+
+def _without_ids(config: RunConfig, name: str) -> bool:
+    """Whether a served teacher's texts come without their token ids."""
+    return config.all_teachers[name].type == "http" and config.all_teachers[name].api == "openai"
 
 
 def check_teachers_write(config: RunConfig, wanted_by: str) -> None:
@@ -36,6 +41,11 @@ def check_teachers_write(config: RunConfig, wanted_by: str) -> None:
                 f"{wanted_by}: for objective {config.objective.label} a vllm teacher returns hidden states, and vLLM's engine "
                 f"for those cannot write texts; set {config.teacher_key(name, 'type')}=torch, which does both, or "
                 f"objective.type=top_k_forward_kl, or leave {wanted_by} out"
+            )
+        if _without_ids(config, name):
+            raise ValueError(
+                f"{wanted_by}: the interface openai returns texts without their token ids; set "
+                f"{config.teacher_key(name, 'api')} to vllm or sglang, or leave {wanted_by} out"
             )
 
 

@@ -47,7 +47,8 @@ def _pools(pools: Mapping[str, Mapping[str, Any]]) -> Table:
         size = Text(f"{_number(pool.get('serving'))}/{_number(pool.get('target'))}", style="yellow" if short else "")
         idle = f"{pool['idle']:.0%}" if pool.get("idle") is not None else "-"
         counts = (_number(pool.get(key)) for key in ("starting", "waiting", "queue", "in_flight"))
-        table.add_row(Text(name), size, *counts, idle, _number(pool.get("restarts")))
+        away = Text.assemble(name, ("\nno server answers", "red")) if pool.get("away") else Text(name)
+        table.add_row(away, size, *counts, idle, _number(pool.get("restarts")))
     return table
 
 

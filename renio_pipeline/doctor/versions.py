@@ -19,14 +19,14 @@ LIGHT = frozenset({"ray", "torch", "numpy", PROJECT})  # everything that the wei
 BROUGHT_ALONG = "enough for `ray job submit --working-dir`, which brings the code along; otherwise install the same everywhere"
 
 
-def needed(pools: Sequence[str], required: Requirements, *, on_torch: Collection[str] = ()) -> frozenset[str]:
-    """The distributions that a node with these pools must have. ``on_torch``: teacher pools that run on torch, not vLLM."""
+def needed(pools: Sequence[str], required: Requirements, *, without_vllm: Collection[str] = ()) -> frozenset[str]:
+    """The distributions that a node with these pools must have. ``without_vllm``: teacher pools that need none."""
     if not pools:
         return frozenset({"ray"})
     if set(pools) <= {"weighting"}:
         return LIGHT
     packages = {*required.names} - {*VLLM, "deepspeed"}
-    if any(pool == "generator" or (pool.startswith("teacher") and pool not in on_torch) for pool in pools):
+    if any(pool == "generator" or (pool.startswith("teacher") and pool not in without_vllm) for pool in pools):
         packages.add("vllm")
     return frozenset(packages | ({"deepspeed"} if "trainer" in pools else set()))
 

@@ -61,6 +61,9 @@ def check(config: RunConfig) -> None:
         config.teacher_key(name, "dtype"): teacher.dtype for name, teacher in config.all_teachers.items()
     }
     refused = {key: f"is {dtype}, but these stages compute in float32" for key, dtype in sizes.items() if dtype != "float32"}
+    for name, teacher in config.all_teachers.items():
+        if teacher.type == "http":
+            refused[config.teacher_key(name, "type")] = "may not be http: these stages compute a teacher in this process"
     if config.trainer.lora is not None:
         refused["trainer.lora"] = "needs the pipeline's trainer"
     if config.max_staleness:

@@ -17,6 +17,7 @@ GAUGES = {
     "target": ("renio_pool_target", "replicas wanted"),
     "starting": ("renio_pool_starting", "replicas that are loading their model"),
     "waiting": ("renio_pool_waiting", "replicas that are waiting for resources"),
+    "away": ("renio_pool_away", "replicas of a served teacher none of whose servers answers"),
     "queue": ("renio_pool_queue", "samples waiting for a replica"),
     "in_flight": ("renio_pool_in_flight", "samples at a replica"),
 }

@@ -50,6 +50,8 @@ class Needs:
         longest = context(config.max_response_tokens, known.longest_teacher_prompt)
         for (name, section), model in zip(config.all_teachers.items(), known.sizes.teachers, strict=True):
             pool = config.teacher_pools[name]
+            if section.type == "http":
+                continue  # its servers have the model
             if section.type == "torch":
                 sent = config.objective.payload == HIDDEN
                 hidden = batch_tokens(section, None) * model.hidden * DTYPE_BYTES[section.dtype] if sent else 0

@@ -92,10 +92,14 @@ class Planner:
         return replace(room, least_ranks=next(fitting, room.most_ranks + 1))
 
     def _width(self, *pools: str) -> float:
-        """The GPUs of a replica, averaged over the pools. A replica without GPUs is counted as if it had one."""
+        """The GPUs of a replica, averaged over the pools. A replica without GPUs is counted as if it had one; that of
+        a teacher that is served elsewhere has none."""
         config = self.config
         parallel = {"generator": config.generator.tensor_parallel}
-        parallel |= {config.teacher_pools[name]: teacher.tensor_parallel for name, teacher in config.all_teachers.items()}
+        parallel |= {
+            config.teacher_pools[name]: 0 if teacher.type == "http" else teacher.tensor_parallel
+            for name, teacher in config.all_teachers.items()
+        }
         return fmean(config.pool(pool).gpus or float(parallel.get(pool, 1)) for pool in pools)
 
     @cached_property

@@ -60,6 +60,10 @@ class Room:
         """The splits that leave no room for another generator, because one more never makes a step longer."""
         for ranks in _counts(self.least_ranks, 1, self.most_ranks):
             left = self.gpus - ranks * self.rank
+            if not self.teacher:  # served elsewhere: a replica of each is enough
+                generators = ranks if self.colocated else int((left + 1e-9) / self.generator)
+                yield Split(generators, self.teacher_pools, ranks)
+                continue
             if self.colocated:
                 teachers = int((left + 1e-9) / (self.teacher * self.teacher_pools)) * self.teacher_pools
                 if teachers > 0:

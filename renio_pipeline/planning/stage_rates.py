@@ -60,6 +60,11 @@ class StageRates:
             return self._from("teacher", "given", rate)
         if self.seen is not None:
             return self._from("teacher", "measured", replace(self.seen.teacher, max_batch_tokens=batch))
+        if all(teacher.type == "http" for teacher in self.config.all_teachers.values()):
+            raise ConfigError(
+                "the speed of a teacher that is served elsewhere is not known here: give a measured run with --from, or "
+                "`teacher` in a --rates file"
+            )
         return self._estimated("teacher", self._all_teachers)
 
     def _batch_tokens(self, name: str) -> int:
@@ -70,9 +75,10 @@ class StageRates:
         found = [
             estimate.teacher_rate(self.config.all_teachers[name], self.sizes, device, model, self._batch_tokens(name))
             for name, model in zip(self.config.all_teachers, self.sizes.teachers, strict=True)
+            if self.config.all_teachers[name].type != "http"
         ]
         seconds = sum(1 / rate.tokens_per_second for rate in found)
-        share = self.config.teachers_of_a_sample / len(found)  # of the samples, that each teacher scores
+        share = self.config.teachers_of_a_sample / len(self.config.all_teachers)  # of the samples, that each teacher scores
         return replace(found[0], tokens_per_second=1 / (seconds * share))
 
     def _trainer(self) -> TrainerRate:

@@ -28,9 +28,11 @@ def pools() -> list[Any]:
         ),
         lines(
             "Replicas on their way", "suffix: replicas",
-            "Starting: loading its model. Waiting: the cluster has no room; add nodes, or scale another pool down.",
+            "Starting: loading its model. Waiting: the cluster has no room; add nodes, or scale another pool down. Without a "
+            "server: a teacher of type http, none of whose servers answers.",
             (gauge("renio_pool_starting", POOLS), "{{pool}} starting"),
             (gauge("renio_pool_waiting", POOLS), "{{pool}} waiting"),
+            (gauge("renio_pool_away", POOLS), "{{pool}} without a server"),
         ),
         lines(
             "Samples that wait, and in flight", "suffix: samples",

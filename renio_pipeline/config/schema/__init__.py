@@ -5,6 +5,7 @@
 ``data.py``: the sections of the data: one source or several, and how their records are read.
 ``prompts.py``: the sections of the prompts' texts and of the chat template's variables.
 ``models.py``: the sections of the engines and of the trainer: sampling, generator, teacher, LoRA, trainer.
+``served.py``: the keys of a teacher that is served elsewhere.
 ``methods.py``: the sections that ``method.type`` chooses from.
 ``pools.py``: the sections of the pools: sizes, placement, weight transfer, payload, and what happens after faults.
 ``record.py``: the sections of what a run measures and keeps: evaluation, checkpoints, samples, trace, sinks.

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from renio_pipeline.config.paths import UserPath
+from renio_pipeline.config.schema.served import Served
 from renio_pipeline.config.schema.values import Beta, Dtype, Section
 
 # Engine options that the pipeline itself sets: a second value would silently break the mathematics or the placement.
@@ -88,7 +89,7 @@ class Generator(Section):
     )
 
 
-class Teacher(Generator):
+class Teacher(Served, Generator):
     """The model that scores responses, and its engine."""
 
     model: UserPath | None = Field(
@@ -106,8 +107,8 @@ class Teacher(Generator):
         default_factory=dict,
         description="Where it ends responses with another token than the student: {student's end: teacher's end}.",
     )
-    type: Literal["vllm", "torch"] = Field(
-        "vllm", description="vllm: scored by a vLLM engine; torch: by a transformers forward pass."
+    type: Literal["vllm", "torch", "http"] = Field(
+        "vllm", description="vllm: scored by a vLLM engine; torch: by a transformers forward pass; http: by servers at `urls`."
     )
     attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="Attention implementation of a torch teacher.")
     max_batch_tokens: PositiveInt | None = Field(

@@ -109,8 +109,8 @@ def test_a_head_node_without_pools_needs_none_of_what_pools_need() -> None:
 def test_what_a_node_needs_is_what_its_pools_import() -> None:
     assert needed(("weighting",), REQUIRED) == {"ray", "torch", "numpy", "renio-pipeline"}
     assert {"vllm", "deepspeed"} & needed(("teacher.maths",), REQUIRED) == {"vllm"}
-    assert {"vllm", "deepspeed"} & needed(("teacher",), REQUIRED, on_torch={"teacher"}) == set()
-    assert "vllm" in needed(("teacher.a", "teacher.b"), REQUIRED, on_torch={"teacher.a"})
+    assert {"vllm", "deepspeed"} & needed(("teacher",), REQUIRED, without_vllm={"teacher"}) == set()
+    assert "vllm" in needed(("teacher.a", "teacher.b"), REQUIRED, without_vllm={"teacher.a"})
     assert {"vllm", "deepspeed"} & needed(("trainer", "weighting"), REQUIRED) == {"deepspeed"}
 
 

@@ -103,7 +103,16 @@ def large_step(prepared: Prepared, config: RunConfig, replicas: int, times: int 
 
 
 def statuses(replicas: int) -> dict[str, dict[str, int]]:
-    pool = {"target": replicas, "serving": replicas, "starting": 0, "waiting": 0, "queue": 7, "in_flight": 9, "restarts": 1}
+    pool = {
+        "target": replicas,
+        "serving": replicas,
+        "starting": 0,
+        "waiting": 0,
+        "away": 0,
+        "queue": 7,
+        "in_flight": 9,
+        "restarts": 1,
+    }
     return {"generator": pool, "teacher": pool, "trainer": {"target": 2, "serving": 2, "restarts": 0}}
 
 

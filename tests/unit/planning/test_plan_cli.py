@@ -281,3 +281,18 @@ def test_the_first_configuration_for_eight_gpus_has_the_split_that_the_planner_a
     deployed = load(ROOT / "deploy/kubernetes/gpu-8/run.yaml")
     assert (deployed.batch_size, deployed.max_staleness) == (config.batch_size, config.max_staleness)
     assert [deployed.pool(p).replicas for p in ("generator", "teacher", "trainer")] == [4, 2, 2]
+
+
+def test_a_teacher_that_is_served_elsewhere_takes_no_gpu(
+    capsys: pytest.CaptureFixture[str], rates: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "served.yaml"
+    teacher = {"model": "embedded:teacher", "type": "http", "urls": ["http://node:1"]}
+    OmegaConf.save(OmegaConf.create(values(teacher=teacher, batch_size=16, max_response_tokens=512)), path)
+    text = refused(capsys, str(path), "--device", "h100")
+    assert text.startswith("the speed of a teacher that is served elsewhere is not known here: give a measured run with --from")
+    found = planned(capsys, str(path), "--rates", rates, "--device", "h100", "--gpus", "8")
+    assert "teacher" not in found["memory"]
+    split = found["best"][0]
+    assert (split["teachers"], split["generators"] + split["trainer_ranks"]) == (1, 8)
+    assert split["gpus"] == 8

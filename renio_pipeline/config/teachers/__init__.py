@@ -1,0 +1,1 @@
+"""What single types of teachers can be asked for: ``served_teachers.py`` has the checks of those that are served elsewhere."""
