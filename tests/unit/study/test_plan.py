@@ -50,7 +50,7 @@ def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_
         assert cell.config.seed == cell.seed
     first = [c.config for c in wanted if c.seed == 0]
     assert {c.filter for c in first} == {"all", "correct", "incorrect"}
-    assert {c.weighting.type for c in first} == {"uniform", "renio", "iw", "confidence_gate"}
+    assert {c.weighting.type for c in first} == {"uniform", "renio", "iw", "confidence_gate", "adaptive"}
     assert {c.method.type for c in first} == {"opd", "opsd"}
     assert len({c.max_response_tokens for c in first}) > 2
     assert len({(c.pivotal.threshold, c.pivotal.clip) for c in first}) >= 9
