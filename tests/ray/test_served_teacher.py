@@ -1,4 +1,4 @@
-"""A teacher that two real vLLM servers have: its numbers are those of a teacher in a pool of the run."""
+"""A teacher that two real vLLM servers have: its numbers, and a run in which one is killed and the other falls silent."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 
 from actors.engines.http_teacher import served_spec
+from renio_pipeline.ledger import prove_exactly_once
 from renio_pipeline.models import info
 from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.served.client import Servers, check_servers
-from renio_pipeline.types import ScoreRequest, ScorerSpec, TopK
+from renio_pipeline.types import ContinuationRequest, ScoreRequest, ScorerSpec, TopK
+from tests.ray import runs
 from tests.ray.conftest import demo
 from tests.ray.running_cluster import free_port, wait_until
 
 KEY = "sk-" + "of-the-served-teacher-0123"
-START_SECONDS = 300.0
+START_SECONDS, MOST_SECONDS = 300.0, 240.0
+STEPS = 12
 K = 8
 ENGINE = (
     "--dtype float32 --enforce-eager --max-model-len 128 --max-num-seqs 64 --kv-cache-memory-bytes 100000000 --host 127.0.0.1 "
@@ -96,8 +99,9 @@ def overrides(servers: list[Server], *more: str) -> list[str]:
     return [*(f"teacher.{key}" for key in keys), f"objective.k={K}", *more]
 
 
-def test_the_numbers_are_those_of_a_teacher_in_a_pool_of_the_run(servers: list[Server]) -> None:
-    config, prepared = demo(*overrides(servers))
+@pytest.mark.parametrize("api", ["vllm", "openai"])
+def test_the_numbers_are_those_of_a_teacher_in_a_pool_of_the_run(servers: list[Server], api: str) -> None:
+    config, prepared = demo(*overrides(servers, f"teacher.api={api}"))
     ids = [prepared.tokenizer(row.solution, add_special_tokens=False)["input_ids"] for row in prepared.rows[:24]]
     requests = [
         ScoreRequest(sample_id=i, prompt_ids=prepared.prompt_ids[i], response_ids=np.asarray(own, np.int32))
@@ -129,3 +133,58 @@ def test_the_numbers_are_those_of_a_teacher_in_a_pool_of_the_run(servers: list[S
         np.testing.assert_allclose(found.logprobs[:, 0], expected, rtol=2e-6, atol=1e-5)
         np.testing.assert_allclose(found.logprobs, table.logprobs, rtol=2e-6, atol=1e-5)
         np.testing.assert_array_equal(found.token_ids, table.token_ids)
+
+
+def test_texts_are_written(servers: list[Server]) -> None:
+    config, prepared = demo(*overrides(servers))
+    asked = ContinuationRequest(prompt_ids=prepared.prompt_ids[0], max_tokens=40, seed=0, temperature=0.0)
+
+    async def ask() -> list[int]:
+        client = Servers(served_spec(config, prepared))
+        await client.open()
+        try:
+            found = await client.write(asked)
+            assert found.stop_reason == "stop"
+            return found.token_ids.tolist()
+        finally:
+            await client.close()
+
+    ids = asyncio.run(ask())
+    assert ids[-1] == prepared.tokenizer.eos_token_id
+    assert prepared.task.verify(prepared.rows[0], prepared.tokenizer.decode(ids[:-1])) == "correct"
+
+
+def test_a_run_goes_on_when_one_server_is_killed_and_waits_while_the_other_is_silent(
+    servers: list[Server], tmp_path: Path
+) -> None:
+    """Last in this file: of its servers one is dead afterwards."""
+    folder, log = tmp_path / "run", tmp_path / "run/log.txt"
+    small = [f"steps={STEPS}", "batch_size=16", "evaluate.problems=0", "checkpoint.every=3", *runs.SMALL]
+    run = runs.train(folder, *overrides(servers, "metrics_port=0", *small))
+
+    def steps() -> int:
+        assert run.poll() is None, run.stdout and run.stdout.read()
+        return len(runs.lines_of(folder / "metrics.jsonl"))
+
+    try:
+        assert wait_until(lambda: steps() >= 1, MOST_SECONDS)
+        servers[0].send(signal.SIGKILL)
+        assert wait_until(lambda: steps() >= 3, MOST_SECONDS)
+        servers[1].send(signal.SIGSTOP)
+        assert wait_until(lambda: "no server answers" in log.read_text(), MOST_SECONDS)
+        done = steps()
+        assert done < STEPS
+        servers[1].send(signal.SIGCONT)
+        said = runs.finish(run)
+    finally:
+        servers[1].send(signal.SIGCONT)
+        if run.poll() is None:
+            run.kill()
+    prove_exactly_once(folder)
+    assert sorted(r["sample_id"] for r in runs.responses(folder)) == list(range(16 * STEPS))
+    assert "pool teacher: 1 of 2 servers answer again" in log.read_text()
+    assert all(line["pool/teacher/restarts"] == 0 for line in runs.lines_of(folder / "metrics.jsonl"))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert KEY not in said
