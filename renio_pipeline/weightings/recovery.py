@@ -19,8 +19,9 @@ from renio_pipeline.intervals import wilson
 
 # Of the demo student's own wrong responses, which are slips and guesses, and between the two teachers that were probed: the
 # clean one, which recovers from 0.2 % of slips, has 0.0 % [0.0, 4.6], the half-repairing one, from 19 %, 9.1 % [5.6, 14.4].
-# With the first ReNIO's weights lost 4.0 points, with the second they gained 7.1. The dose series of the study speaks against it:
-# with teachers that tell slips from right steps the weights lose 2.5 to 5 points, however often these recover (0 to 43 % there).
+# With the first ReNIO's weights lost 4.0 points, with the second they gained 7.1. The dose series of the study speaks against
+# it: with teachers that tell slips from right steps the weights lose 2.5 to 5 points, however often these recover (0 to 43 %
+# there).
 WEIGHTS_FROM = 0.05
 # A teacher that mends at least half of the wrong prefixes teaches about responses that may well end right. That is above every
 # teacher that was tried with γ = 0, which gained with all of them, up to one that mends 43 % of its student's wrong responses.
