@@ -47,8 +47,10 @@ async def kept_engines(config: RunConfig, prepared: Prepared, note: Callable[[st
 
     @asynccontextmanager
     async def one_run(config: RunConfig, start: RunState) -> AsyncIterator[Stages]:
-        weighting = WeightingStage(config, service)
-        weighting.workers.open()
+        weighting = WeightingStage(config, service) if config.distils else None
+        own = [] if weighting is None else [weighting.workers]
+        for workers in own:
+            workers.open()
         budget.reset()
         service.quarantine.ids.clear()
         for pool in pools.values():
@@ -59,7 +61,7 @@ async def kept_engines(config: RunConfig, prepared: Prepared, note: Callable[[st
                 await generators.workers.settled(all_of_them=True)  # engines measure the free GPU memory while they load
             await asyncio.gather(
                 trainers.begin(ResumePoint(state=start)),
-                weighting.workers.settled(),
+                *(workers.settled() for workers in own),
                 *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
             )
             yield Stages(
@@ -74,7 +76,8 @@ async def kept_engines(config: RunConfig, prepared: Prepared, note: Callable[[st
             )
         finally:
             await asyncio.gather(*(pool.cancel_all() for pool in pools.values()))
-            weighting.workers.close()
+            for workers in own:
+                workers.close()
 
     try:
         for pool in pools.values():

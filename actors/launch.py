@@ -95,6 +95,7 @@ def start_trainers(
         model=info.resolve(config.student),
         trainer=config.trainer,
         steps=config.steps,
+        passes=config.passes,
         seed=config.seed,
         on_gpu=bool(config.pools.trainer.gpus),
         heads=heads,
@@ -145,7 +146,8 @@ async def stages(
     budget = payload_budget(config, prepared)
     shared = shared_group(config) if config.placement == "colocated" else None
     generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
-    weighting = WeightingStage(config, service, point.state.weighting)
+    weighting = WeightingStage(config, service, point.state.weighting) if config.distils else None
+    workers = [pool.workers for pool in (generators, *teachers.values())] + ([] if weighting is None else [weighting.workers])
     follower = teachers[""] if config.follow else None
     ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared, fence=fence)
     trainers = Trainers(ranks_at, generators, follower, service)
@@ -157,13 +159,9 @@ async def stages(
         await trainers.begin(point, check=partial(_all_see, directory))
 
     try:
-        for workers in (*(pool.workers for pool in pools.values()), weighting.workers):
-            workers.open()
-        await asyncio.gather(
-            begin(),
-            weighting.workers.settled(),
-            *(pool.workers.settled(all_of_them=config.deterministic) for pool in pools.values()),
-        )
+        for each in workers:
+            each.open()
+        await asyncio.gather(begin(), *(each.settled(all_of_them=config.deterministic) for each in workers))
         fence.check()
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         made = Stages(
@@ -192,7 +190,8 @@ async def stages(
         await trainers.end()
         for pool in pools.values():
             pool.close()
-        weighting.workers.close()
+        if weighting is not None:
+            weighting.workers.close()
         if shared is not None:
             ray.util.remove_placement_group(shared)
 
@@ -211,7 +210,7 @@ async def generators(config: RunConfig, prepared: Sizes, adapter: Adapter | None
 
 
 def payload_budget(config: RunConfig, prepared: Prepared) -> PayloadBudget:
-    sample_bytes = config.max_response_tokens * max(prepared.payload_token_bytes.values())
+    sample_bytes = config.max_response_tokens * max(prepared.payload_token_bytes.values(), default=0)
     return PayloadBudget(config.payload.max_bytes, config.batch_size * config.teachers_of_a_sample, sample_bytes)
 
 

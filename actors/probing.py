@@ -92,6 +92,7 @@ async def engines(
         for pool in (generators, *pools.values()):
             await pool.workers.settled()
         teachers = as_one_stage(config, pools, prepared.retokenisers, service.quarantine.add)
+        assert teachers is not None, "``renio_pipeline.probe.setting`` refuses a configuration without a teacher"
         yield Engines(generators=generators, teachers=teachers, budget=budget, forward=stage)
     finally:
         for pool in (generators, *pools.values()):

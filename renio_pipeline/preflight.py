@@ -102,7 +102,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     tokenizer = info.read_tokenizer(config.student, "student")
     choose_template(tokenizer, config.data.chat_template, config.student, "student")
     check_end_token(tokenizer, vocab_size)
-    limit = min((student, *alike.values()), key=lambda m: m.context)
+    limit = min([student, *alike.values()], key=lambda m: m.context)
     bounds = Bounds(
         context=limit.context,
         model=limit.name,
@@ -123,7 +123,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     data["notes"] = (*data["notes"], *_teacher_warnings(config, tokenizer, student, alike, pairs))
     token_bytes = {name: payload_token_bytes(config, name, model.hidden_size) for name, model in teachers.items()}
     scored = config.batch_size * config.teachers_of_a_sample
-    payload_bytes = scored * config.max_response_tokens * max(token_bytes.values())
+    payload_bytes = scored * config.max_response_tokens * max(token_bytes.values(), default=0)
     _check_payload(config, payload_bytes)
     return Prepared(
         task=task,
@@ -158,7 +158,7 @@ def phrasing_of(config: RunConfig, task: Task) -> Phrasing:
         config.prompts,
         config.template,
         prompts_of_sources(config.data),
-        reasoning=PLACEHOLDER if config.method.reason_first else "",
+        reasoning=PLACEHOLDER if config.reason_first else "",
     )
 
 
@@ -176,7 +176,7 @@ def _encoded(
     def asked(problems: Problems, audience: Audience, more: int = 0) -> Encoded:
         return Encoded(encoder, problems.rows, audience, more)
 
-    reasons = config.method.reason_first
+    reasons = config.reason_first
     readers: dict[Audience, int] = {"student": 0}  # with the tokens that their prompts need besides
     if config.privileged and len(config.own_tokenizers) < len(config.all_teachers):
         readers["teacher"] = 0

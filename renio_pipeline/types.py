@@ -201,8 +201,16 @@ class TeacherScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRollout:
+    """A rollout that is ready for its step, with what a teacher says of it."""
+
     rollout: Rollout
-    scores: TeacherScores
+    scores: TeacherScores | None  # None: the run has no teacher
+
+    @property
+    def teacher_logprobs(self) -> np.ndarray:
+        """[T] float32, log p_T of its tokens. Only of a run with a teacher."""
+        assert self.scores is not None, "a run without a teacher has no log p_T"
+        return self.scores.logprobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,12 +252,14 @@ class TrainSample(Message):
     prompt_ids: np.ndarray  # [P] int32
     response_ids: np.ndarray  # [T] int32
     student_logprobs: np.ndarray  # [T] float32, by the generator
-    teacher_logprobs: np.ndarray  # [T] float32
+    teacher_logprobs: np.ndarray | None  # [T] float32; None: the run has no teacher
     weight: float
     token_factors: np.ndarray | None = None  # [T] float32; None: all are 1
     off_policy: bool = False  # not written by the student; its student_logprobs are then the trainer's
     until_pivotal: int | None = None  # response tokens up to and including the first pivotal one; None: none is pivotal
     payload: Any = None  # as in TeacherScores
+    advantage: float = 0.0  # of the verifier's reward, for objectives that learn from it
+    taught: bool = True  # whether it learns from the teacher too, where the run has rewards
 
     @property
     def tokens(self) -> int:
@@ -289,6 +299,7 @@ class TrainReport:
     lr: float
     busy_seconds: list[float]  # by rank
     shares: list[list[int]] = field(default_factory=list)  # the sample ids of each rank
+    measured: dict[str, float] = field(default_factory=dict)  # what the objective measures, means over response tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

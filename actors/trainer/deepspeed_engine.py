@@ -83,7 +83,9 @@ def build(spec: RankSpec, world_size: int) -> DeepSpeedEngine:
         model=model,
         optimizer=optimizer,
         config=config,
-        lr_scheduler=lambda opt: get_scheduler(spec.trainer.schedule, opt, spec.trainer.warmup_steps, spec.steps),
+        lr_scheduler=lambda opt: get_scheduler(
+            spec.trainer.schedule, opt, spec.trainer.warmup_steps * spec.passes, spec.steps * spec.passes
+        ),
     )
     wait_for_others(timeout)
     check_head(engine.module, engine.device)

@@ -15,7 +15,7 @@ from actors.pools.worker import CONTROL, Kind, Lease, Worker, is_loss
 from actors.trainer.forward_only import ForwardOnly
 from renio_pipeline.models import info
 from renio_pipeline.models.batching import plan
-from renio_pipeline.objectives.base import trained_objective
+from renio_pipeline.objectives import trained_objective
 from renio_pipeline.probe.responses import Forward, train_sample
 from renio_pipeline.types import ScoredRollout
 

@@ -19,6 +19,7 @@ from renio_pipeline.config import RunConfig
 from renio_pipeline.models.batching import plan
 from renio_pipeline.objectives import trained_objective
 from renio_pipeline.run_dir.checkpointing import CheckpointError
+from renio_pipeline.stages.outcomes import over_passes
 from renio_pipeline.types import TrainBatch, TrainReport, Version
 
 
@@ -81,7 +82,11 @@ class TrainerGroup:
         return {sample_id: values for rank in found for sample_id, values in rank.items()}
 
     async def train(self, batch: TrainBatch) -> TrainReport:
-        planned = self._plan(batch)
+        """As many optimizer steps on the batch as the method makes. Ledgers are written after the last one."""
+        planned, passes = self._plan(batch), self._config.passes
+        return over_passes([await self._pass(planned, batch, last=n == passes - 1) for n in range(passes)])
+
+    async def _pass(self, planned: list[list[list[Any]]], batch: TrainBatch, *, last: bool) -> TrainReport:
         reports: list[RankReport] = await self._each(
             "forward_backward",
             planned,
@@ -93,7 +98,7 @@ class TrainerGroup:
             vocab_size=self._vocab_size,
             diagnostics=self._config.diagnostics,
         )
-        updates = await self._all("optimizer_step", batch.step, self._ledger)
+        updates = await self._all("optimizer_step", batch.step, self._ledger if last else None)
         total = sum(reports, RankReport())
         return TrainReport(
             loss=total.loss,
@@ -107,6 +112,7 @@ class TrainerGroup:
             grad_norm=updates[0]["grad_norm"],
             lr=updates[0]["lr"],
             busy_seconds=[r.busy_seconds + u["busy_seconds"] for r, u in zip(reports, updates, strict=True)],
+            measured={name: value / max(1, total.response_tokens) for name, value in total.measured.items()},
             shares=[[sample.sample_id for micro_batch in rank for sample in micro_batch] for rank in planned],
         )
 

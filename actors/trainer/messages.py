@@ -41,6 +41,7 @@ class RankSpec:
     model: str
     trainer: Trainer
     steps: int  # of the whole run, for the learning-rate schedule
+    passes: int = 1  # optimizer steps in each of them
     seed: int
     on_gpu: bool = False
     heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # (model, dtype) by teacher, for the exact loss
@@ -72,11 +73,15 @@ class RankReport:
     mismatch_max: float = 0.0
     response_tokens: int = 0  # that a generator wrote
     agreement: Agreement = field(default_factory=Agreement)
+    measured: dict[str, float] = field(default_factory=dict)  # by the objective: a metric's sum over response tokens
     busy_seconds: float = 0.0
 
     def __add__(self, other: RankReport) -> RankReport:
-        summed = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
-        return RankReport(**summed | {"mismatch_max": max(self.mismatch_max, other.mismatch_max)})
+        summed = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__ if name != "measured"}
+        names = dict.fromkeys([*self.measured, *other.measured])
+        measured = {name: self.measured.get(name, 0.0) + other.measured.get(name, 0.0) for name in names}
+        largest = max(self.mismatch_max, other.mismatch_max)
+        return RankReport(**summed | {"mismatch_max": largest, "measured": measured})
 
     @property
     def padding(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.trainer.messages import RankReport
+from renio_pipeline.objectives import Objective
 from renio_pipeline.objectives.fetched import by_sample, sources
 from renio_pipeline.types import TrainSample
 
@@ -22,7 +23,7 @@ def fetch_payloads(samples: Sequence[TrainSample]) -> dict[int, Any]:
     return by_sample(samples, tables.__getitem__)
 
 
-def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
+def report_of(samples: Sequence[TrainSample], micro: MicroLoss, objective: Objective) -> RankReport:
     """What one micro-batch adds to the rank's report."""
     import torch
 
@@ -32,6 +33,8 @@ def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
     own = torch.repeat_interleave(torch.tensor([not s.off_policy for s in samples]), torch.tensor(lengths))
     gap = (micro.student_logprobs - generator).abs()[own.to(micro.student_logprobs.device)]
     magnitude, after_pivotal = micro.magnitudes(samples)
+    with objective.guarded("measured"):
+        measured = objective.measured(samples, micro.student_logprobs)
     return RankReport(
         loss=float(micro.loss),
         divergence=sum(means),
@@ -43,4 +46,5 @@ def report_of(samples: Sequence[TrainSample], micro: MicroLoss) -> RankReport:
         mismatch_max=float(gap.max()) if len(gap) else 0.0,
         response_tokens=len(gap),
         agreement=micro.agreement,
+        measured=measured,
     )

@@ -208,7 +208,7 @@ class TrainerRank:
             # DeepSpeed averages gradients over ranks, but the loss already has the global denominator.
             self._engine.backward(micro.loss * self._world_size, scale_wrt_gas=False)
             if samples:
-                total += report_of(samples, micro)
+                total += report_of(samples, micro, objective)
         trained = [s for samples in micro_batches for s in samples]
         self._last_ids = [s.sample_id for s in trained]
         self._last_off_policy = [s.sample_id for s in trained if s.off_policy]

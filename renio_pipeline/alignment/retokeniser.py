@@ -64,5 +64,6 @@ class Retokeniser:
     @staticmethod
     def laid(rollout: Rollout, read: Retokenised, scored: ScoredRollout) -> ScoredRollout:
         """What the teacher said of the student's rollout: ``scored`` is of ``read``, which is of ``rollout``."""
+        assert scored.scores is not None, "a teacher scored it"
         laid = read.spans.laid(rollout.logprobs, scored.scores.logprobs)
         return ScoredRollout(rollout=rollout, scores=replace(scored.scores, logprobs=laid))

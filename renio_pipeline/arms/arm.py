@@ -11,7 +11,7 @@ from renio_pipeline.config import ConfigError, RunConfig, load
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 MAY_DIFFER = (
-    "weighting", "diagnostics", "objective", "trainer", "filter", "filter_batch", "unfinished", "student_logprobs",
+    "weighting", "diagnostics", "objective", "reward", "trainer", "filter", "filter_batch", "unfinished", "student_logprobs",
 )  # fmt: skip
 
 

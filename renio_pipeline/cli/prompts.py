@@ -62,7 +62,7 @@ def shown(config: RunConfig, count: int, *, ids: bool = False) -> Iterator[str]:
 
 
 def _is_asked(config: RunConfig, audience: Audience) -> bool:
-    return {"teacher": config.privileged, "reasoning": config.method.reason_first is not None}.get(audience, True)
+    return {"teacher": config.privileged, "reasoning": config.reason_first is not None}.get(audience, True)
 
 
 def _one(encoder: Encoder, tokenizer: Any, row: Row, audience: Audience, *, ids: bool) -> Iterator[str]:

@@ -68,6 +68,8 @@ def _variants(c: RunConfig) -> None:
         pivotal: object = c.weighting.pivotal
     if not isinstance(pivotal, schema.Pivotal | None):
         raise ValueError(f"weighting: pivotal of {c.weighting.label} must be a Pivotal or None, got {pivotal!r}")
+    c.method.check(c)
+    c.reward.check(c)
     for section in (c.weighting, c.objective):
         with section.guarded("check", refuses=True):
             section.check(c)
@@ -86,6 +88,13 @@ def _filter(c: RunConfig) -> None:
 
 
 def _method(c: RunConfig) -> None:
+    if isinstance(c.method, schema.Grpo):
+        return  # its own check says everything
+    if not c.all_teachers:
+        raise ValueError(
+            f"objective {c.objective.label} asks for no teacher, and method {c.method.type} learns from one; choose another "
+            "objective.type, or set method.type=grpo"
+        )
     if isinstance(c.method, schema.Opd):
         for name, teacher in c.all_teachers.items():
             if teacher.model is None:
@@ -117,7 +126,7 @@ def _method(c: RunConfig) -> None:
 
 
 def _reason_first(c: RunConfig) -> None:
-    reasons = c.method.reason_first
+    reasons = c.reason_first
     sections = {"prompts": c.prompts}
     sections |= {f"{part.key}.prompts": part.section.prompts for part in parts(c.data) if part.section.prompts is not None}
     for key, section in sections.items():

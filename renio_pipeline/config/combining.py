@@ -34,7 +34,7 @@ def check_combine(c: RunConfig) -> None:
             raise ValueError(
                 f"data.sources.{i}.teacher: with combine all teachers score every sample; leave one of the two out"
             )
-    if c.method.reason_first is not None:
+    if c.reason_first is not None:
         raise ValueError(
             "method.reason_first: one teacher writes the analysis, and combine mixes several; leave one of the two out"
         )

@@ -19,6 +19,11 @@ def check_off_policy(config: RunConfig) -> None:
             f"{KEY}.share: objective {config.objective.label} is an estimate over tokens that the student sampled, and means "
             "nothing on others; set objective.type=jsd or top_k_forward_kl, or leave data.off_policy out"
         )
+    if config.rewarded:
+        raise ValueError(
+            f"{KEY}.share: rewards are a policy's, whose probabilities the student's own responses alone have; leave "
+            "data.off_policy out, or set reward.coefficient=0 (and method.type=opd)"
+        )
     if config.filter != "all":
         raise ValueError(
             f"{KEY}.share: filter {config.filter} chooses among the student's own responses by their verdict, which others "
@@ -26,7 +31,7 @@ def check_off_policy(config: RunConfig) -> None:
         )
     if off_policy.source == "solution":
         return
-    if config.method.reason_first is not None:
+    if config.reason_first is not None:
         raise ValueError(
             f"{KEY}.source: with method.reason_first the teacher writes analyses of the solution; what it writes to the "
             "student's prompt would be of another kind; set data.off_policy.source=solution"

@@ -24,7 +24,7 @@ def check_own_tokenizers(c: RunConfig) -> None:
         )
     if c.combine is not None:
         raise ValueError(f"{key}: combine mixes probabilities of the same tokens; leave one of the two out")
-    if c.method.reason_first is not None:
+    if c.reason_first is not None:
         raise ValueError(f"method.reason_first: writes in the student's tokens, and {key} is own; leave one of the two out")
     if c.data.off_policy.share:
         raise ValueError(f"data.off_policy: its responses are in one tokenizer, and {key} is own; leave one of the two out")

@@ -23,7 +23,7 @@ from renio_pipeline.config.own.own_copies import OwnFiles
 from renio_pipeline.config.own.own_file import OwnFile, is_own
 from renio_pipeline.config.paths import UserPath, own_directory
 from renio_pipeline.config.schema import Section
-from renio_pipeline.config.sections import ObjectiveSection, WeightingSection
+from renio_pipeline.config.sections import NO_TEACHER, ObjectiveSection, WeightingSection
 
 
 class RunConfig(Section):
@@ -82,7 +82,8 @@ class RunConfig(Section):
     prompts: schema.Prompts = schema.Prompts()
     template: schema.TemplateOptions = schema.TemplateOptions()
     sampling: schema.Sampling = schema.Sampling()
-    method: Annotated[schema.Opd | schema.Opsd, BeforeValidator(variants.validator("method"))] = schema.Opd()
+    method: Annotated[schema.Opd | schema.Opsd | schema.Grpo, BeforeValidator(variants.validator("method"))] = schema.Opd()
+    reward: schema.Reward = schema.Reward()
     weighting: Annotated[SerializeAsAny[WeightingSection], BeforeValidator(variants.validator("weighting"))] = Field(
         default_factory=partial(variants.default, "weighting")
     )
@@ -187,7 +188,9 @@ class RunConfig(Section):
 
     @property
     def all_teachers(self) -> dict[str, schema.Teacher]:
-        """Each teacher by the name that rows are routed by; a single one's is empty."""
+        """Each teacher by the name that rows are routed by; a single one's is empty. None for an objective without any."""
+        if self.objective.payload == NO_TEACHER:
+            return {}
         return self.teachers or {"": self.teacher}
 
     @property
@@ -212,7 +215,7 @@ class RunConfig(Section):
         return len(self.combine or {}) or 1
 
     def teacher_model(self, name: str = "") -> str:
-        """What a teacher's pool loads at first: for opsd the student itself."""
+        """What a teacher's pool loads at first: for opsd, and the reference of grpo, the student itself."""
         return self.all_teachers[name].model or self.student
 
     def teacher_key(self, name: str, key: str = "") -> str:
@@ -238,7 +241,7 @@ class RunConfig(Section):
 
     @property
     def pool_names(self) -> list[str]:
-        return ["generator", *self.teacher_pools.values(), "trainer", "weighting"]
+        return ["generator", *self.teacher_pools.values(), "trainer", *(["weighting"] if self.distils else [])]
 
     @property
     def autoscaled(self) -> dict[str, schema.Autoscale]:
@@ -249,12 +252,44 @@ class RunConfig(Section):
     @property
     def privileged(self) -> bool:
         """Whether the teacher is shown the reference solution."""
-        return isinstance(self.method, schema.Opsd) or self.method.privileged
+        return isinstance(self.method, schema.Opsd) or (isinstance(self.method, schema.Opd) and self.method.privileged)
+
+    @property
+    def distils(self) -> bool:
+        """Whether the student learns from a teacher, of whose scores weights are made."""
+        return isinstance(self.method, schema.Opd | schema.Opsd)
+
+    @property
+    def reason_first(self) -> schema.ReasonFirst | None:
+        """How the teacher writes analyses before it scores, if it does."""
+        return self.method.reason_first if isinstance(self.method, schema.Opd | schema.Opsd) else None
+
+    @property
+    def passes(self) -> int:
+        """Optimizer steps on each batch."""
+        return self.method.passes if isinstance(self.method, schema.Grpo) else 1
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether the student learns from the verifier's rewards."""
+        return isinstance(self.method, schema.Grpo) or bool(self.reward.coefficient)
 
     @property
     def follow(self) -> schema.Opsd | None:
         """The method, if its teacher's weights follow the student's during the run."""
         return self.method if isinstance(self.method, schema.Opsd) and self.method.teacher != "fixed" else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_of_the_method(cls, values: Any) -> Any:
+        """A method's own objective and weighting, where the configuration chooses none."""
+        method = variants.chosen_or_none("method", values.get("method")) if isinstance(values, dict) else None
+        if method is None or not issubclass(method, schema.Method):
+            return values
+        given = {name: values.get(name) or {} for name in method.sections}
+        return values | {
+            name: {**method.sections[name], **section} for name, section in given.items() if isinstance(section, dict)
+        }
 
     @model_validator(mode="before")
     @classmethod

@@ -13,15 +13,16 @@ from typing import Any, ClassVar, Literal
 
 from renio_pipeline.config.schema import Pivotal, Section
 
-PayloadKind = Literal["sampled", "top_k", "hidden"]
+PayloadKind = Literal["none", "sampled", "top_k", "hidden"]
 
 
 @dataclass(frozen=True)
 class TeacherPayload:
     """What the teacher sends of each response token, beside the log-probability of the token itself.
 
-    sampled: nothing more. top_k: ids and log-probabilities of the sampled token and of the K likeliest. hidden: the hidden
-    state that predicts the token, after the final norm, which the trainer multiplies with the teacher's output head.
+    none: not even that, and there is no teacher. sampled: nothing more. top_k: ids and log-probabilities of the sampled token
+    and of the K likeliest. hidden: the hidden state that predicts the token, after the final norm, which the trainer multiplies
+    with the teacher's output head.
     """
 
     kind: PayloadKind
@@ -30,6 +31,12 @@ class TeacherPayload:
     def __post_init__(self) -> None:
         if (self.kind == "top_k") != (self.top_k > 0):
             raise ValueError(f"a payload has a top_k above 0 if and only if its kind is top_k, got {self.kind}, {self.top_k}")
+
+    @property
+    def scored(self) -> Literal["sampled", "top_k", "hidden"]:
+        """The kind, of a run that has a teacher."""
+        assert self.kind != "none", "there is no teacher"
+        return self.kind
 
     def token_bytes(self, hidden_size: int, element_bytes: int) -> int:
         """Bytes of one response token.
@@ -43,7 +50,7 @@ class TeacherPayload:
         return (self.top_k + 1) * 8 if self.kind == "top_k" else 0  # an int32 id and a float32 log-probability each
 
 
-SAMPLED, HIDDEN = TeacherPayload("sampled"), TeacherPayload("hidden")
+NO_TEACHER, SAMPLED, HIDDEN = TeacherPayload("none"), TeacherPayload("sampled"), TeacherPayload("hidden")
 
 
 def top_k(k: int) -> TeacherPayload:

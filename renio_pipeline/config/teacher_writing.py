@@ -51,5 +51,5 @@ def check_teachers_write(config: RunConfig, wanted_by: str) -> None:
 
 def check_no_analyses(config: RunConfig, command: str) -> None:
     """Raises ConfigError where teachers are to write analyses before they score, which ``command`` does not have them do."""
-    if config.method.reason_first is not None:
+    if config.reason_first is not None:
         raise ConfigError(f"method.reason_first: {command} has no analyses written; set method.reason_first=false for it")

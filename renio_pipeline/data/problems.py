@@ -197,6 +197,10 @@ def _what_needs_verdicts(config: RunConfig) -> tuple[str, str] | None:
     """Which choice of the configuration needs a verdict on every response, and what to do without."""
     if config.filter != "all":
         return f"filter: {config.filter}", "set filter=all"
+    if config.method.needs_verdicts:
+        return f"method: {config.method.type}", "set method.type=opd, which learns from a teacher"
+    if config.reward.coefficient:
+        return "reward.coefficient", "set it to 0"
     if config.weighting.wants_verdicts():
         return f"weighting: {config.weighting.label}", config.weighting.without_verdicts
     return None
@@ -207,7 +211,7 @@ def _shows_solution(config: RunConfig, origin: ProblemOrigin, row: Row) -> bool:
     if row.teacher_prompt:
         return False
     text = (origin.prompts or config.prompts).teacher
-    return config.method.reason_first is not None or text is None or "{solution}" in text
+    return config.reason_first is not None or text is None or "{solution}" in text
 
 
 def _check_teaching(config: RunConfig, origin: ProblemOrigin, rows: Rows, row: Row) -> None:

@@ -28,6 +28,7 @@ class Judged:
     text: str
     verdict: Verdict | None
     answer: str | None = None  # see ``Task.final_answer``; None: the response is not finished
+    score: float | None = None  # from 0 to 1, of a task that gives scores
     given_up: bool = False  # two workers died of it or exceeded the deadline: it counts as incorrect
 
 
@@ -51,7 +52,10 @@ class Grader:
         found, given_up = await self._grade(rollout, "" if cut and self._pool else text)
         verdict: Verdict | None = found["verdict"] and ("unfinished" if cut else found["verdict"])
         answer = None if cut else found["answer"]
-        return Judged(rollout=rollout, text=text, verdict=verdict, answer=answer, given_up=given_up)
+        score = found.get("score")
+        if score is not None and cut:
+            score = 0.0  # as an unfinished response is worth
+        return Judged(rollout=rollout, text=text, verdict=verdict, answer=answer, score=score, given_up=given_up)
 
     async def _grade(self, rollout: Rollout, text: str) -> tuple[dict[str, Any], bool]:
         row = rollout.prompt.row

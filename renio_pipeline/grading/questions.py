@@ -12,10 +12,12 @@ from renio_pipeline.types import Row
 MOST_CHARACTERS = 300  # of a fault that is shown
 
 
-def grade(task: Task, row: Row, text: str) -> dict[str, str | None]:
-    """The verdict on a response's text, and its final answer."""
+def grade(task: Task, row: Row, text: str) -> dict[str, Any]:
+    """The verdict on a response's text, its score where the task gives scores, and its final answer."""
     own, row = task_and_row(task, row)
-    return {"verdict": own.verify(row, text), "answer": own.final_answer(text)}
+    graded = getattr(own, "graded", None)
+    verdict, score = graded(row, text) if graded else (own.verify(row, text), None)
+    return {"verdict": verdict, "score": score, "answer": own.final_answer(text)}
 
 
 def fault(task: Task, row: Row, text: str) -> str | None:

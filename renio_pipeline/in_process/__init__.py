@@ -35,14 +35,14 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
 
     lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
-    teachers = InProcessTeachers(config, prepared)
-    trainers = InProcessTrainers(lm, config, prepared.vocab_size, teachers.head, generators)
+    teachers = InProcessTeachers(config, prepared) if config.all_teachers else None
+    trainers = InProcessTrainers(lm, config, prepared.vocab_size, None if teachers is None else teachers.head, generators)
     made = Stages(
         generators=generators,
         teachers=teachers,
-        weighting=InProcessWeighting(config),
+        weighting=InProcessWeighting(config) if config.distils else None,
         trainers=trainers,
-        quarantined=teachers.quarantine.ids,
+        quarantined=set() if teachers is None else teachers.quarantine.ids,
     )
     made = with_off_policy(made, config, solutions=prepared.solutions, end_tokens=prepared.end_tokens, together=True)
     return with_analyses(made, config, prepared.analyses, AnalysisLog(None))

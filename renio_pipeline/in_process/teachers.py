@@ -49,7 +49,7 @@ class InProcessTeachers:
                 dtype=teacher.dtype,
                 temperature=config.temperature,
                 vocab_size=prepared.sizes_of(name).vocab_size,
-                kind=config.objective.payload.kind,
+                kind=config.objective.payload.scored,
                 top_k=config.objective.payload.top_k,
                 attention=teacher.attention,
                 name=name,

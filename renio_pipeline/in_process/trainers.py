@@ -25,11 +25,13 @@ from renio_pipeline.models.student import (
     sampled_logprobs,
     token_losses,
 )
+from renio_pipeline.objectives import trained_objective
 from renio_pipeline.objectives.agreement import Agreement
-from renio_pipeline.objectives.base import TeacherHead, trained_objective
+from renio_pipeline.objectives.base import TeacherHead
 from renio_pipeline.objectives.fetched import by_sample
 from renio_pipeline.probe.responses import Forward, train_sample
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
+from renio_pipeline.stages.outcomes import over_passes
 from renio_pipeline.types import NonFiniteError, Publication, ScoredRollout, TrainBatch, TrainReport, TrainSample, Version
 
 T = TypeVar("T")
@@ -39,13 +41,13 @@ class InProcessTrainers:
     size, restarts = 1, 0
 
     def __init__(
-        self, lm: Any, config: RunConfig, vocab_size: int, teacher_head: TeacherHead, generators: InProcessGenerators
+        self, lm: Any, config: RunConfig, vocab_size: int, teacher_head: TeacherHead | None, generators: InProcessGenerators
     ) -> None:
         """
         Args:
             lm: the student, a transformers model in float32.
             vocab_size: V, the rows that student and teacher share.
-            teacher_head: the output head of a teacher, by name and version.
+            teacher_head: the output head of a teacher, by name and version; None: there is no teacher.
             generators: they generate with ``lm`` itself, and are told its version.
         """
         from transformers import get_scheduler
@@ -58,7 +60,9 @@ class InProcessTrainers:
         self._config, self._vocab_size, self._teacher_head, self._generators = config, vocab_size, teacher_head, generators
         t = config.trainer
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=t.lr, betas=t.betas, weight_decay=t.weight_decay)
-        self._schedule = get_scheduler(t.schedule, self._optimizer, t.warmup_steps, config.steps)
+        self._schedule = get_scheduler(
+            t.schedule, self._optimizer, t.warmup_steps * config.passes, config.steps * config.passes
+        )
 
     async def logprobs(self, batch: TrainBatch) -> dict[int, np.ndarray]:
         """log p_S of each response's tokens under the current weights: [T] float32, nats, by sample id."""
@@ -83,6 +87,10 @@ class InProcessTrainers:
         return found
 
     async def train(self, batch: TrainBatch) -> TrainReport:
+        return over_passes([self._pass(batch) for _ in range(self._config.passes)])
+
+    def _pass(self, batch: TrainBatch) -> TrainReport:
+        """One optimizer step."""
         started = time.perf_counter()
         micro_batches = self._plan(batch)
         losses = [self._backward(samples, batch) for samples in micro_batches]
@@ -108,7 +116,18 @@ class InProcessTrainers:
             grad_norm=norm,
             lr=lr,
             busy_seconds=[time.perf_counter() - started],
+            measured=self._measured(micro_batches, losses),
         )
+
+    def _measured(self, micro_batches: Sequence[Sequence[TrainSample]], losses: Sequence[MicroLoss]) -> dict[str, float]:
+        """What the objective measures, means over response tokens."""
+        objective, found = trained_objective(self._config), dict[str, float]()
+        for samples, micro in zip(micro_batches, losses, strict=True):
+            with objective.guarded("measured"):
+                for name, value in objective.measured(samples, micro.student_logprobs).items():
+                    found[name] = found.get(name, 0.0) + value
+        tokens = sum(len(s.response_ids) for samples in micro_batches for s in samples)
+        return {name: value / max(1, tokens) for name, value in found.items()}
 
     async def publish(self, version: Version) -> Publication:
         """Only tell the generators the new version: they share the weights."""

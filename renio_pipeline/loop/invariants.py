@@ -38,7 +38,10 @@ def numbers(step: int, scored: Sequence[ScoredRollout], student: Sequence[np.nda
     Raises:
         NonFiniteError: a log-probability is NaN; the text names the samples.
     """
-    found = [[own, s.rollout.logprobs, s.scores.logprobs] for s, own in zip(scored, student, strict=True)]
+    found = [
+        [own, s.rollout.logprobs, *([] if s.scores is None else [s.scores.logprobs])]
+        for s, own in zip(scored, student, strict=True)
+    ]
     if np.isnan(np.concatenate(list(itertools.chain.from_iterable(found)))).any():
         bad = [s.rollout.sample_id for s, own in zip(scored, found, strict=True) if np.isnan(np.concatenate(own)).any()]
         raise NonFiniteError(f"step {step}: log-probabilities are NaN; samples {bad}")

@@ -69,9 +69,11 @@ class Probing:
             self._under_way = None
             if evidence is None:
                 return
-            before = await self._stages.weighting.state()
+            stage = self._stages.weighting
+            assert stage is not None, "evidence is for a weighting"
+            before = await stage.state()
             after = self._weighting.learned(before, evidence)
-            await self._stages.weighting.restore(after)
+            await stage.restore(after)
             self._tell(pace_of(before), pace_of(after))
 
     async def ended(self) -> Evidence | None:
@@ -120,7 +122,9 @@ class Probing:
             if any(r.wrong and r.first is not None for r in responses):
                 self._tell_too_small()
             return None
-        ask = partial(recovery_of, self._stages.teachers, self._judge, chosen, asking)
+        teachers = self._stages.teachers
+        assert teachers is not None, "a weighting goes by a teacher"
+        ask = partial(recovery_of, teachers, self._judge, chosen, asking)
         return partial(ask, scored=scored, routed=config.routed)
 
     async def _probe(self, ask: Callable[[], Awaitable[Evidence]]) -> Evidence | None:
@@ -165,7 +169,7 @@ def _responses(found: Collected, student: Sequence[np.ndarray], config: RunConfi
             stop_reason=s.rollout.stop_reason,
             verdict=found.judged[s.rollout.sample_id].verdict,
             generator=logprobs,
-            teacher=s.scores.logprobs,
+            teacher=s.teacher_logprobs,
             pivotal=config.weighting.pivotal or config.pivotal,  # that of the weights, whatever the diagnostics show
         )
         for s, logprobs in zip(found.scored, student, strict=True)

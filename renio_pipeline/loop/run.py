@@ -204,7 +204,9 @@ class Run:
         """Bring every stage to ``point``. Raises TrainerLost."""
         self.stages.payload.reset()
         pools = self.stages.pools.values()
-        await asyncio.gather(*(pool.cancel_all() for pool in pools), self.stages.weighting.restore(point.state.weighting))
+        await asyncio.gather(*(pool.cancel_all() for pool in pools))
+        if self.stages.weighting is not None:
+            await self.stages.weighting.restore(point.state.weighting)
         self._quarantined_before += len(self.stages.quarantined)
         self.stages.quarantined.clear()  # quarantined samples are drawn again, and may succeed this time
         await self.stages.trainers.begin(point)
@@ -225,17 +227,17 @@ class Run:
         """The status of the pools whose size is fixed."""
         trainers = self.stages.trainers
         ranks = self.config.pools.trainer.replicas
-        return {
-            "trainer": {"target": ranks, "serving": trainers.size, "restarts": trainers.restarts},
-            "weighting": self.stages.weighting.status(),
-        }
+        found = {"trainer": {"target": ranks, "serving": trainers.size, "restarts": trainers.restarts}}
+        return found if self.stages.weighting is None else found | {"weighting": self.stages.weighting.status()}
 
     def _due(self, step: int, every: int) -> bool:
         return step == self.config.steps or bool(every and step % every == 0)
 
     def _record(self, result: StepResult | SkippedStep) -> dict[str, float]:
         pools = {name: pool.status() for name, pool in self.stages.pools.items()}
-        sizes = {"generator": self.stages.generators.size, "teacher": self.stages.teachers.size}
+        sizes = {"generator": self.stages.generators.size}
+        if self.stages.teachers is not None:
+            sizes["teacher"] = self.stages.teachers.size
         config, kept = self.config, len(result.scored) if isinstance(result, StepResult) else 0
         if kept < config.batch_size:
             self._note_small_batch(result.step, kept, len(result.judged))
@@ -245,7 +247,7 @@ class Run:
         metrics = step_metrics(result, sizes, pools)
         self.teachers_idle = result.teachers_idle
         threshold = config.pivotal.threshold
-        if metrics["mismatch/logprob_abs_mean"] > threshold / 2:
+        if config.distils and metrics["mismatch/logprob_abs_mean"] > threshold / 2:
             self.progress.note(
                 f"step {result.step}: generator and trainer log-probabilities differ by "
                 f"{metrics['mismatch/logprob_abs_mean']:.3g} on average, more than half the pivotal threshold ({threshold}): "
@@ -275,7 +277,7 @@ class Run:
             step=step,
             samples_drawn=self._epoch.samples_drawn(step),
             version=self.version,
-            weighting=await self.stages.weighting.state(),
+            weighting=None if self.stages.weighting is None else await self.stages.weighting.state(),
             world_size=self.config.pools.trainer.replicas,
             zero_stage=self.config.trainer.zero_stage,
         )
@@ -283,7 +285,7 @@ class Run:
             await self.checkpointer.save(state)
 
     def _outcome(self, past: Past) -> dict[str, Any]:
-        batches = read_batches(self.directory.path).values()
+        batches = [batch for batch in read_batches(self.directory.path).values() if batch.weighed]
         raw = np.concatenate([np.empty(0, np.float32), *(batch.raw for batch in batches)])
         whole_run = verdict_metrics(raw, raw, [verdict for batch in batches for verdict in batch.verdict])
         return {

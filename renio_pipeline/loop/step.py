@@ -1,6 +1,6 @@
 """The step, and the stages that it calls.
 
-    prompts ──> generators ──> teachers ──> weighting ──> trainers
+    prompts ──> generators ──> teachers ──> weighting ──> trainers      (without a teacher: generators ──> trainers)
     (cursor)        ^     each response is scored as it ends   │
                     └──────── publish: version N+1 ───────────┘
 
@@ -22,6 +22,7 @@ from renio_pipeline.loop.invariants import age, in_order, numbers
 from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.timing import StepTimer, Utilisation, idle_shares, teachers_idle
+from renio_pipeline.rewards import Rewarded, reward_step
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
@@ -45,8 +46,14 @@ async def collect(stages: Stages, config: RunConfig, selection: Selection, step:
     def write(prompts: Sequence[Prompt]) -> AsyncIterator[Rollout]:
         return timer.responses(stages.generators.generate(prompts, config.sampling.temperature))
 
-    scored = await stages.teachers.score(selection.responses(write), step)
-    timer.scored()
+    responses = selection.responses(write)
+    if stages.teachers is None:
+        written = [rollout async for rollout in responses]
+        scored = [ScoredRollout(rollout=r, scores=None) for r in sorted(written, key=lambda r: r.sample_id)]
+        timer.written()
+    else:
+        scored = await stages.teachers.score(responses, step)
+        timer.scored()
     in_order(scored, [i for i in selection.kept if i not in stages.quarantined])
     return Collected(step=step, judged=selection.judged, scored=scored, began=timer.began, seconds=timer.seconds)
 
@@ -69,11 +76,14 @@ async def learn(
         with timer.span("weigh"):
             scored, student = await _student_logprobs(stages, config, scored, step)
             numbers(step, scored, student)
-            weighed = await _weigh(stages, found, scored_batch(found, student), probing)
+            rewarded = rewarded_step(config, found)
+            weighed = await _weigh(stages, found, student, probing)
         with timer.span("train"):
-            report = await stages.trainers.train(weighed_batch(step, scored, weighed))
+            batch = make_batch(step, scored, np.ones(len(scored))) if weighed is None else weighed_batch(step, scored, weighed)
+            report = await stages.trainers.train(batch if rewarded is None else rewarded_batch(batch, rewarded))
             stages.payload.close(step)
-            stages.teachers.dispatch()
+            if stages.teachers is not None:
+                stages.teachers.dispatch()
     if config.follow and probing is not None:
         await probing.ended()  # else it would depend on time which weights of the teacher go on
     with timer.span("sync"):
@@ -88,11 +98,12 @@ async def learn(
         staleness=staleness,
         student=student,
         weighed=weighed,
+        rewarded=rewarded,
         report=report,
         publication=publication,
         ended=until.at,
         idle=idle_shares(since.busy, until.busy, report, publication, whole),
-        teachers_idle=teachers_idle(since.busy["teacher"], until.busy["teacher"], whole),
+        teachers_idle=teachers_idle(since.busy.get("teacher", {}), until.busy.get("teacher", {}), whole),
         busy=until.busy,
         seconds=seconds | _learning_seconds(timer) | {"time/step": whole, "time/sync_wait": publication.waited_seconds},
         spans=timer.spans,
@@ -105,7 +116,11 @@ def _by_student(found: Collected, batch: ScoredBatch) -> tuple[Collected, Scored
     return replace(found, scored=[found.scored[i] for i in own]), batch.part(own)
 
 
-async def _weigh(stages: Stages, found: Collected, batch: ScoredBatch, probing: Probing | None) -> Weighed:
+async def _weigh(stages: Stages, found: Collected, student: Sequence[np.ndarray], probing: Probing | None) -> Weighed | None:
+    """The step's weights; None where nothing is distilled."""
+    if stages.weighting is None:
+        return None
+    batch = scored_batch(found, student)
     if probing is None:
         return await stages.weighting.weigh(batch)
     await probing.take_in()
@@ -128,10 +143,23 @@ def scored_batch(found: Collected, student: Sequence[np.ndarray]) -> ScoredBatch
         row_ids=[r.prompt.row.id for r in rollouts],
         token_ids=[r.token_ids for r in rollouts],
         student_logprobs=student,
-        teacher_logprobs=[s.scores.logprobs for s in found.scored],
+        teacher_logprobs=[s.teacher_logprobs for s in found.scored],
         verdicts=[found.judged[r.sample_id].verdict for r in rollouts],
         off_policy=[r.off_policy is not None for r in rollouts],
     )
+
+
+def rewarded_step(config: RunConfig, found: Collected) -> Rewarded | None:
+    """What the verifier's rewards make of a step's samples; None for a run that does not learn from them."""
+    ids = [s.rollout.sample_id for s in found.scored]
+    judged = [found.judged[i] for i in ids]
+    return reward_step(config, ids, [j.verdict for j in judged], [j.score for j in judged])
+
+
+def rewarded_batch(batch: TrainBatch, rewarded: Rewarded) -> TrainBatch:
+    """A step's batch with what the verifier's rewards say of each sample."""
+    pairs = zip(batch.samples, rewarded.advantages, rewarded.taught, strict=True)
+    return replace(batch, samples=tuple(replace(s, advantage=float(a), taught=bool(t)) for s, a, t in pairs))
 
 
 def weighed_batch(step: int, scored: Sequence[ScoredRollout], weighed: Weighed) -> TrainBatch:
@@ -151,9 +179,9 @@ def make_batch(step: int, scored: Sequence[ScoredRollout], weights: np.ndarray) 
             prompt_ids=s.rollout.prompt.student_ids,
             response_ids=s.rollout.token_ids,
             student_logprobs=s.rollout.logprobs,
-            teacher_logprobs=s.scores.logprobs,
+            teacher_logprobs=None if s.scores is None else s.scores.logprobs,
             weight=float(weight),
-            payload=s.scores.payload,
+            payload=None if s.scores is None else s.scores.payload,
             off_policy=s.rollout.off_policy is not None,
         )
         for s, weight in zip(scored, weights, strict=True)

@@ -54,14 +54,16 @@ class StepTimer:
                 self._first = self._last if self._first is None else self._first
             yield response
 
+    def written(self) -> None:
+        """The last response is there: the span of generation."""
+        if self._first is not None:
+            self.spans |= {"first_response": (self.began, self._first), "generate": (self.began, self._last)}
+
     def scored(self) -> None:
         """The last score is there: the spans of generation and of scoring, which overlap."""
+        self.written()
         if self._first is not None:
-            self.spans |= {
-                "first_response": (self.began, self._first),
-                "generate": (self.began, self._last),
-                "score": (self._first, time.perf_counter()),
-            }
+            self.spans["score"] = self._first, time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,9 @@ class Utilisation:
 
     @classmethod
     async def now(cls, stages: Stages) -> Utilisation:
-        generators, teachers = await asyncio.gather(stages.generators.busy_seconds(), stages.teachers.busy_seconds())
-        return cls(time.perf_counter(), {"generator": generators, "teacher": teachers})
+        pools = {"generator": stages.generators} | ({} if stages.teachers is None else {"teacher": stages.teachers})
+        found = await asyncio.gather(*(pool.busy_seconds() for pool in pools.values()))
+        return cls(time.perf_counter(), dict(zip(pools, found, strict=True)))
 
 
 def idle_shares(

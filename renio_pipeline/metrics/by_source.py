@@ -24,7 +24,7 @@ def response_metrics_by_source(judged: Mapping[int, Judged]) -> dict[str, float]
     return found
 
 
-def weight_metrics_by_source(result: StepResult) -> dict[str, float]:
+def trained_metrics_by_source(result: StepResult) -> dict[str, float]:
     """Of the samples that a step trained on; nothing if there is a single source."""
     found: dict[str, float] = {}
     rollouts = [s.rollout for s in result.scored]
@@ -32,8 +32,9 @@ def weight_metrics_by_source(result: StepResult) -> dict[str, float]:
         own = [i for i, rollout in enumerate(rollouts) if rollout.prompt.row.source == source]
         tokens = sum(len(rollouts[i].token_ids) for i in own)
         found[of_source(source, "samples")] = len(own)
-        found[of_source(source, "weight")] = float(np.mean([result.weighed.weights[i] for i in own]))
-        found[of_source(source, "pivotal")] = sum(len(result.weighed.pivotal[i]) for i in own) / max(1, tokens)
+        if result.weighed is not None:
+            found[of_source(source, "weight")] = float(np.mean([result.weighed.weights[i] for i in own]))
+            found[of_source(source, "pivotal")] = sum(len(result.weighed.pivotal[i]) for i in own) / max(1, tokens)
     return found
 
 

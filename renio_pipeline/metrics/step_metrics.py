@@ -10,9 +10,11 @@ import numpy as np
 
 from renio_pipeline.grading.grader import Judged, by_student
 from renio_pipeline.metrics.auroc import auroc
-from renio_pipeline.metrics.by_source import response_metrics_by_source, weight_metrics_by_source
+from renio_pipeline.metrics.by_source import response_metrics_by_source, trained_metrics_by_source
+from renio_pipeline.rewards import Rewarded
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import Rollout, ScoredRollout, Verdict
+from renio_pipeline.weightings.step import Weighed
 
 
 def response_metrics(judged: Mapping[int, Judged], kept: int) -> dict[str, float]:
@@ -53,13 +55,14 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         "lr": report.lr,
         "mismatch/logprob_abs_mean": report.mismatch_mean,
         "mismatch/logprob_abs_max": report.mismatch_max,
-        **({} if report.loss_after_pivotal is None else {"pivotal/loss_after": report.loss_after_pivotal}),
         **report.agreement,
-        **result.weighed.metrics,
+        **report.measured,
+        **_weight_metrics(result, verdicts),
+        **({} if result.rewarded is None else result.rewarded.metrics),
         **response_metrics(result.judged, sum(s.rollout.off_policy is None for s in scored)),
         **off_policy_metrics(scored),
         "staleness/max": result.staleness,
-        "tokens/scored": sum(len(s.rollout.token_ids) + len(s.rollout.prompt.teacher_ids) for s in scored),
+        "tokens/scored": sum(len(s.rollout.token_ids) + len(s.rollout.prompt.teacher_ids) for s in scored if s.scores),
         "tokens/trained": report.tokens,
         "tokens/padding": report.padding,
         **result.seconds,
@@ -69,11 +72,10 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         "sync/version": publication.version.number,
         "sync/publish": publication.publish_seconds,
         "sync/receive": publication.receive_seconds,
-        "payload/bytes": sum(s.scores.payload_bytes for s in scored),
+        "payload/bytes": sum(s.scores.payload_bytes for s in scored if s.scores),
         "memory/driver/peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **_sizes(sizes, pools),
-        **verdict_metrics(result.weighed.raw, result.weighed.weights, verdicts),
-        **weight_metrics_by_source(result),
+        **trained_metrics_by_source(result),
     }
 
 
@@ -81,6 +83,15 @@ def off_policy_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
     """Of the responses that the student did not write; nothing where there are none."""
     lengths = [len(s.rollout.token_ids) for s in scored if s.rollout.off_policy is not None]
     return {"off_policy/fraction": len(lengths) / len(scored), "off_policy/tokens": float(np.mean(lengths))} if lengths else {}
+
+
+def _weight_metrics(result: StepResult, verdicts: Sequence[Verdict | None]) -> dict[str, float]:
+    """What the weights were, and how well they predict the verdicts; nothing where nothing is distilled."""
+    weighed, after = result.weighed, result.report.loss_after_pivotal
+    if weighed is None:
+        return {}
+    loss_after = {} if after is None else {"pivotal/loss_after": after}
+    return {**loss_after, **weighed.metrics, **verdict_metrics(weighed.raw, weighed.weights, verdicts)}
 
 
 def _sizes(sizes: dict[str, int], pools: Pools) -> dict[str, float]:
@@ -129,21 +140,36 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
             "response": judged[i].text,
             "token_ids": s.rollout.token_ids.tolist(),
             "student_logprobs": s.rollout.logprobs.tolist(),
-            "teacher_logprobs": s.scores.logprobs.tolist(),
-            "pivotal": weighed.pivotal[i].tolist(),
-            "raw_weight": float(weighed.raw[i]),
-            "weight": float(weighed.weights[i]),
-            **({} if weighed.token_factors is None else {"token_factors": weighed.token_factors[i].tolist()}),
+            **({} if s.scores is None else {"teacher_logprobs": s.scores.logprobs.tolist()}),
+            **({} if weighed is None else _weight_record(weighed, i)),
+            **({} if result.rewarded is None else _reward_record(result.rewarded, i)),
             "verdict": judged[i].verdict,
             "stop_reason": s.rollout.stop_reason,
             "version": str(s.rollout.version) if s.rollout.off_policy is None else "off-policy",
             **({} if s.rollout.off_policy is None else {"off_policy": s.rollout.off_policy}),
             **_spans(s.rollout),
             "generator": s.rollout.replica,
-            "teacher": s.scores.replica,
+            **({} if s.scores is None else {"teacher": s.scores.replica}),
         }
         for i, s in enumerate(result.scored)
     ]
+
+
+def _weight_record(weighed: Weighed, i: int) -> dict[str, Any]:
+    return {
+        "pivotal": weighed.pivotal[i].tolist(),
+        "raw_weight": float(weighed.raw[i]),
+        "weight": float(weighed.weights[i]),
+        **({} if weighed.token_factors is None else {"token_factors": weighed.token_factors[i].tolist()}),
+    }
+
+
+def _reward_record(rewarded: Rewarded, i: int) -> dict[str, Any]:
+    return {
+        "reward": float(rewarded.rewards[i]),
+        "advantage": float(rewarded.advantages[i]),
+        "taught": bool(rewarded.taught[i]),
+    }
 
 
 def _spans(rollout: Rollout) -> dict[str, str]:

@@ -19,6 +19,7 @@ FIGURES = {
     "loss": "loss",
     "divergence": "divergence",
     "reward/accuracy": "accuracy",
+    "reward/mean": "reward",
     "pivotal/fraction": "pivotal tokens",
     "weights/effective_sample_size": "effective samples",
     "weights/auroc": "AUROC of weights",
@@ -99,7 +100,7 @@ class LiveProgress(PlainProgress):
         table = Table(*(Column(name, no_wrap=True) for name in ("stage", "seconds", "tokens/s", "idle")))
         tokens = {"generate": "tokens/generated", "score": "tokens/scored", "train": "tokens/trained"}
         pools = {"generate": "generator", "score": "teacher", "train": "trainer"}
-        for stage in STAGES:
+        for stage in (stage for stage in STAGES if f"time/{stage}" in metrics):
             seconds = metrics[f"time/{stage}"]
             rate = f"{metrics[tokens[stage]] / max(seconds, 1e-9):.0f}" if stage in tokens else ""
             idle = f"{metrics[f'idle/{pools[stage]}']:.0%}" if stage in pools else ""

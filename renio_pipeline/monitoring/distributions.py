@@ -30,10 +30,10 @@ class Distributions:
 
     def observe(self, result: StepResult | SkippedStep) -> None:
         self._lengths.observe([len(j.rollout.token_ids) for j in by_student(result.judged.values())])
-        if isinstance(result, StepResult):
+        if isinstance(result, StepResult) and result.weighed is not None:
             self._weights.observe(result.weighed.weights)
             pairs = zip(result.student, result.scored, strict=True)
-            own = [each - s.scores.logprobs for each, s in pairs if s.rollout.off_policy is None]
+            own = [each - s.teacher_logprobs for each, s in pairs if s.rollout.off_policy is None]
             self._ratios.observe(np.concatenate([np.empty(0, np.float32), *own]))
 
     def write(self, metrics: Mapping[str, float]) -> None:

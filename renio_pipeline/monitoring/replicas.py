@@ -28,6 +28,8 @@ class Replicas:
         if isinstance(result, SkippedStep):
             return
         for s in result.scored:
+            if s.scores is None:
+                continue
             pool, replica = place_of_teacher(s.scores.replica)
             self._add(pool, [(replica, len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids))])
         tokens = {s.rollout.sample_id: len(s.rollout.prompt.student_ids) + len(s.rollout.token_ids) for s in result.scored}

@@ -53,11 +53,13 @@ class Rows:
             return
         scored: dict[Place, list[Times]] = {}
         for s in result.scored:
-            scored.setdefault(place_of_teacher(s.scores.replica), []).append(s.scores.times)
+            if s.scores is not None:
+                scored.setdefault(place_of_teacher(s.scores.replica), []).append(s.scores.times)
         yield from self._pools(scored, "score")
         shares = result.report.shares
         (began, ended), sync = result.spans["train"], result.spans["sync"]
-        yield Span(WEIGHTING, "weigh", *result.spans["weigh"], len(result.scored))
+        if result.weighed is not None:
+            yield Span(WEIGHTING, "weigh", *result.spans["weigh"], len(result.scored))
         for rank, seconds in enumerate(result.report.busy_seconds):
             place = ("trainer", str(rank))
             yield Span(place, "train", began, min(began + seconds, ended), len(shares[rank]) if shares else 0)
@@ -106,21 +108,19 @@ def outside(span: Times, taken: Iterable[Times]) -> Iterator[Times]:
 
 
 def ways(result: StepResult) -> Iterator[Way]:
-    """The way of each sample: generator, teacher, weighting, and the rank that trained on it."""
+    """The way of each sample: generator, teacher, weighting, and the rank that trained on it; without those that a run has
+    not."""
     rank_of = {i: str(rank) for rank, share in enumerate(result.report.shares) for i in share}
     for s in result.scored:
         rollout, scores, sample_id = s.rollout, s.scores, s.rollout.sample_id
         foreign = rollout.off_policy
-        if NEVER in (scores.times, *([] if foreign else [rollout.times])) or sample_id not in rank_of:
+        known = [*([] if scores is None else [scores.times]), *([] if foreign else [rollout.times])]
+        if NEVER in known or sample_id not in rank_of:
             continue
-        place = place_of_teacher(scores.replica)
-        yield Way(
-            sample_id,
-            foreign,
-            (
-                *([] if foreign else [(("generator", rollout.replica), rollout.times[1])]),
-                (place, scores.times[1] if foreign else scores.times[0]),
-                (WEIGHTING, result.spans["weigh"][0]),
-                (("trainer", rank_of[sample_id]), result.spans["train"][0]),
-            ),
-        )
+        stops: list[tuple[Place, float]] = [] if foreign else [(("generator", rollout.replica), rollout.times[1])]
+        if scores is not None:
+            stops.append((place_of_teacher(scores.replica), scores.times[1] if foreign else scores.times[0]))
+        if result.weighed is not None:
+            stops.append((WEIGHTING, result.spans["weigh"][0]))
+        stops.append((("trainer", rank_of[sample_id]), result.spans["train"][0]))
+        yield Way(sample_id, foreign, tuple(stops))

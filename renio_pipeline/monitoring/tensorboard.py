@@ -31,7 +31,7 @@ class TensorBoardSink(Sink):
         lengths = [len(j.rollout.token_ids) for j in by_student(result.judged.values())]
         if lengths:
             self._writer.add_histogram("response/length", np.array(lengths), result.step)
-        if isinstance(result, StepResult):
+        if isinstance(result, StepResult) and result.weighed is not None:
             self._writer.add_histogram("weights/all", result.weighed.weights, result.step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -3,15 +3,18 @@
 An objective is one class: its fields are the keys of the configuration's ``objective`` section, ``payload`` says what the
 teachers send, ``head_fn`` what the trainer computes, ``working_bytes`` what ``renio plan`` counts. Begin with ``base.py``, then
 ``sampled.py``, the shortest. The kernels never hold a batch's logits over the vocabulary: ``projection.py`` and ``chunked.py``
-are their parts, ``full_vocabulary.py`` and ``token_loss.py`` the two losses, ``fused_kernel.py`` the GPU's kernel. The plain
+are their parts, ``full_vocabulary.py`` and ``token_loss.py`` the two losses, ``fused_kernel.py`` the GPU's kernel.
+``with_reward.py`` adds the verifier's rewards to a distillation; ``trained.py`` says which loss a run trains on. The plain
 formulae are in ``renio_pipeline.divergence`` and ``renio_pipeline.loss``. Importing this package does not import torch.
 """
 
-from renio_pipeline.config.sections import HIDDEN, SAMPLED, TeacherPayload, top_k
-from renio_pipeline.objectives.base import FewEntries, HeadFn, MicroBatch, Objective, trained_objective
+from renio_pipeline.config.sections import HIDDEN, NO_TEACHER, SAMPLED, TeacherPayload, top_k
+from renio_pipeline.objectives.base import FewEntries, HeadFn, MicroBatch, Objective
+from renio_pipeline.objectives.trained import trained_objective
 
 __all__ = [
     "HIDDEN",
+    "NO_TEACHER",
     "REGISTRY",
     "SAMPLED",
     "FewEntries",
@@ -27,4 +30,5 @@ REGISTRY = {  # objective.type -> the class; the first is the default
     "top_k_forward_kl": "renio_pipeline.objectives.top_k_forward_kl:TopKForwardKL",
     "jsd": "renio_pipeline.objectives.jsd:Jsd",
     "sampled": "renio_pipeline.objectives.sampled:Sampled",
+    "clipped": "renio_pipeline.objectives.clipped:Clipped",
 }

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from renio_pipeline.config import RunConfig
 from renio_pipeline.config.sections import ObjectiveSection, TeacherPayload
 from renio_pipeline.objectives.chunk_sizes import TOKEN_LOSS
 from renio_pipeline.types import TrainSample, Version
@@ -73,9 +72,27 @@ class MicroBatch:
 
     def column(self, name: str) -> Tensor:
         """[N], a field of the samples that has a value a token, such as ``teacher_logprobs``, on the model's device."""
-        import torch
+        return column_of(self.samples, name, self.targets.device)
 
-        return torch.cat([torch.as_tensor(getattr(s, name)) for s in self.samples]).to(self.targets.device)
+    @property
+    def advantages(self) -> Tensor:
+        """[N] float32, of each token's sample: what the verifier's rewards say of it."""
+        return advantages_of(self.samples, self.targets.device)
+
+
+def column_of(samples: Sequence[TrainSample], name: str, device: Any) -> Tensor:
+    """[N], a field of samples that has a value a token."""
+    import torch
+
+    return torch.cat([torch.as_tensor(getattr(s, name)) for s in samples]).to(device)
+
+
+def advantages_of(samples: Sequence[TrainSample], device: Any) -> Tensor:
+    """[N] float32, each token's the advantage of its sample."""
+    import torch
+
+    lengths = torch.tensor([len(s.response_ids) for s in samples])
+    return torch.repeat_interleave(torch.tensor([s.advantage for s in samples]), lengths).to(device)
 
 
 class Objective(ObjectiveSection):
@@ -113,6 +130,14 @@ class Objective(ObjectiveSection):
         Without the gradients of the head and of the hidden states, which every objective has, and without the teachers'
         heads, which the payload ``hidden`` implies.
         """
+
+    def measured(self, samples: Sequence[TrainSample], student_logprobs: Tensor) -> dict[str, float]:
+        """What metrics show besides the divergence: by a metric's name, its sum over the response tokens of ``samples``.
+
+        Args:
+            student_logprobs: [N] log p_S of the response tokens under the weights that are trained, in nats, without gradient.
+        """
+        return {}
 
     def on_policy(self) -> Self:
         """The same objective where every sample is by the weights that are trained (``max_staleness`` 0)."""
@@ -163,13 +188,3 @@ class FewEntries(Objective):
     def working_bytes(self, vocab_size: int) -> float:
         # Fp32 logits, the same by the temperature, their log-softmax; the gradients of four chunks in the model's precision.
         return (3 * 4 + 4 * 2) * TOKEN_LOSS["cuda"]
-
-
-def trained_objective(config: RunConfig) -> Objective:
-    """A run's objective as its trainer ranks compute it."""
-    objective = config.objective
-    assert isinstance(objective, Objective)
-    if config.max_staleness:
-        return objective
-    with objective.guarded("on_policy"):
-        return objective.on_policy()

@@ -68,7 +68,7 @@ def teacher_rate(section: Teacher, sizes: Sizes, device: Device, model: ModelSiz
 
 def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node: int) -> TrainerRate:
     """The rate of a trainer rank: forward and backward, a second forward with gradient checkpointing, and the exchange of
-    gradients."""
+    gradients; all of it as often as the method passes over a batch."""
     trainer, model = config.trainer, sizes.student
     answered = sizes.response / sizes.sequence
     body = forward(model, sizes.sequence, headed=0.0)
@@ -78,7 +78,7 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
     if config.objective.payload == HIDDEN:
         heads = [t.head for t in sizes.teachers]
         head += 2 * (sum(heads) if config.combine else max(heads)) * answered
-    flops = body * passes + head
+    flops = (body * passes + head) * config.passes
     if config.student_logprobs == "trainer":
         flops += body + 2 * model.head * answered
     trained = model.factors(trainer.lora.targets, trainer.lora.r) if trainer.lora else model.parameters
@@ -88,8 +88,8 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
     gathered = 1.5 * model.parameters * each if trainer.zero_stage == 3 else 0.0
     return TrainerRate(
         TRAINING * device.flops(trainer.dtype) / flops,
-        optimizer,
-        trained * each + gathered,
+        optimizer * config.passes,
+        (trained * each + gathered) * config.passes,
         (EXCHANGE * device.link, EXCHANGE * device.network),
         gpus_per_node,
     )

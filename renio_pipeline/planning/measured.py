@@ -29,7 +29,7 @@ class Measured:
 
     config: RunConfig
     generator: GeneratorRate
-    teacher: TeacherRate
+    teacher: TeacherRate | None  # None: the run had none
     trainer: TrainerRate
     sync_seconds: float
     weigh_seconds: float
@@ -68,14 +68,16 @@ def measured(run: Path) -> Measured:
 
     recorded = Recorded(config, read_limits(run))
     limits = engine_limits(config, None, recorded, prompt=0, teacher_prompt=0)
-    first_teacher, pool = next(iter(config.all_teachers.values())), next(iter(config.teacher_pools.values()))
+    teacher = None
+    for name, section in list(config.all_teachers.items())[:1]:
+        teacher = TeacherRate(
+            _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
+            batch_tokens(section, limits.get(config.teacher_pools[name])),
+        )
     return Measured(
         config=config,
         generator=_generator(config.max_staleness, limits, lines, lengths, lambda line: busy(line, "generator")),
-        teacher=TeacherRate(
-            _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
-            batch_tokens(first_teacher, limits.get(pool)),
-        ),
+        teacher=teacher,
         trainer=TrainerRate(_median(line["tokens/trained"] / (line["time/train"] * ranks) for line in lines)),
         sync_seconds=_median(line["time/sync"] - line.get("time/sync_wait", 0.0) for line in lines),
         weigh_seconds=_median(line["time/weigh"] + _rest(config.max_staleness, line) for line in lines),

@@ -80,7 +80,7 @@ class Needs:
     def payload(self) -> int:
         """The bytes that a teacher sends per token."""
         models = zip(self.config.all_teachers, self.known.sizes.teachers, strict=True)
-        largest = max(payload_token_bytes(self.config, name, model.hidden) for name, model in models)
+        largest = max((payload_token_bytes(self.config, name, model.hidden) for name, model in models), default=0)
         return largest * self.config.teachers_of_a_sample
 
     @cached_property

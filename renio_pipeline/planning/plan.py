@@ -100,7 +100,7 @@ class Planner:
             config.teacher_pools[name]: 0 if teacher.type == "http" else teacher.tensor_parallel
             for name, teacher in config.all_teachers.items()
         }
-        return fmean(config.pool(pool).gpus or float(parallel.get(pool, 1)) for pool in pools)
+        return fmean([config.pool(pool).gpus or float(parallel.get(pool, 1)) for pool in pools] or [0.0])
 
     @cached_property
     def configured(self) -> Answer:

@@ -55,6 +55,9 @@ class TeacherRate:
         return self.batch_seconds + tokens / self.tokens_per_second
 
 
+AT_ONCE = TeacherRate(1e18, 1e18)  # of a run without a teacher
+
+
 @dataclass(frozen=True)
 class TrainerRate:
     """The ranks share a step's tokens, and then exchange gradients in a ring."""

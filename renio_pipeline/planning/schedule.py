@@ -61,7 +61,7 @@ class _Replay:
         busy, slot_seconds, scoring, training = (b - a for a, b in zip(before, after, strict=True))
         shares = {
             "generator": busy / (self.split.generators * seconds),
-            "teacher": scoring / (self.split.teachers * seconds),
+            **({"teacher": scoring / (self.split.teachers * seconds)} if self.split.teachers else {}),
             "trainer": training / seconds,
         }
         counted = range(self.first + 1, self.last + 1)
@@ -134,11 +134,16 @@ class _Replay:
             _, _, step, tokens = heapq.heappop(engine.writing)
             self.in_flight -= 1
             self.order += 1
-            heapq.heappush(self.to_score, (step, self.order, tokens))
+            if self.split.teachers:
+                heapq.heappush(self.to_score, (step, self.order, tokens))
+            else:
+                self.scored[step] += 1
             self.last_written[step] = self.now
         self.expect(i)
         self.write()
         self.score()
+        if not self.split.teachers:
+            self.train()
         if self.draining and not self.in_flight:
             self.sync()
 

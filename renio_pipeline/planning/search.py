@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from renio_pipeline.planning.rates import Rates, TeacherRate, TrainerRate
+from renio_pipeline.planning.rates import AT_ONCE, Rates, TrainerRate
 from renio_pipeline.planning.schedule import replay
 from renio_pipeline.planning.workload import Replayed, Split, Work
 
 NEAR = 1.01  # a split whose possible gain is smaller is not replayed
 MOST = 150  # splits that are replayed; they come in the order of their bounds, so later ones hardly ever win
-_AT_ONCE = 1e18  # tokens per second: instantaneous
 FINE = 16  # replicas up to which every number is tried; beyond, only numbers that differ by a few percent
 
 
@@ -26,7 +25,7 @@ class Room:
     generator: float = 1.0
     teacher: float = 1.0
     rank: float = 1.0
-    teacher_pools: int = 1  # all get the same number of replicas
+    teacher_pools: int = 1  # all get the same number of replicas; 0: the run has no teacher
     least_ranks: int = 1  # with fewer, a rank's share of the model does not fit into memory
     most_ranks: int = 1  # with more, some ranks would have no sample
     colocated: bool = False  # a generator shares the GPU of each rank
@@ -60,9 +59,10 @@ class Room:
         """The splits that leave no room for another generator, because one more never makes a step longer."""
         for ranks in _counts(self.least_ranks, 1, self.most_ranks):
             left = self.gpus - ranks * self.rank
-            if not self.teacher:  # served elsewhere: a replica of each is enough
+            if not self.teacher:  # none, or served elsewhere: then a replica of each is enough
                 generators = ranks if self.colocated else int((left + 1e-9) / self.generator)
-                yield Split(generators, self.teacher_pools, ranks)
+                if generators > 0 and left > -1e-9:
+                    yield Split(generators, self.teacher_pools, ranks)
                 continue
             if self.colocated:
                 teachers = int((left + 1e-9) / (self.teacher * self.teacher_pools)) * self.teacher_pools
@@ -89,11 +89,13 @@ def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> flo
     """
     tokens = work.lengths(1)
     count, written = len(tokens), sum(tokens)
-    scored = (written + count * work.teacher_prompt_tokens) / (split.teachers * rates.teacher.tokens_per_second)
+    read = written + count * work.teacher_prompt_tokens if split.teachers else 0.0
+    scored = read / (max(1, split.teachers) * rates.teacher.tokens_per_second)
     longest = max(tokens) + work.prompt_tokens
     learned = rates.trainer.seconds(written + count * work.prompt_tokens, longest, split.ranks)
     learned += rates.weigh_seconds + rates.sync_seconds + rates.turn_seconds + rates.between_seconds
-    collected = max(writing + rates.teacher.seconds(min(tokens) + work.teacher_prompt_tokens), scored)
+    last = rates.teacher.seconds(min(tokens) + work.teacher_prompt_tokens) if split.teachers else 0.0
+    collected = max(writing + last, scored)
     if work.max_staleness == 0:
         return collected + learned
     work_of_generators = written / (split.generators * rates.generator.best) + rates.sync_seconds
@@ -102,9 +104,9 @@ def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> flo
 
 def writing_seconds(rates: Rates, generators: int, work: Work) -> float:
     """The mean seconds in which this many generators write a step if they do nothing else."""
-    at_once = replace(rates, teacher=TeacherRate(_AT_ONCE, _AT_ONCE), trainer=TrainerRate(_AT_ONCE))
+    at_once = replace(rates, teacher=AT_ONCE, trainer=TrainerRate(AT_ONCE.tokens_per_second))
     alone = replace(at_once, sync_seconds=0.0, weigh_seconds=0.0, turn_seconds=0.0, between_seconds=0.0)
-    return replay(alone, Split(generators, 1, 1), replace(work, max_staleness=0)).step
+    return replay(alone, Split(generators, 0, 1), replace(work, max_staleness=0)).step
 
 
 def best_splits(rates: Rates, room: Room, work: Work, count: int = 3) -> list[tuple[Split, Replayed]]:

@@ -11,7 +11,7 @@ from renio_pipeline.planning.devices import DEVICES, Device
 from renio_pipeline.planning.estimate import Sizes
 from renio_pipeline.planning.given import Given
 from renio_pipeline.planning.measured import Measured
-from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
+from renio_pipeline.planning.rates import AT_ONCE, GeneratorRate, Rates, TeacherRate, TrainerRate
 from renio_pipeline.stages.engine_limits import EngineLimits, batch_tokens
 
 
@@ -54,11 +54,15 @@ class StageRates:
         return self._estimated("generator", lambda d: estimate.generator_rate(self.config.generator, self.sizes, d, slots))
 
     def _teacher(self) -> TeacherRate:
+        if not self.config.all_teachers:
+            return AT_ONCE
         batch = self._batch_tokens(next(iter(self.config.all_teachers)))
         if self.given.teacher is not None:
             rate = TeacherRate(self.given.teacher.tokens_per_second, batch, self.given.teacher.batch_seconds)
             return self._from("teacher", "given", rate)
         if self.seen is not None:
+            if self.seen.teacher is None:
+                raise ConfigError("--from: this run has no teacher whose speed it could tell; give `teacher` in a --rates file")
             return self._from("teacher", "measured", replace(self.seen.teacher, max_batch_tokens=batch))
         if all(teacher.type == "http" for teacher in self.config.all_teachers.values()):
             raise ConfigError(

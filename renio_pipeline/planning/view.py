@@ -49,7 +49,7 @@ def plan_json(planner: Planner) -> dict[str, Any]:
 def overrides(planner: Planner, answer: Answer) -> list[str]:
     """The ``key=value`` overrides that make a configuration use a split."""
     config, split, room = planner.config, answer.split, planner.room
-    each = split.teachers // room.teacher_pools
+    each = split.teachers // max(1, room.teacher_pools)
     found = [f"pools.generator.replicas={split.generators}"]
     for pool in config.teacher_pools.values():
         found.append(f"pools.{config.pool_key(pool)}.replicas={each}")
@@ -105,7 +105,11 @@ def _splits(planner: Planner) -> Table:
 
 def _row(name: str, answer: Answer) -> list[str]:
     idle = answer.replayed.idle
-    return [name, *_figures(answer), *(f"{idle[pool]:.0%}" for pool in ("generator", "teacher", "trainer"))]
+    return [
+        name,
+        *_figures(answer),
+        *(f"{idle[pool]:.0%}" if pool in idle else "-" for pool in ("generator", "teacher", "trainer")),
+    ]
 
 
 def _figures(answer: Answer) -> list[str]:

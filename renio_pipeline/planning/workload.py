@@ -23,14 +23,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Split:
-    """The number of replicas of each stage."""
+    """The number of replicas of each stage; no teachers, where a run learns from rewards alone."""
 
     generators: int
     teachers: int
     ranks: int
 
     def __post_init__(self) -> None:
-        if min(self.generators, self.teachers, self.ranks) < 1:
+        if min(self.generators, self.ranks) < 1 or self.teachers < 0:
             raise ValueError(f"every pool needs at least one replica, got {self}")
 
 

@@ -81,9 +81,9 @@ def train_sample(scored: ScoredRollout) -> TrainSample:
         prompt_ids=r.prompt.student_ids,
         response_ids=r.token_ids,
         student_logprobs=r.logprobs,
-        teacher_logprobs=scored.scores.logprobs,
+        teacher_logprobs=scored.teacher_logprobs,
         weight=1.0,
-        payload=scored.scores.payload,
+        payload=scored.scores.payload if scored.scores else None,
     )
 
 

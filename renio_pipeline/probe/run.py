@@ -85,7 +85,7 @@ async def score(
                 stop_reason=s.rollout.stop_reason,
                 verdict=by_id[s.rollout.sample_id].verdict,
                 generator=s.rollout.logprobs,
-                teacher=s.scores.logprobs,
+                teacher=s.teacher_logprobs,
                 pivotal=config.pivotal,
                 forward=computed.get(s.rollout.sample_id),
                 by_trainer=config.student_logprobs == "trainer",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from renio_pipeline.config import RunConfig
-from renio_pipeline.config.schema import Opsd, Sync
+from renio_pipeline.config import ConfigError, RunConfig
+from renio_pipeline.config.schema import Opsd, Reward, Sync
 from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 
@@ -15,9 +15,18 @@ def probing(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
     Returns:
         The configuration, and notes on what it changes in the numbers.
+
+    Raises:
+        ConfigError: the configuration has no teacher.
     """
+    if not config.distils:
+        raise ConfigError(
+            f"method.type: {config.method.type} learns from no teacher, so there is none to probe; set method.type=opd and "
+            "teacher.model (or method.type=opsd) to see what one would teach this student"
+        )
     notes: list[str] = []
     changes: dict[str, object] = {"sync": Sync(), "placement": "separate", "metrics_port": None, "max_staleness": 0}
+    changes["reward"] = Reward()  # what a teacher teaches is the distillation
     if isinstance(config.method, Opsd):
         changes["method"] = config.method.model_copy(update={"teacher": "fixed"})  # a following one begins as the student too
     if config.objective.payload == HIDDEN:

@@ -59,12 +59,18 @@ def model_card(published: Published, repo: str, *, license: str | None = None) -
             license=license,
             model_name=name,
             pipeline_tag="text-generation",
-            tags=["on-policy-distillation", "distillation", config.method.type, config.weighting.type, "renio-pipeline"],
+            tags=[*_kinds(config), config.method.type, "renio-pipeline"],
         )
         text = "\n\n".join(_body(published, repo))
         return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
     except ValueError as error:
         raise ConfigError(f"the model card's metadata would be refused: {error}") from None
+
+
+def _kinds(config: RunConfig) -> list[str]:
+    """What the model is found by: how it was trained."""
+    distilled = ["on-policy-distillation", "distillation", config.weighting.type] if config.distils else []
+    return [*distilled, *(["reinforcement-learning"] if config.rewarded else [])]
 
 
 def _body(published: Published, repo: str) -> Iterator[str]:
@@ -73,12 +79,15 @@ def _body(published: Published, repo: str) -> Iterator[str]:
     teachers = " and ".join(dict.fromkeys(_shown(config.teacher_model(t)) for t in config.all_teachers))
     method = "itself, shown the reference solution" if config.method.type == "opsd" else teachers
     yield f"# {plain(repo.rpartition('/')[2])}"
-    yield (
-        f"This {what} is {_shown(published.base or config.student)} after {published.step} steps of "
-        f"**on-policy distillation** from {method}: it wrote responses, the teacher gave the probability of each of their "
-        f"tokens, and it was trained towards the teacher. Responses were weighted by `{config.weighting.type}` "
-        f"([ReNIO]({PAPER}) is the paper's weighting). Made with ReNIO pipeline {plain(__version__)}."
-    )
+    start = f"This {what} is {_shown(published.base or config.student)} after {published.step} steps of "
+    made = f"Made with ReNIO pipeline {plain(__version__)}."
+    if config.distils:
+        yield start + _distilled(config, method) + made
+    else:
+        yield (
+            f"{start}**reinforcement learning** by group relative policy optimisation: it wrote responses, a verifier judged "
+            f"them, and those that were better than the others to the same problem became likelier. {made}"
+        )
     yield "## Use"
     yield code_block(_usage(published, repo), "python")
     yield "## Training"
@@ -87,13 +96,24 @@ def _body(published: Published, repo: str) -> Iterator[str]:
     yield from _origin(published)
 
 
+def _distilled(config: RunConfig, teacher: str) -> str:
+    rewards = ", and the verifier's rewards beside that" if config.rewarded else ""
+    return (
+        f"**on-policy distillation** from {teacher}: it wrote responses, the teacher gave the probability of each of their "
+        f"tokens, and it was trained towards the teacher{rewards}. Responses were weighted by `{config.weighting.type}` "
+        f"([ReNIO]({PAPER}) is the paper's weighting). "
+    )
+
+
 def _settings(published: Published) -> Iterator[tuple[str, object]]:
     config, lora = published.config, published.config.trainer.lora
     teachers = dict.fromkeys(config.teacher_model(t) for t in config.all_teachers)
     yield "base model", published.base or _local(config.student)
-    yield "teacher", ", ".join(map(_local, teachers)) + (", shown the reference solution" if config.privileged else "")
-    yield "method", config.method.type
-    yield "weighting", _variant(config.weighting)
+    if config.distils:
+        yield "teacher", ", ".join(map(_local, teachers)) + (", shown the reference solution" if config.privileged else "")
+    yield "method", config.method.type if config.distils else _variant(config.method)
+    if config.distils:
+        yield "weighting", _variant(config.weighting)
     yield "objective", _variant(config.objective)
     yield "task", _tasks(config)
     yield "steps", f"{published.step} of {config.steps}"

@@ -68,6 +68,22 @@ CURVES = (
         metrics=("entropy/student", "entropy/teacher", "topk/advantage"),
         names=("student", "teacher", "advantage"),
     ),
+    Curve(
+        id="rewards",
+        title="Rewards, and whom they tell nothing",
+        axis="of all",
+        metrics=("reward/mean", "reward/silent", "reward/taught"),
+        names=("mean reward", "samples whose group has equal rewards", "samples that learn from the teacher"),
+        percent=True,
+    ),
+    Curve(
+        id="policy",
+        title="Importance ratios that are clipped",
+        axis="of tokens",
+        metrics=("policy/clipped",),
+        percent=True,
+    ),
+    Curve(id="policy-kl", title="Divergence from the first weights", axis="nats", metrics=("policy/kl",)),
     Curve(id="grad-norm", title="Gradient norm before clipping", axis="norm", metrics=("grad_norm",)),
     Curve(
         id="truncated",

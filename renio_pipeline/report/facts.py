@@ -23,8 +23,9 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Student", config.student),
         ("Teacher", ", ".join(config.teacher_model(name) for name in config.all_teachers)),
         ("Method", config.method.type),
-        ("Weighting", _weighting(config)),
+        ("Weighting", _weighting(config) if config.distils else ""),
         ("Objective", config.objective.label),
+        ("Reward", _reward(config)),
         ("Task", config.task_label),
         ("Sources", ", ".join(f"{part.name} {part.share:.0%} of the prompts" for part in parts(config.data))),
         ("Batch", _batch(config)),
@@ -43,6 +44,13 @@ def notes(run: RecordedRun, shown: int) -> list[str]:
     if run.config.student_logprobs == "trainer":
         found.append("Log-ratios use the generator's log-probabilities; weights and pivotal tokens use the trainer's.")
     return found
+
+
+def _reward(config: RunConfig) -> str:
+    """The policy gradient beside the distillation."""
+    reward = config.reward
+    taught = "" if reward.teacher_when == "always" else f", teacher when {reward.teacher_when}"
+    return f"coefficient {reward.coefficient:g}, baseline {reward.baseline}{taught}" if reward.coefficient else ""
 
 
 def _weighting(config: RunConfig) -> str:

@@ -47,13 +47,14 @@ def read_samples(run: RecordedRun, steps: Sequence[int], most_tokens: int) -> Sa
     problems: dict[str, int] = {}
     room = most_tokens // max(1, len(held))
     entries = [_entry(run, w, pieces, problems, room, with_text=without) for w in held]
-    cut = sum(len(w.weight) - len(entry["sample"]) for w, entry in zip(held, entries, strict=True))
-    shown = spread(weights, MOST_WEIGHTS * len(weights) // max(1, sum(len(w.weight) for w in weights)))
+    cut = sum(len(w.tokens) - len(entry["sample"]) for w, entry in zip(held, entries, strict=True))
+    weighed = [w for w in weights if w.weighed]
+    shown = spread(weighed, MOST_WEIGHTS * len(weighed) // max(1, sum(len(w.weight) for w in weighed)))
     notes = [
         f"The reader shows the samples of {len(held)} of {len(weights)} steps; --steps chooses others."
         * (len(held) < len(weights)),
         f"{cut} samples of these steps are left out, evenly by weight: they have too many tokens for a page." * bool(cut),
-        f"The weights are those of {len(shown)} of {len(weights)} steps." * (len(shown) < len(weights)),
+        f"The weights are those of {len(shown)} of {len(weighed)} steps." * (len(shown) < len(weighed)),
         "No tokenizer could be loaded, neither a checkpoint's nor the student's: tokens are shown by their ids." * without,
         f"In {pieces.inexact} responses, blanks between tokens may differ from the response's text." * bool(pieces.inexact),
     ]
@@ -75,25 +76,32 @@ def _entry(
         "row": [r["row"] for r in records],
         "problem": [problems.setdefault(r["problem"], len(problems)) for r in records],
         "verdict": [VERDICTS.index(r["verdict"]) for r in records],
-        "weight": [round(r["weight"], 6) for r in records],
-        "raw": [round(r["raw_weight"], 6) for r in records],
+        "weight": [round(r.get("weight", 1.0), 6) for r in records],
+        "raw": [round(r["raw_weight"], 6) if "raw_weight" in r else None for r in records],
+        "reward": [r["reward"] for r in records] if _has("reward", records) else None,
+        "advantage": [round(r["advantage"], 6) for r in records] if _has("advantage", records) else None,
         "stop": [r["stop_reason"] for r in records],
         "version": [f"{r['version']} to {r['last_version']}" if "last_version" in r else r["version"] for r in records],
         "generator": [r["generator"] for r in records],
-        "teacher": [r["teacher"] for r in records],
-        "pivotal": [r["pivotal"] for r in records],
+        "teacher": [r.get("teacher", "") for r in records],
+        "pivotal": [r.get("pivotal", []) for r in records],
         "length": [len(r["token_ids"]) for r in records],
         "tokens": packed([p for r in records for p in pieces.cut(r["token_ids"], r["response"])], "<u4"),
         "student": packed([x for r in records for x in r["student_logprobs"]], "<f4"),
-        "teacher_logprob": packed([x for r in records for x in r["teacher_logprobs"]], "<f4"),
-        "factor": packed([f for r in records for f in r["token_factors"]], "<f4") if _has_factors(records) else None,
+        "teacher_logprob": _column("teacher_logprobs", records),
+        "factor": _column("token_factors", records),
         "text": [r["response"] for r in records] if with_text else None,
     }
 
 
-def _has_factors(records: Sequence[dict[str, Any]]) -> bool:
-    """Whether a step has token factors: then all its samples have them."""
-    return bool(records) and all("token_factors" in r for r in records)
+def _has(name: str, records: Sequence[dict[str, Any]]) -> bool:
+    """Whether a step's samples have a field that not every run has: then all of them have it."""
+    return bool(records) and all(name in r for r in records)
+
+
+def _column(name: str, records: Sequence[dict[str, Any]]) -> str | None:
+    """Such a field with a number a token, packed."""
+    return packed([x for r in records for x in r[name]], "<f4") if _has(name, records) else None
 
 
 def packed(values: ArrayLike, dtype: str) -> str:

@@ -21,7 +21,7 @@ FILE = "batches.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A step's N samples, in the order of its file."""
+    """A step's N samples, in the order of its file. Where nothing was distilled, all weights are 1."""
 
     step: int
     sample_ids: list[int]
@@ -29,15 +29,17 @@ class Batch:
     weight: np.ndarray  # [N] float32
     verdict: list[Verdict | None]
     tokens: np.ndarray  # [N] int64, response lengths
+    weighed: bool = True  # whether a weighting made the weights
 
 
 def batch_record(step: int, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The line of a step's sample records; the inverse of ``_batch``."""
+    weighed = all("raw_weight" in r for r in records)
+    weights = {"raw": "raw_weight", "weight": "weight"} if weighed else {}
     return {
         "step": step,
         "sample_ids": [r["sample_id"] for r in records],
-        "raw": _short([r["raw_weight"] for r in records]),
-        "weight": _short([r["weight"] for r in records]),
+        **{name: _short([r[field] for r in records]) for name, field in weights.items()},
         "verdict": [r["verdict"] for r in records],
         "tokens": [len(r["token_ids"]) for r in records],
     }
@@ -62,11 +64,13 @@ def read_batches(run_dir: Path) -> dict[int, Batch]:
 
 
 def _batch(line: dict[str, Any]) -> Batch:
+    ones = [1.0] * len(line["sample_ids"])
     return Batch(
         step=line["step"],
         sample_ids=line["sample_ids"],
-        raw=np.array(line["raw"], np.float32),
-        weight=np.array(line["weight"], np.float32),
+        raw=np.array(line.get("raw", ones), np.float32),
+        weight=np.array(line.get("weight", ones), np.float32),
+        weighed="weight" in line,
         verdict=line["verdict"],
         tokens=np.array(line["tokens"], np.int64),
     )

@@ -172,6 +172,7 @@ def with_off_policy(
     """The stages as ``data.off_policy`` asks for them. The arguments are fields of ``OffPolicyGenerators``."""
     if not config.data.off_policy.share:
         return stages
+    assert stages.teachers is not None, "``renio_pipeline.config.off_policy`` refuses it without a teacher"
     made = OffPolicyGenerators(
         student=stages.generators,
         teachers=stages.teachers,

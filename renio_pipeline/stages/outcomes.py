@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from renio_pipeline.grading.grader import Judged
+from renio_pipeline.rewards import Rewarded
 from renio_pipeline.types import Busy, Publication, ScoredRollout, Times, TrainReport
 from renio_pipeline.weightings.step import Weighed
+
+
+def over_passes(reports: Sequence[TrainReport]) -> TrainReport:
+    """The report of several optimizer steps on one batch: their means, and their busy seconds together.
+
+    How far the generator's log-probabilities are from the trainer's is the first pass's: after it the weights are others. So is
+    the learning rate.
+    """
+    first = reports[0]
+    if len(reports) == 1:
+        return first
+    return replace(
+        first,
+        loss=float(np.mean([r.loss for r in reports])),
+        divergence=float(np.mean([r.divergence for r in reports])),
+        grad_norm=float(np.mean([r.grad_norm for r in reports])),
+        measured={name: float(np.mean([r.measured[name] for r in reports])) for name in first.measured},
+        busy_seconds=[sum(of_rank) for of_rank in zip(*(r.busy_seconds for r in reports), strict=True)],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +61,8 @@ class StepResult:
     scored: list[ScoredRollout]  # the samples that were kept, B
     staleness: int  # of the oldest sample, in versions
     student: list[np.ndarray]  # B arrays, [T] float32: log p_S that the weights were computed from
-    weighed: Weighed
+    weighed: Weighed | None  # None: nothing is distilled
+    rewarded: Rewarded | None = None  # None: the run does not learn from rewards
     report: TrainReport
     publication: Publication
     seconds: dict[str, float]  # metric name -> seconds

@@ -123,8 +123,8 @@ class Trainers(Protocol):
 @dataclass(kw_only=True)
 class Stages:
     generators: Generators
-    teachers: Teachers
-    weighting: Weighting
+    teachers: Teachers | None  # None: the student learns from rewards alone
+    weighting: Weighting | None  # None without a teacher to distil from
     trainers: Trainers
     turns: Turns = field(default_factory=Apart)
     payload: PayloadBudget = field(default_factory=lambda: PayloadBudget(2**62, 1, 0))

@@ -253,10 +253,11 @@ class ExpectingGenerators:
 
 def with_analyses(stages: Stages, config: RunConfig, prompts: Prompts | None, log: AnalysisLog, **around: Any) -> Stages:
     """The stages as ``method.reason_first`` asks for them. ``around``: the further fields of ``Surroundings``."""
-    settings = config.method.reason_first
+    settings = config.reason_first
     if settings is None:
         return stages
     assert prompts is not None, "the run was prepared without the prompts for analyses"
+    assert stages.teachers is not None, "there is no teacher that could write an analysis"
     made = Surroundings(
         log=log, seed=config.seed, deterministic=config.deterministic, routed=config.teachers is not None, **around
     )

@@ -48,7 +48,7 @@ def mixed(scored: Mapping[str, Sequence[ScoredRollout]], weights: Mapping[str, f
 
 
 def _mixture(scored: Sequence[ScoredRollout], weights: Sequence[float]) -> ScoredRollout:
-    scores = [s.scores for s in scored]
+    scores = [s.scores for s in scored if s.scores is not None]
     payload = None
     if scores[0].payload is not None:
         payload = Mixture(parts=tuple(s.payload for s in scores), weights=tuple(weights))

@@ -14,13 +14,16 @@ from renio_pipeline.stages.teacher_routing import RoutedTeachers
 
 def as_one_stage(
     config: RunConfig, pools: Mapping[str, Teachers], retokenisers: Mapping[str, Retokeniser], quarantine: Quarantine
-) -> Teachers:
-    """
+) -> Teachers | None:
+    """None where there are no teachers.
+
     Args:
         pools: of each teacher, by its name; a single one's is empty.
         retokenisers: of the teachers that have their own tokenizer.
         quarantine: see ``OtherTokenizerTeachers``.
     """
+    if not pools:
+        return None
     stages = dict(pools)
     for name, retokeniser in retokenisers.items():
         stages[name] = OtherTokenizerTeachers(pools[name], retokeniser, config.teacher_pools[name], quarantine)

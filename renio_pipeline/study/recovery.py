@@ -51,6 +51,7 @@ def _marked(judged: Sequence[Judged], steps: Sequence[str]) -> float:
 async def _of_own_errors(config: RunConfig, prepared: Prepared, grader: Grader) -> dict[str, Any]:
     """What ``renio probe`` finds, in this process: the teacher goes on from before and after first pivotal tokens."""
     stages = in_process_stages(config, prepared)
+    assert stages.teachers is not None, "its configurations have a teacher"
     prompts = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids).take(SIZE.responses)
     judged = await respond(stages.generators, prompts, grader.judge, config)
     budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)

@@ -118,11 +118,14 @@ async def held_out(stages: Stages, config: RunConfig, prepared: Prepared, grader
 def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
     """The results and cost of training: sums over the run, and one number per step for its curves, without skipped steps."""
     trained = [r for r in results if isinstance(r, StepResult)]
+    weighed = [r.weighed.metrics for r in trained if r.weighed is not None]
     written = [j.rollout for r in results for j in r.judged.values()]
     return {
         "trained_steps": len(trained), "samples": len(written),
         "generated_tokens": sum(len(r.token_ids) for r in written),
-        "scored_tokens": sum(len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids) for r in trained for s in r.scored),
+        "scored_tokens": sum(
+            len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids) for r in trained for s in r.scored if s.scores
+        ),
         "trained_tokens": sum(r.report.tokens for r in trained),
         "curves": {
             "loss": [_short(r.report.loss) for r in trained],
@@ -130,8 +133,8 @@ def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
             "grad_norm": [_short(r.report.grad_norm) for r in trained],
             "accuracy": [_short(_share(r)) for r in trained],
             "response_tokens": [_short(float(np.mean([len(s.rollout.token_ids) for s in r.scored]))) for r in trained],
-            "pivotal": [_short(r.weighed.metrics["pivotal/fraction"]) for r in trained],
-            "effective_sample_size": [_short(r.weighed.metrics["weights/effective_sample_size"]) for r in trained],
+            "pivotal": [_short(metrics["pivotal/fraction"]) for metrics in weighed],
+            "effective_sample_size": [_short(metrics["weights/effective_sample_size"]) for metrics in weighed],
             **_adaptive(trained),
         },
     }  # fmt: skip
@@ -139,7 +142,7 @@ def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
 
 def _adaptive(trained: Sequence[StepResult]) -> dict[str, list[float]]:
     """The moves of the weighting ``adaptive``; nothing of others."""
-    shown = [r.weighed.metrics for r in trained]
+    shown = [r.weighed.metrics for r in trained if r.weighed is not None]
     moves = ("adaptive/strength", "adaptive/after_pivotal", "adaptive/probes", "adaptive/share")
     return {name: [_short(m[name]) for m in shown] for name in moves if all(name in m for m in shown) and shown}
 
@@ -160,9 +163,10 @@ async def measure_weights(config: RunConfig, prepared: Prepared, grader: Grader,
     cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids)
     found = await collect(stages, config, Selection(config, cursor.take, grader.judge), 1)
     student = [s.rollout.logprobs for s in found.scored]
-    teacher = [s.scores.logprobs for s in found.scored]
+    teacher = [s.teacher_logprobs for s in found.scored]
     verdicts: list[Verdict | None] = [found.judged[s.rollout.sample_id].verdict for s in found.scored]
     pivotal = config.pivotal
+    assert stages.weighting is not None, "a configuration without a teacher has no weights to measure"
     weighed = await stages.weighting.weigh(scored_batch(found, student))
     wrong = np.array([v != "correct" for v in verdicts])
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.own.own_file import OwnFile, traceback_of
 from renio_pipeline.tasks.options import checked
@@ -44,14 +46,21 @@ class OwnTask(Plain):
         return self._messages("privileged_messages", lambda row: shown_solution(self.messages(row), row), row)
 
     def verify(self, row: Row, text: str) -> Verdict | None:
-        verdict = self._call("verify", super().verify, row, text)
+        return self.graded(row, text)[0]
+
+    def graded(self, row: Row, text: str) -> tuple[Verdict | None, float | None]:
+        """The verdict, and the score if ``verify`` returns one: of a score of 1 the verdict is correct, of any other not."""
+        given: Any = self._call("verify", super().verify, row, text)
+        if _is_score(given):
+            return ("correct" if given == 1 else "incorrect"), float(given)
+        verdict: Verdict | None = given
         if verdict is not None and not (isinstance(verdict, str) and verdict in ("correct", "incorrect", "unfinished")):
             given = repr(verdict)[:500]
             raise TaskError(
-                f"task: {self._file}: verify must return 'correct', 'incorrect', 'unfinished' or None, "
+                f"task: {self._file}: verify must return 'correct', 'incorrect', 'unfinished', a score from 0 to 1, or None, "
                 f"not {given}, for {_shown(row)}{_instead_of(verdict)}"
             )
-        return verdict
+        return verdict, None
 
     def final_answer(self, text: str) -> str | None:
         return self._text("final_answer", super().final_answer, text)
@@ -114,10 +123,18 @@ def _shown(row: Row) -> str:
     return f"row {row.id!r}{line} (problem {row.problem[:200]!r}, answer {repr(row.answer)[:200]})"
 
 
+def _is_score(verdict: Any) -> bool:
+    """Whether it is a number from 0 to 1. A truth value is none: what it means is for the verifier to say."""
+    number = isinstance(verdict, int | float | np.floating | np.integer) and not isinstance(verdict, bool)
+    return number and 0 <= verdict <= 1
+
+
 def _instead_of(verdict: Any) -> str:
-    """What to return instead of a truth value or a score, as verifiers of other frameworks do."""
-    if isinstance(verdict, (bool, int, float)) or type(verdict).__name__ in ("bool", "bool_", "float64", "float32"):
-        return "; of a truth value or a score, return 'correct' if it is right, else 'incorrect'"
+    """What to return instead of a truth value or of another number."""
+    if isinstance(verdict, bool) or type(verdict).__name__ in ("bool", "bool_"):
+        return "; of a truth value, return 'correct' if it is right, else 'incorrect'"
+    if isinstance(verdict, int | float | np.floating | np.integer):
+        return "; divide a score by the largest one there is"
     near = verdict.strip().lower() if isinstance(verdict, str) else ""
     return f"; write {near!r}" if near in ("correct", "incorrect", "unfinished") else ""
 

@@ -11,6 +11,7 @@ import torch
 
 from actors.trainer.micro_batches import report_of
 from renio_pipeline.models.student import MicroLoss
+from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 from renio_pipeline.run_dir.ledger_files import record_trained
 from renio_pipeline.types import TrainSample
 
@@ -27,7 +28,7 @@ def test_the_mismatch_is_of_what_generators_wrote(foreign: bool, mean: float, mo
     samples = [sample(0, [-1.0, -1.0], off_policy=False), sample(1, [-2.0, -2.0], off_policy=foreign)]
     found = torch.tensor([-1.5, -1.0, -6.0, -0.5])
     micro = MicroLoss(torch.tensor(1.0), torch.ones(4), found, 8)
-    report = report_of(samples, micro)
+    report = report_of(samples, micro, TopKForwardKL())
     assert report.mismatch_mean == pytest.approx(mean)
     assert report.mismatch_max == pytest.approx(most)
     assert report.divergence == 2, "the divergence is of all"
@@ -35,7 +36,7 @@ def test_the_mismatch_is_of_what_generators_wrote(foreign: bool, mean: float, mo
 
 def test_a_micro_batch_of_others_responses_alone_has_no_mismatch() -> None:
     micro = MicroLoss(torch.tensor(1.0), torch.ones(2), torch.tensor([-1.0, -2.0]), 3)
-    report = report_of([sample(0, [-5.0, -5.0], off_policy=True)], micro)
+    report = report_of([sample(0, [-5.0, -5.0], off_policy=True)], micro, TopKForwardKL())
     assert (report.mismatch_mean, report.mismatch_max) == (0, 0)
 
 

@@ -226,9 +226,9 @@ def stages_of(prepared: Prepared, config: RunConfig) -> Stages:
     generators = FakeGenerators(prepared.tokenizer)
     return Stages(
         generators=generators,
-        teachers=FakeTeachers(),
+        teachers=FakeTeachers() if config.all_teachers else None,
         trainers=FakeTrainers(generators),
-        weighting=InProcessWeighting(config),
+        weighting=InProcessWeighting(config) if config.distils else None,
     )
 
 

@@ -28,6 +28,21 @@ def learning() -> list[Any]:
             (gauge("renio_reward_accuracy_ratio"), "of the step"), (gauge("renio_eval_accuracy_ratio"), "held out"), maximum=1,
         ),
         lines(
+            "Rewards", SHARE,
+            "Of runs that learn from the verifier's rewards: their mean, the share of samples whose group has equal rewards, "
+            "which teach nothing (near 1: easier or harder problems, or more samples_per_prompt), of tokens whose importance "
+            "ratio is clipped (more than a tenth: fewer method.passes, or a lower trainer.lr), and of samples that learn from "
+            "the teacher too.",
+            (gauge("renio_reward_mean"), "mean reward"), (gauge("renio_reward_silent_ratio"), "equal in the group"),
+            (gauge("renio_policy_clipped_ratio"), "tokens clipped"), (gauge("renio_reward_taught_ratio"), "taught"), maximum=1,
+        ),
+        lines(
+            "Advantages, and divergence from the first weights", "short",
+            "Mean size of the advantages of rewards; with objective.kl the divergence in nats per token, whose rise is what "
+            "the rewards bought.",
+            (gauge("renio_reward_advantage_abs"), "size of advantages"), (gauge("renio_policy_kl"), "divergence, nats"),
+        ),
+        lines(
             "Response length", "suffix: tokens",
             "Of the interval's responses. A 95th percentile at max_response_tokens: raise it, or see why responses do not "
             "end.",

@@ -7,6 +7,7 @@
 ``models.py``: the sections of the engines and of the trainer: sampling, generator, teacher, LoRA, trainer.
 ``served.py``: the keys of a teacher that is served elsewhere.
 ``methods.py``: the sections that ``method.type`` chooses from.
+``rewards.py``: learning from the verifier: GRPO, and the reward beside a distillation.
 ``pools.py``: the sections of the pools: sizes, placement, weight transfer, payload, and what happens after faults.
 ``record.py``: the sections of what a run measures and keeps: evaluation, checkpoints, samples, trace, sinks.
 """
@@ -36,7 +37,17 @@ from renio_pipeline.config.schema.pools import (
 )
 from renio_pipeline.config.schema.prompts import PLACEHOLDER, Audience, Prompts, TemplateOptions, Text
 from renio_pipeline.config.schema.record import Checkpoint, Evaluate, Mlflow, Samples, Sinks, Swanlab, Trace, Trackio, Wandb
-from renio_pipeline.config.schema.values import DTYPE_BYTES, Beta, Dtype, LabelKey, LabelSelector, ResourceName, Section
+from renio_pipeline.config.schema.rewards import Grpo, Reward
+from renio_pipeline.config.schema.values import (
+    DTYPE_BYTES,
+    Beta,
+    Dtype,
+    LabelKey,
+    LabelSelector,
+    Method,
+    ResourceName,
+    Section,
+)
 from renio_pipeline.config.schema.weights import Diagnostics, Pivotal
 
 __all__ = [
@@ -57,9 +68,11 @@ __all__ = [
     "Evaluate",
     "Faults",
     "Generator",
+    "Grpo",
     "LabelKey",
     "LabelSelector",
     "Lora",
+    "Method",
     "MixedSource",
     "Mlflow",
     "Only",
@@ -75,6 +88,7 @@ __all__ = [
     "ReasonFirst",
     "Reasons",
     "ResourceName",
+    "Reward",
     "Samples",
     "Sampling",
     "Section",

@@ -12,7 +12,8 @@ from pydantic import (
     PositiveInt,
 )
 
-from renio_pipeline.config.schema.values import Section
+from renio_pipeline.config.schema.rewards import Grpo
+from renio_pipeline.config.schema.values import Method, Section
 
 
 class ReasonFirst(Section):
@@ -41,7 +42,7 @@ Reasons = Annotated[
 ]
 
 
-class Opd(Section):
+class Opd(Method):
     """On-policy distillation from another, stronger model."""
 
     type: Literal["opd"] = "opd"
@@ -51,7 +52,7 @@ class Opd(Section):
     reason_first: Reasons = None
 
 
-class Opsd(Section):
+class Opsd(Method):
     """On-policy self-distillation: the teacher is the student, shown the reference solution."""
 
     type: Literal["opsd"] = "opsd"
@@ -64,4 +65,4 @@ class Opsd(Section):
     reason_first: Reasons = None
 
 
-METHODS: dict[str, type[Section]] = {"opd": Opd, "opsd": Opsd}
+METHODS: dict[str, type[Method]] = {"opd": Opd, "opsd": Opsd, "grpo": Grpo}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -56,3 +56,15 @@ ResourceName = Annotated[str, Field(min_length=1), AfterValidator(_custom)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class Method(Section):
+    """Base of what ``method.type`` chooses from: what a student learns from."""
+
+    type: str
+    needs_verdicts: ClassVar[bool] = False  # True: every training row must have an answer that the task can verify
+    # What a section is where the configuration does not give its type; keys that it does give are kept.
+    sections: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def check(self, config: Any) -> None:
+        """Refuse a RunConfig that this method cannot work with. Raises ValueError that names the key to change."""

@@ -40,7 +40,7 @@ function picker(parent, name, values, onChange, labels = values) {
 function samplesOf(run, entry) {
   if (entry.decoded) return entry.decoded;
   const factors = entry.factor && floats(entry.factor); // of the tokens in the loss; null: all are 1
-  const tokens = integers(entry.tokens), student = floats(entry.student), teacher = floats(entry.teacher_logprob);
+  const tokens = integers(entry.tokens), student = floats(entry.student), teacher = entry.teacher_logprob && floats(entry.teacher_logprob); // null: no teacher
   let start = 0;
   entry.decoded = entry.sample.map((id, i) => {
     const end = start + entry.length[i];
@@ -50,10 +50,11 @@ function samplesOf(run, entry) {
       teacher: entry.teacher[i], length: entry.length[i], pivotal: new Set(entry.pivotal[i]),
       pieces: tokens.subarray(start, end),
       factors: factors && factors.subarray(start, end),
-      student: student.subarray(start, end), teacherLogprobs: teacher.subarray(start, end), text: entry.text && entry.text[i],
+      reward: entry.reward && entry.reward[i], advantage: entry.advantage && entry.advantage[i],
+      student: student.subarray(start, end), teacherLogprobs: teacher && teacher.subarray(start, end), text: entry.text && entry.text[i],
     };
     start = end;
-    sample.ratio = Array.from(sample.student, (x, t) => x - sample.teacherLogprobs[t]);
+    sample.ratio = Array.from(sample.student, (x, t) => (sample.teacherLogprobs ? x - sample.teacherLogprobs[t] : 0));
     const { texts, special } = run.reader.pieces;
     sample.written = sample.text ?? Array.from(sample.pieces, (p) => (special[p] ? "" : texts[p])).join("");
     return sample;

@@ -17,8 +17,9 @@ function card(run, sample, heaviest) {
   const fill = el("div", { className: "fill" });
   fill.style.width = `${heaviest > 0 ? (100 * sample.weight) / heaviest : 0}%`;
   const about = [
-    `sample ${sample.id}`, `row ${sample.row}`, `${sample.length} tokens, ${sample.pivotal.size} pivotal`,
-    sample.stop === "length" ? "cut at max_response_tokens" : "", `raw weight ${number(sample.raw)}`,
+    `sample ${sample.id}`, `row ${sample.row}`, `${sample.length} tokens${sample.teacherLogprobs ? `, ${sample.pivotal.size} pivotal` : ""}`,
+    sample.stop === "length" ? "cut at max_response_tokens" : "", sample.raw !== null && `raw weight ${number(sample.raw)}`,
+    sample.reward !== null && `reward ${number(sample.reward)}, advantage ${number(sample.advantage)}`,
     `version ${sample.version}`, sample.generator && `generator ${sample.generator}`, sample.teacher && `teacher ${sample.teacher}`,
   ].filter(Boolean).join(" · ");
   const track = el("span", { className: "track", ariaHidden: "true" }, fill);

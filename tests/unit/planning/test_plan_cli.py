@@ -296,3 +296,12 @@ def test_a_teacher_that_is_served_elsewhere_takes_no_gpu(
     split = found["best"][0]
     assert (split["teachers"], split["generators"] + split["trainer_ranks"]) == (1, 8)
     assert split["gpus"] == 8
+
+
+def test_a_run_without_a_teacher_is_planned_without_one(capsys: pytest.CaptureFixture[str], rates: str, tmp_path: Path) -> None:
+    run = {"method": {"type": "grpo", "passes": 2}, "teacher": {}, "batch_size": 32, "samples_per_prompt": 8}
+    OmegaConf.save(values(**run), tmp_path / "grpo.yaml")
+    found = planned(capsys, "--config", str(tmp_path / "grpo.yaml"), "--gpus", "4", "--rates", rates)
+    assert found["memory"].keys() == {"generator", "trainer"}
+    assert all(answer["teachers"] == 0 for answer in found["best"])
+    assert not [line for line in found["overrides"] if "teacher" in line]

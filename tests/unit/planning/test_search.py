@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from renio_pipeline.planning.lengths import Lengths
-from renio_pipeline.planning.rates import GeneratorRate, Rates, TeacherRate, TrainerRate
+from renio_pipeline.planning.rates import AT_ONCE, GeneratorRate, Rates, TeacherRate, TrainerRate
 from renio_pipeline.planning.schedule import replay
 from renio_pipeline.planning.search import Room, best_splits, least_seconds, with_gpus, writing_seconds
 from renio_pipeline.planning.workload import Split, Work
@@ -104,3 +104,20 @@ def test_colocated_generators_are_as_many_as_ranks() -> None:
 def test_a_slow_link_between_nodes_keeps_the_ranks_on_one() -> None:
     slow = replace(RATES, trainer=replace(RATES.trainer, exchange_bytes=4e9, link=(1e11, 1e9), gpus_per_node=4))
     assert best_splits(slow, Room(gpus=32, gpus_per_node=4, most_ranks=32), ON_POLICY)[0][0].ranks <= 4
+
+
+@pytest.mark.parametrize(("max_staleness", "in_flight"), SCHEDULES)
+def test_without_a_teacher_no_gpu_and_no_time_is_one_s(max_staleness: int, in_flight: Literal["drain", "keep"]) -> None:
+    room, work = (
+        Room(gpus=8, teacher=0.0, teacher_pools=0, most_ranks=32),
+        replace(ON_POLICY, max_staleness=max_staleness, in_flight=in_flight),
+    )
+    assert list(room.splits()) == [Split(8 - ranks, 0, ranks) for ranks in range(1, 8)]
+    assert room.least == 2
+    found = best_splits(RATES, room, work)
+    for split, replayed in found:
+        assert replayed.idle.keys() == {"generator", "trainer"}
+        assert least_seconds(RATES, split, work, writing_seconds(RATES, split.generators, work)) <= replayed.step * 1.001
+        at_once = replay(replace(RATES, teacher=AT_ONCE), replace(split, teachers=1), work)
+        assert replayed.step == pytest.approx(at_once.step, rel=1e-6)
+    assert list(replace(room, colocated=True).splits()) == [Split(ranks, 0, ranks) for ranks in range(1, 9)]

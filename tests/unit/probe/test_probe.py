@@ -23,6 +23,7 @@ from renio_pipeline.probe.responses import Response
 from renio_pipeline.probe.results import ALL, Findings, newest, read_report, write_report
 from renio_pipeline.probe.run import Examined, Size, examine, respond, score
 from renio_pipeline.probe.selection import WRONG
+from renio_pipeline.probe.setting import probing
 from renio_pipeline.probe.table import advice_text, sections, tables
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.weightings import ScoredBatch
@@ -199,3 +200,9 @@ def test_a_report_is_read_as_it_was_written_and_shown_whole(clean: Probe, tmp_pa
     path.write_text(path.read_text()[:-100])
     with pytest.raises(ConfigError, match=r"probe.json is not written by renio probe, or damaged"):
         read_report(path)
+
+
+def test_a_run_without_a_teacher_is_not_probed() -> None:
+    config = make_config(method={"type": "grpo"}, teacher={}, batch_size=8, samples_per_prompt=4)
+    with pytest.raises(ConfigError, match=r"^method\.type: grpo learns from no teacher, so there is none to probe; set method"):
+        probing(config)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from renio_pipeline.config import ConfigError
+from renio_pipeline.grading.questions import grade
 from renio_pipeline.tasks import REGISTRY, make_task
 from renio_pipeline.tasks.mixed import MixedTask, error_kind
 from renio_pipeline.tasks.own import TaskError
@@ -157,10 +158,29 @@ def test_a_method_that_raises_shows_its_traceback_and_what_it_was_given(file: Pa
         assert wanted in said
 
 
-@pytest.mark.parametrize("given", ["True", "False", "1", "0.5", "1.0", "__import__('numpy').bool_(1)"])
-def test_a_truth_value_or_a_score_is_told_what_to_return_instead(file: Path, given: str) -> None:
+@pytest.mark.parametrize("given", ["True", "False", "__import__('numpy').bool_(1)"])
+def test_a_truth_value_is_told_what_to_return_instead(file: Path, given: str) -> None:
     file.write_text(ECHO + f"    def verify(self, *arguments):\n        return {given}\n")
-    with pytest.raises(TaskError, match=r"; of a truth value or a score, return 'correct' if it is right, else 'incorrect'$"):
+    with pytest.raises(TaskError, match=r"; of a truth value, return 'correct' if it is right, else 'incorrect'$"):
+        make_task(f"{file}:Shout").verify(ROW, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "score"),
+    [("1", "correct", 1.0), ("1.0", "correct", 1.0), ("0.5", "incorrect", 0.5), ("0", "incorrect", 0.0),
+     ("__import__('numpy').float32(0.25)", "incorrect", 0.25)],
+)  # fmt: skip
+def test_a_score_is_kept_beside_its_verdict(file: Path, given: str, verdict: str, score: float) -> None:
+    file.write_text(ECHO + f"    def verify(self, *arguments):\n        return {given}\n")
+    task = make_task(f"{file}:Shout")
+    assert task.verify(ROW, "") == verdict
+    assert grade(task, ROW, "#4") == {"verdict": verdict, "score": score, "answer": task.final_answer("#4")}
+
+
+@pytest.mark.parametrize("given", ["-0.1", "1.5", "2", "float('nan')", "float('inf')"])
+def test_a_number_that_is_no_score_is_refused(file: Path, given: str) -> None:
+    file.write_text(ECHO + f"    def verify(self, *arguments):\n        return {given}\n")
+    with pytest.raises(TaskError, match=r"; divide a score by the largest one there is$"):
         make_task(f"{file}:Shout").verify(ROW, "")
 
 
@@ -177,7 +197,12 @@ def test_answers_of_several_lines_are_no_fault_of_a_users_own_task(file: Path) -
 @pytest.mark.parametrize(
     ("method", "arguments", "given", "message"),
     [
-        ("verify", (ROW, ""), "True", "must return 'correct', 'incorrect', 'unfinished' or None, not True, for row 'r7'"),
+        (
+            "verify",
+            (ROW, ""),
+            "True",
+            "must return 'correct', 'incorrect', 'unfinished', a score from 0 to 1, or None, not True, for row 'r7'",
+        ),
         ("final_answer", ("so 4",), "{4}", "must return text or None, not {4}, for 'so 4'"),
         ("fault", (ROW,), "False", "must return text or None, not False, for row 'r7'"),
         ("error_kind", (ROW, "so 4"), "4", "must return text or None, not 4, for row 'r7'"),
