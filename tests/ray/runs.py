@@ -31,6 +31,7 @@ STEPS = 7
 WHOLE = [
     *TWO_OF_EACH,
     f"steps={STEPS}",
+    "data.off_policy.share=0.25",
     "weighting.normalization=ema",
     "evaluate.problems=16",
     "evaluate.every=3",

@@ -49,10 +49,18 @@ class Replay:
 
     def _rollout(self, prompt: Prompt, logprobs: np.ndarray) -> Rollout:
         record = self.recorded[prompt.sample_id]
-        assert record["version"] == str(self.version)
+        foreign = record.get("off_policy")
+        assert record["version"] == ("off-policy" if foreign else str(self.version))
         assert record["row"] == prompt.row.id
         ids = np.array(record["token_ids"], np.int32)
-        return Rollout(prompt=prompt, token_ids=ids, logprobs=logprobs, stop_reason=record["stop_reason"], version=self.version)
+        return Rollout(
+            prompt=prompt,
+            token_ids=ids,
+            logprobs=logprobs,
+            stop_reason=record["stop_reason"],
+            version=self.version,
+            off_policy=foreign,
+        )
 
     async def busy_seconds(self) -> Busy:
         return {}

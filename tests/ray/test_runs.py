@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from renio_pipeline.ledger import history, prove_exactly_once
-from tests.ray.runs import SMALL, STEPS, finish, metrics, responses, start
+from renio_pipeline.tasks.arithmetic import Arithmetic
+from tests.ray.runs import SMALL, STEPS, finish, lines_of, metrics, responses, start
 
 
 def test_two_of_each_finish_and_share_the_work(whole_run: Path) -> None:
     lines, written = metrics(whole_run), responses(whole_run)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert {r["generator"] for r in written} == {"0", "1"} == {r["teacher"] for r in written}
-    assert [r["version"] for r in written] == [f"0.{step}" for step in range(STEPS) for _ in range(16)]
+    own = [r for r in written if "off_policy" not in r]
+    assert {r["generator"] for r in own} == {"0", "1"} == {r["teacher"] for r in written}
+    assert [r["version"] for r in own] == [f"0.{step}" for step in range(STEPS) for _ in range(12)]
     assert max(line["mismatch/logprob_abs_max"] for line in lines) < 1e-4
 
 
@@ -23,6 +26,27 @@ def test_every_sample_is_trained_on_exactly_once(whole_run: Path) -> None:
     prove_exactly_once(whole_run)
     assert list(history(whole_run)) == list(range(1, STEPS + 1))
     assert sorted(r["sample_id"] for r in responses(whole_run)) == list(range(16 * STEPS))
+
+
+def test_a_quarter_of_each_batch_is_solutions_and_says_so(whole_run: Path) -> None:
+    foreign = [r for r in responses(whole_run) if "off_policy" in r]
+    solutions = {row.problem: row.solution for row in Arithmetic().rows("train", 64)}
+    said = {(r["off_policy"], r["version"], r["verdict"], r["weight"]) for r in foreign}
+    assert said == {("solution", "off-policy", None, 1)}
+    assert all(r["response"] == solutions[r["problem"]] and r["stop_reason"] == "stop" for r in foreign)
+    assert all(np.isfinite(r["student_logprobs"]).all() and max(r["student_logprobs"]) < 0 for r in foreign)
+    assert all(line["off_policy/fraction"] == 0.25 and line["filter/drawn"] == 12 for line in metrics(whole_run))
+    ledger = [line for path in (whole_run / "ledger").glob("rank_*.jsonl") for line in lines_of(path)]
+    assert sorted(i for line in ledger for i in line.get("off_policy", [])) == sorted(r["sample_id"] for r in foreign)
+
+
+def test_student_and_teacher_are_measured_beside_each_other(whole_run: Path) -> None:
+    for line in metrics(whole_run):
+        if "topk/overlap" in line:  # at one token in 32, of few
+            assert 0 <= line["topk/overlap"] <= 1
+            assert 0 <= line["topk/teacher_mass"] <= 1 + 1e-5
+            assert line["entropy/student"] >= 0
+    assert sum("topk/overlap" in line for line in metrics(whole_run)) >= STEPS // 2
 
 
 def test_the_weights_are_in_the_loss(whole_run: Path) -> None:
@@ -61,8 +85,6 @@ def test_checkpoints_come_when_asked_and_at_the_end_and_the_oldest_go(whole_run:
 
 def test_several_teachers_a_filter_weights_of_one_and_an_adapter_in_one_run(tmp_path: Path) -> None:
     """Rows of two kinds, each with its teacher (one on each engine); only wrong answers are trained on; LoRA is synced."""
-    from renio_pipeline.tasks.arithmetic import Arithmetic
-
     rows = [
         {"id": r.id, "problem": r.problem, "answer": r.answer, "domain": "code" if i % 3 == 0 else "maths"}
         for i, r in enumerate(Arithmetic().rows("train", 60))
