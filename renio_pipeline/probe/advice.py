@@ -4,17 +4,17 @@ The rules are tried from the top, and the first that applies decides. They rest 
 small: models of under a million parameters, one task, ten paired seeds a line. The thresholds are those of the weighting
 ``adaptive``, which measures recovery during a run: ``renio_pipeline.weightings.recovery``.
 
-    what was found                                              weighting   λ   γ
+    what was found                                              λ   γ
     no verdicts, or too few wrong or right responses            (no advice)
     the teacher answers less often right than the student       (no advice)
-    the teacher does no better before the pivotal token:
-        and recovers from after it                              renio       1   1
-        and does not                                            uniform     0   1
-    it recovers in fewer than WEIGHTS_FROM of the cases         uniform     0   0
-    it recovers in more, and the weights know wrong answers     renio       1   0
-    it recovers in more, and they do not                        uniform     0   0
-        in either case, in more than SUFFIX_FROM                                1
-    the interval holds WEIGHTS_FROM                             uniform     0   0, undecided
+    the teacher does no better before the pivotal token         0   1
+    it recovers in more than SUFFIX_FROM of the cases           0   1, and a race
+    it recovers in more than WEIGHTS_FROM                       0   0, and a race
+    the interval holds WEIGHTS_FROM                             0   0, undecided
+    it recovers in fewer                                        0   0
+
+λ is 0 in all of them: uniform weights with γ = 0 gained with every teacher of the study. ReNIO's weights with γ = 0 gained more
+with one of two teachers that recover, and nothing that a probe measures tells these two apart, so the advice is to race them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from dataclasses import dataclass
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import Pivotal
 from renio_pipeline.evaluation.bootstrap import Estimate
-from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.probe.numbers import OF_ERROR
 from renio_pipeline.probe.results import Advice, Findings
 from renio_pipeline.weightings.recovery import SUFFIX_FROM, WEIGHTS_FROM
 
+RACE = (
+    "ReNIO's weights may gain more or less than uniform ones with a teacher that recovers: race weighting.type=renio against "
+    "this with renio arms"
+)
 FEW = 8  # fewer wrong, or right, responses say nothing
 SOURCE = (
     "leads, no more: the project's own study of chained sums, students of 0.4 million parameters, 20 steps, n = 10 paired "
@@ -81,13 +84,14 @@ def advise(found: Findings, setting: Setting) -> Advice:
             reason=f"no advice on the weighting: {why}",
             cautions=cautions,
         )
-    weighting, gamma, reason, evidence = _choice(found)
+    gamma, reason, evidence = _choice(found)
+    weighting = "uniform"
     if setting.entry_clip:
         evidence = [*evidence, ENTRY_CLIP]
     gamma_key = f"weighting.after_pivotal={gamma:g}"
     return Advice(
         weighting=weighting,
-        strength=float(weighting == "renio"),
+        strength=0.0,
         after_pivotal=gamma,
         threshold=threshold,
         overrides=[f"weighting.type={weighting}", gamma_key, *_threshold_override(weighting, threshold, setting)],
@@ -123,8 +127,8 @@ def _nothing_to_say(found: Findings) -> str | None:
     return None
 
 
-def _choice(found: Findings) -> tuple[str, float, str, list[str]]:
-    """The weighting's type, γ, the reason, and the lines of the study that it rests on."""
+def _choice(found: Findings) -> tuple[float, str, list[str]]:
+    """γ of uniform weights, the reason, and the lines of the study that it rests on."""
     recovery = found.recovery
     assert recovery is not None
     before, after, lost = recovery.before, recovery.after, recovery.lost
@@ -135,32 +139,23 @@ def _choice(found: Findings) -> tuple[str, float, str, list[str]]:
     said += _by_error(found)
     if lost.low <= 0:
         points = f"{_shown(before)} from just before it: that token is not where these responses go astray"
-        if after.low > WEIGHTS_FROM:
-            return "renio", 1.0, f"{said}, and {points}, and the teacher has something to teach after it", []
-        return "uniform", 1.0, f"{said}, and {points}", []
+        return 1.0, f"{said}, and {points}", []
+    said = f"{said}, {_shown(before)} from just before it"
     if after.high < WEIGHTS_FROM:
         why = "what follows it are prefixes that the teacher cannot mend, and their loss teaches nothing"
-        return "uniform", 0.0, f"{said}, {_shown(before)} from just before it: {why}", list(HARD)
-    from_before = f"{said}, {_shown(before)} from just before it"
+        return 0.0, f"{said}: {why}", list(HARD)
+    if after.low > SUFFIX_FROM:
+        why = f"so often (above {100 * SUFFIX_FROM:g} %) γ = 0 was never tried, and what follows teaches something; {RACE}"
+        return 1.0, f"{said}: {why}", list(SOFT)
     if after.low > WEIGHTS_FROM:
-        gamma, so = 0.0, "what leads astray comes first"
-        if after.low > SUFFIX_FROM:
-            gamma, so = (
-                1.0,
-                f"so often (above {100 * SUFFIX_FROM:g} %) γ = 0 was never tried, and what follows teaches something",
-            )
-        area = found.auroc.get(WEIGHT)
-        if area is None or area.low <= 0.5:
-            why = f"it recovers, but the weights do not tell wrong responses from right ones; {so}"
-            return "uniform", gamma, f"{from_before}: {why}", list(SOFT)
-        why = f"it recovers, so that its answers to wrong prefixes are worth the weight; {so}"
-        return "renio", gamma, f"{from_before}: {why}", list(SOFT)
+        why = f"what leads astray comes first, and leaving out what follows gained with teachers that recover, too; {RACE}"
+        return 0.0, f"{said}: {why}", list(SOFT)
     why = (
         f"undecided, because the interval holds {100 * WEIGHTS_FROM:g} %, near which no teacher was tried; uniform weights "
         "with γ = 0 gained with each kind of teacher, and more --prefixes, renio arms, or weighting.type=adaptive, which goes "
         "on measuring in the run, may decide"
     )
-    return "uniform", 0.0, f"{said}: {why}", [*HARD, *SOFT]
+    return 0.0, f"{said}: {why}", [*HARD, *SOFT]
 
 
 def _by_error(found: Findings) -> str:

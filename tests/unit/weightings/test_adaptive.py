@@ -104,7 +104,7 @@ def test_the_keys_are_rules_and_the_thresholds_have_defaults_for_the_signal_prob
         ({"weighting": {"share": 0}}, "weighting.share"),
         ({"weighting": {"every": 0}}, "weighting.every"),
         ({"weighting": {"suffix_from": 1.5}}, "weighting.suffix_from"),
-        ({"weighting": {"weights_from": 0.6}}, "must not exceed suffix_from"),
+        ({"weighting": {"weights_from": 0.95}}, "must not exceed suffix_from"),
         ({"weighting": {"strength": 0.5}}, "weighting.strength"),
         ({"weighting": {"signal": "scores"}}, "needs weighting.fall, weighting.weights_from, weighting.suffix_from"),
         ({"weighting": {"signal": "scores", **SCORES, "fall": None}}, "needs weighting.fall:"),

@@ -16,7 +16,7 @@ from renio_pipeline.intervals import wilson
 from renio_pipeline.weightings.recovery import Evidence, Pace, Rules, decide, observe, sign
 
 RULES = Rules(probes=8)
-NONE, MANY = Evidence(trials=40, successes=0), Evidence(trials=40, successes=32)
+NONE, MANY = Evidence(trials=40, successes=0), Evidence(trials=200, successes=200)
 
 evidence = st.integers(0, 40).flatmap(
     lambda trials: st.builds(Evidence, trials=st.just(trials), successes=st.integers(0, trials), share=st.floats(0, 1))
