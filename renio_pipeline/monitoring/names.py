@@ -21,6 +21,7 @@ SHARES = (
     "response/truncated",
     "tokens/padding",
     "reward/accuracy",
+    "reward/mean",
     "reward/silent",
     "reward/taught",
     "policy/clipped",

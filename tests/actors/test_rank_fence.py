@@ -21,7 +21,7 @@ def test_a_line_of_the_ledger_is_written_under_the_lease_alone(tmp_path: Path, m
     lease.write_text("token")
     ledger.mkdir()
     rank: Any = TrainerRank(RankSpec(model="m", trainer=Trainer(), steps=3, seed=0, fence=Fence(str(lease), "token")), 0, 1)
-    rank._engine, rank._last_ids = SimpleNamespace(get_lr=lambda: [0.1]), [4, 5]
+    rank._engine, rank._last_ids, rank._last_off_policy = SimpleNamespace(get_lr=lambda: [0.1]), [4, 5], []
     monkeypatch.setattr(rank_module, "optimizer_step", lambda engine: 1.5)
     assert rank.optimizer_step(1, str(ledger))["grad_norm"] == 1.5
     assert history(tmp_path) == {1: {0: [4, 5]}}

@@ -48,7 +48,7 @@ config = load(folder / "run.yaml", [f"run_dir={folder}/run"])
 assert config.task_options["prompt"] == words
 assert words in config.weighting.file.source
 RunDirectory(config).write_result({"words": words})
-RunDirectory(config).write_samples(1, [{"response": words, "raw_weight": 1.0, "verdict": None}])
+RunDirectory(config).write_samples(1, [{"sample_id": 0, "token_ids": [1], "response": words, "verdict": None}])
 assert recorded_config(folder / "run") == config
 record_limits(folder / "run", {"generator": EngineLimits(sequences=1, batched_tokens=2, cache_tokens=None)})
 assert read_limits(folder / "run")

@@ -18,8 +18,8 @@ def page() -> str:
         config = config_of(metrics_port=0, run_dir=folder)
         with endpoint(config) as sink:
             metrics = fill(sink, large_step(prepare(config), config, 2), 2)
-            adaptive = {name: 0.5 for name in METRICS if name.startswith("adaptive/")}  # of one weighting alone
-            sink.write(2, metrics | adaptive)
+            special = {name: 0.5 for name in METRICS if name.startswith(("adaptive/", "reward/", "policy/"))}  # of some runs
+            sink.write(2, metrics | special)
             with urllib.request.urlopen(f"http://{sink.address}/metrics", timeout=20) as answer:
                 text = str(answer.read().decode())
     return text + answered(config.name, {("generator", "0"): True})

@@ -103,7 +103,8 @@ def test_the_baseline_s_loss_is_the_plain_mean_of_every_response_s_divergence_wh
     prompts = [p.student_ids for p in baseline.cursor.take(4)]
     batches = [baseline._write(prompts[:2]), baseline._write(prompts[2:])]
     expected = sum(_divergence(baseline, batch, row) for batch in batches for row in range(2)) / 4
-    found = sum(baseline._learn(micro) for batch in batches for micro in baseline._micro_batches(batch))
+    tokens = int(sum(batch.response_mask.sum() for batch in batches))
+    found = sum(baseline._learn(micro, tokens) for batch in batches for micro in baseline._micro_batches(batch))
     assert len({int(n) for batch in batches for n in batch.response_mask.sum(dim=1)}) > 1, "nothing is padded"
     assert found == pytest.approx(expected, rel=1e-4)
 

@@ -12,7 +12,17 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = sorted([*ROOT.glob("renio_pipeline/**/*.py"), *ROOT.glob("actors/**/*.py")])
 STARTERS = {"run", "Popen", "check_output", "check_call", "call"}  # of subprocess
 OPENERS = {"open": 1, "fdopen": 1, "NamedTemporaryFile": 0, "TemporaryFile": 0}  # the mode's position in a function's arguments
-NO_FILES = {"workers", "payload", "_sender", "sender", "self", "os", "Interval"}  # whose ``open`` opens no text file
+NO_FILES = {
+    "workers",
+    "payload",
+    "_sender",
+    "sender",
+    "self",
+    "os",
+    "Interval",
+    "each",
+    "_servers",
+}  # whose ``open`` opens no text
 
 
 def without_encoding(tree: ast.AST) -> Iterator[int]:

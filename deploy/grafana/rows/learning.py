@@ -33,14 +33,16 @@ def learning() -> list[Any]:
             "which teach nothing (near 1: easier or harder problems, or more samples_per_prompt), of tokens whose importance "
             "ratio is clipped (more than a tenth: fewer method.passes, or a lower trainer.lr), and of samples that learn from "
             "the teacher too.",
-            (gauge("renio_reward_mean"), "mean reward"), (gauge("renio_reward_silent_ratio"), "equal in the group"),
-            (gauge("renio_policy_clipped_ratio"), "tokens clipped"), (gauge("renio_reward_taught_ratio"), "taught"), maximum=1,
+            (gauge("renio_reward_mean_ratio"), "mean reward"), (gauge("renio_reward_silent_ratio"), "equal in the group"),
+            (gauge("renio_policy_clipped_ratio"), "tokens clipped"), (gauge("renio_reward_taught_ratio"), "taught"),
+            maximum=1, width=12,
         ),
         lines(
             "Advantages, and divergence from the first weights", "short",
             "Mean size of the advantages of rewards; with objective.kl the divergence in nats per token, whose rise is what "
             "the rewards bought.",
             (gauge("renio_reward_advantage_abs"), "size of advantages"), (gauge("renio_policy_kl"), "divergence, nats"),
+            width=12,
         ),
         lines(
             "Response length", "suffix: tokens",

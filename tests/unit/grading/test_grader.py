@@ -164,7 +164,7 @@ def test_a_task_that_raises_ends_the_run_with_its_own_traceback(own: Any) -> Non
     ("text", "told"),
     [
         ("no text", "final_answer must return text or None, not {'no text'}, for 'no text'"),
-        ("odd", "verify must return 'correct', 'incorrect', 'unfinished' or None, not <"),  # though it equals each of them
+        ("odd", "'unfinished', a score from 0 to 1, or None, not <"),  # though it equals each of the verdicts
     ],
 )
 def test_an_answer_that_cannot_be_sent_ends_the_run_instead_of_being_wrong(own: Any, text: str, told: str) -> None:
