@@ -137,6 +137,7 @@ class Pool(abc.ABC):
         for job in jobs:
             if worker.jobs.pop(job.sample_id, None) is not None and job.wanted:
                 job.results.put(error)
+        worker.alone = worker.alone and bool(worker.jobs)
 
     def dropped(self, jobs: Sequence[Any]) -> None:  # noqa: B027
         """Called when a worker will not finish these jobs, which it had in flight."""

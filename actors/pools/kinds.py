@@ -47,8 +47,9 @@ def teacher_kind(config: RunConfig, prepared: Prepared, name: str = "") -> Kind:
         spec: Any = scorer_spec(config, prepared, name)
         return Kind(name=pool, start=lambda slot: start_in_group(torch_teacher, (spec,), options), group=CONTROL)
     if config.all_teachers[name].type == "http":
-        options = actor_options(config, pool) | {"max_concurrency": 1000}
         http_teacher, served = ray.remote(HttpTeacher), served_spec(config, prepared, name)
+        calls = 2 * served.concurrency * len(served.urls) + 100  # scores and texts, and the pool's own questions beside them
+        options = actor_options(config, pool) | {"max_concurrency": calls}
         return Kind(name=pool, start=lambda slot: start_in_group(http_teacher, (served,), options), engine=True)
     spec = teacher_spec(config, prepared, name)
     options = actor_options(config, pool, uses_vllm=True, separate_process=spec.separate_process)

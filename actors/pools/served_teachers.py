@@ -12,7 +12,7 @@ from actors.pools.scoring import Batch, Scoring
 from actors.pools.teachers import TeacherPool
 from actors.pools.waiting import WorkerLost, answer
 from actors.pools.worker import Kind, Worker, cause_of
-from renio_pipeline.served.faults import KillsServersError
+from renio_pipeline.served.faults import MOST_CUTS, KillsServersError
 
 LOOK_SECONDS = 1.0  # between two looks at a replica's servers, while a call of its is late
 MOST_QUARANTINED = 3  # samples in a row with which servers ended; beyond that the servers are at fault
@@ -65,13 +65,13 @@ class ServedTeacherPool(TeacherPool):
             super().begin(worker, [job])
 
     async def answered(self, worker: Worker, ref: Any, seconds: float, what: str) -> Any:
-        """As ``answer``, but the time in which none of the replica's servers answers does not count."""
+        """As ``answer``, but several servers may be late, and time in which none takes requests does not count."""
         call = asyncio.ensure_future(ref)
         clock = asyncio.get_running_loop().time
-        due = clock() + seconds
+        due = clock() + seconds + MOST_CUTS * self._section.timeout
         while not (await asyncio.wait([call], timeout=LOOK_SECONDS))[0]:
             standing = await self._standing(worker)
-            if not standing.up:
+            if not standing.up or standing.busy:
                 due += LOOK_SECONDS
             self._tell(worker, standing)
             if clock() >= due:
@@ -107,3 +107,4 @@ class ServedTeacherPool(TeacherPool):
             if worker.jobs.pop(job.sample_id, None) is not None:
                 self.dropped([job])
                 self._quarantine(job, str(cause))
+        worker.alone = worker.alone and bool(worker.jobs)

@@ -30,7 +30,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Api(ABC):
-    """Reading raises UnusableAnswerError, KeyError, IndexError, TypeError or ValueError for an answer that is none."""
+    """Reading raises one of ``faults.UNUSABLE`` for an answer that does not fit."""
 
     model: str
     vocab_size: int

@@ -19,6 +19,8 @@ from renio_pipeline.models.end_tokens import exchanged
 from renio_pipeline.served.api import Scoring, make_api
 from renio_pipeline.served.examination import Findings, examine
 from renio_pipeline.served.faults import (
+    MOST_CUTS,
+    UNUSABLE,
     KillsServersError,
     RequestRefusedError,
     ServerAwayError,
@@ -35,7 +37,6 @@ from renio_pipeline.types import Continuation, ContinuationRequest, ScoreRequest
 T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two attempts, which doubles
 EXAMINATION_SECONDS = 120.0  # for each of its requests
-MOST_CUTS = 4  # times that a server ended with a request, or did not answer it in time
 MOST_FAILURES = 3  # times that a server fails on a request, or answers something else
 
 
@@ -46,6 +47,7 @@ class Standing:
     up: int
     away: dict[str, str]  # by server: why
     seconds: float = 0.0  # for which none has been up
+    busy: bool = False  # all that are up have asked for patience
 
 
 def pause(failures: int) -> float:
@@ -91,7 +93,9 @@ class Servers:
     def standing(self) -> Standing:
         away = {s.label: s.reason for s in self._servers if not s.up}
         seconds = 0.0 if self._down_since is None else time.monotonic() - self._down_since
-        return Standing(up=len(self._servers) - len(away), away=away, seconds=seconds)
+        up = [s for s in self._servers if s.up]
+        busy = bool(up) and all(s.busy_until > asyncio.get_running_loop().time() for s in up)
+        return Standing(up=len(up), away=away, seconds=seconds, busy=busy)
 
     async def score(self, request: ScoreRequest) -> TopK:
         """[T, K + 1]: the sampled tokens of a response and the likeliest, by the student's ids.
@@ -146,7 +150,7 @@ class Servers:
             except RequestRefusedError as error:
                 self.figures.failed(server.label, "refused")
                 raise RequestRefusedError(f"{what}: {self._spec.key}: {server.label}: {error}") from None
-            except (UnusableAnswerError, KeyError, IndexError, TypeError, ValueError) as error:
+            except UNUSABLE as error:
                 self.figures.failed(server.label, "unusable")
                 failures += 1
                 reason = f"{type(error).__name__}: {error}" if not isinstance(error, UnusableAnswerError) else str(error)
@@ -179,8 +183,9 @@ class Servers:
             self._changed.notify_all()
 
     def _hold_off(self, server: Server, seconds: float) -> None:
-        server.failures += 1
-        server.busy_until = asyncio.get_running_loop().time() + seconds
+        now = asyncio.get_running_loop().time()
+        server.failures += server.busy_until <= now  # what was in flight together is refused together, and counts once
+        server.busy_until = max(server.busy_until, now + seconds)
 
         async def later() -> None:
             await asyncio.sleep(seconds)

@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.served.api import Api, Scoring
-from renio_pipeline.served.faults import RequestRefusedError, ServerAwayError, UnsuitableServerError, UnusableAnswerError
+from renio_pipeline.served.faults import (
+    UNUSABLE,
+    RequestRefusedError,
+    ServerAwayError,
+    UnsuitableServerError,
+)
 from renio_pipeline.served.spec import ServedSpec
 from renio_pipeline.types import TopK
 
@@ -51,7 +56,7 @@ async def examine(ask: Ask, api: Api, spec: ServedSpec, others: Findings | None 
         found = await _log_probabilities(ask, api, spec)
     except RequestRefusedError as error:
         raise UnsuitableServerError(str(error)) from None
-    except (KeyError, IndexError, TypeError, ValueError, UnusableAnswerError) as error:
+    except UNUSABLE as error:
         raise UnsuitableServerError(f"it does not answer as api {spec.api} does: {type(error).__name__}: {error}") from None
     if spec.temperature != 1 and not found.scales:
         raise UnsuitableServerError(
@@ -148,7 +153,7 @@ def _check_mass(table: TopK, k: int, spec: ServedSpec) -> None:
     values = table.logprobs.astype(np.float64)
     if not np.isfinite(values).all() or (values > ROUNDING).any():
         raise UnsuitableServerError(
-            "its log-probabilities are none: some are above 0 or not finite; are they logits? vLLM has --logprobs-mode "
+            "its log-probabilities cannot be right: some are above 0 or not finite; are they logits? vLLM has --logprobs-mode "
             "raw_logprobs"
         )
     mass = np.exp(values[:, 1:]).sum(axis=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MOST_CUTS = 4  # times that a server ended with a request, or did not answer it in time
+
 
 class ServerAwayError(Exception):
     """The server cannot be used now. Its requests go elsewhere, and it is asked again later."""
@@ -23,7 +25,11 @@ class ServerBusyError(Exception):
 
 
 class UnusableAnswerError(Exception):
-    """The server failed on this request, or its answer is none to it."""
+    """The server failed on this request, or its answer does not fit it."""
+
+
+# What reading an answer raises, of whatever shape it is.
+UNUSABLE = (UnusableAnswerError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class RequestRefusedError(RuntimeError):

@@ -100,7 +100,7 @@ async def ask(
     if answer.status == 200:
         with suppress(ValueError):
             return msgspec.json.decode(content)
-    said = _line(secret.scrubbed(content.decode(errors="replace")))
+    said = secret.scrubbed(_line(secret.scrubbed(content.decode(errors="replace"))))  # in JSON it may be escaped
     if answer.status == 200:
         raise UnusableAnswerError(f"its answer is no JSON: {said}")
     text = f"it answers {answer.status} to {path}: {said or 'without a text'}"

@@ -36,6 +36,7 @@ class Scene:
     """What the servers behind the replicas do."""
 
     up: bool = True
+    busy: bool = False  # they ask for patience
     errors: dict[int, Exception] = field(default_factory=dict)  # by sample id
     slow: set[int] = field(default_factory=set)  # samples that wait for ``hurry``
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,7 +70,11 @@ class FakeReplica:
         self.scene.hurry.set()
 
     async def _standing(self) -> Standing:
-        return Standing(up=2, away={}) if self.scene.up else Standing(up=0, away={"a:1": REASON, "b:2": REASON})
+        return (
+            Standing(up=2, away={}, busy=self.scene.busy)
+            if self.scene.up
+            else Standing(up=0, away={"a:1": REASON, "b:2": REASON})
+        )
 
     async def _score(self, requests: list[ScoreRequest]) -> tuple[list[np.ndarray], None]:
         ids = [r.sample_id for r in requests]
@@ -95,7 +100,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def pool_of(scene: Scene, check: Any = None, **changes: Any) -> AsyncIterator[tuple[ServedTeacherPool, list[str]]]:
-    teacher = {"model": "embedded:teacher", "type": "http", "urls": ["http://a:1", "http://b:2"]}
+    teacher = {"model": "embedded:teacher", "type": "http", "urls": ["http://a:1", "http://b:2"], "timeout": 0.05}
     notes: list[str] = []
     config = config_of(teacher=teacher, **changes)
     service = Service(config=config, quarantine=QuarantineLog(None, notes.append), note=notes.append)
@@ -175,6 +180,40 @@ def test_a_replica_that_is_late_although_its_servers_answer_is_replaced() -> Non
             scene.slow.clear()
             assert ids_of(await scoring) == [0, 1, 2]
         assert "no answer to 1 responses to score in 0.3" in notes[0]
+
+    asyncio.run(go())
+
+
+def test_several_servers_may_be_late_and_asking_for_patience_is_not_being_late() -> None:
+    async def go() -> None:
+        scene = Scene(slow={1}, busy=True)
+        faults = {"deadline_seconds": 0.3, "teacher_seconds_per_token": 1e-6}
+        async with pool_of(scene, faults=faults) as (pool, _):
+            scoring = asyncio.create_task(pool.score(rollouts(3), 1))
+            await asyncio.sleep(2.0)
+            assert pool.status()["restarts"] == 0
+            scene.busy = False
+            await until(lambda: pool.status()["restarts"] == 1)
+            scene.slow.clear()
+            assert ids_of(await scoring) == [0, 1, 2]
+
+    asyncio.run(go())
+
+
+def test_a_sample_that_failed_alone_leaves_its_replica_to_the_next() -> None:
+    async def go() -> None:
+        scene = Scene(errors={0: KillsServersError("sample 0 ends them")})
+        async with pool_of(scene) as (pool, _):
+            for _ in range(2):
+                pool.poison_samples.died([0], False)
+            assert ids_of(await pool.score(rollouts(3), 1)) == [1, 2]
+            scene.errors = {1: RequestRefusedError("sample 1 is refused")}
+            pool.poison_samples.died([1], False)
+            pool.poison_samples.died([1], False)
+            with pytest.raises(RequestRefusedError):
+                await pool.score(rollouts(2), 1)
+            scene.errors = {}
+            assert 2 in ids_of(await pool.score(rollouts(3), 1))
 
     asyncio.run(go())
 

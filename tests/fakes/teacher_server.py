@@ -53,7 +53,7 @@ class FakeServer:
     cuts_prompt: bool = False
     ids_as_texts: bool = False  # of the interface openai
     seconds: float = 0.0  # for a request
-    faults: list[str] = field(default_factory=list)  # of the next requests to score: cut, hang, garbage, or a status
+    faults: list[str] = field(default_factory=list)  # of the next requests to score: cut, hang, garbage, nulls, or a status
     spared: tuple[tuple[int, ...], ...] = ()  # sequences that have none of these faults
     deadly: set[int] = field(default_factory=set)  # a prompt's first token with which the connection ends
     asked: list[list[int]] = field(default_factory=list)  # the sequences that were scored
@@ -133,6 +133,8 @@ class FakeServer:
             await asyncio.sleep(3600)
         elif fault == "garbage":
             return web.json_response({"choices": []})
+        elif fault == "nulls":
+            return web.json_response({"choices": [{"prompt_token_ids": ids, "prompt_logprobs": [None] * len(ids)}]})
         elif fault:
             return web.json_response({"message": f"refused with {fault}"}, status=int(fault))
         if body.get("model", self.model) != self.model:

@@ -158,6 +158,34 @@ def test_a_server_that_asks_for_patience_is_not_away() -> None:
     run(go())
 
 
+def test_requests_that_are_refused_together_count_once() -> None:
+    async def go() -> None:
+        async with served(FakeServer(seconds=0.2)) as (fake,), opened(fake, concurrency=16) as servers:
+            fake.faults = ["429"] * 16
+            scoring = asyncio.create_task(score(servers, 16))
+            await until(lambda: not fake.faults)
+            await until(lambda: servers.standing.busy)
+            assert servers._servers[0].failures == 1
+            await scoring
+
+    run(go())
+
+
+def test_a_server_that_answers_with_another_shape_for_a_while_comes_back() -> None:
+    async def go() -> None:
+        async with served(FakeServer()) as (fake,), opened(fake) as servers:
+            port = fake.port
+            await fake.stop()
+            scoring = asyncio.create_task(score(servers, 1))
+            await until(lambda: not servers.standing.up)
+            fake.faults = ["nulls"]
+            await fake.start(port)
+            await scoring
+            assert not fake.faults
+
+    run(go())
+
+
 def test_a_request_that_is_refused_is_not_sent_again() -> None:
     async def go() -> None:
         async with served(FakeServer(), FakeServer()) as fakes, opened(*fakes) as servers:

@@ -42,6 +42,7 @@ def test_servers_of_the_right_model_may_teach(api: str, k: int) -> None:
         (FakeServer(key=KEY), {}, r"it answers 401 to /v1/models: Incorrect API key:; see key_env"),
         (FakeServer(faults=["404"] * 99), {}, r"it answers 404 to /v1/completions: .*; is its api another than vllm\?"),
         (FakeServer(faults=["garbage"] * 99), {}, r"it does not answer as api vllm does: IndexError"),
+        (FakeServer(faults=["nulls"] * 99), {}, r"it does not answer as api vllm does: AttributeError"),
         (FakeServer(faults=["301"] * 99), {}, r"it answers 301 .*; give the URL that it sends to"),
         (FakeServer(ids_as_texts=True), {"api": "openai"}, r"likeliest tokens by their texts, .* objective.type=sampled"),
     ],
