@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence, own_file
 
 FILE = "analyses.jsonl"
 
@@ -57,4 +56,5 @@ class AnalysisLog:
                     break  # incomplete: a killed process left it
                 self._places.setdefault(json.loads(line)["key"], (self._end, len(line)))
                 self._end += len(line)
-        os.truncate(path, self._end)  # before the next line is appended
+        with own_file(path, 0) as file:
+            file.truncate(self._end)  # before the next line is appended

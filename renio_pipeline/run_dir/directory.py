@@ -109,6 +109,10 @@ class RunDirectory:
         for step, path in step_files(self.path).items():
             if step > state.step or not state.step:
                 remove(path)
+        known = {line["step"] for line in complete_lines(self.path / BATCHES)}
+        for step, path in step_files(self.path).items():
+            if step not in known:  # an earlier version wrote it; its samples may be dropped from now on
+                self._append(BATCHES, batch_record(step, list(complete_lines(path))))
         checkpoint_files.cut_back(self.checkpoints, state.step)
 
     def _append(self, name: str, values: dict[str, Any]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from renio_pipeline.run_dir.checkpoint_files import sync_folder
-from renio_pipeline.run_dir.fence import NO_FENCE, Fence
+from renio_pipeline.run_dir.fence import NO_FENCE, Fence, own_file
 from renio_pipeline.run_dir.json_lines import complete_lines
 
 
@@ -52,4 +51,5 @@ class QuarantineLog:
 def _cut_torn_line(path: Path) -> None:
     """Drop an incomplete last line, which a killed process leaves."""
     text = path.read_bytes()
-    os.truncate(path, text.rfind(b"\n") + 1)
+    with own_file(path, 0) as file:
+        file.truncate(text.rfind(b"\n") + 1)

@@ -123,6 +123,17 @@ def test_a_run_of_an_earlier_version_has_its_batches_in_its_samples(tmp_path: Pa
         np.testing.assert_array_equal(batch.raw, written[step].raw)
 
 
+def test_a_resume_of_such_a_run_may_drop_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trained(tmp_path / "run", 5, monkeypatch)
+    written = read_batches(path)
+    (path / "batches.jsonl").unlink()
+    config = make_config(run_dir=str(path), steps=10, name="recorded", max_response_tokens=48)
+    RunDirectory(config, RunState(step=5, version=Version(1, 5)))
+    assert tidy(path, Samples(plain=1, keep=2), 5, covered=5).dropped == 3
+    prove_exactly_once(path)
+    assert {step: b.sample_ids for step, b in read_batches(path).items()} == {s: b.sample_ids for s, b in written.items()}
+
+
 def test_a_driver_without_its_lease_packs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = trained(tmp_path / "run", 4, monkeypatch)
     (path / "lease").write_text("another's")
