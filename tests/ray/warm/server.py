@@ -82,6 +82,8 @@ def become(client: socket.socket) -> None:
     text = first[4:]
     while left:
         more = client.recv(left)
+        if not more:  # the client was killed while it asked
+            os._exit(1)
         text, left = text + more, left - len(more)
     asked = json.loads(text)
     for number, file in enumerate(files):
