@@ -79,9 +79,14 @@ class Watch:
         return found
 
     @property
+    def pool(self) -> Any:
+        """That of the generators, beside which ``data.off_policy`` has the rows' solutions."""
+        return getattr(self.stages.generators, "student", self.stages.generators)
+
+    @property
     def generators(self) -> list[Any]:
-        pool: Any = self.stages.generators
-        return pool.workers.serving
+        found: list[Any] = self.pool.workers.serving
+        return found
 
     async def train(self, batch: TrainBatch) -> TrainReport:
         await self.during(self, batch.step)
@@ -119,7 +124,7 @@ class Strikes:
         if step == self.first and "generator" in self.left:
             self.left.remove("generator")
             os.kill(watch.generators[0].pid, signal.SIGKILL)
-            pool: Any = watch.stages.generators
+            pool = watch.pool
             await pool.workers.until(lambda: pool.workers.restarts == 1)
             await asyncio.sleep(0.5)
             self.loaded_meanwhile = pool.status()["starting"]

@@ -23,7 +23,7 @@ def test_a_generator_and_a_rank_that_are_killed_in_the_ranks_turns_are_replaced_
     assert strikes.left == []
     assert strikes.loaded_meanwhile == 0, "it must not load in the ranks' turn"
     assert watch.steps == [*range(strikes.first, strikes.second + 1), *range(strikes.second, STEPS + 1)]
-    assert (watch.stages.generators.workers.restarts, watch.trainers.restarts) == (1, 1)
+    assert (watch.pool.workers.restarts, watch.trainers.restarts) == (1, 1)
     assert lines_of(broken_run.folder / "resumes.jsonl")[-1] == {"incarnation": 3, "from_step": strikes.second - 1}
     again = [note for note in broken_run.notes if f"all ranks restart after step {strikes.second - 1}" in note]
     assert len(again) == 1
