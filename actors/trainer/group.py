@@ -112,7 +112,7 @@ class TrainerGroup:
             grad_norm=updates[0]["grad_norm"],
             lr=updates[0]["lr"],
             busy_seconds=[r.busy_seconds + u["busy_seconds"] for r, u in zip(reports, updates, strict=True)],
-            measured={name: value / max(1, total.response_tokens) for name, value in total.measured.items()},
+            measured={name: value / max(1, batch.response_tokens) for name, value in total.measured.items()},
             shares=[[sample.sample_id for micro_batch in rank for sample in micro_batch] for rank in planned],
         )
 

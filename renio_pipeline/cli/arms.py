@@ -87,6 +87,8 @@ def _race(args: argparse.Namespace, arms: list[Arm], race: dict[str, Any], folde
     from renio_pipeline.monitoring.console import make_progress
 
     config, looks = arms[0].config, []
+    for arm in arms[1:]:  # an arm that needs verdicts finds rows without them now, not when its turn comes
+        run_checks.prepare_locally(arm.config)
     prepared: Prepared | None = run_checks.prepare_locally(config)
     with connection.connect(address):
         prepared = run_checks.check(config, prepared)

@@ -30,11 +30,12 @@ def trained_metrics_by_source(result: StepResult) -> dict[str, float]:
     rollouts = [s.rollout for s in result.scored]
     for source in _sources(rollouts):
         own = [i for i, rollout in enumerate(rollouts) if rollout.prompt.row.source == source]
-        tokens = sum(len(rollouts[i].token_ids) for i in own)
         found[of_source(source, "samples")] = len(own)
         if result.weighed is not None:
             found[of_source(source, "weight")] = float(np.mean([result.weighed.weights[i] for i in own]))
-            found[of_source(source, "pivotal")] = sum(len(result.weighed.pivotal[i]) for i in own) / max(1, tokens)
+            written = [i for i in own if rollouts[i].off_policy is None]
+            tokens = sum(len(rollouts[i].token_ids) for i in written)
+            found[of_source(source, "pivotal")] = sum(len(result.weighed.pivotal[i]) for i in written) / max(1, tokens)
     return found
 
 

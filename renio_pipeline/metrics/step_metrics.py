@@ -50,7 +50,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
     verdicts = [result.judged[s.rollout.sample_id].verdict for s in scored]
     return {
         "loss": report.loss,
-        "divergence": report.divergence,
+        **({} if result.weighed is None else {"divergence": report.divergence}),  # of a teacher, which rewards alone have not
         "grad_norm": report.grad_norm,
         "lr": report.lr,
         "mismatch/logprob_abs_mean": report.mismatch_mean,

@@ -20,11 +20,12 @@ class Limits:
         yield self._gauge(
             "renio_staleness_bound", "max_staleness: how many weight versions old a sample may be", config.max_staleness
         )
-        yield self._gauge(
-            "renio_pivotal_threshold_nats",
-            "log-ratio from which a token counts as pivotal",
-            config.pivotal.threshold,
-        )
+        if config.distils:
+            yield self._gauge(
+                "renio_pivotal_threshold_nats",
+                "log-ratio from which a token counts as pivotal",
+                config.pivotal.threshold,
+            )
         try:
             disk = shutil.disk_usage(config.directory)
         except OSError:  # not created yet, or its volume is gone: no figure is better than another disk's

@@ -30,8 +30,8 @@ class Replicas:
         for s in result.scored:
             if s.scores is None:
                 continue
-            pool, replica = place_of_teacher(s.scores.replica)
-            self._add(pool, [(replica, len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids))])
+            for pool, replica in places_of_teachers(s.scores.replica):
+                self._add(pool, [(replica, len(s.rollout.prompt.teacher_ids) + len(s.rollout.token_ids))])
         tokens = {s.rollout.sample_id: len(s.rollout.prompt.student_ids) + len(s.rollout.token_ids) for s in result.scored}
         for rank, share in enumerate(result.report.shares):
             self._add("trainer", ((str(rank), tokens[i]) for i in share))
@@ -65,6 +65,15 @@ class Replicas:
             for (pool, replica), value in list(counted.items()):
                 family.add_metric([run, pool, replica], value)
             yield family
+
+
+def places_of_teachers(replicas: str) -> list[Place]:
+    """Those that scored one sample: of a mixture of teachers several, with a plus between them.
+
+    >>> places_of_teachers("maths/0+code/1")
+    [('teacher.maths', '0'), ('teacher.code', '1')]
+    """
+    return [place_of_teacher(replica) for replica in replicas.split("+")]
 
 
 def place_of_teacher(replica: str) -> Place:

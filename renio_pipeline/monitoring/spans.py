@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from renio_pipeline.grading.grader import by_student
-from renio_pipeline.monitoring.replicas import Place, place_of_teacher
+from renio_pipeline.monitoring.replicas import Place, places_of_teachers
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.types import NEVER, OffPolicySource, Times
 
@@ -54,7 +54,8 @@ class Rows:
         scored: dict[Place, list[Times]] = {}
         for s in result.scored:
             if s.scores is not None:
-                scored.setdefault(place_of_teacher(s.scores.replica), []).append(s.scores.times)
+                for place in places_of_teachers(s.scores.replica):
+                    scored.setdefault(place, []).append(s.scores.times)
         yield from self._pools(scored, "score")
         shares = result.report.shares
         (began, ended), sync = result.spans["train"], result.spans["sync"]
@@ -119,7 +120,8 @@ def ways(result: StepResult) -> Iterator[Way]:
             continue
         stops: list[tuple[Place, float]] = [] if foreign else [(("generator", rollout.replica), rollout.times[1])]
         if scores is not None:
-            stops.append((place_of_teacher(scores.replica), scores.times[1] if foreign else scores.times[0]))
+            at = scores.times[1] if foreign else scores.times[0]
+            stops += [(place, at) for place in places_of_teachers(scores.replica)]
         if result.weighed is not None:
             stops.append((WEIGHTING, result.spans["weigh"][0]))
         stops.append((("trainer", rank_of[sample_id]), result.spans["train"][0]))

@@ -47,7 +47,7 @@ class WithReward(Objective):
     def head_fn(self, batch: MicroBatch) -> HeadFn:
         taught = replace(batch, samples=[s if s.taught else replace(s, weight=0.0) for s in batch.samples])
         rewarded = replace(batch, samples=[replace(s, weight=self.coefficient, token_factors=None) for s in batch.samples])
-        if isinstance(self.inner, FewEntries):
+        if isinstance(self.inner, FewEntries) and type(self.inner).head_fn is FewEntries.head_fn:
             return self._in_one_pass(self.inner, taught, rewarded)
         distils, learns = self.inner.head_fn(taught), self.policy.head_fn(rewarded)
 

@@ -44,6 +44,7 @@ def reward_step(
         raise ValueError(f"samples {bad} have no verdict, and so no reward; give every row its answer")
     rewards = np.array([_reward(v, s) for v, s in zip(verdicts, scores, strict=True)], np.float64)
     groups = np.array(sample_ids, np.int64) // config.samples_per_prompt
+    grouped = isinstance(config.method, Grpo) or config.reward.baseline == "group"
     if isinstance(config.method, Grpo):
         found = advantages(rewards, groups, baseline="group", scale=config.method.scale)
     else:
@@ -52,8 +53,9 @@ def reward_step(
     metrics = {
         "reward/mean": float(rewards.mean()),
         "reward/advantage_abs": float(np.abs(found).mean()),
-        "reward/silent": float(silent(rewards, groups).mean()),
     }
+    if grouped:
+        metrics["reward/silent"] = float(silent(rewards, groups).mean())
     if config.distils:
         metrics["reward/taught"] = float(taught.mean())
     return Rewarded(rewards=rewards, advantages=found, taught=taught, metrics=metrics)

@@ -77,6 +77,12 @@ class Grpo(Method):
                 f"{key}: method grpo has no teacher (with objective.kl its place is taken by the student's first weights); "
                 f"leave {key} out, or set method.type=opd with reward.coefficient to learn from a teacher and from rewards"
             )
+        if config.teacher.end_tokens or config.teacher.tokenizer != "same":
+            key = "teacher.end_tokens" if config.teacher.end_tokens else "teacher.tokenizer"
+            raise ValueError(
+                f"{key}: with objective.kl the student's own first weights are the reference, which has the student's tokens; "
+                f"leave {key} out"
+            )
 
 
 class Reward(Section):
@@ -104,6 +110,12 @@ class Reward(Section):
                     "reward.coefficient is 0; set it, or filter=incorrect to train on those alone"
                 )
             return
+        if config.sampling.temperature != config.temperature:
+            raise ValueError(
+                f"reward.coefficient: sampling.temperature ({config.sampling.temperature}) must equal temperature "
+                f"({config.temperature}), at which log-probabilities are computed: a policy gradient is that of the policy "
+                "that wrote the responses; set both to the same value"
+            )
         if self.baseline == "group" and config.samples_per_prompt == 1:
             raise ValueError(
                 "reward.baseline group: with samples_per_prompt 1 a reward is its own baseline, and every advantage 0; set "
