@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, TextIO
 
+from renio_pipeline.run_dir.fence import own_file
+
 
 def write_any_text() -> None:
     """Have standard output and error take every text: in UTF-8 where the locale has only ASCII, otherwise with escapes."""
@@ -42,7 +44,8 @@ def nobody_reads() -> bool:
 def only_the_main_thread(log: Path) -> Iterator[None]:
     """Within the context ``log`` gets what other threads, the C++ code of libraries, and child processes print."""
     with ExitStack() as stack:
-        chatter = stack.enter_context(log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1))
+        raw = io.BufferedWriter(own_file(log, os.O_APPEND))
+        chatter = stack.enter_context(io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True))
         sys.stderr.flush()
         terminal = os.dup(2)
         stack.callback(os.close, terminal)

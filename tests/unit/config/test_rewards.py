@@ -66,6 +66,8 @@ def test_other_methods_are_what_they_were() -> None:
         ({"reward": {"coefficient": 1}}, r"leave the section reward out, or set method\.type=opd"),
         ({"teacher": {"model": "embedded:teacher"}}, r"teacher: method grpo has no teacher.*leave teacher out"),
         ({"teacher": {}, "teachers": {"a": {"model": "embedded:teacher"}}}, r"teachers: method grpo has no teacher"),
+        ({"teacher": {"tokenizer": "own"}}, r"teacher\.tokenizer: with objective\.kl .*leave teacher\.tokenizer out"),
+        ({"teacher": {"end_tokens": {"a": "b"}}}, r"teacher\.end_tokens: with objective\.kl"),
         ({"objective": {"type": "jsd"}}, r"objective jsd .*set objective\.type=clipped"),
         ({"method": {"type": "grpo", "privileged": True}}, r"method\.privileged"),
     ],
@@ -89,6 +91,7 @@ def test_what_grpo_cannot_work_with_is_refused(changes: dict[str, Any], message:
             r"reward\.teacher_when incorrect: the other responses would",
         ),
         ({"reward": {"coefficient": -1}}, r"reward\.coefficient"),
+        ({"sampling": {"temperature": 0.9}}, r"sampling\.temperature \(0\.9\) must equal temperature \(1\.0\)"),
         ({"objective": {"type": "clipped"}}, r"objective clipped is the loss of method grpo, and method\.type is opd"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_whole_run_without_a_teacher_records_checkpoints_and_resumes(prepared:
 def test_beside_a_teacher_rewards_change_no_weight(prepared: Prepared) -> None:
     plain, _ = stepped(prepared, samples_per_prompt=3)
     reward = {"coefficient": 0.5, "teacher_when": "incorrect"}
-    result, stages = stepped(prepared, samples_per_prompt=3, reward=reward)
+    result, stages = stepped(prepared, samples_per_prompt=3, reward=reward, sampling={"temperature": 1.0})
     assert plain.weighed is not None
     assert result.weighed is not None
     np.testing.assert_array_equal(result.weighed.weights, plain.weighed.weights)
