@@ -17,7 +17,7 @@ from ray.exceptions import (
 # calls that were in flight on it fail with OutOfMemoryError.
 GONE = (RayActorError, OutOfMemoryError, NodeDiedError, WorkerCrashedError)
 _NODE_DIED = re.compile(r"node (?:has|had) died|node (?:was|is) (?:dead|terminated)|node failure", re.IGNORECASE)
-_FIELD = re.compile(r"^\t(pid|ip): (.+)$", re.MULTILINE)
+_ADDRESS = re.compile(r"^\tip: (.+)$", re.MULTILINE)
 
 
 class EngineFailed(RuntimeError):
@@ -40,10 +40,10 @@ def plain_reason(error: BaseException) -> str:
         return "its process was killed because its node ran out of memory"
     if isinstance(error, ActorUnavailableError):
         return "its process or its node cannot be reached"
-    found = dict(_FIELD.findall(text))
-    node = f" {found['ip']}" if "ip" in found else ""
+    found = _ADDRESS.search(text)
+    node = f" {found[1]}" if found else ""
     if isinstance(error, NodeDiedError) or _NODE_DIED.search(text):
         return f"its node{node} is lost"
     if "ray.kill" in text:
         return "it was killed"
-    return "its process died" + (f" (process {found['pid']} on node{node})" if "pid" in found and node else "")
+    return "its process died" + (f" (on node{node})" if node else "")  # without its id: equal reasons are counted together

@@ -30,7 +30,7 @@ REASONS = {
     died("The actor died because its node has died. Node Id: 0a1b\n\tthe actor's node was terminated unexpectedly: health "
          "check failed due to missing too many heartbeats"): "its node 10.0.0.7 is lost",
     died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
-         "unexpectedly exits with a connection error code 2. End of file."): "its process died (process 41 on node 10.0.0.7)",
+         "unexpectedly exits with a connection error code 2. End of file."): "its process died (on node 10.0.0.7)",
     died("The actor is dead because it was killed by `ray.kill`."): "it was killed",
     died("no words", pid=0, ip=""): "its process died",
     ActorDiedError(): "its process died",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from renio_pipeline.probe.numbers import OF_ERROR
 from renio_pipeline.probe.results import newest, read_report
 from tests.ray.runs import SMALL, finish, lines_of, start
 
@@ -35,7 +36,7 @@ def test_the_demos_teacher_answers_from_before_the_pivotal_token_and_not_from_af
     assert 0.5 < found.loss_after.value < 1
     assert found.auroc["weight"].low > 0.9
     texts = lines_of(path.parent / "continuations.jsonl")
-    assert len(texts) == 2 * sum(group.prefixes for group in found.groups)
+    assert len(texts) == 2 * sum(group.prefixes for group in found.groups if not group.group.startswith(OF_ERROR))
     wrong = [t["continuations"] for t in texts if t["group"] != "right" and t["from"] == "after"]
     after = [each["verdict"] == "correct" for continuations in wrong for each in continuations]
     assert found.recovery.after.value == pytest.approx(sum(after) / len(after))
