@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.pools.jobs import take_for
 from actors.pools.scoring import Batch, Scoring
 from actors.pools.teachers import TeacherPool
 from actors.pools.waiting import WorkerLost, answer
@@ -51,14 +50,7 @@ class ServedTeacherPool(TeacherPool):
         assert worker.ready.limits is not None, "a replica says how many requests its servers may have"
         room = worker.ready.limits.sequences - len(worker.jobs)
         queue = [job for job in self.queue if isinstance(job, Scoring)] if self._calls_to_write else self.queue
-        batch = Batch(self._budget, NO_BOUND)
-        jobs, worker.alone = take_for(queue, batch.fits, room, run_alone=self.poison_samples.must_run_alone, idle=idle)
-        if worker.alone and not batch.fits(jobs[0]):
-            worker.alone = False
-            queue.insert(0, jobs.pop())
-        if queue is not self.queue:
-            self._remove(jobs)
-        return jobs
+        return self._take(worker, queue, Batch(self._budget, NO_BOUND), room, idle=idle)
 
     def begin(self, worker: Worker, jobs: Sequence[Any]) -> None:
         for job in jobs:

@@ -147,7 +147,11 @@ class TeacherPool(Pool):
         if self.config.deterministic:
             queue = [job for job in queue if job.sample_id % self.workers.target == worker.slot]
         batch = Batch(self._budget, batch_tokens(self._section, worker.ready.limits))
-        jobs, worker.alone = take_for(queue, batch.fits, len(queue), run_alone=self.poison_samples.must_run_alone, idle=idle)
+        return self._take(worker, queue, batch, len(queue), idle=idle)
+
+    def _take(self, worker: Worker, queue: list[Scoring], batch: Batch, room: int, *, idle: bool) -> list[Scoring]:
+        """Up to ``room`` jobs from ``queue``, the pool's own or a part of it, as far as the batch holds them."""
+        jobs, worker.alone = take_for(queue, batch.fits, room, run_alone=self.poison_samples.must_run_alone, idle=idle)
         if worker.alone and not batch.fits(jobs[0]):
             worker.alone = False
             queue.insert(0, jobs.pop())
