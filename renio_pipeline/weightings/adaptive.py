@@ -146,6 +146,8 @@ def _no_probe(config: Any) -> str | None:
         return "none of the teachers that combine mixes goes on as their mixture does; leave combine out"
     if config.own_tokenizers:
         return "a teacher with its own tokenizer cannot go on from the student's tokens; take one with tokenizer=same"
+    if any(teacher.type == "http" and teacher.api == "openai" for teacher in config.all_teachers.values()):
+        return "the interface openai returns texts without their token ids; set its api to vllm or sglang"
     if not teachers_write(config):
         return (
             "a vllm teacher that returns hidden states cannot write texts; set teacher.type=torch, which does both, or "

@@ -20,6 +20,7 @@ from tests.unit.conftest import make_config
 from tests.unit.weightings.test_weightings import BATCH, weigh
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+OPENAI = {"model": "embedded:teacher", "type": "http", "api": "openai", "urls": ["http://node:1"]}
 SCORES = {"fall": 0.3, "weights_from": 0.4, "suffix_from": 0.6}
 
 
@@ -110,13 +111,14 @@ def test_the_keys_are_rules_and_the_thresholds_have_defaults_for_the_signal_prob
         ({"weighting": {"signal": "scores", **SCORES, "fall": None}}, "needs weighting.fall:"),
         ({"weighting": {"signal": "probe"}, "objective": {"type": "jsd"}}, "teacher.type=torch"),
         ({"weighting": {}, "objective": {"type": "jsd"}}, "teacher.type=torch"),
+        ({"weighting": {"signal": "probe"}, "teacher": OPENAI}, "set its api to vllm or sglang"),
         ({"weighting": {}, "filter": "correct"}, "filter=all"),
         ({"weighting": {"group_size": 5}}, "must divide batch_size"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_key_to_change(changes: dict[str, Any], said: str) -> None:
     weighting = {"type": "adaptive", **changes.pop("weighting")}
-    teacher = {"model": "embedded:teacher", "type": "vllm"}
+    teacher = changes.pop("teacher", {"model": "embedded:teacher", "type": "vllm"})
     with pytest.raises(ConfigError, match=said):
         make_config(
             teacher=teacher, objective=changes.pop("objective", {"type": "top_k_forward_kl"}), weighting=weighting, **changes
