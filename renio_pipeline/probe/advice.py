@@ -85,16 +85,15 @@ def advise(found: Findings, setting: Setting) -> Advice:
             cautions=cautions,
         )
     gamma, reason, evidence = _choice(found)
-    weighting = "uniform"
     if setting.entry_clip:
         evidence = [*evidence, ENTRY_CLIP]
     gamma_key = f"weighting.after_pivotal={gamma:g}"
     return Advice(
-        weighting=weighting,
+        weighting="uniform",
         strength=0.0,
         after_pivotal=gamma,
         threshold=threshold,
-        overrides=[f"weighting.type={weighting}", gamma_key, *_threshold_override(weighting, threshold, setting)],
+        overrides=["weighting.type=uniform", gamma_key, *_threshold_override("uniform", threshold, setting)],
         reason=reason,
         evidence=[*evidence, f"({SOURCE})"] if evidence else ["no line of the study has such a teacher"],
         cautions=cautions,

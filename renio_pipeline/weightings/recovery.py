@@ -40,10 +40,6 @@ class Evidence:
     def __post_init__(self) -> None:
         assert 0 <= self.successes <= self.trials, f"{self.successes} of {self.trials}"
 
-    def __add__(self, other: Evidence) -> Evidence:
-        pairs = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
-        return Evidence(**pairs)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
