@@ -122,29 +122,32 @@ def test_a_slow_task_is_graded_by_a_few_processes_that_end_with_the_grader(own: 
 
 
 @pytest.mark.slow
-def test_a_verifier_that_hangs_costs_its_response_alone_and_never_the_event_loop(own: Any) -> None:
-    async def with_a_clock() -> tuple[list[Judged], int, float]:
-        ticks, began = 0, time.monotonic()
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0.01)
-                ticks += 1
-
-        clock = asyncio.create_task(tick())
+def test_a_verifier_that_hangs_costs_its_response_alone(own: Any) -> None:
+    async def and_one_more() -> list[Judged]:
         async with Grader(own, Letters(), deadline=QUICK, workers=2) as grader:
             others = [grader.judge(rollout("yes", sample_id=i)) for i in range(1, 8)]
             found = await asyncio.gather(grader.judge(rollout("hang")), *others)
-            again = await grader.judge(rollout("yes", sample_id=9))
-        clock.cancel()
-        return [*found, again], ticks, time.monotonic() - began
+            return [*found, await grader.judge(rollout("yes", sample_id=9))]
 
-    found, ticks, took = asyncio.run(with_a_clock())
+    found = asyncio.run(and_one_more())
     assert (found[0].verdict, found[0].given_up, found[0].answer) == ("incorrect", True, None)
     assert [(j.verdict, j.given_up) for j in found[1:]] == [("correct", False)] * 8
-    assert 1 <= took < 20
-    assert ticks > took / 0.01 / 4
+    assert workers() == []
+
+
+@pytest.mark.slow
+def test_a_verifier_that_hangs_never_stops_the_event_loop(own: Any) -> None:
+    """It hangs for as long as this takes: the deadline is a minute of a core."""
+
+    async def beside_it() -> list[Judged]:
+        async with Grader(own, Letters(), workers=2) as grader:
+            hanging = asyncio.create_task(grader.judge(rollout("hang")))
+            found = await asyncio.gather(*(grader.judge(rollout("yes", sample_id=i)) for i in range(1, 8)))
+            assert not hanging.done()
+            hanging.cancel()
+        return found
+
+    assert [(j.verdict, j.given_up) for j in asyncio.run(beside_it())] == [("correct", False)] * 7
     assert workers() == []
 
 
