@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from tests.ray.running_cluster import free_port, wait_until
+from tests.ray.ports import free_port
+from tests.ray.running_cluster import wait_until
 
 Labels = Mapping[str, str]
 

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.ray.ports import free_port
 
 BIN = Path(sys.executable).parent
 
@@ -28,12 +29,6 @@ class RunningCluster:
     @property
     def address(self) -> str:
         return self.environment["RAY_ADDRESS"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], object], seconds: float, every: float = 0.5) -> bool:
@@ -50,7 +45,7 @@ def wait_until(condition: Callable[[], object], seconds: float, every: float = 0
 def started_cluster(python: Path = Path(sys.executable)) -> Iterator[RunningCluster]:
     """One node with two CPUs, whose workers run ``python``; it takes jobs when this yields.
 
-    Ports are chosen before anything listens on them, so that another process may come first: then it starts once more.
+    Ray chooses some of its ports before it listens on them, so that another process may come first: then it starts once more.
     """
     for _ in range(3):
         cluster, head = _begin(python)

@@ -15,7 +15,7 @@ from actors.doctor import shared_folder
 from actors.doctor.examiner import Examiner
 from actors.doctor.probes import code_digest, machine, nvidia_smi, software
 from renio_pipeline.config import ConfigError
-from tests.ray.running_cluster import free_port
+from tests.ray.ports import free_port
 
 
 def test_versions_are_told_without_importing_any_package() -> None:

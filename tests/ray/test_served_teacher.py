@@ -23,7 +23,8 @@ from renio_pipeline.served.client import Servers, check_servers
 from renio_pipeline.types import ContinuationRequest, ScoreRequest, ScorerSpec, TopK
 from tests.ray import runs
 from tests.ray.conftest import demo
-from tests.ray.running_cluster import free_port, wait_until
+from tests.ray.ports import free_port
+from tests.ray.running_cluster import wait_until
 
 KEY = "sk-" + "of-the-served-teacher-0123"
 START_SECONDS, MOST_SECONDS = 300.0, 240.0
