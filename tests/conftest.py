@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from typing import Any
 
 import hypothesis
@@ -13,17 +13,10 @@ from tests import skipped
 # A machine that is busy fails no example by its time.
 hypothesis.settings.register_profile("renio", deadline=None)
 hypothesis.settings.load_profile("renio")
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Operators of a few elements gain nothing from threads, and lose much where the cores are busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# Each process has one thread, before it imports torch, and so has what it starts. Operators of a few elements gain nothing from
+# more, and lose much where the cores are busy: threads wait for each other by spinning.
+for variable, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
+    os.environ.setdefault(variable, value)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

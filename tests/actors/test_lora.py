@@ -18,7 +18,6 @@ from renio_pipeline.config.schema import Lora
 from renio_pipeline.models import info
 from tests.unit.conftest import make_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LORA = Lora(r=4, alpha=8, targets=ALL)
 

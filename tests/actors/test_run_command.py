@@ -28,7 +28,6 @@ from tests.unit.data.test_template_clock import Late
 from tests.unit.loop.test_step import config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from renio_pipeline.types import FIRST_VERSION, TrainBatch, TrainReport, Version
 from tests.fakes.stages import REPORT, FakeTeachers, InProcessWeighting, Notes, config_of, prepared, prompts_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_pings")
+pytestmark = pytest.mark.usefixtures("quick_pings")
 COLOCATED: dict[str, Any] = {"placement": "colocated", "pools": {"generator": {"replicas": 2}, "trainer": {"replicas": 2}}}
 
 

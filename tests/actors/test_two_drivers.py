@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from omegaconf import OmegaConf
 
 from renio_pipeline.control.commands import Commands, Events
@@ -28,7 +27,6 @@ from renio_pipeline.run_dir.resume import resume_point
 from tests.fakes.stages import Notes, config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 CHANGES: dict[str, Any] = {"checkpoint": {"every": 2}, "evaluate": {"problems": 0}}
 

@@ -25,7 +25,7 @@ class Seen:
         return {
             "pid": os.getpid(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "gpus": ray.get_gpu_ids(),
             "accelerators": ray.get_runtime_context().get_accelerator_ids()["GPU"],
-            "title": " ".join(psutil.Process().cmdline()), "omp": os.environ.get("OMP_NUM_THREADS"),
+            "title": " ".join(psutil.Process().cmdline()),
         }  # fmt: skip
 
     def speak(self, words: str) -> None:

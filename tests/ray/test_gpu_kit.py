@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.gpu import __main__ as command
 from tests.gpu import table
 
 CHECKS = ("b-generation", "c-packed")
 
 
-def test_an_engines_log_probabilities_and_the_packed_transfer_pass_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # its processes would take all cores from the tests that run meanwhile
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+def test_an_engines_log_probabilities_and_the_packed_transfer_pass_here(tmp_path: Path) -> None:
     code = command.main(["--small", "--device", "cpu", "--out", str(tmp_path), "--only", *CHECKS])
     rows = json.loads((tmp_path / table.JSON).read_text())["rows"]
     assert [(row["check"], row["outcome"], row["why"]) for row in rows] == [(name, "passed", "") for name in CHECKS]

@@ -87,7 +87,6 @@ def test_every_sequence_is_in_one_batch_and_batches_keep_to_their_tokens() -> No
     assert len(batches) < len(sequences)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_baseline_s_loss_is_the_plain_mean_of_every_response_s_divergence_whatever_the_padding() -> None:
     overrides = [
         "objective.type=jsd",

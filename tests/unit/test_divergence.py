@@ -18,7 +18,6 @@ from renio_pipeline.divergence import generalized_jsd, top_k_forward_kl, top_k_s
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "divergence.json").read_text())
 BETAS = [0.0, 1.0, 0.5, 0.3]
 INF = math.inf
-pytestmark = pytest.mark.usefixtures("one_thread")
 for_all = settings(deadline=None, derandomize=True)
 
 beta_values = st.sampled_from(BETAS) | st.floats(0.01, 0.99)

@@ -20,7 +20,6 @@ from tests.unit.conftest import values
 from tests.unit.models.test_student import V, make_model, make_samples, share
 from tests.unit.weightings.test_weightings import BATCH
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from renio_pipeline.loss import loss_magnitudes, per_sample_mean, sampled_token_loss, weighted_loss
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "loss.json").read_text())
-pytestmark = pytest.mark.usefixtures("one_thread")
 for_all = settings(deadline=None, derandomize=True)
 
 

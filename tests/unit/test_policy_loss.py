@@ -17,7 +17,6 @@ from renio_pipeline.loss import weighted_loss
 from renio_pipeline.policy_loss import clipped_policy_loss, is_clipped, reference_divergence
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "grpo.json").read_text())["cases"]
-pytestmark = pytest.mark.usefixtures("one_thread")
 for_all = settings(deadline=None, derandomize=True)
 TOKENS = st.lists(st.tuples(st.floats(-5, 0), st.floats(-5, 0), st.floats(-3, 3)), min_size=1, max_size=8)
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from renio_pipeline.weighting import effective_sample_size, log_ratio, pivotal_mask, pivotal_weights
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "weights.json").read_text())
-pytestmark = pytest.mark.usefixtures("one_thread")
 for_all = settings(deadline=None, derandomize=True)
 MODES = ["batch_mean", "clamp", "ema", "none"]
 

@@ -137,7 +137,6 @@ def test_a_folder_of_another_race_is_refused_and_its_own_is_gone_on_with(file: s
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 def test_a_race_pairs_its_runs_and_goes_on_where_it_was_interrupted(file: str, tmp_path: Path) -> None:
     """Twins differ in name alone, so their runs must be equal; the third arm learns nothing, as its learning rate is zero."""
     arms = arms_of([file], [], [["one:"], ["two:"], ["still: trainer.lr=1e-12"]])

@@ -30,8 +30,6 @@ from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import FIRST_VERSION, Prompt, Rollout, Version
 from tests.unit.conftest import make_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FLOAT32 = {"generator": {"dtype": "float32"}, "trainer": {"dtype": "float32", "lr": 5e-4, "max_grad_norm": 1.0}}
 TEACHER = {"model": "embedded:teacher", "dtype": "float32", "type": "torch"}
 TEMPERATURE = 1.3

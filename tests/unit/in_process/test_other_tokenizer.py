@@ -20,7 +20,6 @@ from renio_pipeline.preflight import prepare
 from tests.unit.conftest import DEMO
 from tests.unit.in_process.test_in_process import TEACHER, configured, trained
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SAMPLED = {"objective": {"type": "sampled"}, "steps": 1}
 
 

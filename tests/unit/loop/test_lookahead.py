@@ -28,8 +28,6 @@ from renio_pipeline.stages.protocols import TrainerLost
 from renio_pipeline.types import Prompt, Rollout, TrainBatch, TrainReport, Version
 from tests.fakes.stages import BATCH, FakeGenerators, FakeTrainers, config_of, kind, run_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:

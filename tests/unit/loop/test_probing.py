@@ -27,7 +27,6 @@ from renio_pipeline.types import Continuation, ContinuationRequest
 from tests.fakes.stages import EOS, FakeTeachers, Notes, config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTING: dict[str, Any] = {"type": "adaptive", "every": 1, "probes": 2, "share": 4.0, "move": 0.5, "suffix_from": 0.7}
 CHANGES: dict[str, Any] = {"steps": 5, "batch_size": 6, "checkpoint": {"every": 2}}
 

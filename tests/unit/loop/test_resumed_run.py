@@ -19,7 +19,6 @@ from renio_pipeline.types import TrainBatch, Version
 from tests.fakes.stages import BATCH, Notes, config_of, prepared, stages_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 CHANGES: dict[str, Any] = {"steps": 5, "checkpoint": {"every": 2}, "evaluate": {"problems": 5, "every": 1}}
 
 

@@ -23,7 +23,6 @@ from renio_pipeline.types import TrainReport
 from tests.fakes.stages import BATCH, REPORT, config_of, kind, prepared, run_of, stages_of, step_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 GRPO: dict[str, Any] = {
     "method": {"type": "grpo"}, "teacher": {}, "samples_per_prompt": 3, "sampling": {"temperature": 1.0},
     "objective": {"type": "clipped"},

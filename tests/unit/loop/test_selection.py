@@ -27,8 +27,6 @@ from renio_pipeline.types import Rollout
 from tests.fakes.stages import BATCH, FIRST, KINDS, config_of, kind, run_of, stages_of
 from tests.unit.conftest import make_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:

@@ -59,7 +59,6 @@ from tests.fakes.stages import (
 )
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def raw_weight(sample_id: int, more: float = 0.0) -> float:

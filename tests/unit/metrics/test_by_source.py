@@ -19,7 +19,6 @@ from tests.fakes.stages import BATCH, config_of, prepared, run_of, stages_of, st
 from tests.unit.data.test_mixture import mixed
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def result_of(prepared: Prepared) -> StepResult:

@@ -16,7 +16,6 @@ from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.objectives.payload import from_numpy
 from renio_pipeline.types import Hidden, ScoreRequest, ScorerSpec, TopK
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 V, K, OURS, THEIRS, THIRD = 200, 5, 7, 11, 150
 PAIRS = ((OURS, THEIRS),)
 RESPONSE = np.array([20, THEIRS, 33, 21, OURS], np.int32)  # the teacher's own end occurs, too

@@ -39,8 +39,6 @@ from renio_pipeline.types import FIRST_VERSION, Hidden, ScoreRequest, ScorerSpec
 from tests.families.models import CONTEXT, FAMILIES, VOCAB, make, save
 from tests.unit.conftest import make_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU, TEMPERATURE = torch.device("cpu"), 1.3
 MIXES = {"falcon"}  # packed sequences see each other in its own attention
 LORA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -24,7 +24,6 @@ from transformers import (
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.packed_attention import NAME, states, use
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
     "vocab_size": 97,
     "hidden_size": 32,

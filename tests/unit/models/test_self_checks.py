@@ -27,8 +27,6 @@ from renio_pipeline.models.self_checks import check_head, check_packing, check_t
 from renio_pipeline.models.student import TokenLogits
 from renio_pipeline.models.tolerance import relative_error
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = torch.device("cpu")
 ROWS = 44
 SIZES = {"vocab_size": ROWS, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8}

@@ -33,8 +33,6 @@ from renio_pipeline.objectives.sampled import Sampled
 from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 from renio_pipeline.types import FIRST_VERSION, Hidden, TopK, TrainSample
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROWS, V, K = 44, 40, 4  # output rows of the student, entries that both models have, the teacher's top K
 TEMPERATURE = 1.3
 SIZES = {"vocab_size": ROWS, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 8}

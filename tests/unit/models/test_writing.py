@@ -15,7 +15,6 @@ from renio_pipeline.models.teacher import Scorer
 from renio_pipeline.models.writing import continue_prompts
 from renio_pipeline.types import ContinuationRequest, ScorerSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 V = 40
 
 

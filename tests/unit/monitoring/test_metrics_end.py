@@ -26,7 +26,6 @@ from tests.unit.conftest import make_config
 from tests.unit.monitoring.test_metrics_endpoint import Samples, page, samples, value, watched
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @contextmanager

@@ -47,7 +47,6 @@ from tests.unit.loop.test_lookahead import service_of
 
 T = TypeVar("T")
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]  # by name, and labels but for the run's
 
 

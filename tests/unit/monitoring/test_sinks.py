@@ -25,7 +25,6 @@ from tests.unit.conftest import make_config
 from tests.unit.loop.test_lookahead import service_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def needs(package: str) -> pytest.MarkDecorator:

@@ -25,7 +25,6 @@ from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from tests.fakes.stages import BATCH, config_of, prepared, run_of, stages_of, step_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def placed(

@@ -24,7 +24,6 @@ from tests.unit.loop.test_lookahead import service_of
 from tests.unit.monitoring.test_sinks import needs
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Recorder(Tracker):

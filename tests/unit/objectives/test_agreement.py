@@ -24,8 +24,6 @@ from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 from renio_pipeline.types import FIRST_VERSION, Hidden, Mixture, TopK, TrainSample
 from tests.unit.models.test_student import TEMPERATURE, V, make_model, make_samples, with_factors
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WIDTH, SENT, LOOKED = 8, 6, 4  # the teachers' hidden size, the K that they send, the k that is compared
 NAMES = ("", "other")  # two teachers, each with its own head
 SETTINGS: dict[str, Any] = {"batch_size": 7, "batch_tokens": 27, "temperature": TEMPERATURE, "vocab_size": V}

@@ -23,7 +23,6 @@ from renio_pipeline.objectives.full_vocabulary import FullVocabulary, full_vocab
 from renio_pipeline.objectives.projection import Head
 
 N, V, H = 7, 13, 5
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Problem:

@@ -25,7 +25,6 @@ from renio_pipeline.types import FIRST_VERSION, Hidden, Mixture, TopK, TrainSamp
 
 V, N, H = 9, 6, 4
 WEIGHTS = (0.7, 0.3)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Problem:

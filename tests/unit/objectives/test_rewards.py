@@ -38,7 +38,6 @@ from tests.unit.models.test_student import (
     with_factors,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CLIPPED = [Clipped(), Clipped(clip_low=0.1, clip_high=0.4, normalization="token"), Clipped(kl=0.3)]
 
 

@@ -22,7 +22,6 @@ from renio_pipeline.objectives.token_loss import TokenLoss, token_loss
 from tests.unit.objectives.test_full_vocabulary import Recorder, whole_logits
 
 N, V, H, K = 7, 13, 5, 4
-pytestmark = pytest.mark.usefixtures("one_thread")
 HEADS: list[dict[str, Any]] = [{}, {"scale": 0.3}, {"soft_cap": 2.0}, {"scale": 1.7, "soft_cap": 1.5}, {"bias": None}]
 KINDS = ("top k", "no tail", "sampled", "ratio")
 

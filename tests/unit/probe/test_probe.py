@@ -31,7 +31,7 @@ from renio_pipeline.weightings.diagnostics import pivotal_tokens
 from tests.unit.conftest import make_config
 from tests.unit.probe import made_up
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 FLOAT32 = {"generator": {"dtype": "float32"}, "trainer": {"dtype": "float32"}, "batch_size": 32, "max_response_tokens": 48}
 TEACHER = {"model": "embedded:teacher", "dtype": "float32"}

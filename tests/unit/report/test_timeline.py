@@ -18,7 +18,6 @@ from tests.fakes.stages import FakeGenerators, config_of, prepared, stages_of, s
 from tests.unit.recorded_runs import line
 
 __all__ = ["prepared"]
-pytestmark = pytest.mark.usefixtures("one_thread")
 SECONDS = st.floats(0, 100, allow_subnormal=False)
 
 

@@ -30,8 +30,6 @@ from renio_pipeline.types import Continuation, ContinuationRequest, Prompt, Roll
 from tests.fakes.stages import BATCH, EOS, FakeTeachers, config_of, kind, prompts_of, ratio, run_of, stages_of, step_of
 from tests.unit.conftest import make_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 HALF: dict[str, Any] = {"data": {"problems": 8, "off_policy": {"share": 0.5}}}
 BY_TEACHER: dict[str, Any] = {"data": {"problems": 8, "off_policy": {"share": 0.5, "source": "teacher"}}}
 FLOAT32: dict[str, Any] = {"generator": {"dtype": "float32"}, "trainer": {"dtype": "float32"}}

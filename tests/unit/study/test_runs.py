@@ -20,7 +20,7 @@ from renio_pipeline.study.character import kind_of
 from renio_pipeline.study.plan import Cell, cells, in_order
 from renio_pipeline.study.runner import Runner
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.slow
 
 RUN = Path(__file__).parents[3] / "configs/study/run.yaml"
 SMALL = ["steps=2", "batch_size=8", "data.problems=64", "evaluate.problems=24", "max_response_tokens=40"]

@@ -19,7 +19,6 @@ from renio_pipeline.weightings.uniform import Uniform
 from tests.unit.conftest import make_config
 from tests.unit.weightings.test_weightings import BATCH, weigh
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 OPENAI = {"model": "embedded:teacher", "type": "http", "api": "openai", "urls": ["http://node:1"]}
 SCORES = {"fall": 0.3, "weights_from": 0.4, "suffix_from": 0.6}
 

@@ -24,7 +24,6 @@ from tests.unit.conftest import make_config
 from tests.unit.weightings import oracle
 from tests.unit.weightings.test_weightings import DEFAULTS, batch_of, weigh
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 for_all = settings(deadline=None, derandomize=True, max_examples=25)
 INF = math.inf
 logprobs = st.floats(-12, 0, width=32)

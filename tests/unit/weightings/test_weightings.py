@@ -18,7 +18,6 @@ from renio_pipeline.weightings.renio import Renio
 from renio_pipeline.weightings.step import Weighed, weigh_step
 from renio_pipeline.weightings.uniform import Uniform
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 DEFAULTS = Pivotal()
 
 
