@@ -300,13 +300,14 @@ def test_a_step_that_is_called_off_calls_off_its_judges_and_its_writers(prepared
                 pass
 
         task = asyncio.ensure_future(consume())
-        await asyncio.sleep(0.05)
+        while under_way < BATCH - 1:
+            await asyncio.sleep(0.001)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.sleep(0)
         assert (under_way, ended, closed) == (BATCH - 1, BATCH - 1, 1)
 
-    asyncio.run(asyncio.wait_for(run(), 10))
+    asyncio.run(asyncio.wait_for(run(), 300))
 
 
 @pytest.mark.parametrize("filter_by", ["all", "incorrect"])
