@@ -100,6 +100,7 @@ def start_trainers(
         on_gpu=bool(config.pools.trainer.gpus),
         heads=heads,
         end_tokens=prepared.end_tokens,
+        shared_tokens=prepared.shared_tokens,
         follow=config.follow,
         teacher_dtype=config.teacher.dtype,
         adapter_sync=config.sync.lora == "adapter",

@@ -103,6 +103,31 @@ def top_k_support(token_ids: Tensor, *, tail: bool = True) -> Tensor:
     return support
 
 
+def own_tokens_divergence(student: Tensor, lacking: Tensor, teacher: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
+    """From a teacher with another vocabulary: the part of tokens that both have, and the part of the others, [...] each.
+
+    Shared, in nats: the forward KL(teacher ‖ student) over those of the teacher's K tokens that the student has too, both sides
+    renormalised over these, times their share of the K tokens' probability.
+
+    The others (ULD, arXiv 2402.12030): Σ_i |p_S(i) − p_T(i)| of the tokens that the other side lacks, each side's probabilities
+    in falling order; the longer list is compared with zeros.
+
+    student [..., K+M]: nats, of the teacher's K tokens, and of M more in falling order. lacking [..., M] bool: which of the M
+    the teacher lacks; the rest do not count.
+    teacher, shared [..., K]: its log-probabilities in nats, and whether the student has the token.
+    """
+    width = teacher.shape[-1]
+    student = at_least_fp32(student)
+    p = teacher.to(student.dtype).exp()
+    share = (p * shared).sum(dim=-1) / p.sum(dim=-1).clamp(min=torch.finfo(p.dtype).tiny)
+    exact = share * top_k_forward_kl(student[..., :width], teacher.to(student.dtype), shared, tail=False)
+    theirs = p.masked_fill(shared, 0.0).sort(dim=-1, descending=True).values
+    own = student[..., width:].exp() * lacking
+    longer = max(theirs.shape[-1], own.shape[-1])
+    own, theirs = (torch.nn.functional.pad(side, (0, longer - side.shape[-1])) for side in (own, theirs))
+    return exact, (own - theirs).abs().sum(dim=-1)
+
+
 def _relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Entries p·(log p − log q), [...]: 0 where p = 0, inf where only q = 0.
 

@@ -19,6 +19,7 @@ from renio_pipeline.config.sections import HIDDEN
 from renio_pipeline.data.analyses import PLACEHOLDER, AnalysisPrompts
 from renio_pipeline.data.chat_templates import check_variables, choose_template, end_warning, teacher_end_warning
 from renio_pipeline.data.other_tokenizers import (
+    ROOM,
     OtherTokenizer,
     TeacherEncoder,
     encoder_for,
@@ -69,6 +70,11 @@ class Prepared:
     solutions: Solutions | None = None  # as responses, for data.off_policy.source solution
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
+
+    @property
+    def shared_tokens(self) -> dict[str, np.ndarray]:
+        """Of the teachers that send likeliest tokens of their own: see ``renio_pipeline.alignment.shared_tokens``."""
+        return {name: other.shared for name, other in self.other_tokenizers.items() if other.shared is not None}
 
     @property
     def retokenisers(self) -> dict[str, Retokeniser]:
@@ -357,8 +363,9 @@ def _without_weights(config: RunConfig) -> list[str]:
 
 
 def payload_token_bytes(config: RunConfig, teacher: str, teacher_hidden_size: int) -> int:
-    """Bytes that a teacher sends of a response token. ``teacher_hidden_size``: width of its hidden states."""
-    return config.objective.payload.token_bytes(teacher_hidden_size, DTYPE_BYTES[config.all_teachers[teacher].dtype])
+    """Bytes that a teacher sends of a response token, at most. ``teacher_hidden_size``: width of its hidden states."""
+    one = config.objective.payload.token_bytes(teacher_hidden_size, DTYPE_BYTES[config.all_teachers[teacher].dtype])
+    return one * (ROOM if teacher in config.own_tokenizers else 1)
 
 
 def _top_k_key(config: RunConfig) -> str:

@@ -188,12 +188,21 @@ class Mixture(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Aligned(Message):
+    """What a teacher with another tokenizer sent of its own tokens, and which of them say something of the student's."""
+
+    part: Any  # as in ``TeacherScores.payload``; once it is fetched, a TopK over the teacher's tokens [T', K+1]
+    places: np.ndarray  # [T] int32, the teacher's token that is alone a span with this one of the student's; -1: none is
+    teacher: str = ""  # its name, where there are several
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherScores:
     """What a teacher says of one rollout. The payload (a Payload per sample id) stays where the teacher put it."""
 
     sample_id: int
     logprobs: np.ndarray  # [T] float32, log p_T of the sampled tokens at the distillation temperature
-    payload: Any = None  # a reference to {sample_id: Payload} in the object store, a Mixture of such references, or None
+    payload: Any = None  # a reference to {sample_id: Payload} in the object store, a Mixture or an Aligned of such, or None
     payload_bytes: int = 0
     replica: str = ""
     times: Times = NEVER

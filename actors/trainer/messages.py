@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from renio_pipeline.config.schema import Opsd, Trainer
 from renio_pipeline.objectives.agreement import Agreement
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
@@ -46,6 +48,7 @@ class RankSpec:
     on_gpu: bool = False
     heads: dict[str, tuple[str, str]] = field(default_factory=dict)  # (model, dtype) by teacher, for the exact loss
     end_tokens: dict[str, EndTokens] = field(default_factory=dict)  # by teacher
+    shared_tokens: dict[str, np.ndarray] = field(default_factory=dict)  # by teacher with another tokenizer
     follow: Opsd | None = None  # a teacher whose weights follow the student's
     teacher_dtype: str = "float32"  # of that teacher
     adapter_sync: bool = False  # send only the LoRA factors

@@ -198,6 +198,7 @@ class TrainerRank:
                 vocab_size=vocab_size,
                 device=self._engine.device,
                 teacher_head=lambda *key: self._teacher_heads[key],
+                shared_tokens=self._spec.shared_tokens,
                 packing=self._spec.trainer.packing,
                 diagnostics=diagnostics,
             )

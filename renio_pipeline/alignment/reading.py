@@ -51,7 +51,7 @@ class Reader:
         self._own.no_truncation()
         self._own.no_padding()
         self._own.encode_special_tokens = True  # spelt out in a response, they are text, and end nothing
-        self._bytes: TokenBytes = token_bytes(self._own, model, key)
+        self.bytes: TokenBytes = token_bytes(self._own, model, key)
         self._unknown = _unknown_id(self._own)
 
     def read(self, data: bytes) -> Reading:
@@ -63,9 +63,9 @@ class Reader:
                 lengths.append(length)
                 scored.append(i != self._unknown)
             for byte in rest:
-                ids.append(self._bytes.singles.get(byte, -1))
+                ids.append(self.bytes.singles.get(byte, -1))
                 lengths.append(1)
-                scored.append(byte in self._bytes.singles)
+                scored.append(byte in self.bytes.singles)
         cut = np.array(ids, np.int32)
         pieces = Pieces(lengths=np.array(lengths, np.int64), scored=np.array(scored, bool))
         return Reading(ids=cut[cut >= 0], pieces=pieces, sent=cut >= 0)
@@ -76,7 +76,7 @@ class Reader:
             return
         found = self._own.encode(text, add_special_tokens=False)
         parts = [
-            text[slice(*offsets)].encode() if i == self._unknown else self._bytes.table[i]
+            text[slice(*offsets)].encode() if i == self._unknown else self.bytes.table[i]
             for i, offsets in zip(found.ids, found.offsets, strict=True)
         ]
         data, read = text.encode(), b"".join(parts)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from renio_pipeline.alignment.reading import Reader, TextChanged
-from renio_pipeline.alignment.spans import Pieces, Spans, spans_of
+from renio_pipeline.alignment.spans import NO_SPAN, Pieces, Spans, spans_of
 from renio_pipeline.alignment.token_bytes import TokenBytes
-from renio_pipeline.types import Rollout, ScoredRollout
+from renio_pipeline.types import Aligned, Rollout, ScoredRollout
 
 END = 1  # the length that the end of a response has on both sides, as if it were a byte
 
@@ -25,6 +25,7 @@ class Retokenised:
 
     rollout: Rollout
     spans: Spans
+    places: np.ndarray  # [T] see ``Spans.places``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Retokeniser:
     student_ends: Collection[int]  # tokens at which the student's responses end
     teacher_ends: dict[int, int]  # the teacher's end for each of them; for one that is missing, the teacher has none
     context: int  # tokens of prompt and response that the teacher holds, and the one that scoring adds
+    name: str = ""  # the teacher's, where there are several
 
     def read(self, rollout: Rollout) -> Retokenised:
         """Raises CannotScore if the teacher would read another text, or has no room for this one."""
@@ -59,11 +61,17 @@ class Retokeniser:
             )
         own = Pieces(lengths=lengths, scored=np.ones(len(lengths), bool))
         asked = replace(rollout, token_ids=theirs, logprobs=np.zeros(len(theirs), np.float32))
-        return Retokenised(rollout=asked, spans=spans_of(own, pieces, sent))
+        spans = spans_of(own, pieces, sent)
+        places = spans.places
+        if self.student.strips != self.reader.bytes.strips:
+            places[np.flatnonzero(lengths)[:1]] = NO_SPAN  # only one side spells the first token with a space before it
+        return Retokenised(rollout=asked, spans=spans, places=places)
 
-    @staticmethod
-    def laid(rollout: Rollout, read: Retokenised, scored: ScoredRollout) -> ScoredRollout:
+    def laid(self, rollout: Rollout, read: Retokenised, scored: ScoredRollout) -> ScoredRollout:
         """What the teacher said of the student's rollout: ``scored`` is of ``read``, which is of ``rollout``."""
         assert scored.scores is not None, "a teacher scored it"
         laid = read.spans.laid(rollout.logprobs, scored.scores.logprobs)
-        return ScoredRollout(rollout=rollout, scores=replace(scored.scores, logprobs=laid))
+        payload = scored.scores.payload
+        if payload is not None:
+            payload = Aligned(part=payload, places=read.places, teacher=self.name)
+        return ScoredRollout(rollout=rollout, scores=replace(scored.scores, logprobs=laid, payload=payload))

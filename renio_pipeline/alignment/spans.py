@@ -54,6 +54,19 @@ class Spans:
         found[known] = np.where(sizes[inside] == 1, taught[inside], shifted)
         return found.astype(np.float32)
 
+    @property
+    def places(self) -> np.ndarray:
+        """[T] int32: the teacher's token at the same place, where a span is one token of each side; NO_SPAN elsewhere.
+
+        There both sides predict after the same text, so their distributions can be compared.
+        """
+        sizes, theirs = (np.bincount(x[x != NO_SPAN], minlength=self.count) for x in (self.student, self.teacher))
+        only = np.full(self.count + 1, NO_SPAN, np.int32)  # the last for tokens without a span, whose number is -1
+        only[self.teacher] = np.arange(len(self.teacher))
+        only[:-1][(sizes != 1) | (theirs != 1)] = NO_SPAN
+        only[NO_SPAN] = NO_SPAN
+        return only[self.student]
+
 
 def spans_of(student: Pieces, teacher: Pieces, sent: np.ndarray) -> Spans:
     """Align two tokenizations of the same bytes.

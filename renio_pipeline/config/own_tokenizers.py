@@ -15,12 +15,12 @@ def check_own_tokenizers(c: RunConfig) -> None:
     key = c.teacher_key(c.own_tokenizers[0], "tokenizer")
     if isinstance(c.method, Opsd):
         raise ValueError(f"{key}: in opsd the teacher is the student itself, and has its tokenizer; leave it out")
-    if c.objective.payload != SAMPLED:
+    if c.objective.payload != SAMPLED and not c.objective.reads_own_tokens:
         what = {"hidden": "hidden states", "top_k": "likeliest tokens"}[c.objective.payload.kind]
         raise ValueError(
             f"{key}: objective {c.objective.label} compares the student at each token with the teacher's {what} there, and "
             "with own these are of other tokens, at other places; set objective.type=sampled, for which log-probabilities of "
-            "the text are enough"
+            "the text are enough, or objective.type=uld"
         )
     if c.combine is not None:
         raise ValueError(f"{key}: combine mixes probabilities of the same tokens; leave one of the two out")

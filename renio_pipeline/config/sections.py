@@ -104,6 +104,7 @@ class ObjectiveSection(VariantSection):
 
     mixes: ClassVar[bool] = False  # True: its payload may be a ``Mixture`` of several teachers'; without one it always may
     student_tokens_only: ClassVar[bool] = False  # True: it is an estimate over tokens that the student sampled
+    reads_own_tokens: ClassVar[bool] = False  # True: its payload may be an ``Aligned`` of a teacher with another tokenizer
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ import numpy as np
 
 from renio_pipeline.alignment.reading import Reader, TextChanged
 from renio_pipeline.alignment.retokeniser import Retokeniser
+from renio_pipeline.alignment.shared_tokens import shared_tokens
 from renio_pipeline.alignment.token_bytes import TokenBytes, token_bytes
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.schema import Audience, TemplateOptions
@@ -30,6 +31,7 @@ class OtherTokenizer:
 
     retokeniser: Retokeniser
     vocab_size: int  # rows of the teacher's output head
+    shared: np.ndarray | None = None  # [rows] see ``shared_tokens``; None: the objective does not ask
     notes: tuple[str, ...] = ()
 
     @property
@@ -118,10 +120,25 @@ def other_tokenizer(
         student_ends=student_ends,
         teacher_ends=_ends(config, name, tokenizer, student, teacher, student_ends),
         context=min(teacher.context, longest + ROOM * config.max_response_tokens + 1),
+        name=name,
     )
     if not made.teacher_ends:
         notes += (f"warning: {key}: {teacher.name!r} names no end token, so the student learns nothing about where to end",)
-    return OtherTokenizer(retokeniser=made, vocab_size=teacher.vocab_rows, notes=notes)
+    shared = None
+    if (k := config.objective.payload.top_k) > 0:
+        if k >= teacher.vocab_rows:
+            raise ConfigError(
+                f"objective.k: {k} must be below the {teacher.vocab_rows} entries of the teacher {teacher.name!r}"
+            )
+        ends = _own_ends(made.teacher_ends, student_tokenizer)
+        shared = shared_tokens((reader.bytes, teacher.tokens), (of_student, student.tokens), ends, teacher.vocab_rows)
+    return OtherTokenizer(retokeniser=made, vocab_size=teacher.vocab_rows, shared=shared, notes=notes)
+
+
+def _own_ends(teacher_ends: Mapping[int, int], tokenizer: Any) -> dict[int, int]:
+    """The student's end for each of the teacher's: of several, the one that the student's template writes."""
+    usual = [i for i in (*answer_ends(tokenizer), tokenizer.eos_token_id, *sorted(teacher_ends)) if i in teacher_ends]
+    return {teacher_ends[own]: own for own in reversed(usual)}
 
 
 def _student_bytes(tokenizer: Any, model: str) -> TokenBytes:

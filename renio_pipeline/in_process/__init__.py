@@ -36,7 +36,8 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
     lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
     teachers = InProcessTeachers(config, prepared) if config.all_teachers else None
-    trainers = InProcessTrainers(lm, config, prepared.vocab_size, None if teachers is None else teachers.head, generators)
+    head = None if teachers is None else teachers.head
+    trainers = InProcessTrainers(lm, config, prepared.vocab_size, head, generators, prepared.shared_tokens)
     made = Stages(
         generators=generators,
         teachers=teachers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,13 +41,20 @@ class InProcessTrainers:
     size, restarts = 1, 0
 
     def __init__(
-        self, lm: Any, config: RunConfig, vocab_size: int, teacher_head: TeacherHead | None, generators: InProcessGenerators
+        self,
+        lm: Any,
+        config: RunConfig,
+        vocab_size: int,
+        teacher_head: TeacherHead | None,
+        generators: InProcessGenerators,
+        shared_tokens: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """
         Args:
             lm: the student, a transformers model in float32.
             vocab_size: V, the rows that student and teacher share.
             teacher_head: the output head of a teacher, by name and version; None: there is no teacher.
+            shared_tokens: see ``Prepared``.
             generators: they generate with ``lm`` itself, and are told its version.
         """
         from transformers import get_scheduler
@@ -57,6 +64,7 @@ class InProcessTrainers:
         if config.trainer.packing:
             packed_attention.use(lm)
             check_packing(self.model, torch.device("cpu"))
+        self._shared_tokens = shared_tokens
         self._config, self._vocab_size, self._teacher_head, self._generators = config, vocab_size, teacher_head, generators
         t = config.trainer
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=t.lr, betas=t.betas, weight_decay=t.weight_decay)
@@ -166,6 +174,7 @@ class InProcessTrainers:
             "temperature": self._config.temperature,
             "vocab_size": self._vocab_size,
             "teacher_head": self._teacher_head,
+            "shared_tokens": self._shared_tokens,
             "packing": self._config.trainer.packing,
         }
 

@@ -156,6 +156,7 @@ def micro_batch_loss(
     vocab_size: int,
     device: torch.device | str = "cpu",
     teacher_head: TeacherHead | None = None,
+    shared_tokens: Mapping[str, np.ndarray] | None = None,
     packing: bool = True,
     diagnostics: Diagnostics | None = None,
 ) -> MicroLoss:
@@ -163,7 +164,7 @@ def micro_batch_loss(
 
     Args:
         model: a TokenLogits, or an engine around one.
-        payload, batch_size, temperature, vocab_size, teacher_head: see ``objectives.MicroBatch``.
+        payload, batch_size, temperature, vocab_size, teacher_head, shared_tokens: see ``objectives.MicroBatch``.
         batch_tokens: response tokens of the step's global batch.
         objective: what the loss is.
         packing: several samples may share a row.
@@ -185,6 +186,7 @@ def micro_batch_loss(
         temperature=temperature,
         vocab_size=vocab_size,
         teacher_head=teacher_head,
+        shared_tokens=shared_tokens or {},
     )
     head_fn = _guarded_head_fn(objective, micro_batch)
     inputs = (batch.input_ids, batch.position_ids, batch.positions)

@@ -30,5 +30,6 @@ REGISTRY = {  # objective.type -> the class; the first is the default
     "top_k_forward_kl": "renio_pipeline.objectives.top_k_forward_kl:TopKForwardKL",
     "jsd": "renio_pipeline.objectives.jsd:Jsd",
     "sampled": "renio_pipeline.objectives.sampled:Sampled",
+    "uld": "renio_pipeline.objectives.uld:Uld",
     "clipped": "renio_pipeline.objectives.clipped:Clipped",
 }

@@ -28,7 +28,7 @@ from renio_pipeline.objectives.chunked import slices
 from renio_pipeline.objectives.fetched import split
 from renio_pipeline.objectives.payload import from_numpy
 from renio_pipeline.objectives.projection import LOGIT_ELEMENTS, Head, factor, log_softmax, product
-from renio_pipeline.types import Mixture, TrainSample, Version
+from renio_pipeline.types import TopK, TrainSample, Version
 
 Sums = Tensor  # [fields of Agreement] float64
 
@@ -36,10 +36,11 @@ Sums = Tensor  # [fields of Agreement] float64
 def and_agreement(head_fn: HeadFn, batch: MicroBatch, payload: TeacherPayload, diagnostics: Diagnostics) -> HeadFn:
     """``head_fn`` with the sums of ``Agreement`` behind what it returns, as a tensor [8] float64.
 
-    The payload ``sampled`` says nothing of tokens that were not sampled, so the student's entropy is all there is to sum; so it
-    is with ``top_k`` of a mixture of teachers, because the union of their top k is no top k. ``top_k`` of one teacher: the
-    overlap is exact up to K, and k is at most K. The teacher's mass leaves out tokens of the student's that are not among the
-    teacher's K, and its entropy counts all mass beyond them as one token: both are lower bounds. ``hidden``: all is exact.
+    The payload ``sampled`` says nothing of tokens that were not sampled, so the student's entropy is all there is to sum; so
+    it is with ``top_k`` of a mixture of teachers, because the union of their top k is no top k, and of a teacher's own
+    tokens. ``top_k`` of one teacher: the overlap is exact up to K, and k is at most K. The teacher's mass leaves out tokens
+    of the student's that are not among the teacher's K, and its entropy counts all mass beyond them as one token: both are
+    lower bounds. ``hidden``: all is exact.
     """
     rows_R = looked_at(batch.samples, diagnostics.share).to(batch.targets.device)
 
@@ -102,7 +103,7 @@ def _tables(rows_R: Tensor, batch: MicroBatch, payload: TeacherPayload) -> list[
     if payload.kind != "top_k":
         return []
     found = [batch.payload[s.sample_id] for s in batch.samples]
-    if any(isinstance(table, Mixture) for table in found):
+    if not all(isinstance(table, TopK) for table in found):
         return []
     sides = (torch.cat([torch.tensor(getattr(t, name)) for t in found]) for name in ("token_ids", "logprobs"))
     ids, logprobs = (side[rows_R.cpu()].to(rows_R.device) for side in sides)

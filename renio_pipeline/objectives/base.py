@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,13 +35,16 @@ class MicroBatch:
     """Samples that are trained on in one forward and backward pass. Responses may be empty."""
 
     samples: Sequence[TrainSample]  # b
-    payload: Mapping[int, Any]  # by sample id, what the teacher sent: a TopK or a Hidden; empty for the payload `sampled`
+    payload: Mapping[
+        int, Any
+    ]  # by sample id, what the teacher sent: a TopK, a Hidden, a Mixture or an Aligned; empty for the payload `sampled`
     targets: Tensor  # [N] int64, the response tokens, on the model's device
     batch_size: int  # B, over all ranks
     batch_tokens: int | None = None  # response tokens of all B, where the loss is a mean over tokens; None: over samples
     temperature: float  # the distillation temperature, which divides the logits
     vocab_size: int  # V: log-probabilities are over the first V entries
     teacher_head: TeacherHead | None  # for the payload `hidden`
+    shared_tokens: Mapping[str, np.ndarray] = field(default_factory=dict)  # by teacher with another tokenizer
 
     @property
     def lengths(self) -> Tensor:

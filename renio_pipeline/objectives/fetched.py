@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from renio_pipeline.types import Mixture, TrainSample
+from renio_pipeline.types import Aligned, Mixture, TrainSample
 
 Table = Mapping[int, Any]  # a Payload by sample id
 
@@ -16,18 +16,22 @@ def sources(payload: Any) -> Iterator[Any]:
     if isinstance(payload, Mixture):
         for part in payload.parts:
             yield from sources(part)
+    elif isinstance(payload, Aligned):
+        yield from sources(payload.part)
     elif payload is not None:
         yield payload
 
 
 def by_sample(samples: Sequence[TrainSample], read: Callable[[Any], Table]) -> dict[int, Any]:
-    """What the teachers sent of each sample: a Payload, or a Mixture of them. ``read``: from a reference to its Table."""
+    """What the teachers sent of each sample: a Payload, a Mixture or an Aligned. ``read``: from a reference to its Table."""
     return {s.sample_id: _found(s.payload, s.sample_id, read) for s in samples if s.payload is not None}
 
 
 def _found(payload: Any, sample_id: int, read: Callable[[Any], Table]) -> Any:
     if isinstance(payload, Mixture):
         return replace(payload, parts=tuple(_found(part, sample_id, read) for part in payload.parts))
+    if isinstance(payload, Aligned):
+        return replace(payload, part=_found(payload.part, sample_id, read))
     return read(payload)[sample_id]
 
 

@@ -16,6 +16,7 @@ from renio_pipeline.objectives.chunk_sizes import TOKEN_LOSS as CHUNK_ELEMENTS
 from renio_pipeline.objectives.chunked import Work, block_rows, chunked_loss, slices
 from renio_pipeline.objectives.projection import Head, capped, log_softmax
 
+More = Callable[[Tensor, slice], Tensor]  # [R, V] log-probabilities of rows `slice` of N -> [R, M] ids
 PerToken = Callable[[Tensor, slice], Tensor]  # [R, K] log-probabilities of rows `slice` of N -> [R], differentiable
 
 
@@ -38,6 +39,7 @@ def token_loss(
     temperature: float = 1.0,
     vocab_size: int,
     chunk_tokens: int | None = None,
+    more: More | None = None,
 ) -> TokenLoss:
     """Σ_n coefficients_n · per_token(log p of ids_n).
 
@@ -45,6 +47,7 @@ def token_loss(
     ids [N, K]: the tokens whose log-probabilities, over the first `vocab_size` entries, the loss depends on. A token may occur
     twice.
     coefficients [N]: constants, such as the sample's weight over batch size and response length.
+    more: chooses ids [R, M] by the log-probabilities themselves; theirs then stand behind the K, in what `per_token` is given.
     temperature: divides the logits. chunk_tokens: C. None: 256 MiB of logits on a CPU, 160 MB on a GPU.
 
     Gradients as in ``chunked.chunked_loss``: only one backward is possible. Raises ValueError for shapes that do not match.
@@ -62,15 +65,16 @@ def token_loss(
         for block in slices(rows.start, rows.stop, block_rows(products_CV)):
             here = slice(block.start - rows.start, block.stop - rows.start)
             log_p = log_softmax(products_CV[here], head, temperature)
-            values_R, slopes_RK = _value_and_slopes(per_token, log_p.gather(1, ids[block]), block)
-            columns[0][block], columns[1][block] = values_R, log_p.gather(1, ids[block, :1])[:, 0]
+            ids_RK = ids[block] if more is None else torch.cat([ids[block], more(log_p, block)], dim=1)
+            values_R, slopes_RK = _value_and_slopes(per_token, log_p.gather(1, ids_RK), block)
+            columns[0][block], columns[1][block] = values_R, log_p.gather(1, ids_RK[:, :1])[:, 0]
             if gradient_CV is None:
                 continue
             slopes_RK = slopes_RK * (coefficients[block, None].to(log_p.dtype) * scale)
             probabilities, gradient_RV = log_p.exp_(), gradient_CV[here]
             # In place of the products wherever they are of one type: each pass over [R, V] counts.
             found_RV = gradient_RV if gradient_RV.dtype == log_p.dtype and head.soft_cap is None else probabilities
-            torch.mul(probabilities, -slopes_RK.sum(dim=-1, keepdim=True), out=found_RV).scatter_add_(1, ids[block], slopes_RK)
+            torch.mul(probabilities, -slopes_RK.sum(dim=-1, keepdim=True), out=found_RV).scatter_add_(1, ids_RK, slopes_RK)
             if head.soft_cap is not None:
                 found_RV.mul_(1 - (capped(products_CV[here], head) / head.soft_cap).square())
             if found_RV is not gradient_RV:

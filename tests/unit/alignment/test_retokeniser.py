@@ -133,3 +133,26 @@ def test_a_response_that_the_teacher_changes_or_has_no_room_for_is_refused_with_
 def test_an_empty_response_stays_empty() -> None:
     teacher, laid = scored_back(between(*2 * (KINDS["byte level"],)), rollout([]))
     assert (len(teacher), len(laid)) == (0, 0)
+
+
+def test_a_payload_says_which_of_the_teachers_tokens_stand_at_the_students_places() -> None:
+    own, their = KINDS["byte level"], KINDS["few merges"]
+    written = rollout([*own.encode("the fox (ZQ) jumps!?").ids, own.token_to_id(END)])
+    retokeniser = between(own, their, name="maths")
+    read = retokeniser.read(written)
+    scores = TeacherScores(sample_id=7, logprobs=np.zeros(len(read.rollout.token_ids), np.float32), payload="table")
+    found = retokeniser.laid(written, read, ScoredRollout(rollout=read.rollout, scores=scores)).scores
+    assert found is not None
+    assert (found.payload.part, found.payload.teacher) == ("table", "maths")
+    pairs = [(t, u) for t, u in enumerate(found.payload.places.tolist()) if u != NO_SPAN]
+    assert 1 < len(pairs) < len(written.token_ids)
+    for t, u in pairs[:-1]:
+        assert own.id_to_token(int(written.token_ids[t])) == their.id_to_token(int(read.rollout.token_ids[u]))
+    assert pairs[-1] == (len(written.token_ids) - 1, len(read.rollout.token_ids) - 1)  # the ends, whatever their names
+
+
+def test_a_first_token_that_one_side_spells_with_a_space_is_no_place() -> None:
+    own, their = KINDS["byte level"], KINDS["byte fallback"]
+    ids = own.encode("1+1").ids
+    assert between(own, their).read(rollout(ids)).places[0] == NO_SPAN
+    assert between(own, own).read(rollout(ids)).places[0] == 0

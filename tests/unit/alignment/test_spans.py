@@ -96,3 +96,22 @@ def test_what_a_teacher_gives_no_probability_has_none_and_nothing_is_nan() -> No
 def test_texts_of_unequal_length_are_an_error() -> None:
     with pytest.raises(ValueError, match="the student's tokens are 3 bytes, and the teacher's 4"):
         aligned([1, 2], [4])
+
+
+@given(two_cuts())
+def test_a_place_is_where_both_sides_have_one_token_between_the_same_two_bytes(cuts: tuple[Cut, Cut]) -> None:
+    own, their = cuts
+    expected = []
+    for t, length in enumerate(own):
+        start = sum(own[:t])
+        same = [u for u in range(len(their)) if length and their[u] == length and sum(their[:u]) == start]
+        beside = [u for u in range(len(their)) if not their[u] and start <= sum(their[:u]) < start + length]
+        last = start + length == sum(own) and any(not x and sum(their[:u]) == sum(own) for u, x in enumerate(their))
+        expected.append(same[0] if same and not beside and not last else NO_SPAN)
+    assert aligned(own, their).places.tolist() == expected
+
+
+def test_what_a_side_cannot_score_is_no_place() -> None:
+    sent = np.array([True, False, True])
+    spans = spans_of(pieces([1, 1, 1]), pieces([1, 1, 1], {1}), sent)
+    assert spans.places.tolist() == [0, NO_SPAN, 1]

@@ -76,6 +76,44 @@ def test_a_step_has_the_numbers_that_the_students_own_tokens_give(other: Path) -
     assert {s.rollout.stop_reason for s in another.scored} >= {"stop"}  # so that ends were compared too
 
 
+@pytest.mark.slow
+def test_uld_has_the_numbers_of_the_top_k_that_the_students_own_tokens_give(other: Path) -> None:
+    """Each token of one side is one of the other's, so that all of it is exact."""
+    found = []
+    for objective, teacher in (({"type": "top_k_forward_kl", "k": 8, "tail": False}, TEACHER), ({"type": "uld", "k": 8}, None)):
+        changes = {"objective": objective, "steps": 1, **({"teacher": teacher} if teacher else own(other))}
+        config = configured(**changes)
+        prepared = prepare(config)
+        _, (result,) = asyncio.run(trained(config, prepared))
+        found.append((result.report, prepared.payload_token_bytes[""]))
+    (same, size), (another, other_size) = found
+    assert another.loss == pytest.approx(same.loss, rel=2e-3)
+    assert another.grad_norm == pytest.approx(same.grad_norm, rel=2e-3)
+    assert other_size == 2 * size
+    assert "topk/overlap" in same.agreement
+    assert "topk/overlap" not in another.agreement  # these are of tokens of two vocabularies
+
+
+def test_uld_asks_for_a_teachers_own_tokens_and_for_fewer_than_it_has(other: Path) -> None:
+    uld: dict[str, Any] = {"objective": {"type": "uld"}, "steps": 1}
+    with pytest.raises(ConfigError, match=r"objective uld compares with a teacher's own tokens, and teacher.tokenizer is same"):
+        configured(**uld, teacher=TEACHER)
+    two = {"a": own(other)["teacher"], "b": TEACHER}
+    with pytest.raises(ConfigError, match=r"teachers\.b\.tokenizer is same"):
+        configured(**uld, teacher={}, teachers=two)
+    with pytest.raises(ConfigError, match="must be below the vocabulary's 258 entries"):
+        prepare(configured(objective={"type": "uld", "k": 258}, **own(other)))
+    with pytest.raises(ConfigError, match=r"objective.sorted_weight: .*greater than or equal to 0"):
+        configured(objective={"type": "uld", "sorted_weight": -1}, **own(other))
+    prepared = prepare(configured(**uld, **own(other)))
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    shared = prepared.shared_tokens[""]
+    assert len(shared) == 265
+    assert shared[tokenizer.eos_token_id] == prepared.tokenizer.eos_token_id
+    assert shared[tokenizer.convert_tokens_to_ids("7")] == prepared.tokenizer.convert_tokens_to_ids("7")
+    assert (shared[:7] == -1).all()
+
+
 def test_preflight_renders_the_teachers_prompts_and_knows_its_sizes(other: Path) -> None:
     prepared = prepare(configured(**SAMPLED, **own(other)))
     tokenizer = AutoTokenizer.from_pretrained(other)
