@@ -1,4 +1,4 @@
-# Entry points: setup demo quick test lint docs bench chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
+# Entry points: setup demo quick test lint docs bench peers chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,8 @@ STAMP := $(VENV)/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 DOCS := .venv-docs
-.PHONY: setup demo quick test lint docs bench chaos gpu-check
+PEERS := .venv-peers
+.PHONY: setup demo quick test lint docs bench peers chaos gpu-check
 
 setup: $(STAMP)
 
@@ -67,6 +68,16 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.top_k
 	$(BIN)/python -m tests.benchmarks.losses --json runs/bench-exact-loss.json
 	$(BIN)/python -m tests.benchmarks.losses --loss top_k --json runs/bench-top-k-loss.json
+
+peers: $(STAMP) $(PEERS)/.complete
+	$(BIN)/python -m tests.benchmarks.peers
+
+# TRL beside the packages of $(VENV), so that what is compared computes with the same torch, transformers and vLLM.
+$(PEERS)/.complete: tests/benchmarks/peers/requirements.txt $(VENV)/.packages
+	$(shell command -v $(PYTHON) || echo python3) -m venv --clear $(PEERS)
+	$(PEERS)/bin/pip install --quiet $(PIP_ARGS) --no-deps --requirement tests/benchmarks/peers/requirements.txt
+	cd $(PEERS)/lib/python3*/site-packages && echo $(CURDIR)/$(VENV)/lib/python3*/site-packages > shared.pth
+	touch $@
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos

@@ -34,7 +34,7 @@ def measure(shape: str, kind: str, steps: int, folder: Path, samples: Path) -> R
     file, config = config_of(shape, folder, steps + WARM_UP[shape], **KINDS[kind])
     threads = int(config.pools.generator.env.get("OMP_NUM_THREADS", 1))
     with tempfile.TemporaryDirectory() as out:
-        run = _baseline if kind == "baseline" else _pipeline
+        run = baseline if kind == "baseline" else pipeline
         found = run(file, Path(out), threads)
         if kind == "pipeline":
             shutil.copy(Path(out, "run/samples/step_000001.jsonl"), samples)
@@ -42,21 +42,21 @@ def measure(shape: str, kind: str, steps: int, folder: Path, samples: Path) -> R
     return {"shape": shape, "kind": kind, **found}
 
 
-def _baseline(file: Path, out: Path, threads: int) -> Round:
+def baseline(file: Path, out: Path, threads: int) -> Round:
     began = time.perf_counter()
     command = [sys.executable, "-m", "tests.benchmarks.sequential", str(file), str(out / "steps.jsonl")]
-    subprocess.run(command, cwd=ROOT, check=True, env=_environment())
+    subprocess.run(command, cwd=ROOT, check=True, env=environment())
     steps = read_jsonl(out / "steps.jsonl")
     start = time.perf_counter() - began - sum(s["seconds"] for s in steps)
     return {"start": start, "steps": steps, "memory": {"baseline": max(s["peak_memory"] for s in steps)}}
 
 
-def _pipeline(file: Path, out: Path, threads: int) -> Round:
+def pipeline(file: Path, out: Path, threads: int) -> Round:
     """A step's CPU-seconds are those between two lines of the run's metrics."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "renio_pipeline", "train", "--config", str(file), f"run_dir={out / 'run'}"]
     log = (out / "log").open("w")
-    process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=log, stderr=subprocess.STDOUT)
     metrics = out / "run/metrics.jsonl"
     marks, size, first = [], 0, 0.0
     while process.poll() is None:
@@ -88,7 +88,7 @@ def _step(line: dict[str, float], used: Any) -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The machine's own: the pipeline gives its engines what they need, and the baseline has what a user would have."""
     own = {"PYTHONPATH": str(ROOT)}
     return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | own
