@@ -42,6 +42,7 @@ from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.reason_first import with_analyses
+from renio_pipeline.stages.recorded import recorded_pools, with_recorded
 from renio_pipeline.stages.teacher_stage import as_one_stage
 from renio_pipeline.types import FIRST_VERSION
 
@@ -149,6 +150,7 @@ async def stages(
     generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
     weighting = WeightingStage(config, service, point.state.weighting) if config.distils else None
     workers = [pool.workers for pool in (generators, *teachers.values())] + ([] if weighting is None else [weighting.workers])
+    scoring = {**teachers, **recorded_pools(config, prepared.recordings, ray.put, budget)}
     follower = teachers[""] if config.follow else None
     ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared, fence=fence)
     trainers = Trainers(ranks_at, generators, follower, service)
@@ -167,7 +169,7 @@ async def stages(
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         made = Stages(
             generators=generators,
-            teachers=as_one_stage(config, teachers, prepared.retokenisers, quarantine.add),
+            teachers=as_one_stage(config, scoring, prepared.retokenisers, quarantine.add),
             weighting=weighting,
             trainers=trainers,
             turns=trainers,
@@ -176,7 +178,11 @@ async def stages(
             pools=dict(pools),
         )
         off_policy = with_off_policy(
-            made, config, solutions=prepared.solutions, end_tokens=prepared.end_tokens, quarantine=quarantine.add
+            with_recorded(made, config, prepared.recordings),
+            config,
+            solutions=prepared.solutions,
+            end_tokens=prepared.end_tokens,
+            quarantine=quarantine.add,
         )
         yield with_analyses(
             off_policy,

@@ -1,4 +1,5 @@
-"""Start a probe's engines: teachers and generators, and then in the place of the generators the trainer's forward pass."""
+"""Start the engines of what trains nothing, ``renio probe`` and ``renio score``: teachers and generators, and for a probe then
+in the place of the generators the trainer's forward pass."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import ray
 
@@ -26,16 +28,19 @@ from renio_pipeline.stages.protocols import Teachers
 from renio_pipeline.stages.teacher_stage import as_one_stage
 
 
-def check(config: RunConfig, prepared: Prepared | None) -> Prepared:
+def check(config: RunConfig, prepared: Prepared | None, *, forward: bool = True) -> Prepared:
     """What a run checks, but for the pools that a probe starts: generators and the trainer are not there at a time.
+
+    ``forward``: the trainer's forward pass will be started.
 
     Raises:
         ConfigError: as ``actors.run_checks.check`` does.
     """
     teachers = list(config.teacher_pools.values())
-    for first in ("generator", "trainer"):
+    firsts = ("generator", "trainer") if forward else ("generator",)
+    for first in firsts:
         check_cluster(config, ray.cluster_resources(), (first, *teachers))
-    check_nodes(config, ray.nodes(), ("generator", "trainer", *teachers))
+    check_nodes(config, ray.nodes(), (*firsts, *teachers))
     check_this_node(config, ray.nodes())
     notes = check_versions(config, ray.nodes())
     prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
@@ -62,6 +67,10 @@ class Engines:
     budget: PayloadBudget
     forward: ForwardStage | None
 
+    def table(self, payload: Any) -> Any:
+        """What a teacher left in the object store, by the reference that came with its scores."""
+        return ray.get(payload)
+
     async def generated(self) -> None:
         """The student has written everything: end its generators, and start the forward pass."""
         self.generators.close()
@@ -77,7 +86,7 @@ async def engines(
     """Start generators and teachers together, and wait until both can serve. All actors end with the block.
 
     Args:
-        config: the result of ``renio_pipeline.probe.setting.probing``.
+        config: the result of ``renio_pipeline.probe.setting.probing``, or of ``recording`` there.
         context: of the teachers' engines, see ``teachers_context``.
         forward: the losses are wanted too.
     """

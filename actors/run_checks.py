@@ -53,7 +53,7 @@ def prepare_locally(config: RunConfig, clock: str | None = None) -> Prepared | N
     ``clock``: see ``prepare``.
     """
     check_engine_options(config)
-    names = [config.student, *map(config.teacher_model, config.all_teachers)]
+    names = [config.student, *map(config.teacher_model, config.live_teachers)]
     return prepare(config, clock=clock) if all(map(info.is_local, names)) else None
 
 

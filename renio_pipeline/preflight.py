@@ -28,7 +28,7 @@ from renio_pipeline.data.other_tokenizers import (
 )
 from renio_pipeline.data.problems import Problems, joined, problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token, fitting
-from renio_pipeline.data.prompts import Encoded, Encoder
+from renio_pipeline.data.prompts import Cursor, Encoded, Encoder
 from renio_pipeline.data.settling import settle
 from renio_pipeline.data.solutions import Solutions
 from renio_pipeline.data.template_clock import TemplateClock
@@ -37,12 +37,14 @@ from renio_pipeline.models.adapters import read_adapter
 from renio_pipeline.models.end_tokens import check_ends, end_pairs
 from renio_pipeline.models.files import end_ids
 from renio_pipeline.models.folder import check_weights, is_pickled
+from renio_pipeline.recordings.recording import Recording
 from renio_pipeline.run_dir import lease_files
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.data_record import Stretch
+from renio_pipeline.stages.recorded_inputs import MOST_CHECKED, check_prompts, check_vocab_size, open_recordings
 from renio_pipeline.tasks import Task, make_task
 from renio_pipeline.tasks.phrasing import Phrasing
-from renio_pipeline.types import EndTokens, Row
+from renio_pipeline.types import EndTokens, Prompt, Row
 
 PROBES = "probes"  # in a run's directory: what renio probe found, before the run or later
 Inspect = Callable[[str, str], info.ModelInfo]
@@ -68,6 +70,7 @@ class Prepared:
     other_tokenizers: dict[str, OtherTokenizer] = field(default_factory=dict)  # by teacher, of those that have their own
     analyses: AnalysisPrompts | None = None  # the prompts of method.reason_first
     solutions: Solutions | None = None  # as responses, for data.off_policy.source solution
+    recordings: dict[str, Recording] = field(default_factory=dict)  # by teacher, of those whose signals were recorded
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
 
@@ -100,9 +103,15 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     student = _student(config, inspect)
     if config.sync.backend == "ipc" and config.sync.packed_bytes:
         info.check_packed_bytes(config.student, config.sync.packed_bytes, DTYPE_BYTES[config.generator.dtype])
-    teachers = {name: _teacher(config, name, student, inspect) for name in config.all_teachers}
+    recordings = open_recordings(config, student)
+    teachers = dict.fromkeys(recordings, student) | {
+        name: _teacher(config, name, student, inspect) for name in config.live_teachers
+    }
     alike = {name: model for name, model in teachers.items() if name not in config.own_tokenizers}
-    vocab_size = min(m.vocab_rows for m in (student, *alike.values()))
+    vocab_size = min(
+        [m.vocab_rows for m in (student, *alike.values())] + [each.manifest.vocab_size for each in recordings.values()]
+    )
+    check_vocab_size(config, recordings, vocab_size)
     if (k := config.objective.payload.top_k) >= vocab_size:
         raise ConfigError(f"{_top_k_key(config)}: {k} must be below the vocabulary's {vocab_size} entries")
     tokenizer = info.read_tokenizer(config.student, "student")
@@ -131,6 +140,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     scored = config.batch_size * config.teachers_of_a_sample
     payload_bytes = scored * config.max_response_tokens * max(token_bytes.values(), default=0)
     _check_payload(config, payload_bytes)
+    check_prompts(config, recordings, _drawn(config, data) if recordings else ())
     return Prepared(
         task=task,
         tokenizer=tokenizer,
@@ -141,8 +151,16 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         solutions=_solutions(config, tokenizer, vocab_size),
         clock=stands.at,
         other_tokenizers=others,
+        recordings=recordings,
         **data,
     )
+
+
+def _drawn(config: RunConfig, data: Mapping[str, Any]) -> Iterator[Prompt]:
+    """The samples that a run draws, as far as they are looked at before it starts. ``data``: fields of ``Prepared``."""
+    cursor = Cursor(data["prompt_ids"], data["rows"], config, teacher_ids=data["teacher_ids"], stretch=data["stretch"])
+    for _ in range(min(config.steps * config.batch_size, MOST_CHECKED)):
+        yield from cursor.take(1)
 
 
 def encoder_of(config: RunConfig, task: Task, tokenizer: Any, clock: TemplateClock) -> Encoder:
@@ -325,7 +343,8 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
         notes = (*training.notes, *held_out.notes)
     if info.is_cached(config.student):
         student = _student(config, inspect)
-        for name in config.all_teachers:
+        open_recordings(config, student)
+        for name in config.live_teachers:
             if info.is_cached(config.teacher_model(name)):
                 _teacher(config, name, student, inspect)
     needs_all = "prompt lengths, vocabulary and payload, which need all of them"
@@ -343,7 +362,7 @@ def not_here(config: RunConfig) -> list[str]:
 
 def _models(config: RunConfig) -> dict[str, str]:
     """The names of the models, by the first key that gives each."""
-    teachers = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.all_teachers}
+    teachers = {config.teacher_key(name, "model"): config.teacher_model(name) for name in config.live_teachers}
     return {"student": config.student} | {key: model for key, model in teachers.items() if model != config.student}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["correct", "incorrect", "unfinished"]
 StopReason = Literal["stop", "length"]
-OffPolicySource = Literal["solution", "teacher"]  # who wrote a response that the student did not
+OffPolicySource = Literal["solution", "teacher", "recorded"]  # who wrote a response that the student did not
 EndTokens = tuple[
     tuple[int, int], ...
 ]  # pairs of ids that change places to a teacher: see ``renio_pipeline.models.end_tokens``
@@ -104,7 +104,7 @@ class Rollout:
     last_version: Version | None = None  # those that sampled its last one: newer, where a sync came in between
     replica: str = ""  # the generator that wrote it
     times: Times = NEVER
-    off_policy: OffPolicySource | None = None  # not the student's: it has no version, and log p_S is the trainer's
+    off_policy: OffPolicySource | None = None  # not by the run's student: no version; logprobs are the trainer's, or recorded
 
     @property
     def sample_id(self) -> int:
@@ -264,7 +264,7 @@ class TrainSample(Message):
     teacher_logprobs: np.ndarray | None  # [T] float32; None: the run has no teacher
     weight: float
     token_factors: np.ndarray | None = None  # [T] float32; None: all are 1
-    off_policy: bool = False  # not written by the student; its student_logprobs are then the trainer's
+    off_policy: bool = False  # not by the run's student; its student_logprobs are the trainer's, or recorded ones
     until_pivotal: int | None = None  # response tokens up to and including the first pivotal one; None: none is pivotal
     payload: Any = None  # as in TeacherScores
     advantage: float = 0.0  # of the verifier's reward, for objectives that learn from it

@@ -39,7 +39,7 @@ def _node(
     else:
         pools = [pool for pool in config.pool_names if _fits(config, pool, node)]
         wants_gpus = any(config.pool(pool).gpus for pool in pools)
-        without_vllm = {config.teacher_pools[n] for n, teacher in config.all_teachers.items() if teacher.type != "vllm"}
+        without_vllm = {config.teacher_pools[n] for n, teacher in config.live_teachers.items() if teacher.type != "vllm"}
     return Node(
         id=node["NodeID"],
         name=name,

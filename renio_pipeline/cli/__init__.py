@@ -9,7 +9,22 @@ import traceback
 from collections.abc import Sequence
 
 from renio_pipeline import __version__
-from renio_pipeline.cli import arms, config, control, doctor, evaluate, models, plan, probe, prompts, push, report, run, study
+from renio_pipeline.cli import (
+    arms,
+    config,
+    control,
+    doctor,
+    evaluate,
+    models,
+    plan,
+    probe,
+    prompts,
+    push,
+    report,
+    run,
+    score,
+    study,
+)
 from renio_pipeline.cli.common import AnyOrder
 from renio_pipeline.cli.terminal import nobody_reads, write_any_text
 from renio_pipeline.config import ConfigError
@@ -63,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="renio", description="On-policy distillation with ReNIO sample weights.")
     parser.add_argument("--version", action="version", version=f"renio {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=AnyOrder)
-    for command in (run, config, prompts, doctor, plan, probe, arms, evaluate, models, control, report, push, study):
+    for command in (run, config, prompts, doctor, plan, probe, score, arms, evaluate, models, control, report, push, study):
         command.register(commands)
     return parser

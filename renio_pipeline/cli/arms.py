@@ -11,6 +11,7 @@ from renio_pipeline.cli.common import TAKEOVER, count, path
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.off_policy import check_all_by_student
 from renio_pipeline.config.teacher_writing import check_no_analyses
+from renio_pipeline.config.teachers.recorded_teachers import check_live
 from renio_pipeline.visible import visible
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def _arms(args: argparse.Namespace) -> int:
     for arm in arms:
         check_all_by_student(arm.config, "renio arms")
         check_no_analyses(arm.config, "renio arms")
+        check_live(arm.config, "renio arms")
     if not arms[0].config.evaluate.problems:
         raise ConfigError("evaluate.problems: 0 leaves no held-out problems to compare the arms on; set it to 500 or more")
     address = settled(args.address)  # before Ray is imported

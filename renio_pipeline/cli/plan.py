@@ -37,6 +37,12 @@ def _plan(args: argparse.Namespace) -> int:
         if value is not None and not value >= 1:
             raise ConfigError(f"{option}: {value:g} given, but at least 1 is needed")
     config = load(paths, [thing for thing in args.things if "=" in thing])
+    if config.recorded_teachers:
+        key = config.teacher_key(next(iter(config.recorded_teachers)), "type")
+        raise ConfigError(
+            f"{key}: renio plan shares GPUs out among generators, teachers and trainers, and with a recording trainers alone "
+            "are at work: give them all GPUs (pools.trainer), or plan the live run, with the teacher's own type"
+        )
     sources = Sources(
         device=args.device, run=args.run_, rates=args.rates, offline=args.offline, gpus_per_node=args.gpus_per_node
     )

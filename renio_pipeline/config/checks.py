@@ -14,6 +14,7 @@ from renio_pipeline.config.own_tokenizers import check_own_tokenizers
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN, TeacherPayload
 from renio_pipeline.config.teacher_writing import check_teachers_write
+from renio_pipeline.config.teachers.recorded_teachers import check_recorded
 from renio_pipeline.config.teachers.served_teachers import check_served
 
 
@@ -97,7 +98,7 @@ def _method(c: RunConfig) -> None:
         )
     if isinstance(c.method, schema.Opd):
         for name, teacher in c.all_teachers.items():
-            if teacher.model is None:
+            if teacher.model is None and teacher.type != "recorded":
                 raise ValueError(f"{c.teacher_key(name, 'model')}: required, unless method.type is opsd")
         return
     if c.teachers:
@@ -172,6 +173,7 @@ def _sources(c: RunConfig) -> None:
 def _teacher(c: RunConfig, name: str, teacher: schema.Teacher) -> None:
     section = c.teacher_key(name)
     check_served(c, name)
+    check_recorded(c, name)
     if teacher.type == "torch" and (teacher.tensor_parallel > 1 or teacher.engine or teacher.separate_process):
         raise ValueError(
             f"{section}.tensor_parallel, {section}.engine and {section}.separate_process are vLLM's; a torch teacher has none "
@@ -197,7 +199,7 @@ def _lora(c: RunConfig) -> None:
 def _pools(c: RunConfig) -> None:
     sections: dict[str, schema.Generator] = {"generator": c.generator}
     pools = {"generator": "generator"}
-    for name, teacher in c.all_teachers.items():
+    for name, teacher in c.live_teachers.items():
         sections[c.teacher_key(name)] = teacher
         pools[c.teacher_key(name)] = c.teacher_pools[name]
     for key, section in sections.items():

@@ -194,6 +194,16 @@ class RunConfig(Section):
         return self.teachers or {"": self.teacher}
 
     @property
+    def recorded_teachers(self) -> dict[str, str]:
+        """The folder of each teacher whose signals were recorded, and which nothing is started for."""
+        return {name: teacher.path or "" for name, teacher in self.all_teachers.items() if teacher.type == "recorded"}
+
+    @property
+    def live_teachers(self) -> dict[str, schema.Teacher]:
+        """The teachers that score, each in a pool of its own."""
+        return {name: teacher for name, teacher in self.all_teachers.items() if teacher.type != "recorded"}
+
+    @property
     def own_tokenizers(self) -> list[str]:
         """The teachers that read responses in tokens of their own."""
         return [name for name, teacher in self.all_teachers.items() if teacher.tokenizer == "own"]
@@ -218,6 +228,11 @@ class RunConfig(Section):
         """What a teacher's pool loads at first: for opsd, and the reference of grpo, the student itself."""
         return self.all_teachers[name].model or self.student
 
+    def teacher_label(self, name: str = "") -> str:
+        """A teacher as people are told it."""
+        teacher = self.all_teachers[name]
+        return teacher.model or f"recorded in {teacher.path}" if teacher.type == "recorded" else self.teacher_model(name)
+
     def teacher_key(self, name: str, key: str = "") -> str:
         """A teacher's section, or a key of it, as the user writes it: ``teacher.dtype`` or ``teachers.maths.dtype``."""
         section = f"teachers.{name}" if self.teachers else "teacher"
@@ -236,8 +251,8 @@ class RunConfig(Section):
 
     @property
     def teacher_pools(self) -> dict[str, str]:
-        """The name of each teacher's pool."""
-        return {name: f"teacher.{name}" if name else "teacher" for name in self.all_teachers}
+        """The name of the pool of each teacher that has one."""
+        return {name: f"teacher.{name}" if name else "teacher" for name in self.live_teachers}
 
     @property
     def pool_names(self) -> list[str]:

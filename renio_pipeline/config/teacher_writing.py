@@ -15,6 +15,7 @@ def teachers_write(config: RunConfig) -> bool:
     return (
         config.combine is None
         and not config.own_tokenizers
+        and not config.recorded_teachers
         and not any(_states_alone(config, name) or _without_ids(config, name) for name in config.all_teachers)
     )
 
@@ -35,6 +36,9 @@ def check_teachers_write(config: RunConfig, wanted_by: str) -> None:
     Args:
         wanted_by: the key that makes teachers write, for the message: ``method.reason_first``.
     """
+    for name in config.recorded_teachers:
+        key = config.teacher_key(name, "type")
+        raise ValueError(f"{wanted_by}: a recorded teacher writes nothing; set {key}=vllm, or leave {wanted_by} out")
     for name in config.all_teachers:
         if _states_alone(config, name):
             raise ValueError(

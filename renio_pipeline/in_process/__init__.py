@@ -16,6 +16,7 @@ from renio_pipeline.run_dir.analyses import AnalysisLog
 from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.reason_first import with_analyses
+from renio_pipeline.stages.recorded import all_recorded, with_recorded
 
 
 def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
@@ -35,16 +36,18 @@ def in_process_stages(config: RunConfig, prepared: Prepared) -> Stages:
 
     lm = AutoModelForCausalLM.from_pretrained(info.resolve(config.student), dtype=torch.float32)
     generators = InProcessGenerators(lm, config, prepared.vocab_size, end_ids(lm, prepared))
-    teachers = InProcessTeachers(config, prepared) if config.all_teachers else None
+    teachers = InProcessTeachers(config, prepared) if config.live_teachers else None
+    recorded = all_recorded(config, prepared.recordings, lambda table: table) if prepared.recordings else None
     head = None if teachers is None else teachers.head
     trainers = InProcessTrainers(lm, config, prepared.vocab_size, head, generators, prepared.shared_tokens)
     made = Stages(
         generators=generators,
-        teachers=teachers,
+        teachers=teachers or recorded,
         weighting=InProcessWeighting(config) if config.distils else None,
         trainers=trainers,
         quarantined=set() if teachers is None else teachers.quarantine.ids,
     )
+    made = with_recorded(made, config, prepared.recordings)
     made = with_off_policy(made, config, solutions=prepared.solutions, end_tokens=prepared.end_tokens, together=True)
     return with_analyses(made, config, prepared.analyses, AnalysisLog(None))
 
@@ -59,12 +62,14 @@ def end_ids(lm: object, prepared: Prepared) -> set[int]:
 def check(config: RunConfig) -> None:
     """Raises ConfigError for the first key that these stages do not support."""
     sizes = {"trainer.dtype": config.trainer.dtype} | {
-        config.teacher_key(name, "dtype"): teacher.dtype for name, teacher in config.all_teachers.items()
+        config.teacher_key(name, "dtype"): teacher.dtype for name, teacher in config.live_teachers.items()
     }
     refused = {key: f"is {dtype}, but these stages compute in float32" for key, dtype in sizes.items() if dtype != "float32"}
     for name, teacher in config.all_teachers.items():
         if teacher.type == "http":
             refused[config.teacher_key(name, "type")] = "may not be http: these stages compute a teacher in this process"
+    if config.recorded_teachers and config.live_teachers:
+        refused["teachers"] = "may be recorded all or none: these stages route no rows between both"
     if config.trainer.lora is not None:
         refused["trainer.lora"] = "needs the pipeline's trainer"
     if config.max_staleness:

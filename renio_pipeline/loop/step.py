@@ -145,7 +145,7 @@ def scored_batch(found: Collected, student: Sequence[np.ndarray]) -> ScoredBatch
         student_logprobs=student,
         teacher_logprobs=[s.teacher_logprobs for s in found.scored],
         verdicts=[found.judged[r.sample_id].verdict for r in rollouts],
-        off_policy=[r.off_policy is not None for r in rollouts],
+        off_policy=[r.off_policy not in (None, "recorded") for r in rollouts],
     )
 
 
@@ -194,14 +194,15 @@ async def _student_logprobs(
 ) -> tuple[list[ScoredRollout], list[np.ndarray]]:
     """The samples, and log p_S that their weights are computed from, [T] of each: the generator's, or another trainer forward.
 
-    No generator knows them of a response that the student did not write, so the trainer's become the rollout's own.
+    No generator knows them of a response that the student did not write, so the trainer's become the rollout's own. A recorded
+    one keeps those of the student that wrote it.
     """
     every = config.student_logprobs == "trainer"
     asked = [s for s in scored if every or s.rollout.off_policy is not None]
     by_id = await stages.trainers.logprobs(make_batch(step, asked, np.ones(len(asked)))) if asked else {}
 
     def known(s: ScoredRollout) -> ScoredRollout:
-        if s.rollout.off_policy is None:
+        if s.rollout.off_policy in (None, "recorded"):
             return s
         return replace(s, rollout=replace(s.rollout, logprobs=by_id[s.rollout.sample_id]))
 

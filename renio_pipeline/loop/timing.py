@@ -49,7 +49,7 @@ class StepTimer:
     async def responses(self, arriving: AsyncIterator[Rollout]) -> AsyncIterator[Rollout]:
         """Pass responses on, and note when they come."""
         async for response in arriving:
-            if response.off_policy != "solution":  # it is there at once, and nobody wrote it
+            if response.off_policy not in ("solution", "recorded"):  # it is there at once, and nobody wrote it
                 self._last = time.perf_counter()
                 self._first = self._last if self._first is None else self._first
             yield response

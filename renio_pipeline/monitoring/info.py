@@ -25,7 +25,7 @@ class Info:
     """``renio_run_info``."""
 
     def __init__(self, config: RunConfig) -> None:
-        teachers = ",".join(dict.fromkeys(config.teacher_model(name) for name in config.all_teachers))
+        teachers = ",".join(dict.fromkeys(config.teacher_label(name) for name in config.all_teachers))
         self._values = {
             "run": config.name, "method": config.method.type, "weighting": config.weighting.label,
             "objective": config.objective.label, "task": config.task_label, "student": config.student, "teacher": teachers,

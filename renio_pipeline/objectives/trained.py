@@ -12,7 +12,7 @@ def trained_objective(config: RunConfig) -> Objective:
     """A run's objective as its trainer ranks compute it."""
     objective = config.objective
     assert isinstance(objective, Objective)
-    if not config.max_staleness:
+    if not config.max_staleness and not config.recorded_teachers:  # recorded responses are of an older policy
         with objective.guarded("on_policy"):
             objective = objective.on_policy()
     if not config.reward.coefficient:

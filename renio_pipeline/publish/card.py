@@ -76,7 +76,7 @@ def _kinds(config: RunConfig) -> list[str]:
 def _body(published: Published, repo: str) -> Iterator[str]:
     config = published.config
     what = "LoRA adapter" if published.kind == "adapter" else "model"
-    teachers = " and ".join(dict.fromkeys(_shown(config.teacher_model(t)) for t in config.all_teachers))
+    teachers = " and ".join(dict.fromkeys(_shown(config.teacher_label(t)) for t in config.all_teachers))
     method = "itself, shown the reference solution" if config.method.type == "opsd" else teachers
     yield f"# {plain(repo.rpartition('/')[2])}"
     start = f"This {what} is {_shown(published.base or config.student)} after {published.step} steps of "
@@ -107,7 +107,7 @@ def _distilled(config: RunConfig, teacher: str) -> str:
 
 def _settings(published: Published) -> Iterator[tuple[str, object]]:
     config, lora = published.config, published.config.trainer.lora
-    teachers = dict.fromkeys(config.teacher_model(t) for t in config.all_teachers)
+    teachers = dict.fromkeys(config.teacher_label(t) for t in config.all_teachers)
     yield "base model", published.base or _local(config.student)
     if config.distils:
         yield "teacher", ", ".join(map(_local, teachers)) + (", shown the reference solution" if config.privileged else "")

@@ -21,7 +21,7 @@ def facts(run: RecordedRun, samples: Samples) -> list[tuple[str, str]]:
         ("Steps", f"{last} of {config.steps}, {state}"),
         ("Time in steps", f"{seconds / 3600:.1f} h" if seconds > 7200 else f"{seconds:.0f} s"),
         ("Student", config.student),
-        ("Teacher", ", ".join(config.teacher_model(name) for name in config.all_teachers)),
+        ("Teacher", ", ".join(config.teacher_label(name) for name in config.all_teachers)),
         ("Method", config.method.type),
         ("Weighting", _weighting(config) if config.distils else ""),
         ("Objective", config.objective.label),

@@ -102,7 +102,7 @@ class OffPolicyGenerators:
             return self.student.generate(prompts, temperature)
         own = [p for p in prompts if p.sample_id not in self.drawn]
         streams = [self._of_solutions(foreign) if self.solutions is not None else self._by_teachers(foreign)]
-        return _merged([*([self.student.generate(own, temperature)] if own else []), *streams])
+        return merged([*([self.student.generate(own, temperature)] if own else []), *streams])
 
     async def _of_solutions(self, prompts: Sequence[Prompt]) -> Stream:
         assert self.solutions is not None
@@ -196,7 +196,7 @@ def _rollout(prompt: Prompt, token_ids: np.ndarray, stop_reason: StopReason, sou
     )
 
 
-async def _merged(streams: Sequence[Stream]) -> Stream:
+async def merged(streams: Sequence[Stream]) -> Stream:
     """What the streams yield, as it comes."""
     arriving: dict[asyncio.Future[Rollout | None], Stream] = {}
     arriving |= {asyncio.ensure_future(anext(stream, None)): stream for stream in streams}

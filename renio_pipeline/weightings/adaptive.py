@@ -144,6 +144,8 @@ def _no_probe(config: Any) -> str | None:
     """Why the teacher cannot go on from responses, and what to change; None if it can."""
     if config.combine is not None:
         return "none of the teachers that combine mixes goes on as their mixture does; leave combine out"
+    if config.recorded_teachers:
+        return "a recorded teacher goes on from no response; set teacher.type=vllm or torch"
     if config.own_tokenizers:
         return "a teacher with its own tokenizer cannot go on from the student's tokens; take one with tokenizer=same"
     if any(teacher.type == "http" and teacher.api == "openai" for teacher in config.all_teachers.values()):

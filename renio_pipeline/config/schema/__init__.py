@@ -6,6 +6,7 @@
 ``prompts.py``: the sections of the prompts' texts and of the chat template's variables.
 ``models.py``: the sections of the engines and of the trainer: sampling, generator, teacher, LoRA, trainer.
 ``served.py``: the keys of a teacher that is served elsewhere.
+``recorded.py``: the key of a teacher whose signals were recorded.
 ``methods.py``: the sections that ``method.type`` chooses from.
 ``rewards.py``: learning from the verifier: GRPO, and the reward beside a distillation.
 ``pools.py``: the sections of the pools: sizes, placement, weight transfer, payload, and what happens after faults.

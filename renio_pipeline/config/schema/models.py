@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from renio_pipeline.config.paths import UserPath
+from renio_pipeline.config.schema.recorded import Recorded
 from renio_pipeline.config.schema.served import Served
 from renio_pipeline.config.schema.values import Beta, Dtype, Section
 
@@ -89,7 +90,7 @@ class Generator(Section):
     )
 
 
-class Teacher(Served, Generator):
+class Teacher(Recorded, Served, Generator):
     """The model that scores responses, and its engine."""
 
     model: UserPath | None = Field(
@@ -107,8 +108,10 @@ class Teacher(Served, Generator):
         default_factory=dict,
         description="Where it ends responses with another token than the student: {student's end: teacher's end}.",
     )
-    type: Literal["vllm", "torch", "http"] = Field(
-        "vllm", description="vllm: scored by a vLLM engine; torch: by a transformers forward pass; http: by servers at `urls`."
+    type: Literal["vllm", "torch", "http", "recorded"] = Field(
+        "vllm",
+        description="vllm: scored by a vLLM engine; torch: by a transformers forward pass; http: by servers at `urls`; "
+        "recorded: nobody scores, responses and signals are those at `path`.",
     )
     attention: Literal["sdpa", "flash_attention_2"] = Field("sdpa", description="Attention implementation of a torch teacher.")
     max_batch_tokens: PositiveInt | None = Field(

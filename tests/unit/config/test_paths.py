@@ -30,7 +30,7 @@ class Asks:
 PATHS = {
     "run_dir": "~/r", "student": "~/m", "task": "~/own.py:Asks", "metrics_discovery": "~/d",
     "data.path": "~/a.jsonl", "data.held_out_path": "~/b.jsonl", "evaluate.markers": "~/markers.txt",
-    "teacher.model": "~/t", "teacher.adapter": "~/l",
+    "teacher.model": "~/t", "teacher.adapter": "~/l", "teacher.path": "~/scores",
 }  # fmt: skip
 
 
@@ -58,6 +58,8 @@ def test_a_home_folder_is_expanded_in(key: str, home: Path) -> None:
     sections = {"metrics_port": 0, **nested(key, PATHS[key])}
     if key == "teacher.adapter":
         sections["teacher"]["model"] = "embedded:teacher"
+    if key == "teacher.path":
+        sections["teacher"]["type"] = "recorded"
     config = make_config(**sections)
     assert value_of(config, key) == PATHS[key].replace("~", str(home))
 
@@ -68,7 +70,7 @@ def test_no_key_that_says_it_is_a_path_is_left_out() -> None:
     no_paths = {"name", "data.subset", "data.split", "data.held_out_split", "data.fields", "wandb.mode"}
     no_paths |= {f"data.sources.N.{key}" for key in ("name", "subset", "split", "held_out_split", "fields")}
     own = {"weighting.path", "objective.path", "data.sources.N.path", "data.sources.N.held_out_path"}  # below
-    assert told - no_paths - own - {"teachers.NAME.model", "teachers.NAME.adapter", *PATHS} == set()
+    assert told - no_paths - own - {"teachers.NAME.model", "teachers.NAME.adapter", "teachers.NAME.path", *PATHS} == set()
 
 
 def test_sources_are_found_at_home(home: Path) -> None:
