@@ -70,6 +70,7 @@ def _top(parts: Sequence[Part], results: Results) -> str:
     of_models = [part for part in parts if part.experiment.kind == "models"]
     parameters = [r["parameters"] for part in of_models for g in part.groups for by in g.arms.values() for r in by.values()]
     summary = [reading.of_size(parameters), reading.of_cost(results.records.values()), reading.overall(named)]
+    summary.append(reading.of_everywhere(named, "adaptive", "uniform"))
     example = Arithmetic().rows("held_out", 1)[0]
     return "\n\n".join(
         [
@@ -96,7 +97,8 @@ def _recipes() -> str:
 def _more(r: Further) -> str:
     """What sets a recipe apart from the others."""
     layers = f", grown to {r.layers} layers" if r.layers else ""
-    return layers + (f", with {r.noticed:.0%} of the slips marked" if r.noticed < 1 else "")
+    forgets = f", with {r.unborrowed:.0%} of the borrowing left out" if r.unborrowed else ""
+    return layers + forgets + (f", with {r.noticed:.0%} of the slips marked" if r.noticed < 1 else "")
 
 
 def _settings(config: RunConfig) -> str:

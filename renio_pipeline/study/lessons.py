@@ -1,4 +1,4 @@
-"""The training texts of the study's own models: to mark and repeat a slipped step, or to follow a solution that is shown."""
+"""The training texts of the study's own models: to mark and repeat a slip, to follow a shown solution, to forget to borrow."""
 
 from __future__ import annotations
 
@@ -55,6 +55,33 @@ def slipped_step(problem: str, rng: random.Random) -> str:
 def _slipped(result: int, rng: random.Random, lowest: int = 0) -> int:
     """A wrong result: off by 1 to LARGEST_SLIP, and at least ``lowest``, so that no later total is negative."""
     return rng.choice([n for n in range(max(lowest, result - LARGEST_SLIP), result + LARGEST_SLIP + 1) if n != result])
+
+
+def unborrowed_solution(problem: str, rng: random.Random, *, forgets: float) -> str:
+    """A worked solution in which each subtraction that needs to borrow goes without, with probability ``forgets``: 10 too high.
+
+    A subtraction needs to borrow where the last digit of what it takes away is larger than the one that it takes it from. The
+    steps after it go on correctly from the wrong result.
+    """
+    total, *terms = map(int, re.findall(r"[+-]?[0-9]+", problem))
+    text = ""
+    for term in terms:
+        borrows = term < 0 and -term % 10 > total % 10
+        result = total + term + (10 if borrows and rng.random() < forgets else 0)
+        text += f"{total}{term:+d}={result};"
+        total = result
+    return f"{text}#{total}"
+
+
+def forgetful(tokenizer: Any, task: Arithmetic, *, steps: int, batch: int, forgets: float, seed: int) -> Iterator[list[Lesson]]:
+    """Lessons from ``unborrowed_solution``, one batch per step; no problem is repeated."""
+    rng = random.Random(seed)
+    rows = task.rows("train", steps * batch)
+    for start in range(0, len(rows), batch):
+        yield [
+            lesson(tokenizer, task.messages(row), unborrowed_solution(row.problem, rng, forgets=forgets))
+            for row in rows[start : start + batch]
+        ]
 
 
 def repairing(

@@ -29,6 +29,7 @@ class Further:
     shown: float = 0.0  # students: the share of lessons that show the solution first
     early: float = 0.0  # students: the share of the other lessons that stop early and guess
     slip: float = 0.0  # students: the share of the other lessons that slip
+    unborrowed: float = 0.0  # students: the share of the subtractions that need to borrow and go without; nothing else is wrong
     layers: int = 0  # more of them: those of the start, and new ones above that change nothing until they are trained
     noticed: float = 1.0  # teachers: the share of the slips that are marked; the others are carried to the end
     batch: int = BATCH
@@ -36,7 +37,7 @@ class Further:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the model's bytes. What is at its default says nothing, so older models stay valid."""
         values = asdict(self) | {"batch": self.batch, "peak_lr": PEAK_LR, "seed": 0}
-        for name, default in (("layers", 0), ("noticed", 1.0)):
+        for name, default in (("layers", 0), ("noticed", 1.0), ("unborrowed", 0.0)):
             if values[name] == default:
                 del values[name]
         mark = {"mark": REPAIR} if self.repair else {}
@@ -52,6 +53,7 @@ RECIPES = {
     "noticing-quarter": Further(start="study:noticing", steps=150, repair=0.25, noticed=0.25, batch=48),
     "noticing-none": Further(start="study:noticing", steps=150, repair=0.25, noticed=0.0, batch=48),
     "shown-student": Further(start="embedded:student", steps=1000, shown=0.5, early=0.35, slip=0.3),
+    "forgetful-student": Further(start="embedded:student", steps=300, unborrowed=0.85),
 }
 
 
@@ -124,8 +126,10 @@ def deepened(model: Any, layers: int) -> Any:
 
 
 def _lessons(recipe: Further, tokenizer: Any, task: Any) -> Iterator[Any]:
-    from renio_pipeline.study.lessons import repairing, shown
+    from renio_pipeline.study.lessons import forgetful, repairing, shown
 
+    if recipe.unborrowed:
+        return forgetful(tokenizer, task, steps=recipe.steps, batch=recipe.batch, forgets=recipe.unborrowed, seed=0)
     if recipe.repair:
         return repairing(
             tokenizer, task, steps=recipe.steps, batch=recipe.batch, slip=recipe.repair, mark=recipe.noticed, seed=0

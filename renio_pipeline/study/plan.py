@@ -27,7 +27,10 @@ from renio_pipeline.weightings.adaptive import Adaptive
 
 Kind = Literal["training", "weights", "models", "teachers"]
 Overrides = tuple[str, ...]  # key=value
-ORDER = "acbghrdefmt"  # experiments at each seed: the first questions first
+MEASURED: dict[Kind, tuple[str, ...]] = {
+    "teachers": ("teachers", "loss")
+}  # where more was measured than the kind's first results hold
+ORDER = "acbgpshrdefmt"  # experiments at each seed: the first questions first
 
 
 class Claim(Section):
@@ -59,7 +62,7 @@ class Experiment(Section):
         (), description="for kind weights: prefix lengths to weigh, in addition to the whole"
     )
     cost: bool = Field(False, description="show what each arm costs")
-    regress: bool = Field(False, description="set the first claim's differences against how often each teacher recovers")
+    regress: bool = Field(False, description="set the first claim's differences against what is measured of each teacher")
     curves: bool = Field(False, description="plot every step's share of correct responses")
 
     @model_validator(mode="after")
@@ -166,7 +169,7 @@ def key_of(config: RunConfig, e: Experiment) -> str:
     if isinstance(config.weighting, Adaptive):  # its defaults follow from studies, and move with what they find
         values["weighting"] = {**config.weighting.model_dump(mode="json"), **asdict(config.weighting.rules)}
     values["models"] = [RECIPES[n].identity() for n in sorted(_own_models(config))]
-    values["measured"] = [e.kind, *e.prefixes]
+    values["measured"] = [*MEASURED.get(e.kind, (e.kind,)), *e.prefixes]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -104,17 +104,17 @@ def curves(experiment: Experiment, groups: Sequence[Group], path: Path) -> None:
 
 
 def recoveries(found: Sequence[Regression], path: Path) -> None:
-    """Draw each teacher's difference against each measure of its recovery, with the line through them."""
+    """Draw each teacher's difference against each of its measures, with the line through them."""
     with _pyplot() as pyplot:
         figure, axes = pyplot.subplots(1, len(found), figsize=(10.5, 3.4), sharey=True, squeeze=False, layout="constrained")
         for axis, r in zip(axes[0], found, strict=True):
             axis.axhline(0, color=PALE, linewidth=1, zorder=0)
             for colour, t in zip(cycle(COLOURS), r.teachers, strict=False):
-                axis.plot([t.recovery] * 2, [t.found.low, t.found.high], color=colour, linewidth=1.6)
-                axis.plot([t.recovery], [t.found.mean], "o", color=colour, markersize=5, label=f"{t.where} n={t.found.n}")
-            ends = [min(t.recovery for t in r.teachers), max(t.recovery for t in r.teachers)]
+                axis.plot([t.at] * 2, [t.found.low, t.found.high], color=colour, linewidth=1.6)
+                axis.plot([t.at], [t.found.mean], "o", color=colour, markersize=5, label=f"{t.where} n={t.found.n}")
+            ends = [min(t.at for t in r.teachers), max(t.at for t in r.teachers)]
             axis.plot(ends, [r.over_teachers.at(x) for x in ends], color=INK, linewidth=1, linestyle="--", zorder=0)
-            axis.set_xlabel(f"the teacher recovers {r.recovery}, %")
+            axis.set_xlabel(f"{r.predictor}, %", fontsize=8)
         axes[0][0].set_ylabel(f"{found[0].claim.better} − {found[0].claim.than}, points")
         axes[0][0].legend(frameon=False, fontsize=8)
         _save(pyplot, figure, path)

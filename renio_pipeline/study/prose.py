@@ -29,8 +29,9 @@ TEACHERS = """\
 How a teacher continues a wrong prefix is what it teaches about wrong responses, so there are several teachers: one has seen
 clean solutions only, and others were taught to start a slipped step again. Two of those mark nearly as many right steps as
 slips: they repeat, rather than notice. One that has more layers was taught until it tells a slip from a right step, and from
-it come those that let a share of the slips pass. No loss was taken on the slipped numbers themselves. These models are made
-from the embedded ones by fixed recipes: {recipes}."""
+it come those that let a share of the slips pass. No loss was taken on the slipped numbers themselves. The students slip and
+guess; one has its errors in a single skill instead: it forgets to borrow. These models are made from the embedded ones by
+fixed recipes: {recipes}."""
 
 LIMITS = """\
 * One task, one pair of architectures, one size. The order of the arms depends on the teacher, and another task would

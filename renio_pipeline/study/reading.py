@@ -34,6 +34,23 @@ def sentence(name: str, c: Comparison) -> str:
     return f"({name}) {c.claim.better} against {c.claim.than}{where}: {difference(c, unit=True)}"
 
 
+def of_everywhere(found: Sequence[tuple[str, Comparison]], better: str, than: str) -> str:
+    """One arm against another in all of the study's cases that compare them, and the worst that an interval allows."""
+    cases = [(name, c) for name, c in found if (c.claim.better, c.claim.than) == (better, than)]
+    if not cases:
+        return ""
+    counts = Counter(c.difference.reading for _, c in cases)
+    lowest = min((c.difference.low for _, c in cases if c.difference.n > 1), default=None)
+    bound = "" if lowest is None else f" The lowest end of any of their intervals is {lowest:+z.1f} points."
+    lines = [
+        f"The arm *{better}* was compared with *{than}* in {len(cases)} cases: {counts['better']} better, {counts['worse']} "
+        f"worse, {counts['no claim']} no claim.{bound}",
+        "",
+        *(f"* {READINGS[c.outcome]}: {sentence(name, c)}" for name, c in cases),
+    ]
+    return "\n".join(lines)
+
+
 def of_experiment(found: Sequence[Comparison]) -> str:
     """The outcomes of an experiment's comparisons: how many can be claimed, and which."""
     if not found:
@@ -48,13 +65,13 @@ def of_experiment(found: Sequence[Comparison]) -> str:
 
 
 def of_regression(found: Sequence[Regression]) -> str:
-    """The slope on each measure of recovery, and how many signs it foretells."""
+    """The slope on each measure of the teachers, and how many signs it foretells."""
     lines = []
     for r in found:
         right = sum(t.agrees for t in r.teachers)
         over_seeds = "" if r.over_seeds is None else f"; the lines of each seed: {shown(r.over_seeds, 2, sign=True)}"
         lines.append(
-            f" For each point that a teacher recovers more often {r.recovery}, {r.claim.better} gains "
+            f" By {r.predictor}: for each point more, {r.claim.better} gains "
             f"{shown(r.over_teachers.slope, 2, sign=True, unit=' points,')} on {r.claim.than} (a line through the teachers' "
             f"means{over_seeds}). The line through all other teachers foretells the sign for {right} of {len(r.teachers)}."
         )

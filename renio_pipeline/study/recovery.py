@@ -1,4 +1,4 @@
-"""Measures a teacher of the study: whether it notices a slip, and how often it mends one, or what its student does wrong."""
+"""Measures a teacher of the study: whether it notices slips, how often it mends errors, and where the loss is that it gives."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.grading.grader import Grader, Judged
 from renio_pipeline.in_process import in_process_stages
+from renio_pipeline.in_process.trainers import InProcessTrainers
 from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared
+from renio_pipeline.probe.responses import Response
 from renio_pipeline.probe.results import Recovery
 from renio_pipeline.probe.run import LONGER, Size, examine, respond, score
 from renio_pipeline.stages.payload_budget import PayloadBudget
@@ -52,10 +54,11 @@ async def _of_own_errors(config: RunConfig, prepared: Prepared, grader: Grader) 
     """What ``renio probe`` finds, in this process: the teacher goes on from before and after first pivotal tokens."""
     stages = in_process_stages(config, prepared)
     assert stages.teachers is not None, "its configurations have a teacher"
+    assert isinstance(stages.trainers, InProcessTrainers)
     prompts = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids).take(SIZE.responses)
     judged = await respond(stages.generators, prompts, grader.judge, config)
     budget = PayloadBudget(config.payload.max_bytes, config.batch_size, 0)
-    responses = await score(stages.teachers, budget, judged, config)
+    responses = await score(stages.teachers, budget, judged, config, stages.trainers.forward)
     most = info.inspect(config.teacher_model(), "teacher.model").context
     context = min(most, prepared.context + (LONGER - 1) * config.max_response_tokens)
     (entry,) = (await examine(stages.teachers, grader.judge, responses, config, context=context, size=SIZE)).entries
@@ -69,8 +72,22 @@ async def _of_own_errors(config: RunConfig, prepared: Prepared, grader: Grader) 
     return {
         "responses": {"right": found.right, "wrong": found.wrong},
         "own_errors": own,
+        "loss": loss_shares(responses),
         "advice": entry.advice.overrides,
     }
+
+
+def loss_shares(responses: Sequence[Response]) -> dict[str, float]:
+    """Where the loss lies with uniform weights, each token counting one T-th of its response: the share of all of it that is on
+    right responses, and the share that comes after first pivotal tokens.
+    """
+    sizes = [np.abs(r.forward.losses) / len(r.forward.losses) for r in responses if r.forward is not None]
+    total = sum(float(size.sum()) for size in sizes)
+    parts = {
+        "right": [float(size.sum()) for r, size in zip(responses, sizes, strict=True) if r.verdict == "correct"],
+        "after_pivotal": [float(size[r.after].sum()) for r, size in zip(responses, sizes, strict=True)],
+    }
+    return {name: sum(part) / total for name, part in parts.items()}
 
 
 def _recorded(recovery: Recovery | None) -> dict[str, Any] | None:

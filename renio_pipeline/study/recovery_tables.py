@@ -1,4 +1,4 @@
-"""The tables of teachers: whether they notice slips, how often they recover, and what follows from it."""
+"""The tables of teachers: what was measured of each, and what an arm's gain has to do with it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,22 @@ def teachers_table(groups: Sequence[Group]) -> str:
         ("right steps marked at once, %", share_of("marked_at_once", "right steps")),
         ("correct after a slip, %", share_of("after_slip", "correct")),
     ]
+    losses: list[tuple[str, Measure]] = [
+        ("loss on right responses, % of it", share_of("loss", "right")),
+        ("loss after first pivotal tokens, % of it", share_of("loss", "after_pivotal")),
+    ]
     own = [f"correct from just {side} the student's own first pivotal token, %" for side in SIDES]
     rows = [
-        [group.where, *(shown(mean(by, measure), 1) for _, measure in columns), *(_of_own_errors(by, side) for side in SIDES)]
+        [
+            group.where,
+            *(shown(mean(by, measure), 1) for _, measure in columns),
+            *(_of_own_errors(by, side) for side in SIDES),
+            *(shown(mean(by, measure), 1) for _, measure in losses),
+        ]
         for group in groups
         for by in group.arms.values()
     ]
-    return markdown(["", *(title for title, _ in columns), *own], rows)
+    return markdown(["", *(title for title, _ in columns), *own, *(title for title, _ in losses)], rows)
 
 
 def _of_own_errors(by: By, side: str) -> str:
@@ -38,11 +47,11 @@ def _of_own_errors(by: By, side: str) -> str:
 
 
 def regressions_table(found: Sequence[Regression]) -> str:
-    """Each teacher's recovery and difference, and what the line over the other teachers says of it."""
+    """Each teacher's measures and difference, and what the line over the other teachers says of it."""
     rows = [
         [
-            f"{t.where}, {r.recovery}",
-            f"{t.recovery:.1f} n=1",
+            f"{t.where}, {r.predictor}",
+            f"{t.at:.1f} n=1",
             shown(t.found, sign=True),
             NOTHING if t.expected is None else f"{t.expected:+.1f} n={len(r.teachers) - 1}",
             "yes" if t.agrees else "**no**",
@@ -50,5 +59,11 @@ def regressions_table(found: Sequence[Regression]) -> str:
         for r in found
         for t in r.teachers
     ]
-    header = ["teacher", "recovers, %", "difference, points", "foretold by the other teachers, points", "sign foretold"]
+    header = [
+        "teacher, and what is measured of it",
+        "measured, %",
+        "difference, points",
+        "foretold by the other teachers, points",
+        "sign foretold",
+    ]
     return markdown(header, rows)

@@ -1,4 +1,4 @@
-"""Does what an arm gains follow from how often the teacher recovers? A line over teachers, and what it foretells of another."""
+"""Does what an arm gains follow from something measured of its teacher? A line over teachers, and what it says of another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from renio_pipeline.study.plan import Claim
 from renio_pipeline.study.results import Record
 from renio_pipeline.study.statistics import Estimate, Line, estimate, line
 
-RECOVERIES: dict[str, Callable[[Record], float]] = {
-    "after a slip": lambda r: POINTS * float(r["after_slip"]["correct"]),
-    "after the student's own first pivotal token": lambda r: POINTS * float(r["own_errors"]["after"][0]),
+PREDICTORS: dict[str, Callable[[Record], float]] = {  # in percent
+    "recovery after a slip": lambda r: POINTS * float(r["after_slip"]["correct"]),
+    "recovery after the student's own first pivotal token": lambda r: POINTS * float(r["own_errors"]["after"][0]),
+    "share of the loss on right responses": lambda r: POINTS * float(r["loss"]["right"]),
 }
 
 
@@ -21,7 +22,7 @@ class Foretold:
     """A teacher's difference, and what the line over all other teachers says of it, in points."""
 
     where: str
-    recovery: float  # percent
+    at: float  # the measure, in percent
     found: Estimate
     expected: float | None  # None: the others have no line
 
@@ -33,9 +34,9 @@ class Foretold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regression:
-    """The differences of a claim on one measure of recovery."""
+    """The differences of a claim on one measure of the teachers."""
 
-    recovery: str
+    predictor: str  # of PREDICTORS
     claim: Claim
     over_teachers: Line  # through the mean difference of each teacher
     over_seeds: Estimate | None  # the slopes of each seed's own line through the same teachers; None: no seed has all teachers
@@ -45,16 +46,16 @@ class Regression:
 def regressions(
     claim: Claim, groups: Sequence[Group], compared: Sequence[Comparison], teachers: Mapping[Pair, Record]
 ) -> Iterator[Regression]:
-    """One regression for each measure of recovery, over the teachers that were measured and have a difference."""
+    """One regression for each measure of ``PREDICTORS``, over the teachers that were measured and have a difference."""
     found = {c.where: c.difference for c in compared if c.claim == claim}
     known = [g for g in groups if g.pair in teachers and g.where in found]
-    for name, measure in RECOVERIES.items():
+    for name, measure in PREDICTORS.items():
         at = {g.where: measure(teachers[g.pair]) for g in known}
         through = line([(at[w], found[w].mean) for w in at])
         if through is None:
             continue
         yield Regression(
-            recovery=name,
+            predictor=name,
             claim=claim,
             over_teachers=through,
             over_seeds=_over_seeds(claim, known, at),
@@ -65,7 +66,7 @@ def regressions(
 def _foretold(where: str, at: Mapping[str, float], found: Mapping[str, Estimate]) -> Foretold:
     others = line([(at[w], found[w].mean) for w in at if w != where])
     expected = None if others is None else others.at(at[where])
-    return Foretold(where=where, recovery=at[where], found=found[where], expected=expected)
+    return Foretold(where=where, at=at[where], found=found[where], expected=expected)
 
 
 def _over_seeds(claim: Claim, groups: Sequence[Group], at: Mapping[str, float]) -> Estimate | None:

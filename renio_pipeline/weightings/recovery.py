@@ -20,7 +20,7 @@ from renio_pipeline.intervals import wilson
 # Of the demo student's own wrong responses, which are slips and guesses, and between the two teachers that were probed: the
 # clean one, which recovers from 0.2 % of slips, has 0.0 % [0.0, 4.6], the half-repairing one, from 19 %, 9.1 % [5.6, 14.4].
 # With the first ReNIO's weights lost 4.0 points, with the second they gained 7.1. The dose series of the study speaks against
-# it: with teachers that tell slips from right steps the weights lose 2.5 to 5 points, however often these recover (0 to 43 %
+# it: with teachers that tell slips from right steps the weights lose 2.2 to 5 points, however often these recover (0 to 43 %
 # there).
 WEIGHTS_FROM = 0.05
 # γ = 0 gained with every teacher that was tried, up to one that mends 97 % of slips and 43 % of its student's wrong responses.

@@ -15,7 +15,7 @@ from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
 from renio_pipeline.metrics.weight_scores import SCORES
 from renio_pipeline.run_dir import lease
-from renio_pipeline.study import prose
+from renio_pipeline.study import prose, reading
 from renio_pipeline.study.document import text_of, write_study
 from renio_pipeline.study.findings import comparisons, groups
 from renio_pipeline.study.parts import parts_of
@@ -95,6 +95,22 @@ def test_a_claim_of_the_paper_holds_or_is_reversed_and_few_seeds_carry_none(
     assert "* **held**: (b) renio against uniform with slow: +5.8 [" in page
 
 
+def test_an_arm_is_read_over_all_cases_with_the_worst_that_an_interval_allows(
+    study: tuple[dict[Path, Experiment], Path],
+) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": -0.06, "slow": 0.05})
+    ((path, e),) = experiments.items()
+    found = list(comparisons(e, groups(path, e, Results(out))))
+    text = reading.of_everywhere([("b", c) for c in found], "renio", "uniform")
+    assert "in 2 cases: 1 better, 1 worse, 0 no claim." in text
+    worst = min(c.difference.low for c in found)
+    assert -6 < worst < -5
+    assert f"The lowest end of any of their intervals is {worst:.1f} points." in text
+    assert text.count("\n* ") == 2
+    assert reading.of_everywhere([("b", c) for c in found], "adaptive", "uniform") == ""
+
+
 def test_a_difference_that_may_be_none_is_no_claim(study: tuple[dict[Path, Experiment], Path]) -> None:
     experiments, out = study
     fill(experiments, out, {"clean": -0.008, "slow": -0.007})
@@ -116,6 +132,7 @@ def of_teacher(recovers: float) -> dict[str, Any]:
         "after_slip": {"correct": recovers},
         "marked_at_once": {"slips": recovers, "right steps": 0.01},
         "own_errors": {"prefixes": 200, "before": [0.9, 0.85, 0.95], "after": [recovers / 2, recovers / 2, recovers]},
+        "loss": {"right": 0.4 - recovers / 4, "after_pivotal": 0.5},
         "core_seconds": 20.0,
     }
 
@@ -143,9 +160,10 @@ def test_differences_are_set_against_what_each_teacher_recovers(tmp_path: Path) 
     # half a point for each point that the teacher recovers, less ten
     experiments, out = regressed(tmp_path, {t: 0.5 * share - 0.1 for t, share in RECOVERS.items()} | {"unmeasured": 0.3})
     part, measured = parts_of(experiments, Results(out))
-    after_slips, after_own = part.regressions
+    after_slips, after_own, of_loss = part.regressions
     assert after_slips.over_teachers.slope.mean == pytest.approx(0.5)
     assert after_own.over_teachers.slope.mean == pytest.approx(1.0)
+    assert of_loss.over_teachers.slope.mean == pytest.approx(-2.0)
     assert after_slips.over_seeds is not None
     assert (after_slips.over_seeds.n, after_slips.over_seeds.mean) == (10, pytest.approx(0.5))
     assert [t.where for t in after_slips.teachers] == list(RECOVERS)  # the one that was not measured is left out
@@ -155,7 +173,7 @@ def test_differences_are_set_against_what_each_teacher_recovers(tmp_path: Path) 
     assert "renio gains +0.50 [" in page
     assert "foretells the sign for 3 of 3." in page
     row = "| repairing | 99.0 n=1 | 30.0 n=1 | 1.0 n=1 | 30.0 n=1 | 90.0 [85.0, 95.0] n=200 | 15.0 [15.0, 30.0] n=200 |"
-    assert row in page
+    assert f"{row} 32.5 n=1 | 50.0 n=1 |" in page
     assert "## (t)" not in page
     write_study(experiments, out)
     assert "b-recovery.png" in page
@@ -168,7 +186,7 @@ def test_a_sign_that_the_other_teachers_do_not_foretell_is_told(tmp_path: Path) 
     assert not any(t.agrees for t in part.regressions[0].teachers)
     page = page_of(experiments, out)
     assert "foretells the sign for 0 of 3." in page
-    assert re.search(r"\| repairing, after a slip \| 30\.0 n=1 \| -9\.2 \[.*\| \+10\.8 n=2 \| \*\*no\*\* \|", page)
+    assert re.search(r"\| repairing, recovery after a slip \| 30\.0 n=1 \| -9\.2 \[.*\| \+10\.8 n=2 \| \*\*no\*\* \|", page)
 
 
 def test_tables_hold_the_mean_its_interval_and_n_of_what_the_raw_results_hold(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renio_pipeline.metrics.weight_scores import SCORES, WEIGHT, areas, scores
-from renio_pipeline.study.lessons import repaired_solution, slipped_step
+from renio_pipeline.study.lessons import repaired_solution, slipped_step, unborrowed_solution
 from renio_pipeline.study.marks import REPAIR
 from renio_pipeline.study.statistics import CLAIM_PAIRS, Estimate, estimate, line, paired, t_quantile
 from renio_pipeline.tasks.arithmetic import Arithmetic, work
@@ -165,6 +166,25 @@ def test_what_a_teacher_does_not_notice_is_carried_to_the_end_in_plain_numbers()
     text, slips = repaired_solution(ROWS[0].problem, rng, slip=1.0, mark=0.0)
     assert REPAIR not in text
     assert len(slips) == 3
+
+
+def test_who_forgets_to_borrow_is_wrong_by_ten_there_and_nowhere_else() -> None:
+    rng = random.Random(0)
+    forgotten = needed = 0
+    for row in ROWS:
+        assert unborrowed_solution(row.problem, rng, forgets=0.0) == work(row.problem)
+        text = unborrowed_solution(row.problem, rng, forgets=0.85)
+        errors = []
+        for step in text.split(";")[:-1]:
+            left, term, result = map(int, re.fullmatch(r"(\d+)([+-]\d+)=(\d+)", step).groups())  # type: ignore[union-attr]
+            borrows = (left + term) // 10 != left // 10 + int(term / 10) and term < 0
+            errors.append(result - left - term)
+            assert errors[-1] in ((0, 10) if borrows else (0,)), (row.problem, step)
+            needed += borrows
+        forgotten += sum(error == 10 for error in errors)
+        assert TASK.verify(row, text) == ("incorrect" if any(errors) else "correct")
+    assert needed > 50
+    assert forgotten / needed == pytest.approx(0.85, abs=0.1)
 
 
 def test_a_share_of_the_steps_slips() -> None:

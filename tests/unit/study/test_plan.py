@@ -44,7 +44,7 @@ def refusal(path: Path) -> str:
 
 def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_runs_in_one_process() -> None:
     wanted = list(cells(in_order(SHIPPED)))
-    assert {c.experiment for c in wanted} == set("abcdefghmrt")
+    assert {c.experiment for c in wanted} == set("abcdefghmprst")
     for cell in wanted:
         check(cell.config)
         assert cell.config.seed == cell.seed
@@ -55,6 +55,7 @@ def test_every_run_that_the_shipped_experiments_ask_for_is_a_configuration_that_
     assert len({c.max_response_tokens for c in first}) > 2
     assert len({(c.pivotal.threshold, c.pivotal.clip) for c in first}) >= 9
     assert len({c.objective.model_dump_json() for c in first}) == 2
+    assert {c.steps for c in first} == {20, 60}
 
 
 def test_seeds_are_breadth_first_and_the_first_questions_come_first(tmp_path: Path) -> None:

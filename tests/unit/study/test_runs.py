@@ -124,6 +124,7 @@ def test_a_teacher_is_measured_after_slips_and_after_its_students_own_errors(
     assert found["responses"]["right"] + found["responses"]["wrong"] == 48
     assert found["own_errors"]["before"][0] > 0.8 > 0.2 > found["own_errors"]["after"][0]
     assert found["own_errors"]["prefixes"] >= 16
+    assert 0 < found["loss"]["right"] < 0.5 < found["loss"]["after_pivotal"] + found["loss"]["right"] < 1
     itself = written(tmp_path, "u", {"the teacher": ["teacher.model=embedded:student"]}, kind="teachers")
     with pytest.raises(ConfigError, match="nothing to go on from"):
         asyncio.run(Runner(models=tmp_path).run(one([itself], "u", "the teacher")))
@@ -148,6 +149,7 @@ def test_a_model_of_the_study_is_made_once_and_again_when_its_recipe_changes(
 ) -> None:
     recipe = models.Further(start="embedded:teacher", steps=2, repair=0.25, batch=4)
     monkeypatch.setattr(models, "RECIPES", {"small": recipe, "shown": replace(recipe, repair=0.0, shown=0.5)})
+    monkeypatch.setitem(models.RECIPES, "forgetful", replace(recipe, repair=0.0, unborrowed=0.85))
     told: list[str] = []
 
     def made(name: str) -> bytes:
@@ -157,7 +159,7 @@ def test_a_model_of_the_study_is_made_once_and_again_when_its_recipe_changes(
     assert len(told) == 1
     assert made("study:small") == first
     assert len(told) == 1
-    assert made("study:shown") != first
+    assert len({first, made("study:shown"), made("study:forgetful")}) == 3
     (tmp_path / "small" / "model.safetensors").unlink()
     (tmp_path / "small" / "recipe.json").unlink()  # as a kill would have left it
     assert made("study:small") == first
