@@ -28,17 +28,8 @@ T = TypeVar("T")
 SHARED_RUNS = ("whole_run", "watched_run")  # fixtures of the session that cost a whole run
 # What takes longest comes first, so that no process is left alone with it at the end; all else comes in alphabetical order.
 LONGEST = (
-    "whole_run",
-    "chaos",
-    "sync",
-    "lora",
-    "watched_run",
-    "native_sync",
-    "doctor",
-    "rank_checkpoint",
-    "exact",
-    "opsd",
-    "pool",
+    *("whole_run", "chaos", "sync", "lora", "watched_run", "native_sync", "served_teacher", "doctor", "rank_checkpoint"),
+    *("exact", "opsd", "pool", "reason_first", "service", "own_variants", "arms", "rewards", "probe", "gpu_kit", "plan"),
 )
 
 
