@@ -30,29 +30,38 @@ __all__ = ["prepared"]  # a fixture
 
 @contextmanager
 def scraped(sink: PrometheusSink, every: float) -> Iterator[list[Samples]]:
-    """Its pages, fetched again and again by another thread, until it answers no more."""
+    """Its pages, fetched again and again by another thread, until it answers no more; two are there when this yields."""
     found: list[Samples] = []
+    regular = threading.Event()
 
     def ask() -> None:
         with suppress(OSError):
             while True:
                 found.append(samples(page(sink)))
+                if len(found) == 2:
+                    regular.set()
                 time.sleep(every)
 
     asker = threading.Thread(target=ask)
     asker.start()
     try:
+        assert regular.wait(60)
         yield found
     finally:
         asker.join(30)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks regularly is waited for on a machine that is busy, too: for a minute, at most."""
+    monkeypatch.setattr("renio_pipeline.monitoring.audience.PATIENCE", 1000.0)
+
+
 @pytest.mark.slow
-def test_who_asks_regularly_gets_the_last_steps_too(tmp_path: Path, prepared: Prepared) -> None:
+def test_who_asks_regularly_gets_the_last_steps_too(patient: None, tmp_path: Path, prepared: Prepared) -> None:
     run = run_of(tmp_path, prepared, steps=4, metrics_port=0)
     sink = watched(run)
     with scraped(sink, every=0.3) as found:  # a step takes a few milliseconds
-        time.sleep(0.7)
         asyncio.run(run.run())
     assert value(found[-1], "renio_steps_total") == 4
     assert (value(found[-1], "renio_failed"), value(found[-1], "renio_not_finite")) == (0, 0)
@@ -60,7 +69,9 @@ def test_who_asks_regularly_gets_the_last_steps_too(tmp_path: Path, prepared: Pr
 
 
 @pytest.mark.slow
-def test_who_asks_regularly_gets_the_last_steps_of_a_run_that_was_told_to_stop(tmp_path: Path, prepared: Prepared) -> None:
+def test_who_asks_regularly_gets_the_last_steps_of_a_run_that_was_told_to_stop(
+    patient: None, tmp_path: Path, prepared: Prepared
+) -> None:
     run = run_of(tmp_path, prepared, steps=4, metrics_port=0)
     sink = watched(run)
     step = run.progress.step
@@ -71,16 +82,14 @@ def test_who_asks_regularly_gets_the_last_steps_of_a_run_that_was_told_to_stop(t
             run.stop.request()
 
     run.progress.step = stop_after_two
-    with scraped(sink, every=0.3) as found:
-        time.sleep(0.7)
-        with pytest.raises(SystemExit):
-            asyncio.run(run.run())
+    with scraped(sink, every=0.3) as found, pytest.raises(SystemExit):
+        asyncio.run(run.run())
     assert value(found[-1], "renio_steps_total") == 2
 
 
 @pytest.mark.parametrize(("error", "finite"), [(NonFiniteError("step 1: nan"), 0), (RuntimeError("something else"), 1)])
 def test_who_asks_regularly_learns_why_a_run_failed(
-    tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: Exception, finite: int
+    patient: None, tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: Exception, finite: int
 ) -> None:
     run = run_of(tmp_path, prepared, metrics_port=0)
 
@@ -89,10 +98,8 @@ def test_who_asks_regularly_learns_why_a_run_failed(
 
     monkeypatch.setattr(run.stages.trainers, "train", train)
     sink = watched(run)
-    with scraped(sink, every=0.3) as found:
-        time.sleep(0.7)
-        with pytest.raises(type(error), match=str(error)):
-            asyncio.run(run.run())
+    with scraped(sink, every=0.3) as found, pytest.raises(type(error), match=str(error)):
+        asyncio.run(run.run())
     assert value(found[0], "renio_failed") == 0
     assert (value(found[-1], "renio_failed"), value(found[-1], "renio_not_finite")) == (1, 1 - finite)
 
