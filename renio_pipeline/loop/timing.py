@@ -85,9 +85,9 @@ def idle_shares(
 ) -> dict[str, float]:
     """Share of a step of ``seconds`` in which each pool's workers did nothing: the mean over those that were there throughout.
 
-    Returns the metrics ``idle/POOL``, each from 0 to 1.
+    Returns the metrics ``idle/POOL``, each from 0 to 1; none of a pool that has no workers, as of a recorded teacher.
     """
-    worked = {pool: _worked(before[pool], after[pool]) for pool in after}
+    worked = {pool: _worked(before[pool], after[pool]) for pool in after if before[pool] or after[pool]}
     worked["trainer"] = float(np.mean(report.busy_seconds)) + publication.seconds
     return {f"idle/{pool}": _idle(busy, seconds) for pool, busy in worked.items()}
 

@@ -55,9 +55,17 @@ class Recorder:
         return None
 
     def add(self, responses: Sequence[Scored]) -> None:
-        """Write a part; when this returns it is on disk, whole."""
+        """Write a part; when this returns it is on disk, whole.
+
+        Raises:
+            ValueError: a log-probability is NaN, which no run could learn from; names the sample. Nothing was written.
+        """
         if not responses:
             return
+        for each in responses:
+            tables = [] if each.top_k is None else [each.top_k.logprobs]
+            if any(np.isnan(values).any() for values in (each.student_logprobs, each.teacher_logprobs, *tables)):
+                raise ValueError(f"sample {each.sample_id} (row {each.row_id!r}): a log-probability is NaN")
         path = self.recording.folder / f"part-{self._next:06d}{TABLE}"
         write_part(path, responses)
         self._next += 1

@@ -26,7 +26,7 @@ class Recording:
         self.folder, self.manifest, self._key = folder, manifest, key
         self.by_sample: dict[int, Entry] = {}
         self.by_score: dict[str, Entry] = {}
-        self._by_prompt: dict[str, list[Entry]] = defaultdict(list)
+        self._by_prompt: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         self._tokens: dict[Path, int] = {}  # of each part
         self._arrays = lru_cache(OPEN_PARTS)(self._opened)
 
@@ -71,25 +71,28 @@ class Recording:
                 )
             self.by_sample[entry.sample_id] = entry
             self.by_score.setdefault(entry.score_key, entry)
-            self._by_prompt[entry.prompt_key].append(entry)
+            self._by_prompt[entry.prompt_key, entry.teacher].append(entry)
 
-    def find(self, prompt: Prompt, seed: int) -> Entry:
+    def find(self, prompt: Prompt, seed: int, teacher: str = "") -> Entry:
         """The response that a run trains on in the place of one to ``prompt``: of several the one that was written for this
         sample of a run, or else one that the seed and the sample's id choose.
+
+        Args:
+            teacher: the name of the teacher whose signals are wanted.
 
         Raises:
             ConfigError: none answers this prompt; names the row.
         """
         key = prompt_key(prompt)
         same = self.by_sample.get(prompt.sample_id)
-        if same is not None and same.prompt_key == key:
+        if same is not None and (same.prompt_key, same.teacher) == (key, teacher):
             return same
-        if found := self._by_prompt.get(key):
+        if found := self._by_prompt.get((key, teacher)):
             return found[int(np.random.default_rng([seed, prompt.sample_id]).integers(len(found)))]
-        raise ConfigError(f"{self._key}: {self.folder} has no response to row {prompt.row.id!r}{self._why(prompt)}")
+        raise ConfigError(f"{self._key}: {self.folder} has no response to row {prompt.row.id!r}{self._why(prompt, teacher)}")
 
-    def _why(self, prompt: Prompt) -> str:
-        if any(entry.row_id == prompt.row.id for entry in self.by_sample.values()):
+    def _why(self, prompt: Prompt, teacher: str) -> str:
+        if any((entry.row_id, entry.teacher) == (prompt.row.id, teacher) for entry in self.by_sample.values()):
             return (
                 " in these words: it was asked by another prompt there; use the recording's task, prompts, template and chat "
                 "template, or record again"

@@ -66,6 +66,9 @@ def _batch(config: RunConfig) -> str:
 
 
 def _off_policy(config: RunConfig) -> str:
+    if config.recorded_teachers:
+        whose = ", ".join(config.recorded_teachers) if config.teachers else ""
+        return f"the responses {f'to rows of {whose} ' if whose else ''}are the recording's, weighed by log p_S of the trainer"
     off_policy = config.data.off_policy
     source = "the rows' solutions" if off_policy.source == "solution" else "responses by the teacher"
     return f"{off_policy.share:.0%} of the samples are {source}, with a weight of 1" if off_policy.share else ""

@@ -59,7 +59,7 @@ class RecordedTeachers:
 
     async def _scored(self, rollout: Rollout, step: int) -> ScoredRollout:
         payload = self.config.objective.payload
-        entry = self.recording.find(rollout.prompt, self.config.seed)
+        entry = self.recording.find(rollout.prompt, self.config.seed, self.name)
         size = len(rollout.token_ids) * payload.token_bytes(0, 0)
         while self.budget is not None and not self.budget.fits(step, size):
             self._room.clear()
@@ -109,8 +109,9 @@ class RecordedResponses:
 
     async def _recorded(self, prompts: Sequence[Prompt]) -> AsyncIterator[Rollout]:
         for prompt in prompts:
-            recording = self.recordings[teacher_of(prompt, self.config)]
-            entry = recording.find(prompt, self.config.seed)
+            teacher = teacher_of(prompt, self.config)
+            recording = self.recordings[teacher]
+            entry = recording.find(prompt, self.config.seed, teacher)
             ids, logprobs = recording.response(entry)
             yield Rollout(
                 prompt=prompt,

@@ -104,5 +104,6 @@ def check_vocab_size(config: RunConfig, recordings: Mapping[str, Recording], voc
 def check_prompts(config: RunConfig, recordings: Mapping[str, Recording], prompts: Iterable[Prompt]) -> None:
     """Raises ConfigError for the first prompt of a recorded teacher that its recording has no response to."""
     for prompt in prompts:
-        if (recording := recordings.get(teacher_of(prompt, config))) is not None:
-            recording.find(prompt, config.seed)
+        teacher = teacher_of(prompt, config)
+        if teacher in recordings:
+            recordings[teacher].find(prompt, config.seed, teacher)

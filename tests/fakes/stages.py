@@ -237,7 +237,7 @@ def prompts_of(prepared: Prepared, config: RunConfig) -> list[Prompt]:
 
 
 async def step_of(prepared: Prepared, config: RunConfig, stages: Stages, version: Version = FIRST) -> StepResult:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         judge = Grader(prepared.task, prepared.tokenizer).judge
         selection = Selection(config, Cursor(prepared.prompt_ids, prepared.rows, config).take, judge)
         return await train_step(stages, config, selection, 1, version)

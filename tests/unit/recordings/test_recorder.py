@@ -102,6 +102,17 @@ def test_nothing_is_written_again_when_all_is_there(tmp_path: Path) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_what_is_nan_is_named_and_not_written(tmp_path: Path) -> None:
+    bad = scored(prompt(3), 5)
+    bad.teacher_logprobs[2] = np.nan
+    with (
+        recorder(tmp_path / "scores", manifest()) as to,
+        pytest.raises(ValueError, match=r"sample 3 \(row 'row3'\): .* is NaN"),
+    ):
+        to.add([scored(prompt(2)), bad])
+    assert len(Recording.open(tmp_path / "scores", "--out")) == 0
+
+
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with (
         recorder(tmp_path / "scores", manifest()),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.recordings.manifest import FILE, read_manifest
+from renio_pipeline.recordings.manifest import FILE, RecordedTeacher, read_manifest
 from renio_pipeline.recordings.parts import DamagedError
+from renio_pipeline.recordings.recorder import recorder
 from renio_pipeline.recordings.recording import Recording
 from tests.unit.recordings.made import K, V, manifest, prompt, recorded, scored
 
@@ -50,6 +52,16 @@ def test_of_several_responses_to_a_prompt_the_samples_own_comes_first_and_then_o
     assert min(np.bincount(chosen)[4:]) > 25, "one is seldom chosen"
     assert chosen == [found.find(prompt(100 + i, row=1), 0).sample_id for i in range(200)]
     assert chosen != [found.find(prompt(100 + i, row=1), 1).sample_id for i in range(200)]
+
+
+def test_signals_of_another_teacher_answer_no_prompt(tmp_path: Path) -> None:
+    teachers = {name: RecordedTeacher(model="T", version="t1") for name in "ab"}
+    with recorder(tmp_path / "scores", manifest(teachers=teachers)) as to:
+        to.add([replace(scored(prompt(i, row=0), 5), teacher=name) for i, name in enumerate("ab")])
+        for name, sample_id in (("a", 0), ("b", 1)):
+            assert {to.recording.find(prompt(i, row=0), 0, name).sample_id for i in range(9)} == {sample_id}
+        with pytest.raises(ConfigError, match="has no response to row 'row0'"):
+            to.recording.find(prompt(0, row=0), 0, "c")
 
 
 def test_a_prompt_without_a_response_is_named_by_its_row(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.loop.run import Run
@@ -289,3 +290,17 @@ def test_rows_of_other_teachers_are_the_students_to_answer(tmp_path: Path, found
     assert [s.rollout.sample_id for s in result] == list(range(BATCH))
     assert [s.rollout.off_policy for s in result] == ["recorded" if p.row.teacher == "code" else None for p in prompts]
     assert {s.rollout.prompt.row.teacher for s in result} == {"maths", "code"}
+
+
+def test_a_teacher_without_workers_is_not_called_idle(tmp_path: Path, found: Prepared) -> None:
+    score(tmp_path / "scores", found, Counting())
+    config = recorded_config(tmp_path / "scores")
+    prepared = prepare(config)
+    result = asyncio.run(step_of(prepared, config, with_recording(prepared, config)))
+    assert result.idle.keys() == {"idle/generator", "idle/trainer"}
+
+
+def test_renio_plan_says_why_it_does_not_plan_a_recorded_run(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", "configs/demo.yaml", "teacher.type=recorded", "teacher.path=scores"]
+    assert main(arguments) == 2
+    assert "teacher.type: renio plan shares GPUs out" in capsys.readouterr().err
