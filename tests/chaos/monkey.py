@@ -23,6 +23,8 @@ from typing import Any, Self, TextIO
 
 import psutil
 
+from tests.ray import warm
+
 ROOT = Path(__file__).parents[2]
 RUN = "chaos"
 # The title that Ray gives a process begins with the class of its actor.
@@ -47,6 +49,7 @@ class Monkey:
     overrides: list[str]
     command: str = "train"
     patience: float = 300.0  # seconds that a recovery may take
+    forked: bool = False  # the workers are, which saves their imports: see ``tests.ray.warm``
     blows: list[Blow] = field(default_factory=list)
     driver: subprocess.Popen[bytes] = field(init=False)
 
@@ -75,6 +78,7 @@ class Monkey:
 
     def start(self) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        environment |= warm.for_drivers() if self.forked else {}
         self.driver = subprocess.Popen(
             [
                 sys.executable,
@@ -192,7 +196,7 @@ class Monkey:
         raise AssertionError(f"the loss was not noticed in {self.patience:g} s\n{self.log[-4000:]}")
 
     def _processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.driver.pid).children(recursive=True)
+        return warm.with_forked(psutil.Process(self.driver.pid).children(recursive=True))
 
     def _address(self) -> str | None:
         """Of the Ray that the driver has started."""

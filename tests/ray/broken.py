@@ -30,7 +30,7 @@ from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.resume import resume_point
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.types import TrainBatch, TrainReport
-from tests.ray import runs
+from tests.ray import runs, warm
 from tests.ray.runs import ROOT, STEPS, finish, lines_of
 
 COLOCATED = ["placement=colocated", "trainer.offload=optimizer"]
@@ -153,7 +153,7 @@ def kill_while_a_checkpoint_is_written(folder: Path, whole: list[str]) -> None:
         if list(checkpoints.glob(partial)):
             break
         process.send_signal(signal.SIGCONT)
-    started = psutil.Process(process.pid).children(recursive=True)
+    started = warm.with_forked(psutil.Process(process.pid).children(recursive=True))
     process.kill()
     process.communicate()
     _, left = psutil.wait_procs(started, timeout=60)
@@ -167,7 +167,7 @@ def end_by_sigterm(folder: Path, whole: list[str]) -> int:
     """Returns the last step that it has done."""
     process = runs.train(folder, *whole, "--resume")
     wait_until(process, lambda: lines_of(folder / "ledger/rank_0.jsonl")[-1]["incarnation"] == 1)  # in its first step
-    started = psutil.Process(process.pid).children(recursive=True)
+    started = warm.with_forked(psutil.Process(process.pid).children(recursive=True))
     process.terminate()
     assert "Traceback" not in finish(process, 143, seconds=120)  # a minute of grace, and the shutdown
     _, left = psutil.wait_procs(started, timeout=60)

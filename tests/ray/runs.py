@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from renio_pipeline.tasks.arithmetic import Arithmetic
+from tests.ray import warm
 
 ROOT = Path(__file__).parents[2]
 # What a repetition must give again: everything but times, rates and the memory of a process.
@@ -62,8 +63,8 @@ def mixture(folder: Path) -> str:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    """``renio`` with a Ray of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    """``renio`` with a Ray of its own, whose workers are forked."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | warm.for_drivers()
     return subprocess.Popen(
         [sys.executable, "-m", "renio_pipeline", *arguments],
         cwd=ROOT,

@@ -31,7 +31,7 @@ QUICK += ["metrics_port=0"]  # so that counters can be held against the ledgers
 @pytest.fixture(scope="module")
 def monkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monkey]:
     """One run for all tests here, which go through it in their order. It starts with one generator and one teacher."""
-    with Monkey(tmp_path_factory.mktemp("chaos") / "run", 7, QUICK) as made:
+    with Monkey(tmp_path_factory.mktemp("chaos") / "run", 7, QUICK, forked=True) as made:
         yield made
 
 

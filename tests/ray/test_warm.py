@@ -23,9 +23,9 @@ time.sleep(600)
 """
 
 
-def start(script: Path, name: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
-    """What Ray would start, and what was forked for it."""
-    environment = {key: value for key, value in os.environ.items() if key != "DS_ACCELERATOR"}
+def start(script: Path, name: str, **more: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """What Ray would start, and what was forked for it. ``more``: of its environment."""
+    environment = {key: value for key, value in os.environ.items() if key != "DS_ACCELERATOR"} | more
     started = subprocess.Popen(
         [sys.executable, "-S", "-E", warm.HERE / "client.py", script, "--of", name],
         cwd=script.parent,
@@ -61,3 +61,22 @@ def test_a_forked_worker_has_what_is_its_own_and_ends_with_the_process_that_was_
     psutil.Process(second["pid"]).kill()
     two.communicate(timeout=60)
     assert gone(second["pid"])
+
+
+@pytest.mark.timeout(400)
+def test_it_is_found_by_the_process_that_was_started_and_ends_with_its_raylet(tmp_path: Path) -> None:
+    """Whoever the raylet is: the servers are there for the raylets of all clusters."""
+    script = tmp_path / "worker.py"
+    script.write_text(SCRIPT)
+    with subprocess.Popen(["sleep", "600"]) as raylet, subprocess.Popen(["sleep", "600"]) as another:
+        started, found = start(script, "one", RAY_RAYLET_PID=str(raylet.pid))
+        other, of_other = start(script, "other", RAY_RAYLET_PID=str(another.pid))
+        assert found["server"] == of_other["server"]
+        assert [p.pid for p in warm.with_forked([psutil.Process(started.pid)])] == [started.pid, found["pid"]]
+        raylet.kill()
+        started.communicate(timeout=60)
+        assert gone(found["pid"])
+        assert psutil.pid_exists(of_other["pid"])
+        another.kill()
+        other.communicate(timeout=60)
+        assert gone(of_other["pid"])

@@ -5,16 +5,21 @@ which the suite would pay for more than a hundred. Ray lets a job choose the com
 Here that is ``client.py``, which asks a server (``server.py``) to fork, in the place of a new interpreter. Each environment has
 a server of its own, which imports what such a worker imports, as such a worker does.
 
-What a fork cannot show is shown by drivers with a Ray of their own, and those on a running cluster, which do without. With
-RENIO_TESTS_FORKED=0 in the environment, every worker is a new interpreter.
+What a fork cannot show is shown by the runs on clusters that ``ray start`` began, which do without: ``watched_run``, and those
+of ``test_service.py``. With RENIO_TESTS_FORKED=0 in the environment, every worker is a new interpreter.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 FOLDER = "RENIO_TESTS_WARM"  # the variable that has the servers' folder: its name ends with the process that they live for
 HERE = Path(__file__).parent
@@ -34,3 +39,20 @@ def runtime_env() -> dict[str, Any]:
     if os.environ.get("RENIO_TESTS_FORKED") == "0":
         return {}
     return {"py_executable": f"{sys.executable} -S -E {HERE / 'client.py'}", "env_vars": {FOLDER: folder()}}
+
+
+def for_drivers() -> dict[str, str]:
+    """Variables with which a driver in a process of its own gives ``runtime_env`` to its workers, as a submitted job does."""
+    if not (env := runtime_env()):
+        return {}
+    return {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": env}), "RAY_prestart_worker_first_driver": "0"}
+
+
+def with_forked(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Processes, and those that were forked for some of them, which are the server's children and not theirs."""
+    found = list(processes)
+    for process in list(found):
+        # ValueError: it is being written
+        with contextlib.suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            found.append(psutil.Process(int(Path(folder(), str(process.pid)).read_text())))
+    return found

@@ -3,10 +3,12 @@
 Without ``site``, and with few imports: it starts in a few hundredths of a second.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -17,8 +19,10 @@ SECONDS = 300  # that a server may take for its imports
 READ_EARLY = (
     *("CUDA_", "DS_", "HF_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_"),
     *("OMP_", "PYTHON", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "VLLM_"),
-    "RAY_RAYLET_PID",  # a worker ends once that process is gone: each cluster has servers of its own
+    *("RAY_AUTH_", "RAY_JOB_ID"),  # the first job of each cluster has the same
 )
+# Ray reads it as it is imported, too: a worker ends once that process is gone. A server has its owner there, for all raylets.
+RAYLET = "RAY_RAYLET_PID"
 READ_LATE = ("VLLM_ENABLE_V1_MULTIPROCESSING", "PYTHONBREAKPOINT")
 
 
@@ -32,8 +36,18 @@ def main() -> None:
     with connection(path, kind) as server:
         asked = json.dumps({"argv": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}).encode()
         socket.send_fds(server, [len(asked).to_bytes(4, "big") + asked], [0, 1, 2])
-        while server.recv(1):  # until the process ends, and with it the connection
-            pass
+        wait(server)
+
+
+def wait(server: socket.socket) -> None:
+    """Until the forked process ends, and with it the connection; or the raylet does, and with this client the process."""
+    with contextlib.suppress(ProcessLookupError):
+        raylet = os.pidfd_open(int(os.environ[RAYLET])) if RAYLET in os.environ else -1
+        watched = [server] if raylet < 0 else [server, raylet]
+        while True:
+            ready = select.select(watched, [], [])[0]
+            if raylet in ready or not server.recv(1):
+                return
 
 
 def connection(path: str, kind: str) -> socket.socket:
@@ -50,7 +64,8 @@ def connection(path: str, kind: str) -> socket.socket:
             except OSError:
                 if not started:
                     script = os.path.join(os.path.dirname(__file__), "server.py")
-                    subprocess.run([sys.executable, script, path, kind], check=True)
+                    owner = os.path.dirname(path).rpartition("-")[2]
+                    subprocess.run([sys.executable, script, path, kind], env=os.environ | {RAYLET: owner}, check=True)
                     started = True
                 if time.monotonic() > deadline:
                     raise

@@ -11,6 +11,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -68,13 +69,13 @@ def serve(path: Path, kind: str) -> None:
         client, _ = listening.accept()
         if os.fork() == 0:
             listening.close()
-            become(client)
+            become(client, path.parent)
         client.close()
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def become(client: socket.socket) -> None:
-    """The worker that a client asks for: with its arguments, its environment, and its files."""
+def become(client: socket.socket, folder: Path) -> None:
+    """The worker that a client asks for: with its arguments, its environment, and its files. ``folder`` says which it is."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     first, files, _, _ = socket.recv_fds(client, 2**16, 3)
@@ -89,6 +90,8 @@ def become(client: socket.socket) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    with open(f"{folder}/{peer_of(client)}", "w") as note:  # before the worker does anything
+        note.write(str(os.getpid()))
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
@@ -97,6 +100,12 @@ def become(client: socket.socket) -> None:
     sys.path.insert(0, os.path.dirname(script))
     runpy.run_path(script, run_name="__main__")
     sys.exit()
+
+
+def peer_of(client: socket.socket) -> int:
+    """The process at the other end."""
+    pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)
 
 
 def end_with(client: socket.socket) -> None:
