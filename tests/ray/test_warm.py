@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from tests.ray import warm
 from tests.ray.running_cluster import wait_until
+from tests.ray.warm import server
 
 SCRIPT = """
 import json, os, sys, time
@@ -80,3 +82,12 @@ def test_it_is_found_by_the_process_that_was_started_and_ends_with_its_raylet(tm
         another.kill()
         other.communicate(timeout=60)
         assert gone(of_other["pid"])
+
+
+def test_a_second_server_for_the_same_workers_ends_at_once(tmp_path: Path) -> None:
+    path = tmp_path / f"renio-warm-{os.getpid()}" / "plain"
+    path.parent.mkdir()
+    with Path(f"{path}.serving").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        server.serve(path, "no such kind: nothing is imported")
+    assert [p.name for p in path.parent.iterdir()] == ["plain.serving"]

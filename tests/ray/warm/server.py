@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -48,7 +49,15 @@ IMPORTED = {
 
 
 def serve(path: Path, kind: str) -> None:
-    """Until the process for which the folder was made is gone."""
+    """Until the process for which the folder was made is gone. At once if there is a server at ``path``, or one that imports:
+
+    a busy machine may take so long for the imports that Ray gives up the worker that asked for them, and starts another.
+    """
+    serving = open(f"{path}.serving", "w")  # noqa: SIM115 (held for as long as this process lives)
+    try:
+        fcntl.flock(serving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
     owner = int(path.parent.name.rpartition("-")[2])
     sys.path.remove(str(Path(__file__).parent))  # no worker has it
     gc.disable()  # as ``kept_imports`` does
@@ -69,6 +78,7 @@ def serve(path: Path, kind: str) -> None:
         client, _ = listening.accept()
         if os.fork() == 0:
             listening.close()
+            serving.close()  # the lock is the server's alone
             become(client, path.parent)
         client.close()
     shutil.rmtree(path.parent, ignore_errors=True)
