@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from actors.trainer.micro_batches import fetch_payloads
-from renio_pipeline.types import Mixture, TrainSample
+from renio_pipeline.types import Aligned, Mixture, TrainSample
 
 STORE = {"maths": {1: "m1", 2: "m2", 9: "m9"}, "code": {1: "c1", 2: "c2"}}
 NONE = np.zeros(0, np.int32)
@@ -50,3 +50,15 @@ def test_a_mixture_has_a_part_from_each_of_its_objects(fetched: list[str]) -> No
 def test_without_payloads_nothing_is_fetched(fetched: list[str]) -> None:
     assert fetch_payloads([SAMPLE]) == {}
     assert fetched == []
+
+
+def test_what_was_sent_of_a_teachers_own_tokens_keeps_their_places(fetched: list[str]) -> None:
+    places = np.array([0, -1], np.int32)
+    own = Aligned(part="maths", places=places, teacher="a")
+    samples = [replace(SAMPLE, sample_id=1, payload=own), replace(SAMPLE, sample_id=2, payload=own)]
+    found = fetch_payloads(samples)
+    assert {i: (p.part, p.places.tolist(), p.teacher) for i, p in found.items()} == {
+        1: ("m1", [0, -1], "a"),
+        2: ("m2", [0, -1], "a"),
+    }
+    assert fetched == ["maths"]
