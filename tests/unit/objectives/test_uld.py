@@ -23,7 +23,6 @@ from renio_pipeline.types import Aligned, TopK, TrainSample
 OWN = ("a", "b", "c", "ab", "cd", "x", "yz")  # the student's vocabulary
 OTHERS = {"maths": ("b", "bc", "a", "abc", "c", "q", "x", "yz", "zz"), "code": ("cd", "p", "pq", "a", "q", "r", "st", "u")}
 V, T = len(OWN), 5
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def shared(names: tuple[str, ...]) -> np.ndarray:
