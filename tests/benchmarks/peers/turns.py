@@ -44,6 +44,7 @@ FOR_VLLM = KEEP_MEMORY | {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "OMP_WAIT_POLICY": "passive",
+    "TORCHDYNAMO_DISABLE": "1",
 }
 
 
