@@ -40,7 +40,7 @@ from renio_pipeline.run_dir.quarantine import QuarantineLog
 from renio_pipeline.stages.engine_limits import record_limits
 from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.payload_budget import PayloadBudget
-from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.stages.protocols import NoGenerators, Stages
 from renio_pipeline.stages.reason_first import with_analyses
 from renio_pipeline.stages.recorded import recorded_pools, with_recorded
 from renio_pipeline.stages.teacher_stage import as_one_stage
@@ -147,17 +147,19 @@ async def stages(
     service = Service(config=config, quarantine=quarantine, note=note)
     budget = payload_budget(config, prepared)
     shared = shared_group(config) if config.placement == "colocated" else None
-    generators, teachers = start_generators(service, prepared, shared), start_teachers(service, prepared, budget)
+    generators = start_generators(service, prepared, shared) if config.generates else None
+    teachers = start_teachers(service, prepared, budget)
+    engines = [*([] if generators is None else [generators]), *teachers.values()]
     weighting = WeightingStage(config, service, point.state.weighting) if config.distils else None
-    workers = [pool.workers for pool in (generators, *teachers.values())] + ([] if weighting is None else [weighting.workers])
+    workers = [pool.workers for pool in engines] + ([] if weighting is None else [weighting.workers])
     scoring = {**teachers, **recorded_pools(config, prepared.recordings, ray.put, budget)}
     follower = teachers[""] if config.follow else None
     ranks_at = partial(start_trainers, config, prepared, str(directory / "ledger"), shared=shared, fence=fence)
     trainers = Trainers(ranks_at, generators, follower, service)
-    pools = {pool.name: pool for pool in (generators, *teachers.values())}
+    pools = {pool.name: pool for pool in engines}
 
     async def begin() -> None:
-        if shared is not None:
+        if shared is not None and generators is not None:
             await generators.workers.settled(all_of_them=True)  # engines measure the free GPU memory while they load
         await trainers.begin(point, check=partial(_all_see, directory))
 
@@ -168,7 +170,7 @@ async def stages(
         fence.check()
         record_limits(directory, {pool.name: found for pool in pools.values() if (found := pool.limits) is not None})
         made = Stages(
-            generators=generators,
+            generators=generators or NoGenerators(),
             teachers=as_one_stage(config, scoring, prepared.retokenisers, quarantine.add),
             weighting=weighting,
             trainers=trainers,

@@ -38,7 +38,7 @@ def check_this_node(config: RunConfig, nodes: Sequence[Mapping[str, Any]], names
         if teacher.type == "vllm":
             engines[config.teacher_pools[name]] = (config.teacher_key(name), teacher)
     for pool, (key, section) in engines.items():
-        if names is None or pool in names:
+        if pool in (names or config.pool_names):
             check_shared_memory(
                 key,
                 separate_process=section.separate_process,
@@ -105,7 +105,7 @@ def inspect_on_cluster(config: RunConfig, name: str, key: str) -> info.ModelInfo
     if info.is_local(name):
         return info.inspect(name, key)
     owners = {config.teacher_key(teacher, "model"): pool for teacher, pool in config.teacher_pools.items()}
-    options = actor_options(config, owners.get(key, "generator"))
+    options = actor_options(config, owners.get(key, "generator" if config.generates else "trainer"))
     task = ray.remote(info.inspect).options(**options)
     found: info.ModelInfo = _cause_raised(task.remote(name, key))
     return found

@@ -69,7 +69,7 @@ class Prepared:
     end_tokens: dict[str, EndTokens] = field(default_factory=dict)  # by teacher
     other_tokenizers: dict[str, OtherTokenizer] = field(default_factory=dict)  # by teacher, of those that have their own
     analyses: AnalysisPrompts | None = None  # the prompts of method.reason_first
-    solutions: Solutions | None = None  # as responses, for data.off_policy.source solution
+    solutions: Solutions | None = None  # as responses, for method sft and data.off_policy.source solution
     recordings: dict[str, Recording] = field(default_factory=dict)  # by teacher, of those whose signals were recorded
     clock: str = ""  # the time that the chat template is told, ISO 8601
     notes: tuple[str, ...] = ()  # what was left out of the data, and why
@@ -130,6 +130,8 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
     encoder = encoder_of(config, task, tokenizer, stands)
     data = _encoded(config, encoder, training, held_out, bounds, tokenizer)
     others = _other_tokenizers(config, task, encoder, student, teachers, tokenizer, stands, data)
+    if config.on_solutions:
+        data["notes"] = (*data["notes"], _epochs(config, len(data["rows"])))
     if note := stands.note(tokenizer.chat_template, config.student):
         data["notes"] = (*data["notes"], note)
     if warning := end_warning(tokenizer, end_ids(info.resolve(config.student), tokenizer), config.student):
@@ -236,9 +238,16 @@ def _encoded(
 
 
 def _solutions(config: RunConfig, tokenizer: Any, vocab_size: int) -> Solutions | None:
-    if not config.data.off_policy.share or config.data.off_policy.source != "solution":
+    if not config.trains_on_solutions:
         return None
-    return Solutions(tokenizer, most=config.max_response_tokens, vocab_size=vocab_size)
+    key = "method.type sft" if config.on_solutions else "data.off_policy"
+    return Solutions(tokenizer, most=config.max_response_tokens, vocab_size=vocab_size, key=key)
+
+
+def _epochs(config: RunConfig, rows: int) -> str:
+    """How often a run on solutions goes through its problems, which users of other trainers give instead of steps."""
+    samples = config.steps * config.batch_size
+    return f"{config.steps} steps of {config.batch_size} are {samples / rows:.3g} epochs of {rows} problems"
 
 
 def _other_tokenizers(

@@ -322,6 +322,11 @@ class Publication:
     seconds: float  # of the sync itself
     waited_seconds: float = 0.0  # before it, for the responses under way
 
+    @classmethod
+    def to_nobody(cls, version: Version) -> Publication:
+        """Of a version that no generator asks for."""
+        return cls(version=version, bytes=0, publish_seconds=0.0, receive_seconds=0.0, seconds=0.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:

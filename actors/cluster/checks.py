@@ -8,19 +8,21 @@ from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.preflight import Prepared
 
 
-def demands(config: RunConfig) -> dict[str, dict[str, float]]:
+def demands(config: RunConfig, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """The logical resources without which each pool cannot work, by pool and resource (CPU, GPU, ``pools.*.resources``).
 
     A run needs all trainer ranks, all colocated generators, and otherwise one generator and one of each teacher; further
     replicas join as soon as there is room. A deterministic run needs all replicas, because its batches depend on their number.
+
+    ``names``: of the pools that start; None: all that a run has.
     """
     colocated = config.placement == "colocated"
-    pools = {name: config.pool(name) for name in config.pool_names}
+    pools = {name: config.pool(name) for name in names or config.pool_names}
     fixed = set(pools) if config.deterministic else {"trainer", *(["generator"] if colocated else [])}
     needed = {n: p.replicas if n in fixed else 1 for n, p in pools.items()}
     replica = {name: {"CPU": p.cpus, "GPU": p.gpus, **p.resources} for name, p in pools.items()}
     asked = {name: {unit: amount * needed[name] for unit, amount in units.items()} for name, units in replica.items()}
-    if colocated:
+    if colocated and "generator" in asked:
         asked["generator"]["GPU"] = 0.0  # they use the ranks' GPUs
     return asked
 
@@ -31,7 +33,7 @@ def check_cluster(config: RunConfig, resources: dict[str, float], pools: Sequenc
     It names all that is too little: whoever lowers the CPUs must not learn only then that there are no GPUs.
     """
     short: list[str] = []
-    asked = {name: demand for name, demand in demands(config).items() if pools is None or name in pools}
+    asked = demands(config, pools)
     for unit in dict.fromkeys(unit for pool in asked.values() for unit in pool):
         total, has = sum(pool.get(unit, 0.0) for pool in asked.values()), resources.get(unit, 0.0)
         if total > has + 1e-6:

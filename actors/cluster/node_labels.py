@@ -31,9 +31,9 @@ def check_nodes(config: RunConfig, nodes: Sequence[Mapping[str, Any]], pools: Se
         ConfigError: the selected nodes have less than the pool needs.
     """
     live = [node for node in nodes if node["Alive"]]
-    for name, demand in demands(config).items():
+    for name, demand in demands(config, pools).items():
         selectors = config.pool(name).labels
-        if not selectors or (pools is not None and name not in pools):
+        if not selectors:
             continue
         allowed = [node for node in live if matches(node["Labels"], selectors)]
         has = {unit: sum(node["Resources"].get(unit, 0.0) for node in allowed) for unit in demand}

@@ -160,6 +160,9 @@ class Trainers:
 
     async def publish(self, version: Version) -> Publication:
         """Bring every generator, and every teacher that follows, to this version."""
+        if not self._config.generates:
+            self._version, self._moved = version, False
+            return Publication.to_nobody(version)
         started = time.perf_counter()
         async with self._turn:
             receipt = await self._call(self.to_generators.publish(version))

@@ -89,7 +89,7 @@ def _filter(c: RunConfig) -> None:
 
 
 def _method(c: RunConfig) -> None:
-    if isinstance(c.method, schema.Grpo):
+    if isinstance(c.method, schema.Grpo | schema.Sft):
         return  # its own check says everything
     if not c.all_teachers:
         raise ValueError(
@@ -197,7 +197,7 @@ def _lora(c: RunConfig) -> None:
 
 
 def _pools(c: RunConfig) -> None:
-    sections: dict[str, schema.Generator] = {"generator": c.generator}
+    sections: dict[str, schema.Generator] = {"generator": c.generator} if c.generates else {}
     pools = {"generator": "generator"}
     for name, teacher in c.live_teachers.items():
         sections[c.teacher_key(name)] = teacher
@@ -311,7 +311,7 @@ def _deterministic(c: RunConfig) -> None:
             f"deterministic needs max_staleness 0, not {c.max_staleness}: what a sync falls into depends on how fast the "
             "machine is"
         )
-    if c.deterministic and {c.generator.dtype, c.trainer.dtype} != {"float32"}:
+    if c.deterministic and {*([c.generator.dtype] if c.generates else []), c.trainer.dtype} != {"float32"}:
         raise ValueError("deterministic needs generator.dtype and trainer.dtype float32")
 
 

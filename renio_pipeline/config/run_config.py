@@ -82,7 +82,9 @@ class RunConfig(Section):
     prompts: schema.Prompts = schema.Prompts()
     template: schema.TemplateOptions = schema.TemplateOptions()
     sampling: schema.Sampling = schema.Sampling()
-    method: Annotated[schema.Opd | schema.Opsd | schema.Grpo, BeforeValidator(variants.validator("method"))] = schema.Opd()
+    method: Annotated[schema.Opd | schema.Opsd | schema.Grpo | schema.Sft, BeforeValidator(variants.validator("method"))] = (
+        schema.Opd()
+    )
     reward: schema.Reward = schema.Reward()
     weighting: Annotated[SerializeAsAny[WeightingSection], BeforeValidator(variants.validator("weighting"))] = Field(
         default_factory=partial(variants.default, "weighting")
@@ -256,7 +258,8 @@ class RunConfig(Section):
 
     @property
     def pool_names(self) -> list[str]:
-        return ["generator", *self.teacher_pools.values(), "trainer", *(["weighting"] if self.distils else [])]
+        generator, weighting = ["generator"] * self.generates, ["weighting"] * self.distils
+        return [*generator, *self.teacher_pools.values(), "trainer", *weighting]
 
     @property
     def autoscaled(self) -> dict[str, schema.Autoscale]:
@@ -283,6 +286,27 @@ class RunConfig(Section):
     def passes(self) -> int:
         """Optimizer steps on each batch."""
         return self.method.passes if isinstance(self.method, schema.Grpo) else 1
+
+    @property
+    def on_solutions(self) -> bool:
+        """Whether every response is its row's solution, and the student writes none to learn from."""
+        return isinstance(self.method, schema.Sft)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the student writes anything: to learn from, or for an evaluation."""
+        return not self.on_solutions or bool(self.evaluate.problems)
+
+    @property
+    def off_policy_share(self) -> float:
+        """Share of the samples whose responses are not the student's."""
+        return 1.0 if self.on_solutions else self.data.off_policy.share
+
+    @property
+    def trains_on_solutions(self) -> bool:
+        """Whether any response is its row's solution."""
+        off_policy = self.data.off_policy
+        return self.on_solutions or (off_policy.share > 0 and off_policy.source == "solution")
 
     @property
     def rewarded(self) -> bool:

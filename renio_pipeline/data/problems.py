@@ -184,12 +184,14 @@ def _check(config: RunConfig, origin: ProblemOrigin, screening: RowScreening, ro
             )
     for row in rows if config.routed or config.privileged else ():
         _check_teaching(config, origin, rows, row)
-    off_policy = config.data.off_policy
-    for row in rows if off_policy.share and off_policy.source == "solution" else ():
+    for row in rows if config.trains_on_solutions else ():
         if not (row.solution or "").strip():
+            what, instead = ("data.off_policy", "set data.off_policy.source=teacher, or leave data.off_policy out")
+            if config.on_solutions:
+                what, instead = "method sft", "leave such rows out, or set method.type=grpo, which needs answers alone"
             raise ConfigError(
-                f"{origin.key}.path: {rows.where(row)} has no solution, which data.off_policy trains on "
-                f"({origin.key}.fields.solution names it); set data.off_policy.source=teacher, or leave data.off_policy out"
+                f"{origin.key}.path: {rows.where(row)} has no solution, which {what} trains on "
+                f"({origin.key}.fields.solution names it); {instead}"
             )
 
 

@@ -1,4 +1,4 @@
-"""A row's solution as a response: what ``data.off_policy.source: solution`` trains on."""
+"""A row's solution as a response: what ``method.type: sft`` and ``data.off_policy.source: solution`` train on."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from renio_pipeline.types import Row, StopReason
 class Solutions:
     """Encodes solutions with the student's tokenizer, ended by its end token, as a student that stops by itself ends."""
 
-    def __init__(self, tokenizer: Any, *, most: int, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Any, *, most: int, vocab_size: int, key: str = "data.off_policy") -> None:
         """
         Args:
             most: tokens of the longest response; a longer solution is cut, and then has no end token.
-            vocab_size: entries that both models have.
+            vocab_size: entries that all models have.
+            key: what asks for solutions, for errors.
 
         Raises:
             ConfigError: the tokenizer has no end token.
         """
         if tokenizer.eos_token_id is None:
             raise ConfigError(
-                "data.off_policy: the student's tokenizer has no end token (eos_token), so who learns from solutions would not "
-                "learn to end; set data.off_policy.source=teacher, or give the tokenizer one"
+                f"{key}: the student's tokenizer has no end token (eos_token), so who learns from solutions would not learn to "
+                f"end; give the tokenizer one{_or_by_teacher(key)}"
             )
-        self._tokenizer, self._most, self._vocab_size = tokenizer, most, vocab_size
+        self._tokenizer, self._most, self._vocab_size, self._key = tokenizer, most, vocab_size, key
 
     def response(self, row: Row) -> tuple[np.ndarray, StopReason]:
         """A row's solution, [T] int32, and whether it is whole.
@@ -41,7 +42,11 @@ class Solutions:
         kept = np.asarray(whole[: self._most], np.int32)
         if (largest := int(kept.max())) >= self._vocab_size:
             raise ConfigError(
-                f"data.off_policy: the solution of row {row.id!r} has token id {largest}, but the smaller of the models' "
-                f"output heads has {self._vocab_size} rows; leave that row out, or choose a teacher whose vocabulary holds it"
+                f"{self._key}: the solution of row {row.id!r} has token id {largest}, but the smallest of the models' output "
+                f"heads has {self._vocab_size} rows; leave that row out, or choose a teacher whose vocabulary holds it"
             )
         return kept, "stop" if len(whole) <= self._most else "length"
+
+
+def _or_by_teacher(key: str) -> str:
+    return ", or set data.off_policy.source=teacher" if key == "data.off_policy" else ""

@@ -140,7 +140,7 @@ class InProcessTrainers:
     async def publish(self, version: Version) -> Publication:
         """Only tell the generators the new version: they share the weights."""
         self._generators.follow(version)
-        return Publication(version=version, bytes=0, publish_seconds=0.0, receive_seconds=0.0, seconds=0.0)
+        return Publication.to_nobody(version)
 
     async def save(self, folder: str) -> None:
         self.model.lm.save_pretrained(Path(folder) / "hf")

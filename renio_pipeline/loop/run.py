@@ -235,7 +235,7 @@ class Run:
 
     def _record(self, result: StepResult | SkippedStep) -> dict[str, float]:
         pools = {name: pool.status() for name, pool in self.stages.pools.items()}
-        sizes = {"generator": self.stages.generators.size}
+        sizes = {"generator": self.stages.generators.size} if self.config.generates else {}
         if self.stages.teachers is not None:
             sizes["teacher"] = self.stages.teachers.size
         config, kept = self.config, len(result.scored) if isinstance(result, StepResult) else 0
@@ -247,7 +247,7 @@ class Run:
         metrics = step_metrics(result, sizes, pools)
         self.teachers_idle = result.teachers_idle
         threshold = config.pivotal.threshold
-        if config.distils and metrics["mismatch/logprob_abs_mean"] > threshold / 2:
+        if config.distils and metrics.get("mismatch/logprob_abs_mean", 0.0) > threshold / 2:
             self.progress.note(
                 f"step {result.step}: generator and trainer log-probabilities differ by "
                 f"{metrics['mismatch/logprob_abs_mean']:.3g} on average, more than half the pivotal threshold ({threshold}): "
@@ -265,6 +265,8 @@ class Run:
 
     async def _evaluate(self, step: int) -> Evaluation:
         p = self.prepared
+        if self.config.on_solutions:  # steps publish nothing: see ``learn``
+            await self.stages.trainers.publish(self.version)
         prompts = held_out_prompts(p.held_out_ids, p.held_out)
         result = await evaluate(self.stages.generators, prompts, self._grader.judge, self.config.evaluate.temperature)
         self.directory.write_evaluation(step, result)

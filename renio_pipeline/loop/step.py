@@ -1,7 +1,7 @@
 """The step, and the stages that it calls.
 
     prompts ──> generators ──> teachers ──> weighting ──> trainers      (without a teacher: generators ──> trainers)
-    (cursor)        ^     each response is scored as it ends   │
+    (cursor)        ^     each response is scored as it ends   │                    (method sft:  solutions ──> trainers)
                     └──────── publish: version N+1 ───────────┘
 
 Who waits for whom: a teacher never waits for the slowest response of the step; weighting waits for every score, because
@@ -25,7 +25,7 @@ from renio_pipeline.loop.timing import StepTimer, Utilisation, idle_shares, teac
 from renio_pipeline.rewards import Rewarded, reward_step
 from renio_pipeline.stages.outcomes import Collected, SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages
-from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
+from renio_pipeline.types import Prompt, Publication, Rollout, ScoredRollout, TrainBatch, TrainSample, Version
 from renio_pipeline.weightings import ScoredBatch
 from renio_pipeline.weightings.step import Weighed
 
@@ -75,7 +75,8 @@ async def learn(
     async with timer.turn(stages.turns):
         with timer.span("weigh"):
             scored, student = await _student_logprobs(stages, config, scored, step)
-            numbers(step, scored, student)
+            if not config.on_solutions:
+                numbers(step, scored, student)
             rewarded = rewarded_step(config, found)
             weighed = await _weigh(stages, found, student, probing)
         with timer.span("train"):
@@ -87,7 +88,9 @@ async def learn(
     if config.follow and probing is not None:
         await probing.ended()  # else it would depend on time which weights of the teacher go on
     with timer.span("sync"):
-        publication = await stages.trainers.publish(Version(version.incarnation, version.number + 1))
+        after = Version(version.incarnation, version.number + 1)
+        # On solutions only an evaluation needs generators, and has the weights published itself.
+        publication = Publication.to_nobody(after) if config.on_solutions else await stages.trainers.publish(after)
 
     until = await Utilisation.now(stages)
     whole = until.at - since.at
@@ -195,8 +198,11 @@ async def _student_logprobs(
     """The samples, and log p_S that their weights are computed from, [T] of each: the generator's, or another trainer forward.
 
     No generator knows them of a response that the student did not write, so the trainer's become the rollout's own. A recorded
-    one keeps those of the student that wrote it.
+    one keeps those of the student that wrote it. Where the student writes none, nothing is weighed, and nobody asks: they stay
+    NaN.
     """
+    if config.on_solutions:
+        return list(scored), [s.rollout.logprobs for s in scored]
     every = config.student_logprobs == "trainer"
     asked = [s for s in scored if every or s.rollout.off_policy is not None]
     by_id = await stages.trainers.logprobs(make_batch(step, asked, np.ones(len(asked)))) if asked else {}

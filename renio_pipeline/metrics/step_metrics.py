@@ -53,8 +53,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         **({} if result.weighed is None else {"divergence": report.divergence}),  # of a teacher, which rewards alone have not
         "grad_norm": report.grad_norm,
         "lr": report.lr,
-        "mismatch/logprob_abs_mean": report.mismatch_mean,
-        "mismatch/logprob_abs_max": report.mismatch_max,
+        **_mismatch(result),
         **report.agreement,
         **report.measured,
         **_weight_metrics(result, verdicts),
@@ -77,6 +76,14 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         **_sizes(sizes, pools),
         **trained_metrics_by_source(result),
     }
+
+
+def _mismatch(result: StepResult) -> dict[str, float]:
+    """How far generator and trainer differ; nothing where no generator wrote anything."""
+    if all(s.rollout.off_policy is not None for s in result.scored):
+        return {}
+    report = result.report
+    return {"mismatch/logprob_abs_mean": report.mismatch_mean, "mismatch/logprob_abs_max": report.mismatch_max}
 
 
 def off_policy_metrics(scored: Sequence[ScoredRollout]) -> dict[str, float]:
@@ -139,7 +146,7 @@ def sample_records(result: StepResult) -> list[dict[str, Any]]:
             "problem": s.rollout.prompt.row.problem,
             "response": judged[i].text,
             "token_ids": s.rollout.token_ids.tolist(),
-            "student_logprobs": s.rollout.logprobs.tolist(),
+            **({} if np.isnan(s.rollout.logprobs).any() else {"student_logprobs": s.rollout.logprobs.tolist()}),
             **({} if s.scores is None else {"teacher_logprobs": s.scores.logprobs.tolist()}),
             **({} if weighed is None else _weight_record(weighed, i)),
             **({} if result.rewarded is None else _reward_record(result.rewarded, i)),

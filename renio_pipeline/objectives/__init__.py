@@ -32,4 +32,5 @@ REGISTRY = {  # objective.type -> the class; the first is the default
     "sampled": "renio_pipeline.objectives.sampled:Sampled",
     "uld": "renio_pipeline.objectives.uld:Uld",
     "clipped": "renio_pipeline.objectives.clipped:Clipped",
+    "nll": "renio_pipeline.objectives.nll:Nll",
 }

@@ -70,7 +70,11 @@ def model_card(published: Published, repo: str, *, license: str | None = None) -
 def _kinds(config: RunConfig) -> list[str]:
     """What the model is found by: how it was trained."""
     distilled = ["on-policy-distillation", "distillation", config.weighting.type] if config.distils else []
-    return [*distilled, *(["reinforcement-learning"] if config.rewarded else [])]
+    return [
+        *distilled,
+        *(["reinforcement-learning"] if config.rewarded else []),
+        *(["supervised-fine-tuning"] if config.on_solutions else []),
+    ]
 
 
 def _body(published: Published, repo: str) -> Iterator[str]:
@@ -83,6 +87,8 @@ def _body(published: Published, repo: str) -> Iterator[str]:
     made = f"Made with ReNIO pipeline {plain(__version__)}."
     if config.distils:
         yield start + _distilled(config, method) + made
+    elif config.on_solutions:
+        yield f"{start}**supervised fine-tuning** on the reference solutions of its problems. {made}"
     else:
         yield (
             f"{start}**reinforcement learning** by group relative policy optimisation: it wrote responses, a verifier judged "
@@ -118,7 +124,8 @@ def _settings(published: Published) -> Iterator[tuple[str, object]]:
     yield "task", _tasks(config)
     yield "steps", f"{published.step} of {config.steps}"
     yield "batch", f"{config.batch_size} responses a step, {config.samples_per_prompt} a problem"
-    yield "responses", f"up to {config.max_response_tokens} tokens, sampled at temperature {config.sampling.temperature:g}"
+    sampled = "solutions" if config.on_solutions else f"sampled at temperature {config.sampling.temperature:g}"
+    yield "responses", f"up to {config.max_response_tokens} tokens, {sampled}"
     yield "learning rate", f"{config.trainer.lr:g}, {config.trainer.schedule}"
     yield "parameters", f"LoRA of rank {lora.r}, alpha {lora.alpha}" if lora else "all"
     yield "data type", config.trainer.dtype

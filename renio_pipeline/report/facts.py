@@ -69,6 +69,8 @@ def _off_policy(config: RunConfig) -> str:
     if config.recorded_teachers:
         whose = ", ".join(config.recorded_teachers) if config.teachers else ""
         return f"the responses {f'to rows of {whose} ' if whose else ''}are the recording's, weighed by log p_S of the trainer"
+    if config.on_solutions:
+        return "every response is its row's solution"
     off_policy = config.data.off_policy
     source = "the rows' solutions" if off_policy.source == "solution" else "responses by the teacher"
     return f"{off_policy.share:.0%} of the samples are {source}, with a weight of 1" if off_policy.share else ""

@@ -87,7 +87,7 @@ def _entry(
         "pivotal": [r.get("pivotal", []) for r in records],
         "length": [len(r["token_ids"]) for r in records],
         "tokens": packed([p for r in records for p in pieces.cut(r["token_ids"], r["response"])], "<u4"),
-        "student": packed([x for r in records for x in r["student_logprobs"]], "<f4"),
+        "student": _column("student_logprobs", records),
         "teacher_logprob": _column("teacher_logprobs", records),
         "factor": _column("token_factors", records),
         "text": [r["response"] for r in records] if with_text else None,

@@ -3,6 +3,8 @@
     prompts ──┬──> generators ──────────────────────────┬──> teachers.score, weighting, trainers
               └──> row.solution, or teachers.write ─────┘
 
+With ``method.type: sft`` that share is the whole batch, and nothing scores or weighs it.
+
 Such a response is scored and trained on like any other, but no weights of the student's wrote it: it has no version, no
 staleness and no verdict, its log-probabilities are computed by the trainer before it is weighed, and its weight is 1 (see
 ``renio_pipeline.weightings.step``).
@@ -78,7 +80,7 @@ class OffPolicyGenerators:
     """Generators, in whose place a row's solution or a teacher gives the responses to some of the prompts."""
 
     student: Generators
-    teachers: Teachers
+    teachers: Teachers | None  # with the source ``teacher``
     config: RunConfig
     solutions: Solutions | None  # with the source ``solution``
     end_tokens: Mapping[str, EndTokens]  # by teacher
@@ -87,7 +89,7 @@ class OffPolicyGenerators:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of calls for texts that are asked for together
 
     def __post_init__(self) -> None:
-        self.drawn = Draw(self.config.data.off_policy.share, self.config.seed, self.config.batch_size)
+        self.drawn = Draw(self.config.off_policy_share, self.config.seed, self.config.batch_size)
 
     @property
     def size(self) -> int:
@@ -120,6 +122,7 @@ class OffPolicyGenerators:
             await _cancelled(writing)
 
     async def _written(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        assert self.teachers is not None, "``renio_pipeline.config.off_policy`` refuses it without a teacher"
         requests = [self._request(p) for p in prompts]
         try:
             if self.together:
@@ -169,10 +172,12 @@ def with_off_policy(
     together: bool = False,
     quarantine: Quarantine | None = None,
 ) -> Stages:
-    """The stages as ``data.off_policy`` asks for them. The arguments are fields of ``OffPolicyGenerators``."""
-    if not config.data.off_policy.share:
+    """The stages as ``data.off_policy`` and ``method.type: sft`` ask for them.
+
+    The arguments are fields of ``OffPolicyGenerators``.
+    """
+    if not config.off_policy_share:
         return stages
-    assert stages.teachers is not None, "``renio_pipeline.config.off_policy`` refuses it without a teacher"
     made = OffPolicyGenerators(
         student=stages.generators,
         teachers=stages.teachers,

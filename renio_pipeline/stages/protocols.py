@@ -45,6 +45,18 @@ class Generators(Protocol):
     async def busy_seconds(self) -> Busy: ...
 
 
+class NoGenerators:
+    """The generators of a run in which the student writes nothing."""
+
+    size = 0
+
+    def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
+        raise AssertionError(f"nobody writes responses here, but {len(prompts)} were asked for")
+
+    async def busy_seconds(self) -> Busy:
+        return {}
+
+
 class Teachers(Protocol):
     @property
     def size(self) -> int: ...

@@ -13,6 +13,7 @@ import pytest
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.data.prompts import Cursor
+from renio_pipeline.data.solutions import Solutions
 from renio_pipeline.grading.grader import Grader
 from renio_pipeline.in_process.weighting import InProcessWeighting
 from renio_pipeline.loop.run import Run
@@ -21,8 +22,9 @@ from renio_pipeline.loop.step import train_step
 from renio_pipeline.metrics.sink import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.run_dir.directory import RunDirectory
+from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.outcomes import StepResult
-from renio_pipeline.stages.protocols import Stages
+from renio_pipeline.stages.protocols import NoGenerators, Stages
 from renio_pipeline.types import (
     Continuation,
     ContinuationRequest,
@@ -224,12 +226,16 @@ def prepared() -> Prepared:
 
 def stages_of(prepared: Prepared, config: RunConfig) -> Stages:
     generators = FakeGenerators(prepared.tokenizer)
-    return Stages(
-        generators=generators,
+    made = Stages(
+        generators=generators if config.generates else NoGenerators(),
         teachers=FakeTeachers() if config.all_teachers else None,
         trainers=FakeTrainers(generators),
         weighting=InProcessWeighting(config) if config.distils else None,
     )
+    if not config.on_solutions:
+        return made
+    solutions = Solutions(prepared.tokenizer, most=config.max_response_tokens, vocab_size=prepared.vocab_size)
+    return with_off_policy(made, config, solutions=solutions, end_tokens={})
 
 
 def prompts_of(prepared: Prepared, config: RunConfig) -> list[Prompt]:

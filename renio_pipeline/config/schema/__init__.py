@@ -39,6 +39,7 @@ from renio_pipeline.config.schema.pools import (
 from renio_pipeline.config.schema.prompts import PLACEHOLDER, Audience, Prompts, TemplateOptions, Text
 from renio_pipeline.config.schema.record import Checkpoint, Evaluate, Mlflow, Samples, Sinks, Swanlab, Trace, Trackio, Wandb
 from renio_pipeline.config.schema.rewards import Grpo, Reward
+from renio_pipeline.config.schema.sft import Sft
 from renio_pipeline.config.schema.values import (
     DTYPE_BYTES,
     Beta,
@@ -93,6 +94,7 @@ __all__ = [
     "Samples",
     "Sampling",
     "Section",
+    "Sft",
     "Sinks",
     "Source",
     "Swanlab",

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from renio_pipeline.config.schema.rewards import Grpo
+from renio_pipeline.config.schema.sft import Sft
 from renio_pipeline.config.schema.values import Method, Section
 
 
@@ -65,4 +66,4 @@ class Opsd(Method):
     reason_first: Reasons = None
 
 
-METHODS: dict[str, type[Method]] = {"opd": Opd, "opsd": Opsd, "grpo": Grpo}
+METHODS: dict[str, type[Method]] = {"opd": Opd, "opsd": Opsd, "grpo": Grpo, "sft": Sft}

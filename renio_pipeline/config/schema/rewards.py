@@ -65,7 +65,7 @@ class Grpo(Method):
             )
         if config.objective.type not in ("clipped", "custom"):
             raise ValueError(
-                f"objective {config.objective.type} is a distillation's, and method grpo learns from rewards; set "
+                f"objective {config.objective.type} does not learn from rewards, and method grpo learns from nothing else; set "
                 "objective.type=clipped, or leave it out"
             )
         self._check_teacher(config)

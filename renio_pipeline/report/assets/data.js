@@ -40,7 +40,7 @@ function picker(parent, name, values, onChange, labels = values) {
 function samplesOf(run, entry) {
   if (entry.decoded) return entry.decoded;
   const factors = entry.factor && floats(entry.factor); // of the tokens in the loss; null: all are 1
-  const tokens = integers(entry.tokens), student = floats(entry.student), teacher = entry.teacher_logprob && floats(entry.teacher_logprob); // null: no teacher
+  const tokens = integers(entry.tokens), student = entry.student && floats(entry.student), teacher = entry.teacher_logprob && floats(entry.teacher_logprob); // null: nobody computed them
   let start = 0;
   entry.decoded = entry.sample.map((id, i) => {
     const end = start + entry.length[i];
@@ -51,10 +51,10 @@ function samplesOf(run, entry) {
       pieces: tokens.subarray(start, end),
       factors: factors && factors.subarray(start, end),
       reward: entry.reward && entry.reward[i], advantage: entry.advantage && entry.advantage[i],
-      student: student.subarray(start, end), teacherLogprobs: teacher && teacher.subarray(start, end), text: entry.text && entry.text[i],
+      student: student && student.subarray(start, end), teacherLogprobs: teacher && teacher.subarray(start, end), text: entry.text && entry.text[i],
     };
     start = end;
-    sample.ratio = Array.from(sample.student, (x, t) => (sample.teacherLogprobs ? x - sample.teacherLogprobs[t] : 0));
+    sample.ratio = Array.from(sample.pieces, (_, t) => (sample.student && sample.teacherLogprobs ? sample.student[t] - sample.teacherLogprobs[t] : 0));
     const { texts, special } = run.reader.pieces;
     sample.written = sample.text ?? Array.from(sample.pieces, (p) => (special[p] ? "" : texts[p])).join("");
     return sample;

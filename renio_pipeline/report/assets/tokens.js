@@ -53,7 +53,8 @@ function detailOf(run, sample, positions) {
   for (const t of positions) {
     const ratio = sample.ratio[t], sign = ratio > 0 ? "+" : "";
     parts.push(
-      ` token ${t + 1} of ${sample.length}, id ${ids[sample.pieces[t]]}: log p student ${number(sample.student[t])}` +
+      ` token ${t + 1} of ${sample.length}, id ${ids[sample.pieces[t]]}` +
+      (sample.student ? `: log p student ${number(sample.student[t])}` : "") +
       (sample.teacherLogprobs ? `, teacher ${number(sample.teacherLogprobs[t])}, log-ratio ${sign}${number(ratio)}` : "") +
       `${sample.pivotal.has(t) ? ", pivotal" : ""}` +
       `${sample.factors ? `, factor ${number(sample.factors[t])}` : ""}.`,

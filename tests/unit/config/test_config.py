@@ -25,7 +25,7 @@ from tests.unit.conftest import make_config, values
 ROOT = Path(__file__).parents[3]
 SHAPES = [ROOT / "configs/paper/two-nodes.yaml"]  # laid over a preset
 CODE = ROOT / "configs/paper/code.yaml"  # so is this
-GRPO = ROOT / "configs/paper/qwen3-1.7b-grpo.yaml"  # a baseline: see ``test_rewards``
+BASELINES = [ROOT / f"configs/paper/qwen3-1.7b-{method}.yaml" for method in ("grpo", "sft")]  # ``test_rewards``, ``test_sft``
 EXPERIMENTS = list((ROOT / "configs/study").glob("?.yaml"))  # of another format: see test_study_plan.py
 SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in [*SHAPES, CODE, *EXPERIMENTS])
 RENIO = {"type": "renio", "threshold": 1.0, "clip": 2.0, "temperature": 0.5}
@@ -448,7 +448,7 @@ def test_the_papers_presets_say_what_the_paper_says(name: str, shape: Path | Non
 
 
 def test_there_is_a_preset_for_every_row_and_no_other() -> None:
-    assert {p.stem for p in (ROOT / "configs/paper").iterdir()} == PAPER.keys() | {p.stem for p in (*SHAPES, CODE, GRPO)}
+    assert {p.stem for p in (ROOT / "configs/paper").iterdir()} == PAPER.keys() | {p.stem for p in (*SHAPES, CODE, *BASELINES)}
 
 
 @pytest.mark.parametrize("name", PAPER)

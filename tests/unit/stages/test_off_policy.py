@@ -101,7 +101,7 @@ def test_a_solution_is_a_response_that_ends_and_a_long_one_is_cut(found: Prepare
     assert (exact.tolist(), stop) == (ids.tolist(), "stop")
     cut, stop = Solutions(found.tokenizer, most=len(ids) - 1, vocab_size=found.vocab_size).response(row)
     assert (cut.tolist(), stop) == (ids[:-1].tolist(), "length")
-    with pytest.raises(ConfigError, match=rf"solution of row '{row.id}' has token id \d+, but the smaller"):
+    with pytest.raises(ConfigError, match=rf"solution of row '{row.id}' has token id \d+, but the smallest"):
         Solutions(found.tokenizer, most=100, vocab_size=int(ids.max())).response(row)
 
 
