@@ -79,8 +79,8 @@ def trainer_rate(config: RunConfig, sizes: Sizes, device: Device, gpus_per_node:
         heads = [t.head for t in sizes.teachers]
         head += 2 * (sum(heads) if config.combine else max(heads)) * answered
     flops = (body * passes + head) * config.passes
-    if config.student_logprobs == "trainer":
-        flops += body + 2 * model.head * answered
+    asked = 1.0 if config.student_logprobs == "trainer" else config.off_policy_share
+    flops += 0.0 if config.on_solutions else asked * (body + 2 * model.head * answered)  # one more forward pass of these
     trained = model.factors(trainer.lora.targets, trainer.lora.r) if trainer.lora else model.parameters
     each = DTYPE_BYTES[trainer.dtype]
     # The optimizer reads and writes weights, gradients and two moments in fp32, and writes the working weights.

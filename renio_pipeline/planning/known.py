@@ -69,9 +69,10 @@ def gather(config: RunConfig, sources: Sources) -> Known:
     longest = float(config.data.max_prompt_tokens or max(2 * prompt, prompt + 64))
     longest_taught = max(longest, 2 * teacher_prompt)
     limits = engine_limits(config, device, seen.limits if seen else Recorded(), prompt=longest, teacher_prompt=longest_taught)
-    notes["engine limits"] = (
-        f"{_limits_from(config.generator, device, seen)}: a generator writes {limits['generator'].sequences} at a time"
-    )
+    if config.generates:
+        notes["engine limits"] = (
+            f"{_limits_from(config.generator, device, seen)}: a generator writes {limits['generator'].sequences} at a time"
+        )
     rates = StageRates(config, sizes, device, given, seen, sources.gpus_per_node, limits, notes).all()
     return Known(
         sizes=sizes,
@@ -131,5 +132,6 @@ def _prompts(
     else:  # a reference solution is about as long as a response
         teacher = prompt + (lengths.mean if isinstance(config.method, Opsd) or config.privileged else 0.0)
     source = "given" if given.prompt_tokens is not None else "measured" if seen else "assumed"
-    notes["prompts"] = f"{source}: {prompt:.0f} tokens, the teacher's {teacher:.0f}"
+    of_teacher = f", the teacher's {teacher:.0f}" if config.all_teachers else ""
+    notes["prompts"] = f"{source}: {prompt:.0f} tokens{of_teacher}"
     return prompt, teacher

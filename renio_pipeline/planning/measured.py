@@ -28,7 +28,7 @@ class Measured:
     """The measured rates and lengths of a run: medians over steps."""
 
     config: RunConfig
-    generator: GeneratorRate
+    generator: GeneratorRate | None  # None: nobody wrote
     teacher: TeacherRate | None  # None: the run had none
     trainer: TrainerRate
     sync_seconds: float
@@ -56,12 +56,11 @@ def measured(run: Path) -> Measured:
         raise ConfigError(f"--from: {run} has not trained a step yet")
     lines = lines[SKIPPED:] or lines
     lengths = _lengths(run, lines)
-    drawn = [line["filter/drawn"] * line.get("filter/kept", 1.0) for line in lines]
-    kept = [line["response/tokens"] * n for line, n in zip(lines, drawn, strict=True)]
+    trained = [_trained(config, line) for line in lines]
     ranks = config.pools.trainer.replicas
 
     def prompt(name: str) -> float:
-        return max(0.0, statistics.median((line[name] - k) / n for line, k, n in zip(lines, kept, drawn, strict=True)))
+        return max(0.0, statistics.median((line[name] - own) / n for line, (n, own) in zip(lines, trained, strict=True)))
 
     def busy(line: Line, pool: str) -> float:
         return max(1e-9, (1 - line[f"idle/{pool}"]) * line["time/step"])
@@ -90,6 +89,13 @@ def measured(run: Path) -> Measured:
     )
 
 
+def _trained(config: RunConfig, line: Line) -> tuple[float, float]:
+    """The samples that a step trained on, and their response tokens, whoever wrote them."""
+    own, share = line["filter/drawn"] * line.get("filter/kept", 1.0), line.get("off_policy/fraction", 0.0)
+    others = own * share / (1 - share) if share < 1 else config.batch_size
+    return own + others, own * line.get("response/tokens", 0.0) + others * line.get("off_policy/tokens", 0.0)
+
+
 def differences(run: RunConfig, config: RunConfig) -> list[str]:
     """The keys that affect a stage's speed and that were different in the run."""
     keys = (
@@ -102,7 +108,7 @@ def differences(run: RunConfig, config: RunConfig) -> list[str]:
 
 def _generator(
     max_staleness: int, limits: Mapping[str, EngineLimits], lines: list[Any], lengths: Lengths, busy: Callable[[Line], float]
-) -> GeneratorRate:
+) -> GeneratorRate | None:
     """The generator's rate at each number of concurrent responses; steps with different pool sizes give several points.
 
     The metrics do not contain the number of responses in flight at each moment. If the responses of a step all begin
@@ -110,6 +116,9 @@ def _generator(
     constant.
     """
     slots = limits["generator"].sequences
+    lines = [line for line in lines if line["filter/drawn"]]
+    if not lines:
+        return None
     points: dict[int, list[float]] = {}
     for line in lines:
         size, drawn = max(1.0, line["pool/generator/size"]), line["filter/drawn"]
@@ -124,7 +133,9 @@ def _lengths(run: Path, lines: list[Any]) -> Lengths:
     seen = [float(n) for batch in list(read_batches(run).values())[-STEPS:] for n in batch.tokens]
     if seen:
         return Lengths.of(seen, f"{len(seen)} responses of {run}")
-    return Lengths.of([line["response/tokens"] for line in lines], f"mean lengths of {run}'s steps")
+    return Lengths.of(
+        [line.get("response/tokens", line.get("off_policy/tokens", 0.0)) for line in lines], f"mean lengths of {run}'s steps"
+    )
 
 
 def _rest(max_staleness: int, line: Line) -> float:

@@ -8,6 +8,7 @@ from functools import cached_property
 from renio_pipeline.config import RunConfig
 from renio_pipeline.config.schema import DTYPE_BYTES
 from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.data.other_tokenizers import ROOM
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
@@ -47,9 +48,10 @@ class Needs:
     def teachers(self) -> dict[str, Use]:
         """The use of each teacher's replicas, by pool."""
         config, known, found = self.config, self.known, dict[str, Use]()
-        longest = context(config.max_response_tokens, known.longest_teacher_prompt)
         for (name, section), model in zip(config.all_teachers.items(), known.sizes.teachers, strict=True):
             pool = config.teacher_pools[name]
+            room = ROOM if name in config.own_tokenizers else 1
+            longest = context(room * config.max_response_tokens, known.longest_teacher_prompt)
             if section.type == "http":
                 continue  # its servers have the model
             if section.type == "torch":
@@ -90,7 +92,8 @@ class Needs:
         step = config.batch_size * self.payload * known.sizes.response
         lora = config.trainer.lora
         sent = student.factors(lora.targets, lora.r) if lora and config.sync.lora == "adapter" else student.parameters
-        copy = sent * DTYPE_BYTES[config.generator.dtype] if config.sync.backend == "host" else 0.0
+        copied = config.generates and config.sync.backend == "host"
+        copy = sent * DTYPE_BYTES[config.generator.dtype] if copied else 0.0
         states = model_states(config.trainer, student, 1)
         return {
             "object store: payload": min(step * (1 + config.max_staleness), config.payload.max_bytes),
@@ -101,7 +104,7 @@ class Needs:
     def obstacles(self, ranks: int) -> list[str]:
         """Why no split with this number of trainer ranks can run."""
         found = []
-        if not self.generator.fits:
+        if self.config.generates and not self.generator.fits:
             found.append(_too_large("a generator", self.generator.use, "raise generator.tensor_parallel (and its pool's gpus)"))
         for pool, use in self.teachers.items():
             if not use.fits:

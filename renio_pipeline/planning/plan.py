@@ -57,6 +57,7 @@ class Planner:
             lengths=lengths,
             prompt_tokens=known.sizes.prompt,
             teacher_prompt_tokens=known.sizes.teacher_prompt,
+            off_policy=config.off_policy_share,
             max_staleness=config.max_staleness,
             in_flight=config.in_flight,
         )
@@ -72,7 +73,7 @@ class Planner:
     def configured_split(self) -> Split:
         pools = self.config.pools
         teachers = sum(self.config.pool(name).replicas for name in self.config.teacher_pools.values())
-        return Split(pools.generator.replicas, teachers, pools.trainer.replicas)
+        return Split(pools.generator.replicas if self.config.generates else 0, teachers, pools.trainer.replicas)
 
     @cached_property
     def room(self) -> Room:
@@ -86,6 +87,7 @@ class Planner:
             teacher_pools=len(config.all_teachers),
             most_ranks=config.batch_size,
             colocated=config.placement == "colocated",
+            generators=self.configured_split.generators if config.on_solutions else None,
         )
         room = with_gpus(room, self.gpus if self.gpus is not None else room.used(self.configured_split))
         fitting = (n for n in range(1, room.most_ranks + 1) if self.needs.rank(n).fits)
@@ -125,7 +127,13 @@ class Planner:
     @cached_property
     def ahead(self) -> Answer | None:
         """The best split if generation continued while the trainer works; None if it already does, or cannot."""
-        if self.config.max_staleness or self.room.colocated or not self.best or self.config.deterministic:
+        if (
+            self.config.max_staleness
+            or self.config.on_solutions
+            or self.room.colocated
+            or not self.best
+            or self.config.deterministic
+        ):
             return None
         work = replace(self.work, max_staleness=1, in_flight="keep")
         found = best_splits(self.rates, self.room, work, count=1)
@@ -145,7 +153,8 @@ def check(planner: Planner) -> None:
         raise ConfigError("no split fits:\n" + "\n".join(f"  {line}" for line in obstacles))
     if not planner.best:
         room = planner.room
+        generators = "a generator" if room.generators is None else f"{room.generators} generator(s)"
         raise ConfigError(
-            f"--gpus: {room.gpus:g} given, but a generator, {room.teacher_pools} teacher(s) and {room.least_ranks} trainer "
+            f"--gpus: {room.gpus:g} given, but {generators}, {room.teacher_pools} teacher(s) and {room.least_ranks} trainer "
             f"rank(s) need at least {room.least:g}, each replica on one node of {room.gpus_per_node} (--gpus-per-node)"
         )

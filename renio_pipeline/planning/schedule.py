@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from renio_pipeline.planning.rates import Rates
 from renio_pipeline.planning.workload import BatchedEngine, Replayed, Split, Work
@@ -60,7 +60,7 @@ class _Replay:
         seconds = self.ends[self.last] - self.ends[self.first]
         busy, slot_seconds, scoring, training = (b - a for a, b in zip(before, after, strict=True))
         shares = {
-            "generator": busy / (self.split.generators * seconds),
+            **({"generator": busy / (self.split.generators * seconds)} if self.split.generators else {}),
             **({"teacher": scoring / (self.split.teachers * seconds)} if self.split.teachers else {}),
             "trainer": training / seconds,
         }
@@ -70,7 +70,7 @@ class _Replay:
             samples=statistics.fmean(self.sizes[n][0] for n in counted),
             idle={name: max(0.0, 1 - share) for name, share in shares.items()},
             parts=self.parts(counted),
-            slots_idle=max(0.0, 1 - slot_seconds / (self.split.generators * self.rates.generator.slots * seconds)),
+            slots_idle=max(0.0, 1 - slot_seconds / (max(1, self.split.generators) * self.rates.generator.slots * seconds)),
         )
 
     def parts(self, counted: range) -> dict[str, float]:
@@ -93,13 +93,26 @@ class _Replay:
             longest = max(tokens) + self.work.prompt_tokens
             self.sizes[number] = len(tokens), sum(tokens) + len(tokens) * self.work.prompt_tokens, longest
             self.scored[number] = 0
-            self.queue.extend((t, number) for t in tokens)
-            self.opened = number
+            own = self.work.written(number)
+            self.queue.extend((t, number) for t in own)
+            self.opened, self.last_written[number] = number, self.now
+            self.arrive(number, tokens[: len(tokens) - len(own)])
         self.write()
+        self.score()
+        self.train()
+
+    def arrive(self, step: int, tokens: Sequence[float]) -> None:
+        """Responses are complete: they are scored, where there are teachers."""
+        for each in tokens:
+            self.order += 1
+            if self.split.teachers:
+                heapq.heappush(self.to_score, (step, self.order, each))
+            else:
+                self.scored[step] += 1
 
     def write(self) -> None:
         """Dispatch prompts: to each generator its fair share of all, but at most as many as it has slots."""
-        if self.holding:
+        if self.holding or not self.engines:
             return
         fair = -(-(len(self.queue) + self.in_flight) // len(self.engines))
         most = min(self.rates.generator.slots, fair)
@@ -133,11 +146,7 @@ class _Replay:
         while engine.writing and engine.writing[0][0] <= before + 1e-9:
             _, _, step, tokens = heapq.heappop(engine.writing)
             self.in_flight -= 1
-            self.order += 1
-            if self.split.teachers:
-                heapq.heappush(self.to_score, (step, self.order, tokens))
-            else:
-                self.scored[step] += 1
+            self.arrive(step, [tokens])
             self.last_written[step] = self.now
         self.expect(i)
         self.write()

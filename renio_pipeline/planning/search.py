@@ -29,11 +29,12 @@ class Room:
     least_ranks: int = 1  # with fewer, a rank's share of the model does not fit into memory
     most_ranks: int = 1  # with more, some ranks would have no sample
     colocated: bool = False  # a generator shares the GPU of each rank
+    generators: int | None = None  # how many there are, whatever the rest; None: as many as there is room for
 
     @property
     def least(self) -> float:
         """The GPUs of the smallest split."""
-        generators = 0.0 if self.colocated else self.generator
+        generators = 0.0 if self.colocated else self.generator * (1 if self.generators is None else self.generators)
         return generators + self.teacher * self.teacher_pools + self.rank * self.least_ranks
 
     def used(self, split: Split) -> float:
@@ -59,6 +60,9 @@ class Room:
         """The splits that leave no room for another generator, because one more never makes a step longer."""
         for ranks in _counts(self.least_ranks, 1, self.most_ranks):
             left = self.gpus - ranks * self.rank
+            if self.generators is not None:
+                yield Split(ranks if self.colocated else self.generators, self.teacher_pools, ranks)
+                continue
             if not self.teacher:  # none, or served elsewhere: then a replica of each is enough
                 generators = ranks if self.colocated else int((left + 1e-9) / self.generator)
                 if generators > 0 and left > -1e-9:
@@ -98,7 +102,8 @@ def least_seconds(rates: Rates, split: Split, work: Work, writing: float) -> flo
     collected = max(writing + last, scored)
     if work.max_staleness == 0:
         return collected + learned
-    work_of_generators = written / (split.generators * rates.generator.best) + rates.sync_seconds
+    own = sum(work.written(1))
+    work_of_generators = own / (split.generators * rates.generator.best) + rates.sync_seconds
     return max(work_of_generators, scored, learned, (collected + learned) / (1 + work.max_staleness))
 
 
@@ -141,7 +146,7 @@ def sizes_up_to(gpus: float, step: float) -> list[float]:
 
 def with_gpus(room: Room, gpus: float) -> Room:
     """The same demands with another number of GPUs."""
-    others = room.teacher * room.teacher_pools + (0 if room.colocated else room.generator)
+    others = room.least - room.rank * room.least_ranks
     return replace(room, gpus=gpus, most_ranks=min(room.most_ranks, max(1, int((gpus - others) / room.rank))))
 
 

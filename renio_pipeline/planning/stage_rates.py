@@ -39,9 +39,13 @@ class StageRates:
         )
 
     def _generator(self, slots: int) -> GeneratorRate:
+        if self.config.on_solutions:
+            return GeneratorRate(slots, {1: AT_ONCE.tokens_per_second})
         if self.given.generator is not None:
             return GeneratorRate(slots, self._from("generator", "given", self.given.generator.tokens_per_second))
         if self.seen is not None:
+            if self.seen.generator is None:
+                raise ConfigError("--from: in this run nobody wrote responses; give `generator` in a --rates file")
             found = replace(self.seen.generator, slots=slots)
             if self.device is None:
                 return self._from("generator", "measured", found)
@@ -94,6 +98,8 @@ class StageRates:
         return self._estimated("trainer", lambda d: estimate.trainer_rate(self.config, self.sizes, d, self.gpus_per_node))
 
     def _sync(self) -> float:
+        if self.config.on_solutions:
+            return 0.0  # only before an evaluation
         if self.given.sync_seconds is not None:
             return self._from("sync", "given", self.given.sync_seconds)
         if self.seen is not None:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from renio_pipeline.config import RunConfig
 from renio_pipeline.planning import estimate
 from renio_pipeline.planning.devices import GIB
 from renio_pipeline.planning.memory import Use
@@ -28,7 +29,7 @@ def plan_json(planner: Planner) -> dict[str, Any]:
     """The plan for programs: seconds, bytes, and shares from 0 to 1; null if no device sets a limit."""
     known = planner.known
     uses = {
-        "generator": planner.needs.generator.use,
+        **({"generator": planner.needs.generator.use} if planner.config.generates else {}),
         **planner.needs.teachers,
         "trainer": planner.needs.rank(planner.best[0].split.ranks),
     }
@@ -50,7 +51,7 @@ def overrides(planner: Planner, answer: Answer) -> list[str]:
     """The ``key=value`` overrides that make a configuration use a split."""
     config, split, room = planner.config, answer.split, planner.room
     each = split.teachers // max(1, room.teacher_pools)
-    found = [f"pools.generator.replicas={split.generators}"]
+    found = [f"pools.generator.replicas={split.generators}"] if config.generates else []
     for pool in config.teacher_pools.values():
         found.append(f"pools.{config.pool_key(pool)}.replicas={each}")
     found.append(f"pools.trainer.replicas={split.ranks}")
@@ -79,9 +80,10 @@ def _memory(planner: Planner) -> Table:
         style = "" if use.fits else "red"
         table.add_row(name, _gib(use.total), _gib(use.limit), made + note, style=style)
 
-    engine = planner.needs.generator
-    cached = "" if math.isinf(engine.sequences) else f"; the rest caches {engine.sequences:.0f} responses"
-    row("generator", engine.use, cached)
+    if planner.config.generates:
+        engine = planner.needs.generator
+        cached = "" if math.isinf(engine.sequences) else f"; the rest caches {engine.sequences:.0f} responses"
+        row("generator", engine.use, cached)
     for name, use in planner.needs.teachers.items():
         row(name, use)
     for ranks in sorted({planner.configured.split.ranks, planner.best[0].split.ranks}):
@@ -155,10 +157,7 @@ def _advice(planner: Planner) -> list[RenderableType]:
             f"most samples/s per GPU: {thrifty.gpus:g} GPUs, {thrifty.per_gpu / best.per_gpu:.2g} times as many as with "
             f"{best.gpus:g}; they reach {share:.0%} of its samples/s"
         )
-    if planner.config.filter != "all":
-        lines.append(
-            f"filter {planner.config.filter} is not modelled: if it drops responses, more of them are written than here"
-        )
+    lines += not_modelled(planner.config)
     lines += [f"configured, does not fit: {obstacle}" for obstacle in planner.configured.obstacles]
     if any(source.startswith("estimated") for source in planner.known.sources.values()):
         lines.append(
@@ -168,6 +167,21 @@ def _advice(planner: Planner) -> list[RenderableType]:
         )
     lines.append("to use the best split: " + " ".join(overrides(planner, best)))
     return [Text(line, overflow="fold") for line in lines]
+
+
+def not_modelled(config: RunConfig) -> list[str]:
+    """What a step's time also depends on, and the plan does not know."""
+    found = []
+    if config.filter != "all":
+        found.append(f"filter {config.filter} is not modelled: if it drops responses, more of them are written than here")
+    if config.data.off_policy.share and config.data.off_policy.source == "teacher":
+        found.append("data.off_policy.source teacher is not modelled: teachers take the time to write that share of the batch")
+    if config.own_tokenizers:
+        found.append(
+            f"{config.teacher_key(config.own_tokenizers[0], 'tokenizer')} own: a response is counted in the student's tokens, "
+            "also where the teacher reads it in its own"
+        )
+    return found
 
 
 def limit_of(answer: Answer, planner: Planner) -> str:

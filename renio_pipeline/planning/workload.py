@@ -17,21 +17,27 @@ class Work:
     lengths: Callable[[int], Sequence[float]]  # response lengths in tokens, by step number from 1
     prompt_tokens: float = 0.0  # prompt tokens per sample that the trainer reads
     teacher_prompt_tokens: float = 0.0  # prompt tokens per sample that the teacher reads
+    off_policy: float = 0.0  # share of the samples whose responses no generator writes
     max_staleness: int = 0
     in_flight: Literal["drain", "keep"] = "drain"
+
+    def written(self, number: int) -> Sequence[float]:
+        """The lengths that generators write for a step, in tokens."""
+        tokens = self.lengths(number)
+        return tokens[round(len(tokens) * self.off_policy) :]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The number of replicas of each stage; no teachers, where a run learns from rewards alone."""
+    """The number of replicas of each stage; no teachers, where a run has none, and no generators, where nobody writes."""
 
     generators: int
     teachers: int
     ranks: int
 
     def __post_init__(self) -> None:
-        if min(self.generators, self.ranks) < 1 or self.teachers < 0:
-            raise ValueError(f"every pool needs at least one replica, got {self}")
+        if min(self.generators, self.teachers) < 0 or self.ranks < 1:
+            raise ValueError(f"no pool has less than no replicas, and ranks are needed, got {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
