@@ -30,7 +30,7 @@ Overrides = tuple[str, ...]  # key=value
 MEASURED: dict[Kind, tuple[str, ...]] = {
     "teachers": ("teachers", "loss")
 }  # where more was measured than the kind's first results hold
-ORDER = "acbgpshrdefmt"  # experiments at each seed: the first questions first
+ORDER = "acbgpshrdefmtk"  # experiments at each seed: the first questions first
 
 
 class Claim(Section):
@@ -184,8 +184,12 @@ def _untyped(section: Section, values: dict[str, Any]) -> bool:
 def _own_models(config: RunConfig) -> set[str]:
     if config.teachers:
         raise ConfigError("teachers: a study's student has one teacher; use `teacher`, and a factor for others")
-    named = {config.student, config.teacher_model()}
-    own = {name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX)}
+    own = {name.removeprefix(PREFIX) for name in models_of(config) if name.startswith(PREFIX)}
     if unknown := own - RECIPES.keys():
         raise ConfigError(f"{PREFIX}{min(unknown)}: the study has no such model; there are {', '.join(RECIPES)}")
     return own
+
+
+def models_of(config: RunConfig) -> list[str]:
+    """The names of the models that a run loads."""
+    return [config.student, *(config.teacher_model(name) for name in config.all_teachers)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from renio_pipeline.in_process import check
 from renio_pipeline.run_dir.fence import NO_FENCE, Fence
 from renio_pipeline.study.models import ready
-from renio_pipeline.study.plan import Cell, Experiment, cells
+from renio_pipeline.study.plan import Cell, Experiment, cells, models_of
 from renio_pipeline.study.results import Record, Results
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     note(f"{len(missing)} runs to do, {len(results.records)} in {out}")
     if jobs > 1:  # otherwise each process would make them
-        for name in sorted({name for cell in missing for name in (cell.config.student, cell.config.teacher_model())}):
+        for name in sorted({name for cell in missing for name in models_of(cell.config)}):
             ready(name, models, note)
     started = time.monotonic()
     for done, (cell, record) in enumerate(_computed(missing, models, jobs, note), start=1):

@@ -119,7 +119,7 @@ def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
     """The results and cost of training: sums over the run, and one number per step for its curves, without skipped steps."""
     trained = [r for r in results if isinstance(r, StepResult)]
     weighed = [r.weighed.metrics for r in trained if r.weighed is not None]
-    written = [j.rollout for r in results for j in r.judged.values()]
+    written = [j.rollout for r in results for j in by_student(r.judged.values())]
     return {
         "trained_steps": len(trained), "samples": len(written),
         "generated_tokens": sum(len(r.token_ids) for r in written),
@@ -131,7 +131,7 @@ def summary(results: Sequence[StepResult | SkippedStep]) -> dict[str, Any]:
             "loss": [_short(r.report.loss) for r in trained],
             "divergence": [_short(r.report.divergence) for r in trained],
             "grad_norm": [_short(r.report.grad_norm) for r in trained],
-            "accuracy": [_short(_share(r)) for r in trained],
+            "accuracy": [_short(share) for r in trained if (share := _share(r)) is not None],
             "response_tokens": [_short(float(np.mean([len(s.rollout.token_ids) for s in r.scored]))) for r in trained],
             "pivotal": [_short(metrics["pivotal/fraction"]) for metrics in weighed],
             "effective_sample_size": [_short(metrics["weights/effective_sample_size"]) for metrics in weighed],
@@ -147,9 +147,10 @@ def _adaptive(trained: Sequence[StepResult]) -> dict[str, list[float]]:
     return {name: [_short(m[name]) for m in shown] for name in moves if all(name in m for m in shown) and shown}
 
 
-def _share(result: StepResult) -> float:
-    """The share of correct responses among all that the step wrote."""
-    return float(np.mean([j.verdict == "correct" for j in by_student(result.judged.values())]))
+def _share(result: StepResult) -> float | None:
+    """The share of correct responses among all that the student wrote in the step; None where it wrote none."""
+    own = by_student(result.judged.values())
+    return float(np.mean([j.verdict == "correct" for j in own])) if own else None
 
 
 def _short(value: float) -> float:
