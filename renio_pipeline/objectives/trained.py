@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.objectives.base import Objective
-from renio_pipeline.objectives.clipped import Clipped
 from renio_pipeline.objectives.with_reward import WithReward
+from renio_pipeline.objectives.without_teacher.clipped import Clipped
 
 
 def trained_objective(config: RunConfig) -> Objective:

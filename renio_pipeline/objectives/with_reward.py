@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, SerializeAsAny
 
 from renio_pipeline.config.sections import TeacherPayload
 from renio_pipeline.objectives.base import FewEntries, HeadFn, MicroBatch, Objective
-from renio_pipeline.objectives.clipped import Clipped
+from renio_pipeline.objectives.without_teacher.clipped import Clipped
 from renio_pipeline.types import TrainSample
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ class Sft(Method):
                 config.teachers is not None
                 or config.teacher.model is not None
                 or config.teacher.adapter is not None
-                or config.teacher.type == "http",
+                or config.teacher.type in ("http", "recorded"),
                 f"{'teacher' if config.teachers is None else 'teachers'}: method sft has no teacher; leave it out "
                 "(teacher.model=null), or set method.type=opd with data.off_policy to learn from a teacher and from solutions",
             ),

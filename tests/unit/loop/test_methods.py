@@ -37,7 +37,6 @@ from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.types import TrainBatch, TrainReport
 from tests.fakes.stages import BATCH, REPORT, FakeTrainers, Notes, config_of, stages_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE: dict[str, Any] = {"teacher": {}, "objective": {}, "sampling": {"temperature": 1.0}}
 METHODS: dict[str, dict[str, Any]] = {
     "opd": {"weighting": {"type": "uniform"}},

@@ -8,8 +8,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from renio_pipeline.metrics.registry import METRICS
 from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.metrics.step_metrics import sample_records, step_metrics
@@ -22,7 +20,6 @@ from renio_pipeline.types import Version
 from tests.fakes.stages import BATCH, config_of, prepared, run_of, stages_of, step_of
 
 __all__ = ["prepared"]  # a fixture
-pytestmark = pytest.mark.usefixtures("one_thread")
 SFT: dict[str, Any] = {"method": {"type": "sft"}, "teacher": {}, "objective": {}, "evaluate": {}}
 
 

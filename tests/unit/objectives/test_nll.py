@@ -15,13 +15,12 @@ from transformers import AutoModelForCausalLM
 from renio_pipeline.models import packed_attention
 from renio_pipeline.models.batching import plan
 from renio_pipeline.models.student import TokenLogits, micro_batch_loss
-from renio_pipeline.objectives.nll import Nll
+from renio_pipeline.objectives.without_teacher.nll import Nll
 from renio_pipeline.types import TrainSample
 from tests.unit.conftest import DEMO
 from tests.unit.models.test_student import V, accumulated, close, gradients, make_model, make_samples, share
 
 TRL = json.loads((Path(__file__).parents[1] / "vectors" / "sft.json").read_text())
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sample(sample_id: int, prompt: Sequence[int], response: Sequence[int]) -> TrainSample:

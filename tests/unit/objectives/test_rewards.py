@@ -14,11 +14,11 @@ from torch import Tensor
 from renio_pipeline.models.batching import plan
 from renio_pipeline.models.student import TokenLogits
 from renio_pipeline.objectives import Objective, trained_objective
-from renio_pipeline.objectives.clipped import Clipped
 from renio_pipeline.objectives.jsd import Jsd
 from renio_pipeline.objectives.sampled import Sampled
 from renio_pipeline.objectives.top_k_forward_kl import TopKForwardKL
 from renio_pipeline.objectives.with_reward import WithReward
+from renio_pipeline.objectives.without_teacher.clipped import Clipped
 from renio_pipeline.policy_loss import clipped_policy_loss, is_clipped, reference_divergence
 from renio_pipeline.types import TrainSample
 from tests.unit.conftest import make_config

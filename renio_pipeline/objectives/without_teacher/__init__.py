@@ -1,0 +1,1 @@
+"""Objectives of methods that have no teacher: ``clipped`` learns from rewards (grpo), ``nll`` from solutions (sft)."""
