@@ -50,7 +50,8 @@ def groups(path: Path, experiment: Experiment, results: Results, seeds: int | No
     found: dict[str, Group] = {}
     for cell in cells({path: experiment}, seeds):
         where = ", ".join(cell.factors.values())
-        pair = (cell.config.student, cell.config.teacher_model(), cell.config.privileged)
+        teacher = cell.config.teacher_model() if cell.config.all_teachers else ""
+        pair = (cell.config.student, teacher, cell.config.privileged)
         group = found.setdefault(where, Group(where=where, arms={name: {} for name in experiment.arms}, pair=pair))
         if (record := results.of(cell)) is not None:
             group.arms[cell.arm][cell.seed] = record

@@ -304,3 +304,15 @@ def test_the_page_that_is_shipped_is_the_one_that_its_raw_results_give(tmp_path:
 def test_an_unknown_arm_in_a_claim_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'absent' is not an arm"):
         in_order([experiment(tmp_path, "b", claims=[{"better": "absent", "than": "uniform"}])])
+
+
+def test_arms_without_a_teacher_stand_beside_those_with_one(tmp_path: Path) -> None:
+    arms = {"opd": [], "sft": ["method.type=sft", "objective={type: nll}", "teacher.model=null"]}
+    claims = [{"better": "sft", "than": "opd"}]
+    experiments, out = in_order([experiment(tmp_path, "k", arms=arms, factors={}, claims=claims)]), tmp_path / "study"
+    results = Results(out)
+    out.mkdir()
+    for cell in cells(experiments, 10):
+        results.add(cell, trained(0.5 + 0.02 * cell.seed + 0.1 * (cell.arm == "sft")))
+    assert len(results.records) == 20
+    assert set(outcomes(experiments, out).values()) == {"better"}
