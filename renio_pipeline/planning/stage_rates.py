@@ -32,7 +32,7 @@ class StageRates:
         generator, teacher, trainer = self._generator(self.limits["generator"].sequences), self._teacher(), self._trainer()
         sync, weigh = self._sync(), self.given.weigh_seconds
         if weigh is None:
-            weigh = self.seen.weigh_seconds if self.seen else 0.01
+            weigh = self.seen.weigh_seconds if self.seen else 0.01 * self.config.distils
         turns = self.seen.turn_seconds if self.seen else self._turns()
         return Rates(
             generator=generator, teacher=teacher, trainer=trainer, sync_seconds=sync, weigh_seconds=weigh, turn_seconds=turns
