@@ -34,10 +34,14 @@ def register(commands: Any) -> None:
 def _score(args: argparse.Namespace) -> int:
     from actors.cluster.address import settled
     from renio_pipeline.probe.setting import recording
-    from renio_pipeline.recordings.recorder import recorder
+    from renio_pipeline.recordings.recorder import check_folder, recorder
+    from renio_pipeline.recordings.recording import Recording
     from renio_pipeline.stages.recorded_inputs import manifest_of
 
     config = recording(load(args.config, args.overrides))
+    check_folder(args.out)
+    for folder in args.reuse:
+        Recording.open(folder, "--reuse")
     address = settled(args.address)  # before Ray is imported
     from actors import probing as engines
     from actors import run_checks

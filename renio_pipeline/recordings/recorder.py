@@ -98,11 +98,16 @@ def recorder(folder: Path, manifest: Manifest, reuse: Sequence[Path] = ()) -> It
         yield Recorder(found, others)
 
 
-def _begin(folder: Path, manifest: Manifest) -> None:
+def check_folder(folder: Path) -> None:
+    """Raises ConfigError for what is neither new nor a recording. Writes nothing."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out: {folder} is no folder; give one that is new, or a recording to go on with")
     if folder.is_dir() and not (folder / FILE).exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ConfigError(f"--out: {folder} is not empty and no recording; give a new folder, or a recording to go on with")
+
+
+def _begin(folder: Path, manifest: Manifest) -> None:
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -171,12 +171,16 @@ def test_a_step_trains_on_the_recording_and_weighs_it(tmp_path: Path, found: Pre
     assert all(np.all(s.student_logprobs == -0.5) for s in batch.samples), "what the writer gave it"
 
 
-def test_a_whole_run_takes_every_step_from_the_recording_and_evaluates_the_student(tmp_path: Path, found: Prepared) -> None:
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_whole_run_takes_every_step_from_the_recording_and_evaluates_the_student(
+    tmp_path: Path, found: Prepared, ahead: int
+) -> None:
     score(tmp_path / "scores", found, Counting())
-    changes = {**LIVE, "teacher": {"type": "recorded", "path": str(tmp_path / "scores")}}
+    changes = {**LIVE, "teacher": {"type": "recorded", "path": str(tmp_path / "scores")}, "max_staleness": ahead}
     config = config_of(run_dir=str(tmp_path / "run"), **changes)
     prepared, directory = prepare(config), RunDirectory(config)
-    stages = with_recording(prepared, config)
+    budget = PayloadBudget(BATCH * 48 * 40, BATCH, 48 * 40)  # for one step
+    stages = replace(with_recording(prepared, config, budget), payload=budget)
     run = Run(config=config, prepared=prepared, stages=stages, directory=directory, progress=Notes(), sinks=[])
     asyncio.run(run.run())
     batches = stages.trainers.batches  # type: ignore[attr-defined]
@@ -304,3 +308,22 @@ def test_renio_plan_says_why_it_does_not_plan_a_recorded_run(capsys: pytest.Capt
     arguments = ["plan", "configs/demo.yaml", "teacher.type=recorded", "teacher.path=scores"]
     assert main(arguments) == 2
     assert "teacher.type: renio plan shares GPUs out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["objective.type=jsd"], "objective.type: objective jsd needs the teacher's whole distribution"),
+        (["--reuse", "nowhere"], "--reuse: there is no folder 'nowhere'"),
+        (["teacher.type=recorded", "teacher.path=scores"], "teacher.type: renio score needs a teacher that answers"),
+        ([], "is not empty and no recording"),
+    ],
+)
+def test_renio_score_refuses_before_anything_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    (tmp_path / "other").write_text("…")
+    out = tmp_path / "scores" if arguments else tmp_path
+    assert main(["score", "--config", "configs/demo.yaml", "--out", str(out), *arguments]) == 2
+    assert text in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
