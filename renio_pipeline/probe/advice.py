@@ -50,11 +50,11 @@ SOFT = (
     "teacher that recovers from 28 %: ReNIO against uniform weights +11.8 points, n = 3; γ = 0 was not tried",
     "against it: the first of these marks right steps as often as slips; with one that tells them apart, and recovers from "
     "97 % of slips (a probe finds 43 %), uniform with γ = 0 is +5.9 [+5.2, +6.6] points, ReNIO −5.0 [−5.6, −4.4], ReNIO with "
-    "γ = 0 +3.0 [+2.2, +3.8]; with two more, of 15 and 50 % (4 and 12 %), ReNIO is −2.5 and −2.9 points, n = 4",
+    "γ = 0 +3.0 [+2.2, +3.8]; with two more, of 15 and 50 % (4 and 12 %), ReNIO is −2.2 and −2.7 points",
 )
 ENTRY_CLIP = (
     "with the paper's entry clip 0.05 and τ 1.1, and a teacher that recovers from 0.2 %: against uniform weights, uniform "
-    "with γ = 0 is +0.2 ± 0.9 points, ReNIO −1.8 ± 0.5 (n = 4, ± 2 standard errors)"
+    "with γ = 0 is +0.3 [−0.2, +0.8] points, ReNIO −1.8 [−2.4, −1.2]"
 )
 
 
