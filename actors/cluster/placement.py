@@ -61,9 +61,7 @@ class GroupLease:
     owns_group: bool = True  # remove the group together with the actor
 
     def placed(self) -> bool:
-        import ray
-
-        return bool(ray.util.placement_group_table(self.group).get("state") == "CREATED")
+        return is_reserved(self.group)
 
     def end(self, pid: int) -> None:
         import ray
@@ -87,6 +85,13 @@ def create_placement_group(bundles: Sequence[dict[str, Any]]) -> Any:
     some = [{unit: count for unit, count in bundle.items() if count} or {"CPU": NEXT_TO_NOTHING} for bundle in asked]
     labels = [options.get("label_selector", {}) for options in bundles]
     return ray.util.placement_group(some, strategy="PACK", bundle_label_selector=labels if any(labels) else None)
+
+
+def is_reserved(group: Any) -> bool:
+    """Whether every bundle of the placement group has its resources, which those of a node that is lost have no more."""
+    import ray
+
+    return bool(ray.util.placement_group_table(group).get("state") == "CREATED")
 
 
 def in_bundle(actor: Any, group: Any, bundle: int, options: dict[str, Any]) -> Any:

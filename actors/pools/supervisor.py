@@ -19,12 +19,10 @@ from ray.exceptions import ActorDiedError
 from actors.cluster.processes import last_lines
 from actors.errors import GONE, EngineFailed, plain_reason
 from actors.pools.start_errors import constructor_error, not_started
-from actors.pools.waiting import WorkerLost, answer, guarded, heartbeat, new_failure
+from actors.pools.waiting import PATIENCE_SECONDS, WorkerLost, answer, guarded, heartbeat, new_failure
 from actors.pools.worker import Kind, State, Worker
 from renio_pipeline.config.schema import Faults
 from renio_pipeline.stages.faults import Slots
-
-PATIENCE_SECONDS = 10.0  # after which a wait for resources is reported
 
 
 class Workers:
@@ -197,9 +195,10 @@ class Workers:
         while not worker.lease.placed():
             if not told and time.monotonic() - asked > PATIENCE_SECONDS:
                 told = True
+                others = len([w for w in self.all if w.state != "waiting"])
                 self._note(
                     f"pool {self.kind.name}: replica {worker.slot} waits for resources that the cluster does not have; the run "
-                    f"continues with {len([w for w in self.all if w.state != 'waiting'])}"
+                    + (f"continues with {others}" if others else "waits with it, as the pool has no other")
                 )
             await asyncio.sleep(0.05 if time.monotonic() - asked < 1 else 0.5)
             if worker.slot >= self.target:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+PATIENCE_SECONDS = 10.0  # after which a wait for resources is reported
 PING_SECONDS = 5.0  # between two pings; a death at work is noticed at once, by the call that it has
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.cluster.placement import is_reserved
 from actors.cluster.processes import end_actor
 from actors.packed_messages import PackedList
 from actors.pools.worker import CONTROL
@@ -54,6 +55,10 @@ class TrainerGroup:
             end_actor(rank, pid, self._placement, i)
         if self._placement is not None and self._owns_placement:
             ray.util.remove_placement_group(self._placement)
+
+    def placed(self) -> bool:
+        """Whether the ranks' resources have been reserved."""
+        return self._placement is None or is_reserved(self._placement)
 
     async def setup(self) -> None:
         """Load the model, or the checkpoint to resume from, on every rank."""

@@ -23,7 +23,7 @@ from actors.errors import GONE, plain_reason
 from actors.pools.base import Pool
 from actors.pools.colocated import ColocatedGenerators
 from actors.pools.jobs import Service
-from actors.pools.waiting import PING_SECONDS, WorkerLost, answer, guarded, heartbeat, new_failure
+from actors.pools.waiting import PATIENCE_SECONDS, PING_SECONDS, WorkerLost, answer, guarded, heartbeat, new_failure
 from actors.trainer.group import TrainerGroup
 from actors.trainer.publisher import WeightPublisher
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
@@ -102,6 +102,7 @@ class Trainers:
 
     async def _start_ranks(self, point: ResumePoint, check: Callable[[TrainerGroup], Awaitable[None]] | None) -> None:
         self.group = self._start(point)
+        told = asyncio.create_task(self._tell_a_wait(self.group))
         try:
             if check is not None:
                 await check(self.group)
@@ -112,8 +113,19 @@ class Trainers:
             self._lose(f"while it started: {plain_reason(error)}")
             assert self._silent is not None
             self._silent.result()  # raises
+        finally:
+            told.cancel()
         self._pids = await self.group.ping()
         self._beats = asyncio.create_task(self._beat())
+
+    async def _tell_a_wait(self, group: TrainerGroup) -> None:
+        """Say that the ranks wait for resources, if they do: a call to an actor that has no place says nothing."""
+        await asyncio.sleep(PATIENCE_SECONDS)
+        if not group.placed():
+            self._service.note(
+                f"pool {POOL}: {group.size} {'rank waits' if group.size == 1 else 'ranks wait'} for resources that the cluster "
+                "does not have; the run waits too"
+            )
 
     async def end(self) -> None:
         if self._beats is not None:

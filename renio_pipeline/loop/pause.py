@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-from renio_pipeline.loop.shutdown import Stop
+from renio_pipeline.loop.shutdown import LOOK_SECONDS, Stop
 from renio_pipeline.stages.elastic_pool import ElasticPool
-
-LOOK_SECONDS = 0.05
 
 
 class Pause:

@@ -209,7 +209,7 @@ class Run:
             await self.stages.weighting.restore(point.state.weighting)
         self._quarantined_before += len(self.stages.quarantined)
         self.stages.quarantined.clear()  # quarantined samples are drawn again, and may succeed this time
-        await self.stages.trainers.begin(point)
+        await self.stop.unless_requested(self.stages.trainers.begin(point))  # which may wait for a node
 
     async def ask_checkpoint(self) -> tuple[int, Path | None]:
         """Write a checkpoint after the current step, or now while paused. Returns its step, and its folder unless it failed."""

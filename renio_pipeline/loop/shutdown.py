@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
+from typing import Any
 
 EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports it
+LOOK_SECONDS = 0.05
 
 
 class Stop:
@@ -23,6 +26,18 @@ class Stop:
     def request(self) -> None:
         """Stop after the current step with exit code 0 and no grace period, as ``renio stop`` asks."""
         self.requested, self.exit_code = True, 0
+
+    async def unless_requested(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Await what a stop need not wait for: nothing would be kept of it. A stop that comes before or meanwhile exits."""
+        task = asyncio.create_task(waiting)
+        try:
+            while not task.done() and not self.requested:
+                await asyncio.wait({task}, timeout=LOOK_SECONDS)
+            if self.requested:
+                end(self.exit_code)
+            await task
+        finally:
+            task.cancel()
 
     def arm(self, grace_seconds: float, note: Callable[[str], object]) -> None:
         """Handle SIGTERM from now on. The handler calls ``note`` once."""

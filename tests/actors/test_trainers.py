@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from actors.pools.jobs import Service
 from actors.pools.weighting import WeightingStage
+from actors.trainer import supervisor
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.quarantine import QuarantineLog
@@ -41,8 +43,22 @@ class FakeGroupThatDies:
         return [0]
 
 
-def service() -> Service:
-    return Service(config=make_config(), quarantine=QuarantineLog(None, lambda text: None))
+class FakeGroupWithoutANode(FakeGroupThatDies):
+    """Ranks that have no place until ``node`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = asyncio.Event()
+
+    def placed(self) -> bool:
+        return self.node.is_set()
+
+    async def setup(self) -> None:
+        await self.node.wait()
+
+
+def service(note: Callable[[str], None] = lambda text: None) -> Service:
+    return Service(config=make_config(), quarantine=QuarantineLog(None, note), note=note)
 
 
 def test_ranks_that_die_again_and_again_end_the_run_also_where_only_a_heartbeat_notices() -> None:
@@ -56,6 +72,25 @@ def test_ranks_that_die_again_and_again_end_the_run_also_where_only_a_heartbeat_
         await trainers.end()
 
     asyncio.run(go())
+
+
+def test_ranks_that_wait_for_a_node_say_so_once_and_begin_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE_SECONDS", 0.05)
+    notes: list[str] = []
+
+    async def go() -> None:
+        group: Any = FakeGroupWithoutANode()
+        trainers = Trainers(lambda point: group, None, None, service(notes.append))
+        begin = asyncio.create_task(trainers.begin(ResumePoint()))
+        await asyncio.sleep(0.3)
+        assert not begin.done()
+        group.node.set()
+        await begin
+        await asyncio.sleep(0.1)
+        await trainers.end()
+
+    asyncio.run(go())
+    assert notes == ["pool trainer: 1 rank waits for resources that the cluster does not have; the run waits too"]
 
 
 def test_a_weighting_actor_that_dies_is_asked_again_with_the_same_state() -> None:

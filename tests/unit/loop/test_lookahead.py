@@ -296,6 +296,31 @@ def test_scaling_changes_the_target_and_refuses_what_cannot_be(tmp_path: Path, p
     commanded(tmp_path, prepared, script)
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_stop_does_not_wait_for_ranks_that_have_no_node(tmp_path: Path, prepared: Prepared, when: str) -> None:
+    class FakeTrainersWithoutANode(WatchedTrainers):
+        async def begin(self, point: ResumePoint) -> None:
+            await super().begin(point)
+            if when == "meanwhile":
+                run.stop.request()
+            await asyncio.Event().wait()
+
+    run = service_of(tmp_path, prepared, steps=7, checkpoint={"every": 2}, evaluate={"problems": 0})
+    run.stages.trainers = FakeTrainersWithoutANode(run.stages.generators, folder=run.directory.path, lost_in=[4])
+
+    async def during(step: int) -> None:
+        if step == 4 and when == "before":
+            run.stop.request()
+
+    run.stages.trainers.during = during
+    run.checkpointer._trainers = run.stages.trainers
+    with pytest.raises(SystemExit) as left:
+        asyncio.run(asyncio.wait_for(run.run(), 30))
+    assert left.value.code == 0
+    assert [line["step"] for line in read_jsonl(run.directory.metrics)] == [1, 2], "not cut back to the checkpoint"
+    prove_exactly_once(run.directory.path)
+
+
 def test_a_deterministic_run_is_not_scaled(tmp_path: Path, prepared: Prepared) -> None:
     async def script(run: Run, commands: Commands) -> None:
         with pytest.raises(Refused, match="batches depend on its replicas"):
