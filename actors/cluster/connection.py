@@ -27,6 +27,7 @@ class Cluster:
 
     own: bool  # started by this run, and shut down with it
     host: str  # the address at which other nodes reach this one
+    head: str  # HOST:PORT of its head
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def connect(address: Address | None) -> Iterator[Cluster]:
     # ray.init has installed its own handler, which aborts. Unwind instead, so that Ray is shut down.
     signal.signal(signal.SIGTERM, leave)
     try:
-        yield Cluster(own=address is None, host=ray.util.get_node_ip_address())
+        yield Cluster(own=address is None, host=ray.util.get_node_ip_address(), head=ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()
         if watch is not None:

@@ -162,6 +162,7 @@ def _drive(
     """
     from actors import launch, run_checks
     from actors.cluster import connection
+    from actors.cluster.head_watch import watch_head
     from actors.control import mailbox
     from renio_pipeline.cli.garbage import spare_all_so_far
     from renio_pipeline.control.autoscaler import follow_load
@@ -219,7 +220,10 @@ def _drive(
                     return await steps(sinks, note)
 
             async def steps(sinks: list[Sink], note: Callable[[str], None]) -> dict[str, Any]:
-                async with launch.stages(config, prepared, point, progress.note, fence) as stages:
+                async with (
+                    in_background(watch_head(cluster.head, progress.note)),
+                    launch.stages(config, prepared, point, progress.note, fence) as stages,
+                ):
                     stop.arm(config.checkpoint.grace_seconds, note)
                     run = Run(
                         config=config,

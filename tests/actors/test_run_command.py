@@ -38,7 +38,7 @@ def train(tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -
 
     @contextmanager
     def connect(address: str | None) -> Iterator[connection.Cluster]:
-        yield connection.Cluster(own=True, host="127.0.0.1")
+        yield connection.Cluster(own=True, host="127.0.0.1", head="127.0.0.1:6379")
 
     @asynccontextmanager
     async def stages(config: Any, prepared: Prepared, point: Any, note: Any, fence: Fence) -> AsyncIterator[Any]:
