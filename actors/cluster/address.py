@@ -40,7 +40,7 @@ class NoEntryError(ConfigError):
 
 
 def settled(option: str | None) -> Address | None:
-    """The cluster that a run's driver joins; None: it starts a Ray of its own.
+    """The cluster that a run's driver joins; None: it starts a Ray of its own. To be called before Ray is imported.
 
     Args:
         option: the value of ``--address``. Without one RAY_ADDRESS counts.
@@ -49,6 +49,7 @@ def settled(option: str | None) -> Address | None:
         ConfigError: it is no address of a cluster, nobody listens there, or ``auto`` finds no cluster on this machine; or a Ray
             of its own could not write where it has to.
     """
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or any call of Ray after this run's has ended would start another one
     key = "--address" if option else "RAY_ADDRESS"
     given = option or os.environ.get("RAY_ADDRESS")
     if not given or given == "local":

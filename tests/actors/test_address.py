@@ -22,7 +22,15 @@ from renio_pipeline.config import ConfigError
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs/demo.yaml")
 COMMANDS = ("check", "train", "demo", "eval", "doctor")
-VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+VARIABLES = (
+    "RAY_ADDRESS",
+    "RAY_ENABLE_AUTO_CONNECT",
+    "RAY_TMPDIR",
+    "TMPDIR",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -213,3 +221,17 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         settled("auto")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
     assert str(settled("auto")) == f"127.0.0.1:{silent}"
+
+
+def test_no_call_of_ray_starts_a_cluster_by_itself() -> None:
+    """A call that comes after the run's own Ray has ended, such as an actor's last answer, must not start another one."""
+    program = (
+        "from actors.cluster.address import settled; settled(None)\n"
+        "import ray\n"
+        "try: ray.get_actor('nobody')\n"
+        "except Exception as error: print(error)\n"
+        "print(ray.is_initialized())"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Ray has not been started yet" in found.stdout
+    assert found.stdout.endswith("False\n")
