@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from renio_pipeline.models.info import resolve
 
 BROKEN = "\ufffd"  # decoded from an incomplete character
+MOST_DECODED = 1 << 17  # texts of a few tokens that are remembered
 
 
 def load_tokenizer(path: Path, student: str) -> Any | None:
@@ -37,7 +39,8 @@ class Pieces:
         self._tokenizer = tokenizer
         self.known = tokenizer is not None  # otherwise the pieces are token ids
         self._special = set(tokenizer.all_special_ids) if tokenizer else set()
-        self._alone: dict[int, str] = {}  # the text of a token decoded by itself
+        # A tokenizer takes 20 times as long for a few ids as to look them up, and the same few follow one another again and again.
+        self._decode = lru_cache(MOST_DECODED)(self._decoded)
         self._index: dict[tuple[int, str], int] = {}
         self.inexact = 0  # responses whose pieces do not join to their text
 
@@ -45,7 +48,7 @@ class Pieces:
         """The index in the table of each token of a response."""
         if self._tokenizer is None:
             return [self._place(i, f"[{i}]") for i in ids]
-        pieces = [self._by_itself(i) for i in ids]
+        pieces = [self._decode((i,), special=True) for i in ids]
         if self._written(ids, pieces) != text:
             pieces = self._in_context(ids)
             self.inexact += self._written(ids, pieces) != text
@@ -62,11 +65,6 @@ class Pieces:
     def _place(self, token_id: int, piece: str) -> int:
         return self._index.setdefault((token_id, piece), len(self._index))
 
-    def _by_itself(self, token_id: int) -> str:
-        if token_id not in self._alone:
-            self._alone[token_id] = self._decode([token_id], special=True)
-        return self._alone[token_id]
-
     def _written(self, ids: Sequence[int], pieces: Sequence[str]) -> str:
         return "".join(piece for i, piece in zip(ids, pieces, strict=True) if i not in self._special)
 
@@ -74,7 +72,7 @@ class Pieces:
         """Each piece is the text that its token adds: decoders join bytes into characters and drop blanks at the start."""
         pieces: list[str] = []
         since, done = 0, 0  # decoding starts at ``since``; ``done`` tokens have their pieces
-        plain = [i for i in ids if i not in self._special]
+        plain = tuple(i for i in ids if i not in self._special)
         for end in range(1, len(plain) + 1):
             before, after = self._decode(plain[since:done]), self._decode(plain[since:end])
             if end < len(plain) and (after.endswith(BROKEN) or len(after) <= len(before)):
@@ -83,9 +81,9 @@ class Pieces:
             pieces.append(after[len(before) :])
             since, done = done, end
         remaining = iter(pieces)
-        return [self._by_itself(i) if i in self._special else next(remaining) for i in ids]
+        return [self._decode((i,), special=True) if i in self._special else next(remaining) for i in ids]
 
-    def _decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+    def _decoded(self, ids: tuple[int, ...], *, special: bool = False) -> str:
         assert self._tokenizer is not None
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
         return text
