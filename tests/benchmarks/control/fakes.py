@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError
 from renio_pipeline.in_process.weighting import InProcessWeighting
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.run_dir.ledger_files import record_trained
-from renio_pipeline.types import Publication, TrainBatch, TrainReport, Version
+from renio_pipeline.types import FIRST_VERSION, Publication, TrainBatch, TrainReport, Version
 from renio_pipeline.weightings import ScoredBatch
 from renio_pipeline.weightings.step import Weighed, weigh_step
 from tests.benchmarks.schedule.engines import FakeGenerator, FakeTeacher, Sleeper
@@ -92,14 +92,18 @@ class FakeLease:
 
 
 class FakeStarts:
-    """Starts the fakes of a pool; ``living`` has those of each slot."""
+    """Starts the fakes of a pool, generators with the newest weights; ``living`` has those of each slot."""
 
     def __init__(self, engine: type[FakeGenerator] | type[FakeTeacher], load: Load) -> None:
         self._engine, self._load = engine, load
+        self.version = FIRST_VERSION
         self.living: dict[int, FakeActor] = {}
 
     def __call__(self, slot: int) -> FakeLease:
-        self.living[slot] = FakeActor(self._engine(self._load))
+        engine = self._engine(self._load)
+        if isinstance(engine, FakeGenerator):
+            engine._version = self.version
+        self.living[slot] = FakeActor(engine)
         return FakeLease(self.living[slot])
 
 
@@ -139,6 +143,7 @@ class FakeTrainers:
         )  # fmt: skip
 
     async def publish(self, version: Version) -> Publication:
+        self._generators.version = version
         engines = [actor.engine for actor in self._generators.living.values() if isinstance(actor.engine, FakeGenerator)]
         await asyncio.gather(*(engine.take_weights(version) for engine in engines))
         seconds = self._load.sync_seconds
