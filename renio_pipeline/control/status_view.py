@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from renio_pipeline.metrics.registry import token_rate
 from renio_pipeline.visible import visible
 
 EVENTS = 8  # the newest that are shown
@@ -63,7 +64,7 @@ def _figures(status: Mapping[str, Any]) -> str:
     if seconds:
         shown.append(f"{seconds:.2f} s a step")
         if "tokens/generated" in metrics:
-            shown.append(f"{metrics['tokens/generated'] / seconds:.0f} tokens/s")
+            shown.append(f"{token_rate(metrics):.0f} tokens/s")
     for key, text in (("rejected", "quarantined"), ("replayed_steps", "steps replayed")):
         if status.get(key):
             shown.append(f"{status[key]} {text}")

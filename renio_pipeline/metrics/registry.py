@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 # name -> (unit, meaning).
 METRICS: dict[str, tuple[str, str]] = {
     "loss": ("nats", "weighted loss of the step's global batch"),
@@ -104,6 +106,11 @@ def source_quantity(name: str) -> tuple[str, str] | None:
     kind, _, rest = name.partition("/")
     source, _, quantity = rest.rpartition("/")
     return (source, quantity) if kind == "source" and source and quantity in SOURCE_METRICS else None
+
+
+def token_rate(step: Mapping[str, float]) -> float:
+    """Tokens a second of a step for people: those that the student wrote; where it writes nothing, those it was trained on."""
+    return (step["tokens/generated"] or step.get("tokens/trained", 0.0)) / step["time/step"]
 
 
 # Counts of this driver so far. They are not part of a step's line, which must not depend on how often the step was done.

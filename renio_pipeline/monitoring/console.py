@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from renio_pipeline.metrics.registry import token_rate
 from renio_pipeline.types import Evaluation
 from renio_pipeline.visible import visible
 
@@ -52,9 +53,8 @@ class PlainProgress:
         pace = (self._times[-1] - self._times[0]) / max(1, len(self._times) - 1) or metrics["time/step"]
         left = pace * (self._steps - step)
         accuracy = f"  accuracy {metrics['reward/accuracy']:.2f}" if "reward/accuracy" in metrics else ""
-        rate = metrics["tokens/generated"] / metrics["time/step"]
         self.note(
-            f"step {step}/{self._steps}  loss {metrics['loss']:.4f}{accuracy}  {rate:.0f} tokens/s  "
+            f"step {step}/{self._steps}  loss {metrics['loss']:.4f}{accuracy}  {token_rate(metrics):.0f} tokens/s  "
             f"{metrics['time/step']:.2f} s  {left:.0f} s left"
         )
 

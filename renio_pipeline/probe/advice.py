@@ -45,7 +45,7 @@ HARD = (  # teachers that hardly ever recover
     "[−5.2, −4.3], ReNIO with γ = 0 +0.9 [−0.4, +2.2]",
 )
 SOFT = (
-    "teacher that recovers from 19 % of slips (a probe finds 9.1 %, as it mends no guess): against uniform weights, ReNIO "
+    "teacher that recovers from 19 % of slips (a probe finds 9.1 % of the student's errors): against uniform weights, ReNIO "
     "with γ = 0 is +11.1 [+8.0, +14.3] points, ReNIO +7.1 [+3.7, +10.4], uniform with γ = 0 +6.7 [+4.4, +9.0]",
     "teacher that recovers from 28 %: ReNIO against uniform weights +11.8 points, n = 3; γ = 0 was not tried",
     "against it: the first of these marks right steps as often as slips; with one that tells them apart, and recovers from "

@@ -39,7 +39,7 @@ class Pieces:
         self._tokenizer = tokenizer
         self.known = tokenizer is not None  # otherwise the pieces are token ids
         self._special = set(tokenizer.all_special_ids) if tokenizer else set()
-        # A tokenizer takes 20 times as long for a few ids as to look them up, and the same few follow one another again and again.
+        # A tokenizer takes 20 times as long for a few ids as to look them up, and the same few come again and again.
         self._decode = lru_cache(MOST_DECODED)(self._decoded)
         self._index: dict[tuple[int, str], int] = {}
         self.inexact = 0  # responses whose pieces do not join to their text
