@@ -49,7 +49,7 @@ def register(commands: Any) -> None:
 def _probe(args: argparse.Namespace) -> int:
     from actors.cluster.address import settled
     from renio_pipeline.evaluation.results import check_new
-    from renio_pipeline.preflight import PROBES, check_writable
+    from renio_pipeline.preflight.folders import PROBES, check_writable
     from renio_pipeline.probe.results import CONTINUATIONS, write_report
     from renio_pipeline.probe.run import Size
     from renio_pipeline.probe.setting import probing

@@ -45,7 +45,7 @@ def shown(config: RunConfig, count: int, *, ids: bool = False) -> Iterator[str]:
     from renio_pipeline.data.problems import first_rows
     from renio_pipeline.data.template_clock import TemplateClock
     from renio_pipeline.models.info import read_tokenizer
-    from renio_pipeline.preflight import encoder_of
+    from renio_pipeline.preflight.prompts import encoder_of
     from renio_pipeline.tasks import make_task
 
     task = make_task(*config.task_recipe)

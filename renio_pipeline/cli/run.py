@@ -44,7 +44,7 @@ def register(commands: Any) -> None:
 def _check(args: argparse.Namespace) -> int:
     from actors.cluster.address import settled
     from renio_pipeline.monitoring.sinks import check_sinks
-    from renio_pipeline.preflight import check_run_dir
+    from renio_pipeline.preflight.folders import check_run_dir
 
     config = load(args.config, args.overrides)
     check_sinks(config)
@@ -71,7 +71,7 @@ def _check(args: argparse.Namespace) -> int:
 def _check_offline(config: RunConfig) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     from actors.engines.options import check_engine_options
-    from renio_pipeline.preflight import check_offline
+    from renio_pipeline.preflight.offline import check_offline
 
     check_engine_options(config)
     notes, missing = check_offline(config)
@@ -114,7 +114,7 @@ def _run(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     """Run under the lease of the run's directory, of which nothing is read before."""
     from actors.cluster.address import settled
     from renio_pipeline.monitoring.sinks import check_sinks
-    from renio_pipeline.preflight import check_run_dir, check_writable
+    from renio_pipeline.preflight.folders import check_run_dir, check_writable
     from renio_pipeline.run_dir import lease
     from renio_pipeline.run_dir.checkpoint_files import ResumePoint
     from renio_pipeline.run_dir.data_record import read_record

@@ -14,7 +14,7 @@ from renio_pipeline.planning.known import Known
 from renio_pipeline.planning.limits import context
 from renio_pipeline.planning.memory import Engine, Use, engine, torch_teacher, transfer
 from renio_pipeline.planning.rank_memory import average, model_states, trainer_rank
-from renio_pipeline.preflight import payload_token_bytes
+from renio_pipeline.preflight.payload import payload_token_bytes
 from renio_pipeline.stages.engine_limits import batch_tokens
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.evaluation.bootstrap import Estimate
-from renio_pipeline.preflight import PROBES
+from renio_pipeline.preflight.folders import PROBES
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 
 ALL = "all teachers"

@@ -17,7 +17,8 @@ from renio_pipeline.data.problems import first_rows, problems_of
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.data.settling import settle
 from renio_pipeline.evaluation.sets import data_sets
-from renio_pipeline.preflight import Prepared, check_offline, not_here, prepare
+from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.preflight.offline import check_offline, not_here
 from renio_pipeline.run_dir.data_record import write_stretch
 from renio_pipeline.run_dir.resume import check_same_run
 from renio_pipeline.tasks import make_task

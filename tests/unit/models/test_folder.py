@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.models.info import inspect
-from renio_pipeline.preflight import check_offline, prepare
+from renio_pipeline.preflight import prepare
+from renio_pipeline.preflight.offline import check_offline
 from renio_pipeline.run_dir import checkpoint_files
 from renio_pipeline.run_dir.checkpoint_files import RunState
 from tests.unit.conftest import DEMO, make_config

@@ -12,7 +12,8 @@ import pytest
 
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.models.info import inspect, is_local, resolve
-from renio_pipeline.preflight import check_run_dir, prepare
+from renio_pipeline.preflight import prepare
+from renio_pipeline.preflight.folders import check_run_dir
 from tests.unit.conftest import DEMO, make_config
 
 Variant = Callable[..., str]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from renio_pipeline.config import ConfigError
-from renio_pipeline.preflight import check_writable
+from renio_pipeline.preflight.folders import check_writable
 from renio_pipeline.run_dir import lease
 from renio_pipeline.run_dir.holders import this_place
 from tests.unit.conftest import make_config
