@@ -50,7 +50,7 @@ def test_the_engine_has_every_option_that_we_pass() -> None:
 @relied_on(
     "vllm",
     "renio_pipeline.config.schema.models.OWNED_ENGINE_KEYS",
-    "renio_pipeline.config.checks._refuse_owned",
+    "renio_pipeline.config.checks.owned.refuse_owned",
     breaks="a key that we own or must refuse has another name, and a user's value would pass unnoticed",
 )
 def test_the_options_that_we_refuse_have_these_names() -> None:
@@ -226,7 +226,7 @@ def test_the_head_has_the_dtype_that_overrides_say(options: dict[str, Any], expe
     assert model.head_dtype == getattr(torch, expected)
 
 
-@relied_on("vllm", "renio_pipeline.config.checks._batch", breaks="the bound on sampling temperatures is another")
+@relied_on("vllm", "renio_pipeline.config.checks.batch.check_batch", breaks="the bound on sampling temperatures is another")
 def test_sampling_temperatures_end_at_two() -> None:
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError

@@ -193,7 +193,7 @@ def test_the_communicator_is_looked_up_when_a_group_is_made(monkeypatch: pytest.
 
 @relied_on(
     "vllm",
-    "renio_pipeline.config.checks._sync",
+    "renio_pipeline.config.checks.placement.check_sync",
     breaks="ipc would now reach an engine in a process of its own, and need not be refused there",
 )
 def test_handles_of_ipc_cannot_go_to_an_engine_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
