@@ -1,4 +1,7 @@
-"""A weighting and an objective from files outside of the package: trained with on real engines, and resumed."""
+"""A weighting and an objective from files outside of the package: trained with on real engines, and resumed.
+
+The teacher counts as one with a tokenizer of its own, which happens to be the student's: the numbers are those of any run.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ def test_a_run_with_both_trains_and_resumes_with_the_weightings_state(tmp_path: 
         "data.problems=64",
         "evaluate.problems=0",
         "checkpoint.every=1",
+        "teacher.tokenizer=own",
         f"weighting={{type: custom, path: '{tmp_path}/my_weighting.py:WrongMore', wrong: 3.0}}",
         f"objective={{type: custom, path: '{tmp_path}/my_objective.py:SquaredLogRatio'}}",
     ]
