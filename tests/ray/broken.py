@@ -143,8 +143,11 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], Any]) -> 
 
 
 def kill_while_a_checkpoint_is_written(folder: Path, whole: list[str]) -> None:
-    """A later one than the first: what was trained since the one before it is trained again."""
-    process = runs.train(folder, *whole, "--resume")  # nothing there yet: it starts
+    """A later one than the first: what was trained since the one before it is trained again.
+
+    Its workers are not forked: a fork would end whatever Ray does, and nothing of this driver's Ray may outlive it.
+    """
+    process = runs.train(folder, *whole, "--resume", forked=False)  # nothing there yet: it starts
     checkpoints, partial = folder / "checkpoints", ".step_*.0.partial"
     wait_until(process, lambda: (checkpoints / "latest").exists())
     while True:
@@ -153,7 +156,7 @@ def kill_while_a_checkpoint_is_written(folder: Path, whole: list[str]) -> None:
         if list(checkpoints.glob(partial)):
             break
         process.send_signal(signal.SIGCONT)
-    started = warm.with_forked(psutil.Process(process.pid).children(recursive=True))
+    started = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
     _, left = psutil.wait_procs(started, timeout=60)

@@ -62,9 +62,9 @@ def mixture(folder: Path) -> str:
     return f"data.sources=[{sums}, {{path: {folder}/words.parquet, preset: verl, task: plain}}]"
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, forked: bool = True) -> subprocess.Popen[str]:
     """``renio`` with a Ray of its own, whose workers are forked."""
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | warm.for_drivers()
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | (warm.for_drivers() if forked else {})
     return subprocess.Popen(
         [sys.executable, "-m", "renio_pipeline", *arguments],
         cwd=ROOT,
@@ -75,8 +75,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def train(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return start("train", "--config", "configs/demo.yaml", f"run_dir={folder}", *arguments)
+def train(folder: Path, *arguments: str, forked: bool = True) -> subprocess.Popen[str]:
+    return start("train", "--config", "configs/demo.yaml", f"run_dir={folder}", *arguments, forked=forked)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 500) -> str:

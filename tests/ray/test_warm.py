@@ -15,7 +15,7 @@ import pytest
 
 from tests.ray import warm
 from tests.ray.running_cluster import wait_until
-from tests.ray.warm import server
+from tests.ray.warm import client, server
 
 SCRIPT = """
 import json, os, sys, time
@@ -84,10 +84,42 @@ def test_it_is_found_by_the_process_that_was_started_and_ends_with_its_raylet(tm
         assert gone(of_other["pid"])
 
 
+def test_a_server_that_dies_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / f"renio-warm-{os.getpid()}" / "other"
+    with pytest.raises(RuntimeError, match="has ended:(.|\n)*KeyError: 'no such kind'"):
+        client.connection(str(path), "no such kind")
+
+
+def test_a_folder_that_is_not_this_users_alone_is_refused(tmp_path: Path) -> None:
+    """Whoever listens there gets the environment of every worker."""
+    own, open_to_all, link = (tmp_path / name for name in ("own", "open", "link"))
+    client.own_folder(str(own))
+    client.own_folder(str(own))
+    assert own.stat().st_mode & 0o777 == 0o700
+    open_to_all.mkdir(mode=0o755)
+    link.symlink_to(own)
+    for folder in (open_to_all, link):
+        with pytest.raises(PermissionError, match="is not this user's alone"):
+            client.own_folder(str(folder))
+
+
+def test_a_worker_that_is_stopped_ends_with_its_server(tmp_path: Path) -> None:
+    """As when pytest is killed in the middle of a test that stops one."""
+    script = tmp_path / "worker.py"
+    script.write_text(SCRIPT)
+    started, found = start(script, "one", MKL_OWN_SERVER="1")
+    psutil.Process(found["pid"]).suspend()
+    psutil.Process(found["server"]).kill()
+    assert gone(found["pid"])
+    started.kill()
+    started.communicate(timeout=60)
+
+
 def test_a_second_server_for_the_same_workers_ends_at_once(tmp_path: Path) -> None:
     path = tmp_path / f"renio-warm-{os.getpid()}" / "plain"
     path.parent.mkdir()
     with Path(f"{path}.serving").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
-        server.serve(path, "no such kind: nothing is imported")
+        with pytest.raises(SystemExit):
+            server.locked(path)
     assert [p.name for p in path.parent.iterdir()] == ["plain.serving"]

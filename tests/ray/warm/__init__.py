@@ -5,8 +5,9 @@ which the suite would pay for more than a hundred. Ray lets a job choose the com
 Here that is ``client.py``, which asks a server (``server.py``) to fork, in the place of a new interpreter. Each environment has
 a server of its own, which imports what such a worker imports, as such a worker does.
 
-What a fork cannot show is shown by the runs on clusters that ``ray start`` began, which do without: ``watched_run``, and those
-of ``test_service.py``. With RENIO_TESTS_FORKED=0 in the environment, every worker is a new interpreter.
+What a fork cannot show is shown by runs that do without: those on clusters that ``ray start`` began (``watched_run``, and
+those of ``test_service.py``), and the one whose driver is killed, after which nothing of its own Ray may remain. With
+RENIO_TESTS_FORKED=0 in the environment, every worker is a new interpreter.
 """
 
 from __future__ import annotations
@@ -54,5 +55,7 @@ def with_forked(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     for process in list(found):
         # ValueError: it is being written
         with contextlib.suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            found.append(psutil.Process(int(Path(folder(), str(process.pid)).read_text())))
+            note = Path(folder(), str(process.pid))
+            if note.stat().st_mtime > process.create_time() - 1:  # otherwise it is of an earlier process with this number
+                found.append(psutil.Process(int(note.read_text())))
     return found

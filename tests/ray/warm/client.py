@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -50,9 +51,28 @@ def wait(server: socket.socket) -> None:
                 return
 
 
+def own_folder(folder: str) -> None:
+    """Make it. Raises PermissionError if it is somebody else's, who would get all that this user's workers get."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's alone; remove it")
+
+
+def is_gone(path: str) -> bool:
+    """Whether no server imports or serves there: it holds that lock for as long as it lives."""
+    with open(f"{path}.serving", "w") as serving:
+        try:
+            fcntl.flock(serving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
 def connection(path: str, kind: str) -> socket.socket:
-    """To the server at ``path``, which is started if it is not there."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    """To the server at ``path``, which is started if it is not there. Raises RuntimeError with its log if it died."""
+    own_folder(os.path.dirname(path))
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = socket.socket(socket.AF_UNIX)
@@ -67,6 +87,9 @@ def connection(path: str, kind: str) -> socket.socket:
                     owner = os.path.dirname(path).rpartition("-")[2]
                     subprocess.run([sys.executable, script, path, kind], env=os.environ | {RAYLET: owner}, check=True)
                     started = True
+                elif is_gone(path):
+                    with open(f"{path}.log") as log:
+                        raise RuntimeError(f"the server at {path} has ended:\n{log.read()[-2000:]}") from None
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -16,7 +17,9 @@ import struct
 import sys
 import threading
 from pathlib import Path
+from typing import TextIO
 
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG: what this process gets when its parent ends
 RAY = ("ray", "ray._private.workers.default_worker", "actors.cluster.kept_imports")
 IMPORTED = {
     "plain": (*RAY, "numpy", "actors.control.mailbox", "actors.pools.kinds"),
@@ -48,16 +51,21 @@ IMPORTED = {
 }
 
 
-def serve(path: Path, kind: str) -> None:
-    """Until the process for which the folder was made is gone. At once if there is a server at ``path``, or one that imports:
+def locked(path: Path) -> TextIO:
+    """What a server holds for as long as it lives. Exits if there is one already, which may be importing still:
 
     a busy machine may take so long for the imports that Ray gives up the worker that asked for them, and starts another.
     """
-    serving = open(f"{path}.serving", "w")  # noqa: SIM115 (held for as long as this process lives)
+    serving = open(f"{path}.serving", "w")  # noqa: SIM115
     try:
         fcntl.flock(serving, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return
+        sys.exit()
+    return serving
+
+
+def serve(path: Path, kind: str, serving: TextIO) -> None:
+    """Until the process for which the folder was made is gone."""
     owner = int(path.parent.name.rpartition("-")[2])
     sys.path.remove(str(Path(__file__).parent))  # no worker has it
     gc.disable()  # as ``kept_imports`` does
@@ -86,6 +94,7 @@ def serve(path: Path, kind: str) -> None:
 
 def become(client: socket.socket, folder: Path) -> None:
     """The worker that a client asks for: with its arguments, its environment, and its files. ``folder`` says which it is."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)  # a worker that a test has stopped does not see its client go
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     first, files, _, _ = socket.recv_fds(client, 2**16, 3)
@@ -125,10 +134,11 @@ def end_with(client: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    serving = locked(Path(sys.argv[1]))  # before this process ends, so that the client knows at once whether the server lives
     if os.fork():  # the server belongs to nobody: it is no descendant of the driver whose worker asked first
         os._exit(0)
     os.setsid()
     with open(f"{sys.argv[1]}.log", "w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    serve(Path(sys.argv[1]), sys.argv[2])
+    serve(Path(sys.argv[1]), sys.argv[2], serving)
