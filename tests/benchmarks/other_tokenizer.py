@@ -42,7 +42,9 @@ ANOTHER = "another tokenizer"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("build/other-tokenizer"), help="where the other teacher is, or is put")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build"), help="the folder in which the other teachers are, or are put"
+    )
     parser.add_argument("--lessons", type=int, default=2000, help="steps that the other teacher is taught")
     parser.add_argument("--signs", default="+-=;#", help="which signs are one token with the digit after them")
     parser.add_argument("--steps", type=int, default=40)
@@ -50,12 +52,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if not (args.out / "model.safetensors").exists():
-        make_teacher(args.out, args.lessons, args.signs)
+    other = args.out / f"other-tokenizer-{args.lessons}-{args.signs}"
+    if not (other / "model.safetensors").exists():
+        make_teacher(other, args.lessons, args.signs)
     arms: dict[str, dict[str, Any]] = {
         "its own": {"teacher": {"model": "embedded:teacher"}, "objective": {"type": "sampled"}},
-        ANOTHER: {"teacher": {"model": str(args.out), "tokenizer": "own"}, "objective": {"type": "sampled"}},
-        f"{ANOTHER}, uld": {"teacher": {"model": str(args.out), "tokenizer": "own"}, "objective": {"type": "uld", "k": 16}},
+        ANOTHER: {"teacher": {"model": str(other), "tokenizer": "own"}, "objective": {"type": "sampled"}},
+        f"{ANOTHER}, uld": {"teacher": {"model": str(other), "tokenizer": "own"}, "objective": {"type": "uld", "k": 16}},
     }
     table = Table("seed", "teacher", "before", "after", "gain")
     gains: dict[str, list[float]] = {name: [] for name in arms}

@@ -139,9 +139,9 @@ def joined_node(
 
     node = start()
     try:
-        for _ in range(3):
+        for left in (2, 1, 0):
             wait_until(lambda now=node: joined() or now.poll() is not None, 120)  # type: ignore[misc]
-            if node.poll() is None:
+            if node.poll() is None or not left:
                 break
             node = start()
         assert joined(), f"node {name} did not join"
@@ -155,8 +155,11 @@ def _names_of_nodes(environment: Mapping[str, str]) -> list[str]:
     """Those that are alive, as the dashboard knows them."""
     headers = {"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"}
     request = urllib.request.Request(f"{environment['RAY_API_SERVER_ADDRESS']}/api/v0/nodes", headers=headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        nodes = json.load(answer)["data"]["result"]["result"]
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+    except OSError:  # the dashboard is not there yet
+        return []
     return [node["node_name"] for node in nodes if node["state"] == "ALIVE"]
 
 

@@ -61,7 +61,7 @@ def _file(out: Path, shape: str, number: int, kind: str) -> Path:
 
 
 def _report(out: Path) -> None:
-    taken = [json.loads(file.read_text()) for file in sorted(out.glob("*-[0-9]-*.json"))]
+    taken = [json.loads(file.read_text()) for file in sorted(out.glob("*-[0-9]*-*.json"))]
     rows = [row for shape in STEPS for row in table.rows(shape, [t for t in taken if t["shape"] == shape])]
     (out / "peers.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     text = table.markdown(rows, _versions(taken))

@@ -54,6 +54,7 @@ def measure(shape: str, kind: str, warm_up: int, steps: int, folder: Path) -> Ro
     Args:
         folder: for the shape's models.
     """
+    used = versions()  # first: without the environment of TRL nothing is measured in vain
     file, config = config_of(shape, folder, warm_up + steps, **overrides(shape, kind))
     threads = int(config.pools.generator.env.get("OMP_NUM_THREADS", 1))
     with tempfile.TemporaryDirectory() as out:
@@ -64,7 +65,7 @@ def measure(shape: str, kind: str, warm_up: int, steps: int, folder: Path) -> Ro
         else:
             found = pipeline(file, Path(out), threads)
     found["steps"] = found["steps"][warm_up:]
-    return {"shape": shape, "kind": kind, "versions": versions(), **found}
+    return {"shape": shape, "kind": kind, "versions": used, **found}
 
 
 def overrides(shape: str, kind: str) -> dict[str, Any]:
@@ -75,8 +76,6 @@ def overrides(shape: str, kind: str) -> dict[str, Any]:
 
 
 def _trl(file: Path, out: Path, variant: str) -> Round:
-    if not PYTHON.exists():
-        raise SystemExit(f"{PYTHON} is not there: make peers makes it")
     command = [str(PYTHON), "-m", "tests.benchmarks.peers.trl_steps", str(file), str(out / "steps.jsonl"), "--variant", variant]
     began = time.time()
     with (out / "log").open("w") as log:
@@ -91,6 +90,8 @@ def _trl(file: Path, out: Path, variant: str) -> Round:
 
 def versions() -> dict[str, str]:
     """Of what both compute with, of each of the two, and of the machine."""
+    if not PYTHON.exists():
+        raise SystemExit(f"{PYTHON} is not there: make peers makes it")
     script = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {PACKAGES}}}))"
     found: dict[str, str] = json.loads(subprocess.run([PYTHON, "-c", script], check=True, capture_output=True).stdout)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
