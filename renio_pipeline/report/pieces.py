@@ -10,7 +10,7 @@ from typing import Any
 from renio_pipeline.models.info import resolve
 
 BROKEN = "\ufffd"  # decoded from an incomplete character
-MOST_DECODED = 1 << 17  # texts of a few tokens that are remembered
+FEW, MOST_DECODED = 8, 1 << 17  # tokens of a text that is remembered, and how many such texts
 
 
 def load_tokenizer(path: Path, student: str) -> Any | None:
@@ -40,7 +40,7 @@ class Pieces:
         self.known = tokenizer is not None  # otherwise the pieces are token ids
         self._special = set(tokenizer.all_special_ids) if tokenizer else set()
         # A tokenizer takes 20 times as long for a few ids as to look them up, and the same few come again and again.
-        self._decode = lru_cache(MOST_DECODED)(self._decoded)
+        self._remembered = lru_cache(MOST_DECODED)(self._decoded)
         self._index: dict[tuple[int, str], int] = {}
         self.inexact = 0  # responses whose pieces do not join to their text
 
@@ -82,6 +82,10 @@ class Pieces:
             since, done = done, end
         remaining = iter(pieces)
         return [self._decode((i,), special=True) if i in self._special else next(remaining) for i in ids]
+
+    def _decode(self, ids: tuple[int, ...], *, special: bool = False) -> str:
+        """Long ones are not remembered: bytes that never become a character would fill the memory with all their beginnings."""
+        return (self._remembered if len(ids) <= FEW else self._decoded)(ids, special=special)
 
     def _decoded(self, ids: tuple[int, ...], *, special: bool = False) -> str:
         assert self._tokenizer is not None
