@@ -1,4 +1,5 @@
-# Entry points: setup demo quick test lint docs bench peers chaos gpu-check. Each does all that it needs on a bare Linux machine with Python 3.11.
+# Entry points: setup demo quick test lint docs bench peers chaos gpu-check. Each does all that it needs on a bare Linux machine
+# with Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +19,7 @@ $(STAMP): $(VENV)/.packages pyproject.toml
 # torch comes with its dependencies, so that whatever build of it is at hand is whole; all else is exactly the lock list.
 # PIP_ARGS may name an index, for example one with torch's much smaller CPU build.
 $(VENV)/.packages: requirements-cpu.lock
+	@test ! -L $(VENV) || { echo "$(VENV) is a link, and making it anew would empty what it leads to: remove the link"; exit 1; }
 	$(shell command -v $(PYTHON) || echo python3) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet $(PIP_ARGS) --constraint requirements-cpu.lock torch setuptools wheel ninja
 	$(BIN)/pip install --quiet $(PIP_ARGS) --no-deps --no-build-isolation --requirement requirements-cpu.lock
