@@ -86,7 +86,7 @@ def test_it_is_found_by_the_process_that_was_started_and_ends_with_its_raylet(tm
 
 def test_a_server_that_dies_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / f"renio-warm-{os.getpid()}" / "other"
-    with pytest.raises(RuntimeError, match="has ended:(.|\n)*KeyError: 'no such kind'"):
+    with pytest.raises(RuntimeError, match=r"has ended:(.|\n)*KeyError: 'no such kind'"):
         client.connection(str(path), "no such kind")
 
 
