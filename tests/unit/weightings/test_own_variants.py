@@ -160,9 +160,9 @@ def test_overrides_between_a_users_class_and_another_leave_out_the_keys_that_are
 
 def test_every_kind_lists_its_section_classes_with_the_default_first() -> None:
     assert {kind: list(variants.sections(kind)) for kind in variants.KINDS} == {
-        "method": ["opd", "opsd", "grpo"],
+        "method": ["opd", "opsd", "grpo", "sft"],
         "weighting": ["renio", "uniform", "iw", "confidence_gate", "paced", "adaptive", "custom"],
-        "objective": ["top_k_forward_kl", "jsd", "sampled", "clipped", "custom"],
+        "objective": ["top_k_forward_kl", "jsd", "sampled", "uld", "clipped", "nll", "custom"],
     }
     assert "path" in variants.sections("weighting")["custom"].model_fields
     config = parse(values())
