@@ -1,7 +1,7 @@
 """From findings to a weighting: one table of rules, and what is known for each.
 
 The rules are tried from the top, and the first that applies decides. They rest on leads of the project's own study, which is
-small: models of under a million parameters, one task, ten paired seeds a line. The thresholds are those of the weighting
+small: students of 0.4 million parameters, one task, ten paired seeds a line. The thresholds are those of the weighting
 ``adaptive``, which measures recovery during a run: ``renio_pipeline.weightings.recovery``.
 
     what was found                                              λ   γ
@@ -13,8 +13,9 @@ small: models of under a million parameters, one task, ten paired seeds a line. 
     the interval holds WEIGHTS_FROM                             0   0, undecided
     it recovers in fewer                                        0   0
 
-λ is 0 in all of them: uniform weights with γ = 0 gained with every teacher of the study. ReNIO's weights with γ = 0 gained more
-with one of two teachers that recover, and nothing that a probe measures tells these two apart, so the advice is to race them.
+λ is 0 in all of them: uniform weights with γ = 0 gained with every teacher of the study (with the paper's entry clip, nothing).
+ReNIO's weights with γ = 0 gained more with one of the three there that recover, and nothing that a probe measures tells these
+apart, so the advice is to race them.
 """
 
 from __future__ import annotations

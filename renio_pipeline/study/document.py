@@ -10,7 +10,7 @@ from renio_pipeline.metrics.weight_scores import WEIGHT
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 from renio_pipeline.study import prose, reading
 from renio_pipeline.study.findings import area, mean
-from renio_pipeline.study.models import RECIPES, Further
+from renio_pipeline.study.models import RECIPES, Further, grown_sizes
 from renio_pipeline.study.parts import Part, parts_of
 from renio_pipeline.study.plan import Experiment
 from renio_pipeline.study.plots import curves, plot, recoveries
@@ -69,7 +69,7 @@ def _top(parts: Sequence[Part], results: Results) -> str:
     )
     of_models = [part for part in parts if part.experiment.kind == "models"]
     parameters = [r["parameters"] for part in of_models for g in part.groups for by in g.arms.values() for r in by.values()]
-    summary = [reading.of_size(parameters), reading.of_cost(results.records.values()), reading.overall(named)]
+    summary = [reading.of_size(parameters, grown_sizes()), reading.of_cost(results.records.values()), reading.overall(named)]
     summary.append(reading.of_everywhere(named, "adaptive", "uniform"))
     example = Arithmetic().rows("held_out", 1)[0]
     return "\n\n".join(

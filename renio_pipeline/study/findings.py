@@ -35,6 +35,7 @@ class Comparison:
     claim: Claim
     where: str
     difference: Estimate  # in ``unit``
+    runs: tuple[str, str]  # the keys of both sides' configurations, and so of their runs, which experiments may share
     unit: Literal["points", "AUROC"] = "points"
 
     @property
@@ -94,9 +95,9 @@ def comparisons(experiment: Experiment, found: list[Group]) -> Iterator[Comparis
     for group in found:
         if experiment.kind == "training":
             for claim in experiment.claims:
-                one, other = (measured(group.arms[name], accuracy) for name in (claim.better, claim.than))
-                if (difference := paired(one, other)) is not None:
-                    yield Comparison(claim=claim, where=group.where, difference=difference)
+                one, other = (group.arms[name] for name in (claim.better, claim.than))
+                if (difference := paired(measured(one, accuracy), measured(other, accuracy))) is not None:
+                    yield Comparison(claim=claim, where=group.where, difference=difference, runs=(_config(one), _config(other)))
         elif experiment.kind == "weights":
             yield from _ablations(group)
 
@@ -108,4 +109,10 @@ def _ablations(group: Group) -> Iterator[Comparison]:
             difference = paired(measured(by, area(WEIGHT)), measured(by, area(name)))
             if difference is not None:
                 claim = Claim(better=WEIGHT, than=name)
-                yield Comparison(claim=claim, where=group.where, difference=difference, unit="AUROC")
+                runs = (_config(by), _config(by))
+                yield Comparison(claim=claim, where=group.where, difference=difference, runs=runs, unit="AUROC")
+
+
+def _config(by: By) -> str:
+    """The key of the configuration of an arm's runs, which differ in the seed alone."""
+    return str(next(iter(by.values()))["config"])

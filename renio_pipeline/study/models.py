@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -55,6 +56,31 @@ RECIPES = {
     "shown-student": Further(start="embedded:student", steps=1000, shown=0.5, early=0.35, slip=0.3),
     "forgetful-student": Further(start="embedded:student", steps=300, unborrowed=0.85),
 }
+
+
+def grown_sizes() -> dict[str, int]:
+    """The number of parameters of each model with more layers than its start, by the shapes in the embedded model's file."""
+    return {name: _parameters(start, layers) for name in RECIPES for start, layers in [_grown(name)] if layers}
+
+
+def _grown(name: str) -> tuple[str, int]:
+    """The embedded model that a model goes back to, and the layers that it was grown to; 0 if it was not."""
+    recipe = RECIPES[name]
+    if not recipe.start.startswith(PREFIX):
+        return recipe.start, recipe.layers
+    start, layers = _grown(recipe.start.removeprefix(PREFIX))
+    return start, recipe.layers or layers
+
+
+def _parameters(start: str, layers: int) -> int:
+    """Of a model whose last layer is repeated until it has that many."""
+    from safetensors import safe_open
+
+    with safe_open(Path(info.resolve(start)) / "model.safetensors", framework="np") as file:
+        sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}
+    own = 1 + max(int(name.split(".")[2]) for name in sizes if name.startswith("model.layers."))
+    last = sum(size for name, size in sizes.items() if name.startswith(f"model.layers.{own - 1}."))
+    return sum(sizes.values()) + (layers - own) * last
 
 
 def ready(name: str, folder: Path, note: Callable[[str], None]) -> str:

@@ -34,7 +34,7 @@ guess; one has its errors in a single skill instead: it forgets to borrow. These
 fixed recipes: {recipes}."""
 
 LIMITS = """\
-* One task, one pair of architectures, one size. The order of the arms depends on the teacher, and another task would
+* One task, and small models of one architecture. The order of the arms depends on the teacher, and another task would
   have other teachers.
 * Runs are short and are compared after a fixed number of steps. An arm that learns faster need not end higher.
 * The students' errors, slips and guesses, were put there by their training and are few in kind; a language model's are

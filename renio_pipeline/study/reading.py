@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from renio_pipeline.study.findings import Comparison, Group, gain, mean
 from renio_pipeline.study.plan import Experiment
@@ -14,24 +14,52 @@ from renio_pipeline.study.tables import READINGS, difference, shown
 
 
 def overall(found: Sequence[tuple[str, Comparison]]) -> str:
-    """The paper's claims one by one, with the number of each outcome. ``found``: pairs of experiment and comparison."""
+    """The paper's claims one by one, with the number of each outcome. ``found``: pairs of experiment and comparison.
+
+    Experiments that share both arms' runs have one test between them, however many of them show it.
+    """
     papers = [(name, c) for name, c in found if c.claim.source == "paper"]
-    counts = Counter(c.outcome for _, c in papers)
-    few = sum(c.difference.n < CLAIM_PAIRS for _, c in papers)
+    tests = distinct(papers)
+    first = [shown_in[0][1] for shown_in in tests]
+    counts = Counter(c.outcome for c in first)
+    few = sum(c.difference.n < CLAIM_PAIRS for c in first)
     lines = [
-        f"The paper's own claims were put to the test {len(papers)} times: {counts['held']} held, {counts['reversed']} were "
+        f"The paper's own claims were put to the test {len(tests)} times: {counts['held']} held, {counts['reversed']} were "
         f"reversed, and {counts['no claim']} carry no claim"
-        + (f", {few} of them because they have fewer than {CLAIM_PAIRS} pairs." if few else "."),
+        + (f", {few} of them because they have fewer than {CLAIM_PAIRS} pairs." if few else ".")
+        + (
+            f" Some experiments show the same runs again, so that the sections below have {len(papers)} lines for these tests."
+            if len(papers) > len(tests)
+            else ""
+        ),
         "",
     ]
     for outcome in ("held", "reversed", "no claim"):
-        lines += [f"* {READINGS[outcome]}: {sentence(name, c)}" for name, c in papers if c.outcome == outcome]
+        lines += [f"* {READINGS[outcome]}: {sentence(*shown_in)}" for shown_in in tests if shown_in[0][1].outcome == outcome]
     return "\n".join(lines)
 
 
-def sentence(name: str, c: Comparison) -> str:
-    where = f" with {c.where}" if c.where else ""
-    return f"({name}) {c.claim.better} against {c.claim.than}{where}: {difference(c, unit=True)}"
+def distinct(found: Sequence[tuple[str, Comparison]]) -> list[list[tuple[str, Comparison]]]:
+    """The comparisons by the runs that they compare. In each group the one with the most pairs comes first."""
+    by_runs: dict[tuple[str, str, str], list[tuple[str, Comparison]]] = {}
+    for name, c in found:
+        by_runs.setdefault((*c.runs, c.claim.than if c.unit == "AUROC" else ""), []).append((name, c))
+    return [sorted(group, key=lambda named: -named[1].difference.n) for group in by_runs.values()]
+
+
+def sentence(*shown_in: tuple[str, Comparison]) -> str:
+    """A comparison with its difference, under each name that the experiments give it."""
+    (name, first), *others = shown_in
+    told = f"({name}) {first.claim.better} against {first.claim.than}{_with(first)}: {difference(first, unit=True)}"
+    again = []
+    for name, c in others:
+        same = (c.claim.better, c.claim.than) == (first.claim.better, first.claim.than)
+        again.append(f"({name})" + ("" if same else f" {c.claim.better} against {c.claim.than}") + _with(c))
+    return told + (f"; the same runs: {', '.join(again)}" if again else "")
+
+
+def _with(c: Comparison) -> str:
+    return f" with {c.where}" if c.where else ""
 
 
 def of_everywhere(found: Sequence[tuple[str, Comparison]], better: str, than: str) -> str:
@@ -46,7 +74,7 @@ def of_everywhere(found: Sequence[tuple[str, Comparison]], better: str, than: st
         f"The arm *{better}* was compared with *{than}* in {len(cases)} cases: {counts['better']} better, {counts['worse']} "
         f"worse, {counts['no claim']} no claim.{bound}",
         "",
-        *(f"* {READINGS[c.outcome]}: {sentence(name, c)}" for name, c in cases),
+        *(f"* {READINGS[c.outcome]}: {sentence((name, c))}" for name, c in cases),
     ]
     return "\n".join(lines)
 
@@ -102,10 +130,16 @@ def of_weights(areas: dict[str, Estimate | None]) -> str:
     return f"{text}." if best == worst else f"{text} and lowest with {worst} ({shown(known[worst], 3)})."
 
 
-def of_size(parameters: Sequence[int]) -> str:
-    """The sizes of the models."""
+def of_size(parameters: Sequence[int], grown: Mapping[str, int]) -> str:
+    """The sizes of the models. ``grown``: those with layers of their own, which are measured as teachers alone, by name."""
     thousands = [round(count / 1e3) for count in parameters]
-    return f"The models have {min(thousands)} to {max(thousands)} thousand parameters." if thousands else ""
+    if not thousands:
+        return ""
+    text = f"The models have {min(thousands)} to {max(thousands)} thousand parameters"
+    for count in sorted(set(grown.values())):
+        names = ", ".join(f"`{name}`" for name in grown if grown[name] == count)
+        text += f"; those that were grown ({names}) have {count / 1e3:.0f} thousand"
+    return f"{text}."
 
 
 def of_cost(records: Iterable[Record]) -> str:

@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError
 from renio_pipeline.metrics.weight_scores import SCORES
+from renio_pipeline.models import info
 from renio_pipeline.run_dir import lease
-from renio_pipeline.study import prose, reading
+from renio_pipeline.study import models, prose, reading
 from renio_pipeline.study.document import text_of, write_study
 from renio_pipeline.study.findings import comparisons, groups
 from renio_pipeline.study.parts import parts_of
@@ -93,6 +94,49 @@ def test_a_claim_of_the_paper_holds_or_is_reversed_and_few_seeds_carry_none(
     page = page_of(experiments, out)
     assert "put to the test 2 times: 1 held, 1 were reversed, and 0 carry no claim" in page
     assert "* **held**: (b) renio against uniform with slow: +5.8 [" in page
+
+
+def test_experiments_that_share_their_runs_put_the_paper_to_one_test_and_each_name_is_told(tmp_path: Path) -> None:
+    other_names = {
+        "arms": {"renio": ["weighting.type=renio"], "opd": []},
+        "factors": {"teacher": {"clean": [], "slower": ["trainer.lr=2e-5"]}},
+        "claims": [{"better": "renio", "than": "opd", "source": "paper"}],
+    }
+    experiments = in_order([experiment(tmp_path, "b"), experiment(tmp_path, "g"), experiment(tmp_path, "k", **other_names)])
+    out = tmp_path / "study"
+    fill(experiments, out, {"clean": -0.06, "slow": 0.05, "slower": -0.06})
+    page = page_of(experiments, out)
+    assert "put to the test 3 times: 1 held, 2 were reversed, and 0 carry no claim. " in page
+    assert "the sections below have 6 lines for these tests." in page
+    told = [line for line in page.splitlines() if line.startswith(("* **held**", "* **reversed**"))]
+    assert [line.split("n=10")[1] for line in told] == [
+        "; the same runs: (g) with slow",
+        "; the same runs: (g) with clean, (k) renio against opd with clean",
+        "",
+    ]
+    assert told[2].startswith("* **reversed**: (k) renio against opd with slower: ")
+
+
+def test_of_shared_arms_the_test_is_the_one_with_the_most_pairs(study: tuple[dict[Path, Experiment], Path]) -> None:
+    experiments, out = study
+    fill(experiments, out, {"clean": -0.06, "slow": 0.05})
+    ((path, e),) = experiments.items()
+    few, many = (next(comparisons(e, groups(path, e, Results(out), seeds))) for seeds in (3, 10))
+    assert (few.difference.n, many.difference.n, few.runs) == (3, 10, many.runs)
+    assert "1 times: 0 held, 1 were reversed" in reading.overall([("b", few), ("g", many)])
+
+
+def test_the_sizes_of_grown_models_are_those_that_they_have() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    teacher = AutoModelForCausalLM.from_pretrained(info.resolve("embedded:teacher"), dtype=torch.float32)
+    sizes = models.grown_sizes()
+    assert set(sizes) == {"noticing", "noticing-half", "noticing-quarter", "noticing-none"}
+    assert set(sizes.values()) == {sum(p.numel() for p in models.deepened(teacher, 6).parameters())}
+    assert reading.of_size([385_000, 657_000], {"one": 1_248_000}) == (
+        "The models have 385 to 657 thousand parameters; those that were grown (`one`) have 1248 thousand."
+    )
 
 
 def test_an_arm_is_read_over_all_cases_with_the_worst_that_an_interval_allows(
