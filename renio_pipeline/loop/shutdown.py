@@ -1,4 +1,6 @@
-"""SIGTERM: the current step is completed, a checkpoint is written, and the process exits with code 143."""
+"""SIGTERM: the current step is completed, a checkpoint is written, and the process exits with code 143.
+
+While ranks start again there is no step to complete: the run ends at once, with the checkpoint that it has."""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ class Stop:
             signal.signal(signal.SIGTERM, leave)
             signal.signal(signal.SIGALRM, leave)
             signal.setitimer(signal.ITIMER_REAL, grace_seconds)
-            note(f"SIGTERM: stopping with a checkpoint after this step; at once in {grace_seconds:g} s or at a second SIGTERM")
+            note(
+                "SIGTERM: stopping after this step, with a checkpoint, or at once with the last checkpoint while ranks start "
+                f"again; at the latest in {grace_seconds:g} s or at a second SIGTERM"
+            )
 
         signal.signal(signal.SIGTERM, first if grace_seconds else leave)
 
