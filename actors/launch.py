@@ -29,6 +29,7 @@ from actors.trainer.rank import TrainerRank
 from actors.trainer.supervisor import Trainers
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.sections import HIDDEN
+from renio_pipeline.data.other_tokenizers import ROOM
 from renio_pipeline.models import info
 from renio_pipeline.models.adapters import Adapter
 from renio_pipeline.preflight import Prepared
@@ -59,13 +60,15 @@ def start_teachers(service: Service, prepared: Prepared, budget: PayloadBudget) 
     for name, pool in config.teacher_pools.items():
         probe = Probe(prepared, config, name)
         kind = replace(teacher_kind(config, prepared, name), check=probe.check)
+        # A pool counts the tokens that its teacher reads; ``prepared`` counts the student's, with room for the others.
+        room = ROOM if name in config.own_tokenizers else 1
         made = ServedTeacherPool if config.all_teachers[name].type == "http" else TeacherPool
         pools[name] = made(
             kind,
             config.pool(pool).replicas,
             service,
             budget,
-            prepared.payload_token_bytes[name],
+            prepared.payload_token_bytes[name] // room,
             vocab_size=prepared.sizes_of(name).vocab_size,
             teacher=name,
         )
