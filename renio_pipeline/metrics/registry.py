@@ -35,7 +35,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "entropy/teacher": ("nats", "mean entropy of the teacher's, there; of a top-k teacher at least that"),
     "ratio/mean": ("nats", "mean log-ratio of student to teacher, before clipping"),
     "reward/accuracy": ("", "share of the step's responses, kept or not, that the verifier calls correct"),
-    "off_policy/fraction": ("", "share of the samples trained on that the student did not write: data.off_policy"),
+    "off_policy/fraction": (
+        "",
+        "share of the samples trained on that the run's student did not write: data.off_policy, recorded",
+    ),
     "off_policy/tokens": ("tokens", "mean length of those"),
     "reward/mean": ("", "mean reward of the samples trained on, from 0 to 1"),
     "reward/advantage_abs": ("", "mean size of the samples' advantages: rewards relative to their baseline"),

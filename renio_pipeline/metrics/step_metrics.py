@@ -61,7 +61,7 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         **response_metrics(result.judged, sum(s.rollout.off_policy is None for s in scored)),
         **off_policy_metrics(scored),
         "staleness/max": result.staleness,
-        "tokens/scored": sum(len(s.rollout.token_ids) + len(s.rollout.prompt.teacher_ids) for s in scored if s.scores),
+        "tokens/scored": _read_by_teachers(scored),
         "tokens/trained": report.tokens,
         "tokens/padding": report.padding,
         **result.seconds,
@@ -76,6 +76,12 @@ def step_metrics(result: StepResult, sizes: dict[str, int], pools: Pools) -> dic
         **_sizes(sizes, pools),
         **trained_metrics_by_source(result),
     }
+
+
+def _read_by_teachers(scored: Sequence[ScoredRollout]) -> int:
+    """Prompt and response tokens of the samples that a teacher scored in this run: a recorded one reads nothing."""
+    rollouts = [s.rollout for s in scored if s.scores and s.rollout.off_policy != "recorded"]
+    return sum(len(r.token_ids) + len(r.prompt.teacher_ids) for r in rollouts)
 
 
 def _mismatch(result: StepResult) -> dict[str, float]:

@@ -21,7 +21,9 @@ class Sampled(FewEntries):
     type: Literal["sampled"] = "sampled"
     student_tokens_only: ClassVar[bool] = True
     importance_clip: PositiveFloat | None = Field(
-        2.0, description="With max_staleness: bound of the importance ratio towards the older policy; null: no correction."
+        2.0,
+        description="With max_staleness, or recorded responses: bound of the importance ratio towards the policy that wrote "
+        "them; null: no correction.",
     )
 
     @property

@@ -29,7 +29,7 @@ class Measured:
 
     config: RunConfig
     generator: GeneratorRate | None  # None: nobody wrote
-    teacher: TeacherRate | None  # None: the run had none
+    teacher: TeacherRate | None  # None: the run had none, or only recorded ones
     trainer: TrainerRate
     sync_seconds: float
     weigh_seconds: float
@@ -57,10 +57,12 @@ def measured(run: Path) -> Measured:
     lines = lines[SKIPPED:] or lines
     lengths = _lengths(run, lines)
     trained = [_trained(config, line) for line in lines]
+    scored = [_trained(config, line, recorded=False) for line in lines]
     ranks = config.pools.trainer.replicas
 
-    def prompt(name: str) -> float:
-        return max(0.0, statistics.median((line[name] - own) / n for line, (n, own) in zip(lines, trained, strict=True)))
+    def prompt(name: str, samples: list[tuple[float, float]]) -> float:
+        """What a sample has of these tokens beside its response."""
+        return _median((line[name] - own) / max(n, 1.0) for line, (n, own) in zip(lines, samples, strict=True))
 
     def busy(line: Line, pool: str) -> float:
         return max(1e-9, (1 - line[f"idle/{pool}"]) * line["time/step"])
@@ -68,7 +70,7 @@ def measured(run: Path) -> Measured:
     recorded = Recorded(config, read_limits(run))
     limits = engine_limits(config, None, recorded, prompt=0, teacher_prompt=0)
     teacher = None
-    for name, section in list(config.all_teachers.items())[:1]:
+    for name, section in list(config.live_teachers.items())[:1]:
         teacher = TeacherRate(
             _median(line["tokens/scored"] / (busy(line, "teacher") * line["pool/teacher/size"]) for line in lines),
             batch_tokens(section, limits.get(config.teacher_pools[name])),
@@ -82,17 +84,22 @@ def measured(run: Path) -> Measured:
         weigh_seconds=_median(line["time/weigh"] + _rest(config.max_staleness, line) for line in lines),
         turn_seconds=_median(line.get("time/turns", 0.0) for line in lines),
         lengths=lengths,
-        prompt=prompt("tokens/trained"),
-        teacher_prompt=prompt("tokens/scored"),
+        prompt=prompt("tokens/trained", trained),
+        teacher_prompt=prompt("tokens/scored", scored),
         steps=len(lines),
         limits=recorded,
     )
 
 
-def _trained(config: RunConfig, line: Line) -> tuple[float, float]:
-    """The samples that a step trained on, and their response tokens, whoever wrote them."""
+def _trained(config: RunConfig, line: Line, *, recorded: bool = True) -> tuple[float, float]:
+    """The samples that a step trained on, and their response tokens, whoever wrote them.
+
+    ``recorded``: with those that are recorded, which no teacher of the run read.
+    """
     own, share = line["filter/drawn"] * line.get("filter/kept", 1.0), line.get("off_policy/fraction", 0.0)
     others = own * share / (1 - share) if share < 1 else config.batch_size
+    if config.recorded_teachers and not recorded:
+        others = 0
     return own + others, own * line.get("response/tokens", 0.0) + others * line.get("off_policy/tokens", 0.0)
 
 

@@ -9,6 +9,8 @@ import pytest
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.teacher_writing import check_teachers_write, teachers_write
 from renio_pipeline.config.teachers.recorded_teachers import check_live
+from renio_pipeline.metrics.registry import METRICS
+from renio_pipeline.objectives.sampled import Sampled
 from renio_pipeline.objectives.trained import trained_objective
 from renio_pipeline.probe.setting import probing, recording
 from tests.unit.conftest import make_config
@@ -46,6 +48,8 @@ def test_sampled_corrects_towards_the_student_that_wrote_the_responses() -> None
     live = make_config(objective={"type": "sampled"})
     assert trained_objective(live).importance_clip is None  # type: ignore[attr-defined]
     assert trained_objective(config_of(objective={"type": "sampled"})).importance_clip == 2  # type: ignore[attr-defined]
+    assert "or recorded responses" in str(Sampled.model_fields["importance_clip"].description)
+    assert "recorded" in METRICS["off_policy/fraction"][1]
 
 
 FLOAT32: dict[str, Any] = {"generator": {"dtype": "float32"}, "trainer": {"dtype": "float32"}}

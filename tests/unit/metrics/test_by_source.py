@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from renio_pipeline.metrics.registry import METRICS, source_quantity
 from renio_pipeline.metrics.step_metrics import sample_records, step_metrics
+from renio_pipeline.monitoring.distributions import Distributions
 from renio_pipeline.monitoring.figures import Figures
 from renio_pipeline.preflight import Prepared, prepare
 from renio_pipeline.stages.outcomes import StepResult
+from renio_pipeline.types import OffPolicySource
 from tests.fakes.stages import BATCH, config_of, prepared, run_of, stages_of, step_of
 from tests.unit.data.test_mixture import mixed
 
@@ -48,6 +50,28 @@ def test_the_metrics_of_a_source_are_those_of_its_samples(prepared: Prepared) ->
     both = [metrics[f"source/{source}/weight"] for source in "ab"]
     assert sum(both) / 2 == pytest.approx(1, rel=1e-5), "the mean weight of a batch is one"
     assert {r["source"] for r in sample_records(result)} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("writer", "weighed"), [("recorded", True), ("solution", False)])
+def test_recorded_responses_count_as_weighed_and_as_read_by_nobody(
+    prepared: Prepared, writer: OffPolicySource, weighed: bool
+) -> None:
+    own = result_of(prepared)
+    result = replace(own, scored=[replace(s, rollout=replace(s.rollout, off_policy=writer)) for s in own.scored])
+    found, expected = step_metrics(result, {}, {}), step_metrics(own, {}, {})
+    for source in "ab":
+        assert found[f"source/{source}/pivotal"] == (expected[f"source/{source}/pivotal"] if weighed else 0)
+    assert found["tokens/scored"] == (0 if writer == "recorded" else expected["tokens/scored"])
+    tokens = sum(len(s.rollout.token_ids) for s in own.scored)
+    assert ratios_of(result) == (tokens if weighed else 0)
+
+
+def ratios_of(result: StepResult) -> float:
+    """How many log-ratios a step adds to the run's histogram."""
+    found = Distributions(config_of())
+    found.observe(result)
+    (family,) = [each for each in found.collect("r") if each.name == "renio_log_ratio_nats"]
+    return max(sample.value for sample in family.samples if sample.name.endswith("_bucket"))
 
 
 def test_a_run_with_one_source_has_none_of_them(prepared: Prepared) -> None:

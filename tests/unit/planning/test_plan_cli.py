@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,15 @@ def test_rates_count_before_a_run_and_a_run_before_a_device(tmp_path: Path) -> N
     assert alone.sources["trainer"] == "estimated from h100's data sheet"
 
 
-def recorded(folder: Path, lengths: Sequence[int] = (13, 13, 13, 13), **changes: float) -> Path:
+def recorded(
+    folder: Path, lengths: Sequence[int] = (13, 13, 13, 13), keys: Mapping[str, Any] | None = None, **changes: float
+) -> Path:
     """A run of four steps of four samples of 13 tokens on average; see ``recorded_runs.line`` for its times."""
     of_step = [
         {"sample_id": i, "token_ids": [5] * n, "raw_weight": 1, "weight": 1, "verdict": None} for i, n in enumerate(lengths)
     ]
     steps = dict.fromkeys((1, 2, 3, 4), of_step)
-    run = record(folder / "run", steps, pools={"trainer": {"replicas": 2}})
+    run = record(folder / "run", steps, pools={"trainer": {"replicas": 2}}, **keys or {})
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     more = {
         "filter/drawn": 4,
@@ -140,6 +142,38 @@ def test_a_run_says_how_fast_its_stages_were(tmp_path: Path) -> None:
     assert found.weigh_seconds == 0.5
     assert measured(recorded(tmp_path / "slow", **{"time/step": 12.0})).weigh_seconds == 0.5 + 2.0  # where no stage works
     assert found.steps == 2  # the first two warm up
+
+
+RECORDED = {"type": "recorded", "path": "scores"}
+TOP_K = {"type": "top_k_forward_kl", "k": 4}
+
+
+def test_a_run_whose_teacher_is_recorded_has_no_teachers_speed(tmp_path: Path) -> None:
+    keys = {"teacher": RECORDED, "objective": TOP_K, "batch_size": 4}
+    of_step = {
+        "filter/drawn": 0,
+        "tokens/generated": 0,
+        "tokens/scored": 0,
+        "off_policy/fraction": 1.0,
+        "off_policy/tokens": 13.0,
+    }
+    run = recorded(tmp_path, keys=keys, **of_step)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    nowhere = ("idle/teacher", "idle/generator", "pool/teacher/size", "pool/generator/size")
+    kept = [{name: value for name, value in line.items() if name not in nowhere} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    found = measured(run)
+    assert (found.generator, found.teacher) == (None, None)
+    assert found.trainer.tokens_per_second == 92 / (2.0 * 2)
+    assert (found.prompt, found.teacher_prompt) == ((92 - 52) / 4, 0)
+
+
+def test_where_some_teachers_are_recorded_the_others_speed_is_of_what_they_read(tmp_path: Path) -> None:
+    keys = {"teacher": {}, "teachers": {"a": RECORDED, "b": {"model": "embedded:teacher"}}, "objective": TOP_K, "batch_size": 4}
+    half = {"filter/drawn": 2, "tokens/scored": 56, "off_policy/fraction": 0.5, "off_policy/tokens": 13.0}
+    found = measured(recorded(tmp_path, keys=keys, **half))
+    assert found.teacher.tokens_per_second == 56 / (2 * 0.5 * 10)
+    assert (found.prompt, found.teacher_prompt) == ((92 - 52) / 4, (56 - 26) / 2)
 
 
 def test_a_run_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
