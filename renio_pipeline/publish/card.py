@@ -69,9 +69,9 @@ def model_card(published: Published, repo: str, *, license: str | None = None) -
 
 def _kinds(config: RunConfig) -> list[str]:
     """What the model is found by: how it was trained."""
-    distilled = ["on-policy-distillation", "distillation", config.weighting.type] if config.distils else []
+    on_policy = ["on-policy-distillation"] if not config.recorded_teachers else []
     return [
-        *distilled,
+        *([*on_policy, "distillation", config.weighting.type] if config.distils else []),
         *(["reinforcement-learning"] if config.rewarded else []),
         *(["supervised-fine-tuning"] if config.on_solutions else []),
     ]
@@ -80,7 +80,7 @@ def _kinds(config: RunConfig) -> list[str]:
 def _body(published: Published, repo: str) -> Iterator[str]:
     config = published.config
     what = "LoRA adapter" if published.kind == "adapter" else "model"
-    teachers = " and ".join(dict.fromkeys(_shown(config.teacher_label(t)) for t in config.all_teachers))
+    teachers = " and ".join(dict.fromkeys(_shown(_teacher(config, t)) for t in config.all_teachers))
     method = "itself, shown the reference solution" if config.method.type == "opsd" else teachers
     yield f"# {plain(repo.rpartition('/')[2])}"
     start = f"This {what} is {_shown(published.base or config.student)} after {published.step} steps of "
@@ -104,16 +104,28 @@ def _body(published: Published, repo: str) -> Iterator[str]:
 
 def _distilled(config: RunConfig, teacher: str) -> str:
     rewards = ", and the verifier's rewards beside that" if config.rewarded else ""
+    weighted = f"Responses were weighted by `{config.weighting.type}` ([ReNIO]({PAPER}) is the paper's weighting). "
+    if config.recorded_teachers:
+        some = "all" if not config.live_teachers else "some"
+        return (
+            f"**distillation** from {teacher}: {some} of the responses, and the probability that the teacher gave each of "
+            f"their tokens, were recorded before the training, and it was trained towards the teacher. {weighted}"
+        )
     return (
         f"**on-policy distillation** from {teacher}: it wrote responses, the teacher gave the probability of each of their "
-        f"tokens, and it was trained towards the teacher{rewards}. Responses were weighted by `{config.weighting.type}` "
-        f"([ReNIO]({PAPER}) is the paper's weighting). "
+        f"tokens, and it was trained towards the teacher{rewards}. {weighted}"
     )
+
+
+def _teacher(config: RunConfig, name: str) -> str:
+    """A teacher's name; without the folder of a recording, which is nobody's business."""
+    recorded = name in config.recorded_teachers and config.all_teachers[name].model is None
+    return "a recorded teacher" if recorded else config.teacher_label(name)
 
 
 def _settings(published: Published) -> Iterator[tuple[str, object]]:
     config, lora = published.config, published.config.trainer.lora
-    teachers = dict.fromkeys(config.teacher_label(t) for t in config.all_teachers)
+    teachers = dict.fromkeys(_teacher(config, t) for t in config.all_teachers)
     yield "base model", published.base or _local(config.student)
     if config.distils:
         yield "teacher", ", ".join(map(_local, teachers)) + (", shown the reference solution" if config.privileged else "")
@@ -124,12 +136,21 @@ def _settings(published: Published) -> Iterator[tuple[str, object]]:
     yield "task", _tasks(config)
     yield "steps", f"{published.step} of {config.steps}"
     yield "batch", f"{config.batch_size} responses a step, {config.samples_per_prompt} a problem"
-    sampled = "solutions" if config.on_solutions else f"sampled at temperature {config.sampling.temperature:g}"
-    yield "responses", f"up to {config.max_response_tokens} tokens, {sampled}"
+    yield "responses", f"up to {config.max_response_tokens} tokens, {_written(config)}"
     yield "learning rate", f"{config.trainer.lr:g}, {config.trainer.schedule}"
     yield "parameters", f"LoRA of rank {lora.r}, alpha {lora.alpha}" if lora else "all"
     yield "data type", config.trainer.dtype
     yield "seed", config.seed
+
+
+def _written(config: RunConfig) -> str:
+    """Where the responses come from."""
+    if config.on_solutions:
+        return "solutions"
+    sampled = f"sampled at temperature {config.sampling.temperature:g}"
+    if config.recorded_teachers:
+        return f"{sampled} or recorded before" if config.live_teachers else "recorded before"
+    return sampled
 
 
 def _results(published: Published) -> Iterator[str]:

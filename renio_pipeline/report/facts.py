@@ -41,8 +41,14 @@ def notes(run: RecordedRun, shown: int) -> list[str]:
     found = []
     if shown < len(run.metrics):
         found.append(f"The curves show {shown} of {len(run.metrics)} steps, evenly spaced.")
-    if run.config.student_logprobs == "trainer":
+    recorded = bool(run.config.recorded_teachers)
+    if run.config.student_logprobs == "trainer" and not (recorded and not run.config.live_teachers):
         found.append("Log-ratios use the generator's log-probabilities; weights and pivotal tokens use the trainer's.")
+    if recorded:
+        found.append(
+            "Log-ratios of recorded responses use the log-probabilities of the student that wrote them; weights and pivotal "
+            "tokens use the trainer's."
+        )
     return found
 
 

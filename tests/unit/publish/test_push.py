@@ -248,6 +248,35 @@ def test_the_card_tells_how_the_model_was_made(tmp_path: Path) -> None:
     assert str(tmp_path) not in card
 
 
+SECRET = {"type": "recorded", "path": "/home/me/secret/scores"}
+
+
+@pytest.mark.parametrize(
+    ("teachers", "said"),
+    [
+        ({"teacher": SECRET}, "from a recorded teacher: all of the responses"),
+        ({"teacher": {**SECRET, "model": "org/big"}}, "from [org/big](https://huggingface.co/org/big): all of the responses"),
+        (
+            {"teacher": {}, "teachers": {"a": {"model": "org/big"}, "b": SECRET}},
+            "and a recorded teacher: some of the responses",
+        ),
+    ],
+    ids=["all", "all, named", "some"],
+)
+def test_a_model_that_learned_from_a_recording_is_not_called_on_policy(
+    tmp_path: Path, teachers: dict[str, Any], said: str
+) -> None:
+    from huggingface_hub import ModelCard
+
+    run = make_run(tmp_path / "run", objective={"type": "top_k_forward_kl", "k": 4}, **teachers)
+    text = model_card(find(run), REPO)
+    tags = set(ModelCard(text).data.tags)
+    assert (tags & {"distillation", "on-policy-distillation"}, "on-policy" in text) == ({"distillation"}, False)
+    assert said in text
+    assert "recorded before" in text
+    assert "secret" not in text
+
+
 def test_nothing_of_a_configuration_is_read_as_markdown(tmp_path: Path) -> None:
     """The name of a repository, a task and a teacher, and a command that would end its block of code."""
     evil = "[x](http://evil)|<script>alert(1)</script>`*#"

@@ -56,6 +56,15 @@ def test_the_page_holds_the_runs_numbers(tmp_path: Path) -> None:
     assert [VERDICTS[code] for code in unpacked(weights["verdict"], "u1")] == ["incorrect", "correct", "unfinished", None] * 3
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_whose_log_ratios_a_recorded_runs_are_is_said(tmp_path: Path, recorded: bool) -> None:
+    teacher = {"teacher": {"type": "recorded", "path": "scores"}, "objective": {"type": "top_k_forward_kl", "k": 4}}
+    write_report([record(tmp_path / "run", student_logprobs="trainer", **teacher if recorded else {})])
+    (run,) = data_of(tmp_path / "run/report.html")["runs"]
+    told = "of the student that wrote them" if recorded else "use the generator's log-probabilities"
+    assert [told in note for note in run["notes"]] == [True]
+
+
 def test_the_page_holds_the_newest_probe_of_a_run_and_none_where_there_is_none(tmp_path: Path) -> None:
     folder = record(tmp_path / "run")
     write_report([folder])
