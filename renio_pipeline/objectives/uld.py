@@ -66,7 +66,8 @@ class Uld(Objective):
         )
         shared_NK = theirs_NK >= 0
         ids_NK = torch.cat([batch.targets[:, None], theirs_NK.clamp(min=0)], dim=1)
-        ratio_N, clip = batch.column("teacher_logprobs"), self.importance_clip
+        # Tokens that are compared learn nothing from the ratio, and log p_T = -inf would still make its gradient NaN.
+        ratio_N, clip = batch.column("teacher_logprobs").masked_fill(compared_N, 0.0), self.importance_clip
         behaviour_N = None if clip is None else batch.column("student_logprobs")
         lacking_NM = torch.zeros(len(ids_NK), self.k if self.sorted_weight else 0, dtype=torch.bool, device=ids_NK.device)
 

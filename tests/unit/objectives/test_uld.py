@@ -192,3 +192,13 @@ def test_a_response_that_is_empty_to_its_teacher_or_at_all_trains_nothing_wrong(
     loss, per_token, _ = problem.head_fn(Uld(k=3))
     assert torch.isfinite(torch.autograd.grad(loss, problem.logits)[0]).all()
     torch.testing.assert_close(per_token[:T], whole[:T])
+
+
+def test_a_token_that_the_teacher_excludes_harms_no_gradient_where_distributions_are_compared() -> None:
+    problem = Given(4, 3, compared=1.0)
+    _, expected, _ = problem.head_fn(Uld(k=3))
+    samples = [replace(s, teacher_logprobs=np.full(T, -np.inf, np.float32)) for s in problem.batch.samples]
+    problem.batch = replace(problem.batch, samples=samples)
+    loss, per_token, _ = problem.head_fn(Uld(k=3))
+    torch.testing.assert_close(per_token, expected)
+    assert torch.isfinite(torch.autograd.grad(loss, problem.logits)[0]).all()
