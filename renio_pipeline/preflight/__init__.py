@@ -7,7 +7,7 @@ directory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from renio_pipeline.data.problems import problems_of
 from renio_pipeline.data.prompt_lengths import Bounds, check_end_token
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.data.settling import settle
-from renio_pipeline.data.solutions import Solutions
+from renio_pipeline.data.solutions import OFF_POLICY, Solutions
 from renio_pipeline.data.template_clock import TemplateClock
 from renio_pipeline.models import info
 from renio_pipeline.models.files import end_ids
@@ -29,7 +29,7 @@ from renio_pipeline.preflight.prompts import encoded, encoder_of, other_tokenize
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.recorded_inputs import MOST_CHECKED, check_prompts, check_vocab_size, open_recordings
 from renio_pipeline.tasks import make_task
-from renio_pipeline.types import Prompt
+from renio_pipeline.types import Prompt, Row
 
 __all__ = ["Prepared", "prepare", "settled"]
 
@@ -96,7 +96,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         payload_token_bytes=token_bytes,
         end_tokens=pairs,
         payload_bytes=payload_bytes,
-        solutions=_solutions(config, tokenizer, vocab_size),
+        solutions=_solutions(config, tokenizer, vocab_size, data["rows"]),
         clock=stands.at,
         other_tokenizers=others,
         recordings=recordings,
@@ -117,11 +117,13 @@ def _drawn(config: RunConfig, data: Mapping[str, Any]) -> Iterator[Prompt]:
         yield from cursor.take(1)
 
 
-def _solutions(config: RunConfig, tokenizer: Any, vocab_size: int) -> Solutions | None:
+def _solutions(config: RunConfig, tokenizer: Any, vocab_size: int, rows: Iterable[Row]) -> Solutions | None:
     if not config.trains_on_solutions:
         return None
-    key = "method.type sft" if config.on_solutions else "data.off_policy"
-    return Solutions(tokenizer, most=config.max_response_tokens, vocab_size=vocab_size, key=key)
+    key = "method.type sft" if config.on_solutions else OFF_POLICY
+    found = Solutions(tokenizer, most=config.max_response_tokens, vocab_size=vocab_size, key=key)
+    found.check(rows)
+    return found
 
 
 def _epochs(config: RunConfig, rows: int) -> str:

@@ -25,14 +25,14 @@ class Sft(Method):
     def check(self, config: Any) -> None:
         for refused, why in (
             (
+                config.objective.payload.kind != "none" and config.objective.type != "clipped",
+                f"objective {config.objective.label} learns from a teacher, and method sft has none; set objective.type=nll, "
+                "or leave it out (the payload of a class of your own must be NO_TEACHER), or set method.type=opd",
+            ),
+            (
                 config.objective.type not in ("nll", "custom"),
                 f"objective {config.objective.type} needs responses by the student, and method sft learns from the rows' "
                 "solutions; set objective.type=nll, or leave it out",
-            ),
-            (
-                config.objective.payload.kind != "none",
-                f"objective {config.objective.label} asks for a teacher's {config.objective.payload.kind}, and method sft has "
-                "no teacher; let its payload be NO_TEACHER, or set method.type=opd",
             ),
             (
                 config.weighting.type != "uniform" or config.weighting.after_pivotal != 1,
@@ -64,8 +64,8 @@ class Sft(Method):
             ),
             (
                 config.samples_per_prompt != 1,
-                f"samples_per_prompt ({config.samples_per_prompt}): a row has one solution, which method sft would train on "
-                "as often in one batch; set samples_per_prompt=1",
+                f"samples_per_prompt ({config.samples_per_prompt}): a row has one solution, which would then be "
+                "in a batch that many times; set samples_per_prompt=1",
             ),
             (
                 config.temperature != 1,

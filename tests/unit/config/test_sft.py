@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from renio_pipeline.config import ConfigError, RunConfig, load, parse
+from renio_pipeline.data.solutions import Solutions
+from renio_pipeline.models.info import ModelInfo, inspect
 from renio_pipeline.objectives import NO_TEACHER
 from renio_pipeline.preflight import prepare
 from tests.unit.conftest import make_config
 
 ROOT = Path(__file__).parents[3]
 SFT: dict[str, Any] = {"method": {"type": "sft"}, "teacher": {}, "data": {"problems": 8}, "max_response_tokens": 64}
+
+HALF: dict[str, Any] = {"data": {"off_policy": {"share": 0.5}}, "objective": {"type": "jsd"}, "max_response_tokens": 64}
 
 
 def sft(**changes: Any) -> RunConfig:
@@ -62,8 +69,13 @@ def test_without_generators_nothing_of_theirs_is_checked() -> None:
         ({"teachers": {"a": {"model": "embedded:teacher"}}}, r"teachers: method sft has no teacher"),
         ({"weighting": {"type": "renio"}}, r"weighting renio is made of a teacher's log-prob.*leave the section weighting out"),
         ({"weighting": {"type": "uniform", "after_pivotal": 0.5}}, r"leave the section weighting out"),
-        ({"objective": {"type": "jsd"}}, r"objective jsd needs responses by the student.*set objective\.type=nll"),
+        (
+            {"objective": {"type": "jsd"}},
+            r"objective jsd learns from a teacher, and .*set objective\.type=nll.* method\.type=opd",
+        ),
+        ({"objective": {"type": "top_k_forward_kl"}}, r"objective top_k_forward_kl learns from a teacher"),
         ({"objective": {"type": "clipped"}}, r"objective clipped needs responses by the student"),
+        ({"objective": {"type": "clipped", "kl": 0.1}}, r"objective clipped needs responses by the student"),
         ({"reward": {"coefficient": 1}}, r"reward\.coefficient: rewards judge.*set method\.type=grpo"),
         ({"data": {"off_policy": {"share": 0.5}}}, r"data\.off_policy\.share is the part of a distillation's batch"),
         ({"filter": "incorrect"}, r"filter incorrect chooses .*set filter=all"),
@@ -93,6 +105,38 @@ def test_rows_without_a_solution_are_refused_before_anything_loads(tmp_path: Pat
     config = sft(task="plain", data={"path": str(file)})
     with pytest.raises(ConfigError, match=r"^data\.path: .*line 2.* has no solution, which method sft trains on .*fields"):
         prepare(config, inspect=lambda name, key: pytest.fail("a model was read"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        (SFT | {"data": {}}, r"^method\.type sft: .* leave that row out$"),
+        (HALF, r"^data\.off_policy: .* or choose a teacher whose vocabulary"),
+    ],
+    ids=["sft", "off-policy"],
+)
+def test_a_solution_with_a_token_that_a_model_lacks_is_refused_before_anything_loads(
+    tmp_path: Path, changes: dict[str, Any], advice: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": "a", "problem": "1+1=", "solution": "2"}\n{"id": "b", "problem": "1+2=", "solution": "~"}\n')
+    data = {"path": str(file), **changes["data"]}
+    config = make_config(**changes | {"task": "plain", "data": data, "evaluate": {"problems": 0}})
+
+    def smaller(name: str, key: str) -> ModelInfo:
+        return replace(inspect(name, key), vocab_rows=90)
+
+    with pytest.raises(
+        ConfigError, match="the solution of row 'b' has token id 95, but the smallest of the models' output"
+    ) as e:
+        prepare(config, inspect=smaller)
+    assert re.search(advice, str(e.value))
+
+
+def test_a_tokenizer_without_an_end_token_would_teach_no_end() -> None:
+    tokenizer: Any = SimpleNamespace(eos_token_id=None)
+    with pytest.raises(ConfigError, match=r"a student that learns from solutions would never learn to stop; .* one$"):
+        Solutions(tokenizer, most=8, vocab_size=9, key="method.type sft")
 
 
 def test_a_user_is_told_how_many_epochs_the_steps_are() -> None:
