@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import TAKEOVER, count, path
+from renio_pipeline.cli.terminal import say
 from renio_pipeline.config import ConfigError
 from renio_pipeline.config.off_policy import check_all_by_student
 from renio_pipeline.config.teacher_writing import check_no_analyses
@@ -83,6 +84,7 @@ def _race(args: argparse.Namespace, arms: list[Arm], race: dict[str, Any], folde
     from actors import run_checks
     from actors.arms import kept_engines
     from actors.cluster import connection
+    from actors.cluster.head_watch import watched_head
     from renio_pipeline.arms import results
     from renio_pipeline.arms.race import race as run_race
     from renio_pipeline.evaluation.table import show
@@ -92,7 +94,8 @@ def _race(args: argparse.Namespace, arms: list[Arm], race: dict[str, Any], folde
     for arm in arms[1:]:  # an arm that needs verdicts finds rows without them now, not when its turn comes
         run_checks.prepare_locally(arm.config)
     prepared: Prepared | None = run_checks.prepare_locally(config)
-    with connection.connect(address):
+    then = "Then give the same command again, if need be in another cluster: it goes on after the runs that are done"
+    with connection.connect(address) as cluster, watched_head(cluster.head, say, then):
         prepared = run_checks.check(config, prepared)
 
         async def go(prepared: Prepared) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import count, path, path_text, with_config
+from renio_pipeline.cli.terminal import say
 from renio_pipeline.config import ConfigError, RunConfig, load
 from renio_pipeline.config.paths import home
 from renio_pipeline.visible import visible
@@ -96,6 +97,7 @@ def _evaluate(
     address = settled(args.address)  # before Ray is imported
     from actors import launch, run_checks
     from actors.cluster import connection
+    from actors.cluster.head_watch import watched_head
     from actors.engines.options import check_engine_options
     from renio_pipeline.data.template_clock import TemplateClock
     from renio_pipeline.evaluation.answers import answer_all
@@ -128,7 +130,7 @@ def _evaluate(
             with _progress(found) as came:
                 await answer_all(generators, found, markers, partial(finished, found.name), came)
 
-    with connection.connect(address):
+    with connection.connect(address) as cluster, watched_head(cluster.head, say, "Then evaluate again"):
         run_checks.check_generators(config)
         for name, model in models.items():
             if name not in asked:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import count, path, with_config
+from renio_pipeline.cli.terminal import say
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.config.combining import check_one_each
 from renio_pipeline.config.off_policy import check_all_by_student
@@ -66,16 +66,17 @@ def _probe(args: argparse.Namespace) -> int:
     from actors import probing as engines
     from actors import run_checks
     from actors.cluster import connection
+    from actors.cluster.head_watch import watched_head
 
     config = connection.run_directory(config, own=address is None)
     folder: Path = args.out or config.directory / PROBES / time.strftime("%Y%m%d-%H%M%S")
     check_new(folder) if args.out else check_writable(config)
     prepared = run_checks.prepare_locally(config)
     size = Size(responses=args.responses, prefixes=args.prefixes, continuations=args.continuations)
-    with connection.connect(address):
+    with connection.connect(address) as cluster, watched_head(cluster.head, say, "Then probe again: nothing of it is kept"):
         prepared = engines.check(config, prepared)
         for note in prepared.notes:
-            _note(note)
+            say(note)
         found = asyncio.run(_run(config, prepared, size, forward=not args.without_trainer))
     report = _report(given, config, found, notes, seconds=time.monotonic() - began, forward=not args.without_trainer)
     write_report(report, folder)
@@ -97,20 +98,20 @@ async def _run(config: RunConfig, prepared: Prepared, size: Size, *, forward: bo
     context = engines.teachers_context(config, prepared)
     cursor = Cursor(prepared.prompt_ids, prepared.rows, config, teacher_ids=prepared.teacher_ids, stretch=prepared.stretch)
     prompts = cursor.take(size.responses)
-    _note("starting the engines")
+    say("starting the engines")
     async with (
         Grader(prepared.task, prepared.tokenizer) as grader,
-        engines.engines(config, prepared, context=context, forward=forward, note=_note) as started,
+        engines.engines(config, prepared, context=context, forward=forward, note=say) as started,
     ):
-        _note(f"the student writes {size.responses} responses")
+        say(f"the student writes {size.responses} responses")
         judged = await respond(started.generators, prompts, grader.judge, config)
         await started.generated()
-        _note("the teacher scores them")
+        say("the teacher scores them")
         stage = started.forward
         responses = await score(
             started.teachers, started.budget, judged, config, stage.forward if stage else None, task=prepared.task
         )
-        _note("the teacher answers, and goes on from the student's responses")
+        say("the teacher answers, and goes on from the student's responses")
         return await examine(started.teachers, grader.judge, responses, config, context=context, size=size)
 
 
@@ -141,7 +142,3 @@ def _show(report: Report) -> None:
     for note in report.notes:
         print(visible(f"note: {note}"))
     print(visible(advice_text(report)))
-
-
-def _note(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)

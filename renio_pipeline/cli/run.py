@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import TAKEOVER, with_config
-from renio_pipeline.cli.terminal import only_the_main_thread
+from renio_pipeline.cli.terminal import aloud, only_the_main_thread
 from renio_pipeline.config import ConfigError, RunConfig, load, load_to_resume
 from renio_pipeline.config.own import own_copies
 from renio_pipeline.visible import visible
@@ -162,7 +162,7 @@ def _drive(
     """
     from actors import launch, run_checks
     from actors.cluster import connection
-    from actors.cluster.head_watch import watch_head
+    from actors.cluster.head_watch import watched_head
     from actors.control import mailbox
     from renio_pipeline.cli.garbage import spare_all_so_far
     from renio_pipeline.control.autoscaler import follow_load
@@ -220,10 +220,7 @@ def _drive(
                     return await steps(sinks, note)
 
             async def steps(sinks: list[Sink], note: Callable[[str], None]) -> dict[str, Any]:
-                async with (
-                    in_background(watch_head(cluster.head, progress.note)),
-                    launch.stages(config, prepared, point, progress.note, fence) as stages,
-                ):
+                async with launch.stages(config, prepared, point, progress.note, fence) as stages:
                     stop.arm(config.checkpoint.grace_seconds, note)
                     run = Run(
                         config=config,
@@ -244,7 +241,14 @@ def _drive(
                     async with in_background(mailbox.serve(control, Commands(run, events)), *scalers, *watched):
                         return await run.run()
 
-            outcome = asyncio.run(go())
+            def warn(text: str) -> None:
+                """From a thread, also while the event loop is blocked."""
+                log.note(text)
+                with aloud():
+                    shown.note(text)
+
+            with watched_head(cluster.head, warn):
+                outcome = asyncio.run(go())
             stop.disarm()
     return outcome
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renio_pipeline.cli.common import count, path, with_config
+from renio_pipeline.cli.terminal import say
 from renio_pipeline.config import RunConfig, load
 from renio_pipeline.visible import visible
 
@@ -46,13 +46,15 @@ def _score(args: argparse.Namespace) -> int:
     from actors import probing as engines
     from actors import run_checks
     from actors.cluster import connection
+    from actors.cluster.head_watch import watched_head
 
     config = connection.run_directory(config, own=address is None)
     prepared = run_checks.prepare_locally(config)
-    with connection.connect(address):
+    then = "Then give the same command again, if need be in another cluster: it goes on after the responses that are recorded"
+    with connection.connect(address) as cluster, watched_head(cluster.head, say, then):
         prepared = engines.check(config, prepared, forward=False)
         for note in prepared.notes:
-            _note(note)
+            say(note)
         manifest = manifest_of(config, prepared.tokenizer, prepared.vocab_size)
         with recorder(args.out, manifest, args.reuse) as to:
             prompts = _prompts(config, prepared, args.responses or config.steps * config.batch_size)
@@ -70,7 +72,7 @@ def _prompts(config: RunConfig, prepared: Prepared, number: int) -> list[Prompt]
 async def _record(config: RunConfig, prepared: Prepared, to: Recorder, prompts: list[Prompt]) -> None:
     missing = to.missing(prompts)
     if there := len(prompts) - len(missing):
-        _note(f"{there} of {len(prompts)} responses are there already")
+        say(f"{there} of {len(prompts)} responses are there already")
     if not missing:
         return
     from actors import probing as engines
@@ -81,10 +83,10 @@ async def _record(config: RunConfig, prepared: Prepared, to: Recorder, prompts: 
     def done(number: int) -> None:
         nonlocal recorded
         recorded += number
-        _note(f"{recorded} of {len(prompts)} responses are recorded")
+        say(f"{recorded} of {len(prompts)} responses are recorded")
 
-    _note("starting the engines")
-    async with engines.engines(config, prepared, context=prepared.context, forward=False, note=_note) as started:
+    say("starting the engines")
+    async with engines.engines(config, prepared, context=prepared.context, forward=False, note=say) as started:
         scoring = Scoring(
             generators=started.generators,
             teachers=started.teachers,
@@ -97,7 +99,7 @@ async def _record(config: RunConfig, prepared: Prepared, to: Recorder, prompts: 
         )
         await scoring.record(missing)
         if scoring.reused:
-            _note(f"the signals of {scoring.reused} responses were known, and not asked for again")
+            say(f"the signals of {scoring.reused} responses were known, and not asked for again")
 
 
 def _end(to: Recorder, prompts: list[Prompt]) -> int:
@@ -106,9 +108,5 @@ def _end(to: Recorder, prompts: list[Prompt]) -> int:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     print(visible(f"{folder}: {len(to.recording)} responses, {size} bytes; train from them with teacher.type=recorded"))
     if lost:
-        _note(f"{len(lost)} responses could not be recorded, the first is sample {lost[0]}; the same command tries them again")
+        say(f"{len(lost)} responses could not be recorded, the first is sample {lost[0]}; the same command tries them again")
     return 1 if lost else 0
-
-
-def _note(text: str) -> None:
-    print(visible(text), file=sys.stderr, flush=True)

@@ -14,10 +14,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import current_thread, local, main_thread
 from typing import Any, TextIO
 
 from renio_pipeline.run_dir.fence import own_file
+from renio_pipeline.visible import visible
+
+_aloud = local()  # of each thread: whether it is within ``aloud``
 
 
 def write_any_text() -> None:
@@ -26,6 +29,11 @@ def write_any_text() -> None:
         if isinstance(stream, io.TextIOWrapper):
             ascii_only = codecs.lookup(stream.encoding).name == "ascii"
             stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """A line on standard error, at once."""
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def nobody_reads() -> bool:
@@ -61,8 +69,18 @@ def only_the_main_thread(log: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def aloud() -> Iterator[None]:
+    """Within the context what this thread prints reaches the terminal, as the main thread's does."""
+    _aloud.now = True
+    try:
+        yield
+    finally:
+        _aloud.now = False
+
+
 class _ByThread:
-    """A text stream of which only the main thread's output reaches ``shown``."""
+    """A text stream of which only the main thread's output, and what is said ``aloud``, reaches ``shown``."""
 
     def __init__(self, before: TextIO, shown: TextIO, chatter: TextIO) -> None:
         self._before, self._shown, self._chatter = before, shown, chatter
@@ -78,7 +96,8 @@ class _ByThread:
         self._stream().flush()
 
     def _stream(self) -> TextIO:
-        return self._shown if current_thread() is main_thread() else self._chatter
+        heard = current_thread() is main_thread() or getattr(_aloud, "now", False)
+        return self._shown if heard else self._chatter
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shown, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from actors import launch, run_checks
-from actors.cluster import connection
+from actors.cluster import connection, head_watch
 from actors.control import mailbox
 from renio_pipeline import cli
 from renio_pipeline.config import ConfigError
@@ -110,6 +111,29 @@ def test_a_driver_that_finds_another_in_its_place_says_so_in_one_line_and_leaves
     assert [path.name for path in (run / "samples").iterdir()] == ["step_000001.jsonl"]
     assert not (run / "result.json").exists()
     assert "Lease" not in (run / "log.txt").read_text()
+
+
+def test_a_lost_head_is_said_on_the_terminal_and_in_the_log_while_the_event_loop_is_blocked(
+    train: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_watch, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(head_watch, "_listens", lambda address: False)
+    log, started = tmp_path / "run" / "log.txt", launch.stages
+
+    @asynccontextmanager
+    async def blocked(*arguments: Any) -> AsyncIterator[Any]:
+        async with started(*arguments) as made:
+            end = time.monotonic() + 30
+            while "is lost" not in log.read_text():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            yield made
+
+    monkeypatch.setattr(launch, "stages", blocked)
+    assert train(1) == 0
+    line = "the head of the Ray cluster, 127.0.0.1:6379, is lost: unless it comes back within a minute, Ray ends this "
+    assert line in capfd.readouterr().out
+    assert log.read_text().count(line) == 1
 
 
 def test_the_lease_is_gone_at_the_end_and_what_was_taken_over_is_in_the_log(

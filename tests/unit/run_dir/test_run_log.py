@@ -77,7 +77,11 @@ def test_only_the_main_thread_reaches_the_terminal(tmp_path: Path) -> None:
 import os, subprocess, sys
 from pathlib import Path
 from threading import Thread
-from renio_pipeline.cli.terminal import only_the_main_thread
+from renio_pipeline.cli.terminal import aloud, only_the_main_thread
+
+def heard(text):
+    with aloud():
+        print(text)
 
 def elsewhere(text):
     thread = Thread(target=lambda: (print(text), print(text, file=sys.stderr)))
@@ -89,13 +93,16 @@ with only_the_main_thread(Path({str(tmp_path / "log.txt")!r})):
     print("warning", file=sys.stderr)
     os.write(2, b"from the C++ core\\n")
     subprocess.run(["sh", "-c", "echo from a child >&2"])
+    thread = Thread(target=heard, args=("the head is lost",))
+    thread.start()
+    thread.join()
     elsewhere("(raylet) node 1 is dead")
 elsewhere("after")
 os.write(2, b"core again\\n")
 print("done")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["step 1", "after", "done"]
+    assert done.stdout.splitlines() == ["step 1", "the head is lost", "after", "done"]
     assert sorted(done.stderr.splitlines()) == ["after", "core again", "warning"]
     assert sorted((tmp_path / "log.txt").read_text().splitlines()) == [
         "(raylet) node 1 is dead",
