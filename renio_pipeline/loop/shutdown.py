@@ -1,6 +1,4 @@
-"""SIGTERM: the current step is completed, a checkpoint is written, and the process exits with code 143.
-
-While ranks start again there is no step to complete: the run ends at once, with the checkpoint that it has."""
+"""SIGTERM: the current step is completed, a checkpoint is written, and the process exits with code 143."""
 
 from __future__ import annotations
 
@@ -24,6 +22,7 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self.exit_code = EXIT_CODE
+        self._waits = True  # for the step under way
 
     def request(self) -> None:
         """Stop after the current step with exit code 0 and no grace period, as ``renio stop`` asks."""
@@ -31,7 +30,7 @@ class Stop:
 
     async def unless_requested(self, waiting: Coroutine[Any, Any, None]) -> None:
         """Await what a stop need not wait for: nothing would be kept of it. A stop that comes before or meanwhile exits."""
-        task = asyncio.create_task(waiting)
+        task, self._waits = asyncio.create_task(waiting), False
         try:
             while not task.done() and not self.requested:
                 await asyncio.wait({task}, timeout=LOOK_SECONDS)
@@ -39,6 +38,7 @@ class Stop:
                 end(self.exit_code)
             await task
         finally:
+            self._waits = True
             task.cancel()
 
     def arm(self, grace_seconds: float, note: Callable[[str], object]) -> None:
@@ -49,10 +49,8 @@ class Stop:
             signal.signal(signal.SIGTERM, leave)
             signal.signal(signal.SIGALRM, leave)
             signal.setitimer(signal.ITIMER_REAL, grace_seconds)
-            note(
-                "SIGTERM: stopping after this step, with a checkpoint, or at once with the last checkpoint while ranks start "
-                f"again; at the latest in {grace_seconds:g} s or at a second SIGTERM"
-            )
+            after = f"with a checkpoint after this step; at once in {grace_seconds:g} s or at a second SIGTERM"
+            note(f"SIGTERM: stopping {after if self._waits else 'at once, at the checkpoint from which the ranks start again'}")
 
         signal.signal(signal.SIGTERM, first if grace_seconds else leave)
 

@@ -8,6 +8,7 @@ import math
 import shutil
 import signal
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -401,6 +402,31 @@ def test_the_first_sigterm_asks_and_the_second_ends_at_once() -> None:
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "the grace would break into the unwinding"
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("restarting", [True, False])
+def test_a_sigterm_promises_a_checkpoint_only_where_one_will_be_written(restarting: bool) -> None:
+    before, notes, stop = signal.getsignal(signal.SIGTERM), list[str](), Stop()
+
+    async def ends_soon() -> None: ...
+
+    async def run() -> None:
+        stop.arm(60, notes.append)
+        if restarting:
+            asyncio.get_running_loop().call_later(0.05, signal.raise_signal, signal.SIGTERM)
+            await stop.unless_requested(asyncio.sleep(30))
+        await stop.unless_requested(ends_soon())
+        signal.raise_signal(signal.SIGTERM)
+        stop.disarm()
+
+    try:
+        with pytest.raises(SystemExit) if restarting else nullcontext():
+            asyncio.run(run())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    after = "at once, at the checkpoint from which the ranks start again"
+    later = "with a checkpoint after this step; at once in 60 s or at a second SIGTERM"
+    assert notes == [f"SIGTERM: stopping {after if restarting else later}"]
 
 
 def test_the_end_of_the_grace_ends_at_once() -> None:
