@@ -93,6 +93,29 @@ def test_ranks_that_wait_for_a_node_say_so_once_and_begin_when_it_comes(monkeypa
     assert notes == ["pool trainer: 1 rank waits for resources that the cluster does not have; the run waits too"]
 
 
+def test_ranks_that_have_a_place_and_start_slowly_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE_SECONDS", 0.05)
+    asked, notes = list[bool](), list[str]()
+
+    class FakeGroupThatStartsSlowly(FakeGroupThatDies):
+        def placed(self) -> bool:
+            asked.append(True)
+            return True
+
+        async def setup(self) -> None:
+            await asyncio.sleep(0.3)
+
+    async def go() -> None:
+        made: Any = FakeGroupThatStartsSlowly
+        trainers = Trainers(lambda point: made(), None, None, service(notes.append))
+        await trainers.begin(ResumePoint())
+        await trainers.end()
+
+    asyncio.run(go())
+    assert asked, "nobody looked whether they have a place"
+    assert notes == []
+
+
 def test_a_weighting_actor_that_dies_is_asked_again_with_the_same_state() -> None:
     lost: list[str] = []
     asked: list[Any] = []
