@@ -96,6 +96,11 @@ class Probing:
         elif (ask := self._asked(found, batch)) is not None:
             self._under_way = asyncio.create_task(self._probe(ask))
 
+    async def give_up(self) -> None:
+        """Drop what is under way, unless it has ended: the weighting then learns nothing from that step."""
+        if self._under_way is not None and not self._under_way.done():
+            await self.cancel()
+
     async def cancel(self) -> None:
         """Drop what is under way."""
         task, self._under_way = self._under_way, None

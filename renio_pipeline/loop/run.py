@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.restart_epoch import RestartEpoch, in_step
 from renio_pipeline.loop.shutdown import Stop, end
 from renio_pipeline.loop.step import learn
+from renio_pipeline.loop.stranded import Stranded, unless_stranded
 from renio_pipeline.loop.timing import Utilisation
 from renio_pipeline.metrics.registry import of_source
 from renio_pipeline.metrics.sink import Sink
@@ -34,6 +35,8 @@ from renio_pipeline.run_dir.resume import next_point
 from renio_pipeline.stages.outcomes import SkippedStep, StepResult
 from renio_pipeline.stages.protocols import Stages, TrainerLost
 from renio_pipeline.types import Evaluation, Version
+
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -117,14 +120,15 @@ class Run:
         """Train from the step after ``self.step`` to the last."""
         config, epoch, probing = self.config, self._epoch, self._probing
         try:
-            await self.stages.trainers.publish(self.version)  # a generator serves no sample before it has its weights
+            publishing = self.stages.trainers.publish(self.version)
+            await self._unless_stranded(publishing)  # a generator serves no sample before it has its weights
             if config.evaluate.problems and not self.step and 0 not in self._past.evaluations:
-                self._past.evaluations[0] = await self._evaluate(0)
+                self._past.evaluations[0] = await self._unless_stranded(self._evaluate(0))
             since = await Utilisation.now(self.stages)
             epoch.learned(self.step)
             for step in range(self.step + 1, config.steps + 1):
                 with in_step(step):
-                    found = await epoch.take(step)
+                    found = await self._unless_stranded(epoch.take(step))
                     async with self.pause.running():
                         result = await learn(self.stages, config, found, self.version, since, probing)
                         if isinstance(result, StepResult):
@@ -140,9 +144,24 @@ class Run:
             await self._archive.finish()
             self._tidy()
             await self._archive.finish()
+        except Stranded as why:
+            await self._stop_stranded(why)
         finally:
             await probing.cancel()
             await epoch.cancel()
+
+    async def _unless_stranded(self, waiting: Coroutine[Any, Any, T]) -> T:
+        return await unless_stranded(waiting, self.stages.pools, self.stop, self.pause.end)
+
+    async def _stop_stranded(self, why: Stranded) -> None:
+        """Stop without the next step, which has not begun to train."""
+        self.progress.note(f"{why}: stopping without step {self.step + 1}")
+        # The turn of colocated ranks waits for every generator: their run ends at the newest checkpoint that it has.
+        if self.step > self.start.step and self.config.placement != "colocated":
+            await self._probing.give_up()
+            await self._checkpoint(self.step)
+        await self.checkpointer.finish()
+        end(self.stop.exit_code)
 
     def _new_epoch(self) -> RestartEpoch:
         return RestartEpoch(self.config, self.prepared, self.stages, self.start, self._grader.judge)

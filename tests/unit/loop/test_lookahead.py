@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from renio_pipeline.control.commands import Commands, Events, WithEvents
 from renio_pipeline.control.protocol import Refused
 from renio_pipeline.ledger import prove_exactly_once
+from renio_pipeline.loop import stranded
 from renio_pipeline.loop.lookahead import Lookahead
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.sink import read_jsonl
@@ -102,13 +103,14 @@ class FakePool:
     size: int = 1
     holds: int = 0
     cancelled: int = 0
+    waiting: bool = False  # every worker, for a node
 
     def status(self) -> dict[str, int]:
         return {
             "target": self.size,
-            "serving": self.size,
+            "serving": 0 if self.waiting else self.size,
             "starting": 0,
-            "waiting": 0,
+            "waiting": self.size if self.waiting else 0,
             "queue": 0,
             "in_flight": 0,
             "restarts": 0,
@@ -199,11 +201,16 @@ def test_a_lost_rank_sends_the_run_back_to_its_checkpoint(
 
 
 def commanded(
-    tmp_path: Path, prepared: Prepared, script: Callable[[Run, Commands], Any], **changes: Any
+    tmp_path: Path,
+    prepared: Prepared,
+    script: Callable[[Run, Commands], Any],
+    prepare: Callable[[Run], None] = lambda run: None,
+    **changes: Any,
 ) -> tuple[Run, int | None]:
     """A run, and a script of commands beside it. Returns the run and its exit code, if it left by one."""
     run = service_of(tmp_path, prepared, **({"steps": 30, "evaluate": {"problems": 0}} | changes))
     run.stages.trainers.during = lambda step: asyncio.sleep(0.005)
+    prepare(run)
     events = Events()
     run.progress = WithEvents(run.progress, events)
 
@@ -296,6 +303,79 @@ def test_scaling_changes_the_target_and_refuses_what_cannot_be(tmp_path: Path, p
     commanded(tmp_path, prepared, script)
 
 
+def stopped(run: Run) -> int:
+    """The exit code of a run that stops by itself. ``wait_for`` would have its own task end by it, and nobody retrieve that."""
+
+    async def go() -> None:
+        async with asyncio.timeout(30):
+            await run.run()
+
+    with pytest.raises(SystemExit) as left:
+        asyncio.run(go())
+    return int(left.value.code or 0)
+
+
+class FakeGeneratorsWithoutANode(FakeGenerators):
+    """Write nothing while ``lost`` says so."""
+
+    lost: Callable[[], bool]
+
+    async def generate(self, prompts: Sequence[Prompt], temperature: float) -> AsyncIterator[Rollout]:
+        while self.lost():
+            await asyncio.sleep(0.001)
+        async for rollout in super().generate(prompts, temperature):
+            yield rollout
+
+
+@pytest.mark.parametrize("pool", ["generator", "teacher"])
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_stop_does_not_wait_for_a_pool_that_has_no_node(
+    tmp_path: Path, prepared: Prepared, pool: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranded, "PATIENCE_SECONDS", 0.2)
+
+    async def script(run: Run, commands: Commands) -> None:
+        await reached(run, after)
+        run.stages.pools[pool].waiting = True
+        await asyncio.sleep(0.5)
+        assert run.step == after, "the pool had no worker"
+        await commands("stop", {})
+
+    def lose(run: Run) -> None:
+        made = run.stages.generators = FakeGeneratorsWithoutANode(prepared.tokenizer)
+        made.lost = lambda: run.step >= after
+        run.stages.trainers.generators = made
+
+    run, code = commanded(tmp_path, prepared, script, prepare=lose)
+    assert code == 0
+    assert run.step == after
+    assert f"pool {pool} has no worker, and waits for resources" in "\n".join(run.progress._shown.notes[-2:])
+    assert [folder.name for folder in run.directory.checkpoints.glob("step_*")] == ["step_000003"] * (after == 3)
+
+
+def test_a_stop_waits_for_the_step_while_a_pool_has_a_worker_and_ends_a_pause_that_holds_it_back(
+    tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranded, "PATIENCE_SECONDS", 0.0)
+    paused: list[int] = []
+
+    async def script(run: Run, commands: Commands) -> None:
+        await reached(run, 3)
+        await commands("pause", {})
+        paused.append(run.step)
+        await commands("stop", {})
+
+    def hold(run: Run) -> None:
+        made = run.stages.generators = FakeGeneratorsWithoutANode(prepared.tokenizer)
+        made.lost = lambda: run.pause.requested
+        run.stages.trainers.generators = made
+
+    run, code = commanded(tmp_path, prepared, script, prepare=hold)
+    assert code == 0
+    assert run.step == paused[0] + 1
+    assert (run.directory.checkpoints / "latest").read_text().strip() == f"step_{run.step:06d}"
+
+
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_stop_does_not_wait_for_ranks_that_have_no_node(tmp_path: Path, prepared: Prepared, when: str) -> None:
     class FakeTrainersWithoutANode(WatchedTrainers):
@@ -314,9 +394,7 @@ def test_a_stop_does_not_wait_for_ranks_that_have_no_node(tmp_path: Path, prepar
 
     run.stages.trainers.during = during
     run.checkpointer._trainers = run.stages.trainers
-    with pytest.raises(SystemExit) as left:
-        asyncio.run(asyncio.wait_for(run.run(), 30))
-    assert left.value.code == 0
+    assert stopped(run) == 0
     assert [line["step"] for line in read_jsonl(run.directory.metrics)] == [1, 2], "not cut back to the checkpoint"
     prove_exactly_once(run.directory.path)
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from renio_pipeline.config import parse
 from renio_pipeline.in_process.weighting import InProcessWeighting
+from renio_pipeline.loop import stranded
 from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import METRICS
@@ -212,6 +214,28 @@ def test_a_pause_waits_for_the_teacher_and_lets_a_checkpoint_be_written(tmp_path
 
     asyncio.run(within())
     assert run.step == 5
+
+
+def test_a_stop_waits_for_no_evidence_of_teachers_that_have_no_node(
+    tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranded, "PATIENCE_SECONDS", 0.1)
+    run = run_of(tmp_path / "run", prepared, writing={"seconds": 1000})
+    score = run.stages.teachers.score
+
+    async def lost_after_the_first(rollouts: Any, step: int) -> Any:
+        if step > 1:
+            run.stop.request()
+            await asyncio.Event().wait()
+        return await score(rollouts, step)
+
+    run.stages.teachers.score = lost_after_the_first
+    gone = {"target": 2, "serving": 0, "starting": 0, "waiting": 2, "queue": 6, "in_flight": 0, "restarts": 2}
+    run.stages.pools = {"teacher": SimpleNamespace(status=lambda: gone)}
+    with pytest.raises(SystemExit):
+        done(run)
+    assert run.stages.teachers.writing == 1, "no evidence was under way"
+    assert [folder.name for folder in run.directory.checkpoints.glob("step_*")] == ["step_000001"]
 
 
 def test_evidence_counts_once_whoever_takes_it_in(tmp_path: Path, prepared: Prepared) -> None:
