@@ -293,9 +293,14 @@ class RunConfig(Section):
         return isinstance(self.method, schema.Sft)
 
     @property
+    def writes(self) -> bool:
+        """Whether the student writes what it learns from: else it learns from solutions, or from recordings alone."""
+        return not self.on_solutions and (not self.distils or bool(self.live_teachers))
+
+    @property
     def generates(self) -> bool:
         """Whether the student writes anything: to learn from, or for an evaluation."""
-        return not self.on_solutions or bool(self.evaluate.problems)
+        return self.writes or bool(self.evaluate.problems)
 
     @property
     def off_policy_share(self) -> float:

@@ -284,7 +284,7 @@ class Run:
 
     async def _evaluate(self, step: int) -> Evaluation:
         p = self.prepared
-        if self.config.on_solutions:  # steps publish nothing: see ``learn``
+        if not self.config.writes:  # steps publish nothing: see ``learn``
             await self.stages.trainers.publish(self.version)
         prompts = held_out_prompts(p.held_out_ids, p.held_out)
         result = await evaluate(self.stages.generators, prompts, self._grader.judge, self.config.evaluate.temperature)

@@ -68,7 +68,7 @@ async def learn(
     step, scored, timer = found.step, found.scored, StepTimer()
     seconds = found.seconds | {"time/start": found.began - since.at}
     if not scored:
-        stages.payload.close(step)
+        _close(stages, step)
         return SkippedStep(step=step, judged=found.judged, seconds=seconds | {"time/step": timer.began - since.at})
     staleness = age(scored, version, config.max_staleness)
 
@@ -82,15 +82,13 @@ async def learn(
         with timer.span("train"):
             batch = make_batch(step, scored, np.ones(len(scored))) if weighed is None else weighed_batch(step, scored, weighed)
             report = await stages.trainers.train(batch if rewarded is None else rewarded_batch(batch, rewarded))
-            stages.payload.close(step)
-            if stages.teachers is not None:
-                stages.teachers.dispatch()
+            _close(stages, step)
     if config.follow and probing is not None:
         await probing.ended()  # else it would depend on time which weights of the teacher go on
     with timer.span("sync"):
         after = Version(version.incarnation, version.number + 1)
-        # On solutions only an evaluation needs generators, and has the weights published itself.
-        publication = Publication.to_nobody(after) if config.on_solutions else await stages.trainers.publish(after)
+        # Where the student writes nothing to learn from, only an evaluation needs its weights, and has them published itself.
+        publication = await stages.trainers.publish(after) if config.writes else Publication.to_nobody(after)
 
     until = await Utilisation.now(stages)
     whole = until.at - since.at
@@ -111,6 +109,13 @@ async def learn(
         seconds=seconds | _learning_seconds(timer) | {"time/step": whole, "time/sync_wait": publication.waited_seconds},
         spans=timer.spans,
     )
+
+
+def _close(stages: Stages, step: int) -> None:
+    """Free a step's payloads, and wake the steps that wait for their room."""
+    stages.payload.close(step)
+    if stages.teachers is not None:
+        stages.teachers.dispatch()
 
 
 def _by_student(found: Collected, batch: ScoredBatch) -> tuple[Collected, ScoredBatch]:

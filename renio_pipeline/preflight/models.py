@@ -59,7 +59,8 @@ def teacher_of(config: RunConfig, name: str, student: info.ModelInfo, inspect: I
 def end_tokens_of(config: RunConfig, name: str, student: info.ModelInfo, teacher: info.ModelInfo) -> EndTokens:
     """At what tokens student's and teacher's answers end. Raises ConfigError where ``end_tokens`` names none of theirs."""
     section, key = config.all_teachers[name], config.teacher_key(name, "end_tokens")
-    return end_pairs(section.end_tokens, student, teacher, config.sampling.stop_token_ids, key)
+    given = {} if section.type == "recorded" else section.end_tokens  # a recording is in the student's tokens
+    return end_pairs(given, student, teacher, config.sampling.stop_token_ids, key)
 
 
 def teacher_warnings(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from renio_pipeline.config import schema
 from renio_pipeline.config.errors import ConfigError
 from renio_pipeline.config.run_config import RunConfig
 from renio_pipeline.config.sections import HIDDEN
 
-ENGINE_KEYS = ("tensor_parallel", "separate_process", "engine", "adapter", "attention", "max_batch_tokens")
 STATES = (
     "objective {label} needs the teacher's whole distribution, of which its hidden states are sent: they mean nothing without "
     "the teacher's output head, so they are not recorded; set objective.type=top_k_forward_kl or sampled"
@@ -15,7 +13,11 @@ STATES = (
 
 
 def check_recorded(config: RunConfig, name: str) -> None:
-    """Raise ValueError if a recorded teacher is asked for what no recording has, or another teacher has its key."""
+    """Raise ValueError if a recorded teacher is asked for what no recording has, or another teacher has its key.
+
+    Keys of an engine or of servers are let pass, and do nothing: the configuration that was recorded has them, and an override
+    cannot take them out.
+    """
     teacher, key = config.all_teachers[name], config.teacher_key(name)
     if teacher.type != "recorded":
         if teacher.path is not None:
@@ -23,10 +25,6 @@ def check_recorded(config: RunConfig, name: str) -> None:
         return
     if teacher.path is None:
         raise ValueError(f"{key}.path: required by type recorded; give the folder that renio score wrote")
-    default = schema.Teacher()
-    for given in (*ENGINE_KEYS, "end_tokens"):
-        if getattr(teacher, given) != getattr(default, given):
-            raise ValueError(f"{key}.{given}: a recorded teacher is not loaded, so this would do nothing; leave it out")
     if name in config.own_tokenizers:
         raise ValueError(f"{key}.tokenizer: recordings are in the student's tokens; leave it out, or set {key}.type=vllm")
     if why := _unfit(config):
@@ -51,6 +49,8 @@ def _unfit(config: RunConfig) -> str | None:
         return "rewards are for what the student writes now, and recorded responses are earlier ones; set reward.coefficient=0"
     if config.filter != "all":
         return f"filter {config.filter} needs verdicts, which recorded responses do not get; set filter=all"
+    if config.placement == "colocated" and not config.generates:
+        return "with placement colocated generators share the trainers' GPUs, and this run has none; set placement=separate"
     if config.weighting.wants_verdicts():
         return f"weighting {config.weighting.label} needs verdicts, which recorded responses do not get; choose another"
     return None

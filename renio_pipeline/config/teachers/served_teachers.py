@@ -17,7 +17,7 @@ def check_served(config: RunConfig, name: str) -> None:
     """Raise ValueError if a teacher of type http is asked for what no server does, or another has keys of its type."""
     teacher, key = config.all_teachers[name], config.teacher_key(name)
     if teacher.type != "http":
-        if (given := _given(teacher, Served.model_fields)) is not None:
+        if teacher.type != "recorded" and (given := _given(teacher, Served.model_fields)) is not None:
             raise ValueError(f"{key}.{given} is a key of teachers that are served elsewhere: set {key}.type=http")
         return
     if (given := _given(teacher, ENGINE_KEYS)) is not None:

@@ -36,6 +36,29 @@ def test_a_recorded_teacher_has_no_pool_and_writes_nothing() -> None:
         check_teachers_write(config, "a text")
 
 
+def test_without_an_evaluation_a_run_from_recordings_alone_starts_no_generator() -> None:
+    config = config_of(evaluate={"problems": 0})
+    assert (config.writes, config.generates, config.pool_names) == (False, False, ["trainer", "weighting"])
+    mixed = {"maths": {"model": "embedded:teacher"}, "code": RECORDED}
+    config = make_config(teacher={}, teachers=mixed, objective=TOP_K, evaluate={"problems": 0})
+    assert (config.writes, "generator" in config.pool_names) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"tensor_parallel": 2, "separate_process": True, "engine": {"max_num_seqs": 2}, "max_batch_tokens": 99},
+        {"adapter": "/a", "end_tokens": {"a": "b"}},
+        {"attention": "flash_attention_2", "dtype": "float32"},
+        {"urls": ["http://a:1"], "api": "openai", "key_env": "KEY"},
+    ],
+)
+def test_the_configuration_that_was_recorded_trains_with_two_overrides(keys: dict[str, Any]) -> None:
+    config = config_of(keys)
+    assert config.recorded_teachers.keys() == {""}
+    assert config.teacher_pools == {}
+
+
 def test_some_of_several_teachers_may_be_recorded() -> None:
     teachers = {"maths": {"model": "embedded:teacher"}, "code": RECORDED}
     config = make_config(teacher={}, teachers=teachers, objective=TOP_K)
@@ -60,16 +83,13 @@ FLOAT32: dict[str, Any] = {"generator": {"dtype": "float32"}, "trainer": {"dtype
     [
         ({"path": None}, {}, r"teacher\.path: required by type recorded; give the folder that renio score wrote"),
         ({"type": "vllm", "model": "m"}, {}, r"teacher\.path is a key of recorded teachers: set teacher\.type=recorded"),
-        ({"engine": {"max_num_seqs": 2}}, {}, r"teacher\.engine: a recorded teacher is not loaded"),
-        ({"adapter": "/a"}, {}, r"teacher\.adapter: a recorded teacher is not loaded"),
-        ({"end_tokens": {"a": "b"}}, {}, r"teacher\.end_tokens: a recorded teacher is not loaded"),
-        ({"urls": ["http://a:1"]}, {}, r"teacher\.urls is a key of teachers that are served elsewhere"),
         ({"tokenizer": "own"}, {"objective": SAMPLED}, r"teacher\.tokenizer: recordings are in the student's"),
         ({}, {"objective": {"type": "jsd"}}, r"teacher\.type: objective jsd needs .* set objective\.type=top_k_forward_kl"),
         ({}, {"method": REASONS}, r"teacher\.type: method\.reason_first"),
         ({}, {"method": {"type": "opsd", "teacher": "ema"}, "student": "embedded:teacher"}, r"follows the student"),
         ({}, {"data": {"off_policy": {"share": 0.5}}}, r"teacher\.type: .*leave data\.off_policy out"),
         ({}, {"reward": {"coefficient": 0.5, "baseline": "batch"}}, r"teacher\.type: rewards are for what the student"),
+        ({}, {"placement": "colocated", "evaluate": {"problems": 0}}, r"teacher\.type: with placement colocated generators"),
         ({}, {"filter": "incorrect"}, r"teacher\.type: filter incorrect needs verdicts"),
         ({}, {"weighting": {"type": "paced"}, **FOUR}, r"weighting paced needs verdicts"),
         ({}, {"weighting": {"type": "adaptive", "signal": "probe"}}, r"weighting\.signal probe: a recorded teacher goes on"),
