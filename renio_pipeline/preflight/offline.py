@@ -36,12 +36,16 @@ def check_offline(config: RunConfig) -> tuple[tuple[str, ...], list[str]]:
         without = {} if held_out_too else {"evaluate": config.evaluate.model_copy(update={"problems": 0})}
         training, held_out = problems_of(config.model_copy(update=without), task)
         notes = (*training.notes, *held_out.notes)
+    recordings_here = not any(config.teacher_key(name, "path") in absent for name in config.recorded_teachers)
     if info.is_cached(config.student):
         student = student_of(config, inspect)
-        open_recordings(config, student)
+        if recordings_here:
+            open_recordings(config, student)
         for name in config.live_teachers:
             if info.is_cached(config.teacher_model(name)):
                 teacher_of(config, name, student, inspect)
+    if recordings_here and config.recorded_teachers and not info.is_cached(config.student):
+        unseen.append("the recordings: they are compared with the student's tokenizer")
     needs_all = "prompt lengths, vocabulary and payload, which need all of them"
     return notes, [*unseen, *_without_weights(config), needs_all, "the cluster"]
 
@@ -52,6 +56,7 @@ def not_here(config: RunConfig) -> list[str]:
     sections: dict[str, ProblemSource] = {part.key: part.section for part in parts(config.data)}
     sections = sections or {"data": config.data}
     files = {f"{key}.{name}": getattr(of, name) for key, of in sections.items() for name in ("path", "held_out_path")}
+    files |= {config.teacher_key(name, "path"): folder for name, folder in config.recorded_teachers.items()}
     return missing + [f"{key}: {path}" for key, path in files.items() if path and not Path(path).exists()]
 
 
