@@ -28,10 +28,12 @@ from renio_pipeline.stages.protocols import Teachers
 from renio_pipeline.stages.teacher_stage import as_one_stage
 
 
-def check(config: RunConfig, prepared: Prepared | None, *, forward: bool = True) -> Prepared:
+def check(config: RunConfig, prepared: Prepared | None, clock: str | None = None, *, forward: bool = True) -> Prepared:
     """What a run checks, but for the pools that a probe starts: generators and the trainer are not there at a time.
 
-    ``forward``: the trainer's forward pass will be started.
+    Args:
+        clock: see ``prepare``.
+        forward: the trainer's forward pass will be started.
 
     Raises:
         ConfigError: as ``actors.run_checks.check`` does.
@@ -43,7 +45,7 @@ def check(config: RunConfig, prepared: Prepared | None, *, forward: bool = True)
     check_nodes(config, ray.nodes(), (*firsts, *teachers))
     check_this_node(config, ray.nodes())
     notes = check_versions(config, ray.nodes())
-    prepared = prepared or prepare(config, partial(inspect_on_cluster, config))
+    prepared = prepared or prepare(config, partial(inspect_on_cluster, config), clock)
     check_object_store(config, prepared, ray.cluster_resources())
     return replace(prepared, notes=(*prepared.notes, *notes, *check_servers(config, prepared)))
 

@@ -34,7 +34,7 @@ def register(commands: Any) -> None:
 def _score(args: argparse.Namespace) -> int:
     from actors.cluster.address import settled
     from renio_pipeline.probe.setting import recording
-    from renio_pipeline.recordings.recorder import check_folder, recorder
+    from renio_pipeline.recordings.recorder import check_folder, clock_of, recorder
     from renio_pipeline.recordings.recording import Recording
     from renio_pipeline.stages.recorded_inputs import manifest_of
 
@@ -42,6 +42,7 @@ def _score(args: argparse.Namespace) -> int:
     check_folder(args.out)
     for folder in args.reuse:
         Recording.open(folder, "--reuse")
+    clock = clock_of(args.out, args.reuse)
     address = settled(args.address)  # before Ray is imported
     from actors import probing as engines
     from actors import run_checks
@@ -49,13 +50,13 @@ def _score(args: argparse.Namespace) -> int:
     from actors.cluster.head_watch import watched_head
 
     config = connection.run_directory(config, own=address is None)
-    prepared = run_checks.prepare_locally(config)
+    prepared = run_checks.prepare_locally(config, clock)
     then = "Then give the same command again, if need be in another cluster: it goes on after the responses that are recorded"
     with connection.connect(address) as cluster, watched_head(cluster.head, say, then):
-        prepared = engines.check(config, prepared, forward=False)
+        prepared = engines.check(config, prepared, clock, forward=False)
         for note in prepared.notes:
             say(note)
-        manifest = manifest_of(config, prepared.tokenizer, prepared.vocab_size)
+        manifest = manifest_of(config, prepared.tokenizer, prepared.vocab_size, prepared.clock)
         with recorder(args.out, manifest, args.reuse) as to:
             prompts = _prompts(config, prepared, args.responses or config.steps * config.batch_size)
             asyncio.run(_record(config, prepared, to, prompts))
@@ -96,6 +97,7 @@ async def _record(config: RunConfig, prepared: Prepared, to: Recorder, prompts: 
             decode=lambda ids: str(prepared.tokenizer.decode(ids)),
             fetch=started.table,
             done=done,
+            note=say,
         )
         await scoring.record(missing)
         if scoring.reused:

@@ -18,6 +18,11 @@ _CLOCK = "strftime_now"
 _CHANCE = re.compile(r"\b(?:random|lipsum)\b")
 
 
+def reads_clock(template: str) -> bool:
+    """Whether prompts of a chat template may differ from day to day."""
+    return _CLOCK in template
+
+
 class TemplateClock:
     """A clock that stands."""
 
@@ -31,11 +36,11 @@ class TemplateClock:
 
     def options(self, template: str) -> dict[str, Any]:
         """What ``apply_chat_template`` is to hand to the template: a variable takes precedence over the global function."""
-        return {_CLOCK: self._at.strftime} if _CLOCK in template else {}
+        return {_CLOCK: self._at.strftime} if reads_clock(template) else {}
 
     def note(self, template: str, model: str) -> str | None:
         """What the user should know; None where the template reads no clock."""
-        if _CLOCK not in template:
+        if not reads_clock(template):
             return None
         return f"the chat template of {model!r} reads the time: for all prompts it is {self._at}, also after a resume"
 

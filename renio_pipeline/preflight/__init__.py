@@ -25,7 +25,7 @@ from renio_pipeline.models.files import end_ids
 from renio_pipeline.preflight.models import Inspect, end_tokens_of, student_of, teacher_of, teacher_warnings
 from renio_pipeline.preflight.payload import check_payload, payload_token_bytes, top_k_key
 from renio_pipeline.preflight.prepared import Prepared
-from renio_pipeline.preflight.prompts import encoded, encoder_of, other_tokenizers
+from renio_pipeline.preflight.prompts import encoded, encoder_of, other_tokenizers, recorded_clock
 from renio_pipeline.run_dir.checkpoint_files import ResumePoint
 from renio_pipeline.stages.recorded_inputs import MOST_CHECKED, check_prompts, check_vocab_size, open_recordings
 from renio_pipeline.tasks import make_task
@@ -39,7 +39,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
 
     Args:
         inspect: reads a model by (name, key); for hub names the caller may run it on another node.
-        clock: the time that the chat template is told, ISO 8601; None: now.
+        clock: the time that the chat template is told, ISO 8601; None: that of the run's recordings, or else now.
 
     Raises:
         ConfigError: names the key, what was given and what is allowed.
@@ -71,7 +71,7 @@ def prepare(config: RunConfig, inspect: Inspect = info.inspect, clock: str | Non
         max_prompt_tokens=config.data.max_prompt_tokens,
         vocab_size=vocab_size,
     )
-    stands = TemplateClock(clock)
+    stands = TemplateClock(clock or recorded_clock(config, recordings, tokenizer.chat_template))
     check_variables(tokenizer, config.template if alike else config.template.model_copy(update={"teacher": {}}))
     encoder = encoder_of(config, task, tokenizer, stands)
     data = encoded(config, encoder, training, held_out, bounds, tokenizer)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from renio_pipeline.config import RunConfig
+from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.config.mixture import parts, prompts_of_sources
 from renio_pipeline.config.schema import Audience
 from renio_pipeline.data.analyses import PLACEHOLDER, AnalysisPrompts
@@ -20,11 +20,32 @@ from renio_pipeline.data.other_tokenizers import (
 from renio_pipeline.data.problems import Problems, joined
 from renio_pipeline.data.prompt_lengths import Bounds, fitting
 from renio_pipeline.data.prompts import Encoded, Encoder
-from renio_pipeline.data.template_clock import TemplateClock
+from renio_pipeline.data.template_clock import TemplateClock, reads_clock
 from renio_pipeline.models import info
+from renio_pipeline.recordings.manifest import FILE
+from renio_pipeline.recordings.recording import Recording
 from renio_pipeline.run_dir.data_record import Stretch
 from renio_pipeline.tasks import Task
 from renio_pipeline.tasks.phrasing import Phrasing
+
+
+def recorded_clock(config: RunConfig, recordings: Mapping[str, Recording], template: str) -> str | None:
+    """The time that the student's chat template was told when the responses were recorded; None: it reads none.
+
+    Raises:
+        ConfigError: the template was told different times, so that no run can ask what all of them were asked.
+    """
+    if not reads_clock(template):
+        return None
+    known = {config.teacher_key(n, "path"): each.manifest.clock for n, each in recordings.items() if each.manifest.clock}
+    (first, clock), *others = known.items() or [("", None)]
+    for key, other in others:
+        if other != clock:
+            raise ConfigError(
+                f"{key}: the student's chat template reads the time, which was {other} for this recording and {clock} for that "
+                f"of {first} (clock in {FILE}); record both with one renio score, or one of them again with --reuse=the other"
+            )
+    return clock
 
 
 def encoder_of(config: RunConfig, task: Task, tokenizer: Any, clock: TemplateClock) -> Encoder:

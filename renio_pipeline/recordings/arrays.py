@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from renio_pipeline.recordings.manifest import regular
-from renio_pipeline.recordings.parts import ARRAYS, DamagedError, Entry, first_line
+from renio_pipeline.recordings.parts import ARRAYS, DamagedError, Entry, first_line, not_a_logprob
 from renio_pipeline.types import TopK
 
 
@@ -85,10 +85,8 @@ class Arrays:
             raise DamagedError(f"{self._where(entry)}: has token ids outside the {self._vocab_size} entries of the vocabulary")
 
     def _check_logprobs(self, entry: Entry, name: str, values: np.ndarray) -> None:
-        bad = ~(values <= 1e-3)  # NaN too; rounding may lift a certain token's a little above 0
-        if bad.any():
-            place = int(np.argwhere(bad)[0][0])
-            raise DamagedError(f"{self._where(entry)}: {name} has {values[bad][0]!s} at token {place}, no log-probability")
+        if (why := not_a_logprob(values)) is not None:
+            raise DamagedError(f"{self._where(entry)}: {name} {why}")
 
     def _where(self, entry: Entry) -> str:
         return f"{self.path}: sample {entry.sample_id} (row {entry.row_id!r})"

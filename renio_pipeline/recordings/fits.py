@@ -40,6 +40,16 @@ def check_fits(found: Manifest, config: RunConfig, name: str, tokenizer: str, st
         )
     if name not in found.teachers:
         names = ", ".join(repr(each) for each in found.teachers)
+        if not name:
+            raise ConfigError(
+                f"{start} is of teachers with names (teachers in {FILE} has {names}), and `teacher` has none; use `teachers` "
+                "with the name of the one whose signals the run is to have"
+            )
+        if "" in found.teachers:
+            raise ConfigError(
+                f"{start} is of a single teacher without a name (teachers in {FILE}); use `teacher` in the place of `teachers`"
+                f", or record again with teachers.{name}"
+            )
         raise ConfigError(
             f"{start} has no teacher {name!r} (teachers in {FILE} has {names}); the name in teachers must be that of the "
             "recording"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from renio_pipeline.config import ConfigError
 FILE = "manifest.json"
 FORMAT = 1
 MOST_BYTES = 1 << 20
+UNLIKE = ("versions", "clock")  # may differ: the first is for people, and a prompt's own key has what the clock decides
 Kind = Literal["sampled", "top_k"]
 
 
@@ -25,11 +27,14 @@ class RecordedTeacher:
     adapter: str | None = None
     adapter_version: str | None = None
     dtype: str = "float32"
+    engine: dict[str, Any] = field(default_factory=dict)  # options of its own, such as a quantisation
+    end_tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         """What makes its signals its own, for ``keys.score_key``."""
-        return f"{self.version} {self.adapter_version or self.adapter or ''} {self.dtype}"
+        own = json.dumps([self.engine, self.end_tokens], sort_keys=True) if self.engine or self.end_tokens else ""
+        return f"{self.version} {self.adapter_version or self.adapter or ''} {self.dtype}{own}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ class Manifest:
     max_response_tokens: int
     seed: int
     sampling: dict[str, Any]
+    clock: str = ""  # the time that the chat template was told, ISO 8601; empty: not known
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=dict)  # of the packages, for people
 
@@ -54,7 +60,7 @@ class Manifest:
     def differences(self, other: Manifest) -> list[tuple[str, Any, Any]]:
         """(key, its value here, its value there) of all that decides what is recorded."""
         mine, theirs = asdict(self), asdict(other)
-        return [(key, mine[key], theirs[key]) for key in mine if key != "versions" and mine[key] != theirs[key]]
+        return [(key, mine[key], theirs[key]) for key in mine if key not in UNLIKE and mine[key] != theirs[key]]
 
 
 def read_manifest(folder: Path, key: str) -> Manifest:
@@ -96,6 +102,10 @@ def _checked(found: Manifest) -> Manifest:
             raise ValueError(f"{name} is {value!r}, expected a number from {least:g} on")
     if found.kind not in ("sampled", "top_k") or (found.kind == "top_k") != (found.top_k > 0):
         raise ValueError(f"kind {found.kind!r} does not go with top_k {found.top_k}")
+    if not isinstance(found.clock, str):
+        raise ValueError(f"clock is {found.clock!r}, expected a time as text")
+    if found.clock:
+        datetime.fromisoformat(found.clock)
     if not found.teachers or not all(isinstance(each.version, str) for each in found.teachers.values()):
         raise ValueError("teachers names none with its version")
     return found

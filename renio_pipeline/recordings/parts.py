@@ -54,6 +54,13 @@ class Scored:
     top_k: TopK | None = None
 
 
+def unlearnable(response: Scored) -> str | None:
+    """What no run could learn from in a response; None: nothing."""
+    tables = {} if response.top_k is None else {"top_k_logprobs": response.top_k.logprobs}
+    own = {"student_logprobs": response.student_logprobs, "teacher_logprobs": response.teacher_logprobs}
+    return next((f"{name} {why}" for name, v in (own | tables).items() if (why := not_a_logprob(v)) is not None), None)
+
+
 def write_part(path: Path, responses: Sequence[Scored]) -> None:
     """Write a part; ``path`` is its table's. A crash before the end leaves none, or arrays that no table names."""
     import pyarrow as pa
@@ -104,6 +111,14 @@ def read_entries(path: Path) -> list[Entry]:
         )  # fmt: skip
         start += tokens
     return found
+
+
+def not_a_logprob(values: np.ndarray) -> str | None:
+    """The first of [T, ...] values that is no log-probability, and its token; None: all are."""
+    bad = ~(values <= 1e-3)  # NaN too; rounding may lift a certain token's a little above 0
+    if not bad.any():
+        return None
+    return f"has {values[bad][0]!s} at token {int(np.argwhere(bad)[0][0])}, which is no log-probability"
 
 
 def first_line(error: Exception) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from renio_pipeline.config import ConfigError
 from renio_pipeline.recordings.keys import prompt_key
-from renio_pipeline.recordings.manifest import FILE, Manifest
-from renio_pipeline.recordings.parts import ARRAYS, TABLE, Scored, write_part
+from renio_pipeline.recordings.manifest import FILE, Manifest, read_manifest
+from renio_pipeline.recordings.parts import ARRAYS, TABLE, Entry, Scored, unlearnable, write_part
 from renio_pipeline.recordings.recording import Recording
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 from renio_pipeline.types import Prompt, TopK
@@ -32,18 +32,31 @@ class Recorder:
         self._next = 1 + max(numbers, default=0)
 
     def missing(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts whose samples are not recorded yet. Raises ConfigError for one that was asked in other words."""
+        """The prompts whose samples are not recorded yet.
+
+        Raises:
+            ConfigError: a sample is there as another row, of another teacher, or with another prompt.
+        """
         found: list[Prompt] = []
         for prompt in prompts:
             entry = self.recording.by_sample.get(prompt.sample_id)
             if entry is None:
                 found.append(prompt)
-            elif entry.prompt_key != prompt_key(prompt):
+            elif why := self._unlike(entry, prompt):
                 raise ConfigError(
-                    f"--out: {self.recording.folder} has sample {prompt.sample_id} as row {entry.row_id!r}, and now it is row "
-                    f"{prompt.row.id!r}, or asked by another prompt; give another folder, or the same data, task and prompts"
+                    f"--out: {self.recording.folder} has sample {prompt.sample_id} as row {entry.row_id!r}, {why}; give "
+                    "another folder, or the same data, task and prompts"
                 )
         return found
+
+    def _unlike(self, entry: Entry, prompt: Prompt) -> str | None:
+        """What another sample there is in the place of ``prompt``'s; None: it is the same one."""
+        teacher = "" if "" in self.recording.manifest.teachers else prompt.row.teacher or ""
+        if entry.row_id != prompt.row.id:
+            return f"and now it is row {prompt.row.id!r}"
+        if entry.teacher != teacher:
+            return f"scored by teacher {entry.teacher!r}, and now it is for teacher {teacher!r}"
+        return "which was asked with another prompt" if entry.prompt_key != prompt_key(prompt) else None
 
     def known(self, score_key: str, scored: Scored) -> Scored | None:
         """``scored``, a response without signals, with those that were recorded before; None if there are none."""
@@ -58,14 +71,14 @@ class Recorder:
         """Write a part; when this returns it is on disk, whole.
 
         Raises:
-            ValueError: a log-probability is NaN, which no run could learn from; names the sample. Nothing was written.
+            ValueError: what should be a log-probability is none, which no run could learn from; names the sample. Nothing was
+                written.
         """
         if not responses:
             return
         for each in responses:
-            tables = [] if each.top_k is None else [each.top_k.logprobs]
-            if any(np.isnan(values).any() for values in (each.student_logprobs, each.teacher_logprobs, *tables)):
-                raise ValueError(f"sample {each.sample_id} (row {each.row_id!r}): a log-probability is NaN")
+            if (why := unlearnable(each)) is not None:
+                raise ValueError(f"sample {each.sample_id} (row {each.row_id!r}): {why}")
         path = self.recording.folder / f"part-{self._next:06d}{TABLE}"
         write_part(path, responses)
         self._next += 1
@@ -104,6 +117,16 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"--out: {folder} is no folder; give one that is new, or a recording to go on with")
     if folder.is_dir() and not (folder / FILE).exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ConfigError(f"--out: {folder} is not empty and no recording; give a new folder, or a recording to go on with")
+
+
+def clock_of(folder: Path, reuse: Sequence[Path] = ()) -> str | None:
+    """The time that the chat template is told, so that a recording goes on, or reuses others, on every later day; None: now.
+
+    Raises:
+        ConfigError: a manifest cannot be read.
+    """
+    found = [read_manifest(folder, "--out")] if (folder / FILE).exists() else [read_manifest(each, "--reuse") for each in reuse]
+    return next((each.clock for each in found if each.clock), None)
 
 
 def _begin(folder: Path, manifest: Manifest) -> None:

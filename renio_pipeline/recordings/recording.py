@@ -89,15 +89,18 @@ class Recording:
             return same
         if found := self._by_prompt.get((key, teacher)):
             return found[int(np.random.default_rng([seed, prompt.sample_id]).integers(len(found)))]
-        raise ConfigError(f"{self._key}: {self.folder} has no response to row {prompt.row.id!r}{self._why(prompt, teacher)}")
+        raise ConfigError(f"{self._key}: {self.folder} {self._why(prompt, teacher)}")
 
     def _why(self, prompt: Prompt, teacher: str) -> str:
         if any((entry.row_id, entry.teacher) == (prompt.row.id, teacher) for entry in self.by_sample.values()):
             return (
-                " in these words: it was asked by another prompt there; use the recording's task, prompts, template and chat "
-                "template, or record again"
+                f"has a response to row {prompt.row.id!r}, but to another prompt; use the recording's task, prompts, template "
+                "and chat template, or record again"
             )
-        return f" (it has {len(self)}, of other rows); record more with renio score, or train on the recorded rows alone"
+        return (
+            f"has no response to row {prompt.row.id!r} (it has {len(self)}, of other rows); record more with renio score, "
+            "which tries lost responses again too, or leave that row out of the data"
+        )
 
     def response(self, entry: Entry) -> tuple[np.ndarray, np.ndarray]:
         """[T] int32 token ids and [T] float32 log p_S by the student that wrote them. Raises DamagedError."""

