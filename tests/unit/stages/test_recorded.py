@@ -411,6 +411,12 @@ def test_a_recording_of_a_teacher_with_a_name_and_one_without_are_told_apart() -
     check_fits(made(teachers=named), several, "maths", "k1", "S")
 
 
+def test_a_start_does_not_look_for_the_end_tokens_of_a_recorded_teacher(tmp_path: Path, found: Prepared) -> None:
+    score(tmp_path / "scores", found, Counting())
+    teacher = {"type": "recorded", "path": str(tmp_path / "scores"), "end_tokens": {"no token": "of the student"}}
+    assert prepare(config_of(**LIVE | {"teacher": teacher})).recordings.keys() == {""}
+
+
 def test_an_offline_check_lists_a_recording_that_is_not_here(tmp_path: Path, found: Prepared) -> None:
     config = recorded_config(tmp_path / "scores")
     assert f"teacher.path: {tmp_path / 'scores'}" in check_offline(config)[1]
