@@ -282,27 +282,6 @@ def test_a_recording_is_good_on_later_days_too(tmp_path: Path, monkeypatch: pyte
         assert to.missing(prompts_of(again, config, 3 * BATCH)) == []
 
 
-def test_renio_score_tells_the_template_the_time_of_the_recording_that_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Prepared
-) -> None:
-    from actors import run_checks
-
-    told: list[str | None] = []
-
-    def stop(config: RunConfig, clock: str | None = None) -> Prepared:
-        told.append(clock)
-        raise ConfigError("far enough")
-
-    monkeypatch.setattr(run_checks, "prepare_locally", stop)
-    with recorder(
-        tmp_path / "scores", manifest_of(config_of(**LIVE), found.tokenizer, found.vocab_size, "2026-01-02T10:30:00")
-    ):
-        pass
-    for more in (["--out", str(tmp_path / "scores")], ["--out", str(tmp_path / "new"), "--reuse", str(tmp_path / "scores")]):
-        assert main(["score", "--config", "configs/demo.yaml", "objective.type=sampled", *more]) == 2
-    assert told == ["2026-01-02T10:30:00"] * 2
-
-
 def test_recordings_of_different_days_do_not_go_together_where_the_template_reads_the_day(tmp_path: Path) -> None:
     teachers = {"a": RECORDED, "b": RECORDED}
     config = config_of(**LIVE | {"teachers": teachers, "teacher": {}})
