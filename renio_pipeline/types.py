@@ -110,6 +110,11 @@ class Rollout:
     def sample_id(self) -> int:
         return self.prompt.sample_id
 
+    @property
+    def by_a_student(self) -> bool:
+        """Whether a student wrote it, this run's or a recording's: it has its writer's log-probabilities, and is weighed."""
+        return self.off_policy in (None, "recorded")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest(Message):

@@ -153,7 +153,7 @@ def scored_batch(found: Collected, student: Sequence[np.ndarray]) -> ScoredBatch
         student_logprobs=student,
         teacher_logprobs=[s.teacher_logprobs for s in found.scored],
         verdicts=[found.judged[r.sample_id].verdict for r in rollouts],
-        off_policy=[r.off_policy not in (None, "recorded") for r in rollouts],
+        off_policy=[not r.by_a_student for r in rollouts],
     )
 
 
@@ -213,7 +213,7 @@ async def _student_logprobs(
     by_id = await stages.trainers.logprobs(make_batch(step, asked, np.ones(len(asked)))) if asked else {}
 
     def known(s: ScoredRollout) -> ScoredRollout:
-        if s.rollout.off_policy in (None, "recorded"):
+        if s.rollout.by_a_student:
             return s
         return replace(s, rollout=replace(s.rollout, logprobs=by_id[s.rollout.sample_id]))
 

@@ -33,7 +33,7 @@ def trained_metrics_by_source(result: StepResult) -> dict[str, float]:
         found[of_source(source, "samples")] = len(own)
         if result.weighed is not None:
             found[of_source(source, "weight")] = float(np.mean([result.weighed.weights[i] for i in own]))
-            written = [i for i in own if rollouts[i].off_policy in (None, "recorded")]
+            written = [i for i in own if rollouts[i].by_a_student]
             tokens = sum(len(rollouts[i].token_ids) for i in written)
             found[of_source(source, "pivotal")] = sum(len(result.weighed.pivotal[i]) for i in written) / max(1, tokens)
     return found

@@ -33,7 +33,7 @@ class Distributions:
         if isinstance(result, StepResult) and result.weighed is not None:
             self._weights.observe(result.weighed.weights)
             pairs = zip(result.student, result.scored, strict=True)
-            own = [each - s.teacher_logprobs for each, s in pairs if s.rollout.off_policy in (None, "recorded")]
+            own = [each - s.teacher_logprobs for each, s in pairs if s.rollout.by_a_student]
             self._ratios.observe(np.concatenate([np.empty(0, np.float32), *own]))
 
     def write(self, metrics: Mapping[str, float]) -> None:
