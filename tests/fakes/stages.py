@@ -21,6 +21,7 @@ from renio_pipeline.loop.selection import Selection
 from renio_pipeline.loop.step import train_step
 from renio_pipeline.metrics.sink import JsonlSink, Sink
 from renio_pipeline.preflight import Prepared, prepare
+from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
 from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.stages.outcomes import StepResult
@@ -251,8 +252,12 @@ async def step_of(prepared: Prepared, config: RunConfig, stages: Stages, version
 
 def run_of(folder: Path, prepared: Prepared, **changes: Any) -> Run:
     config = config_of(run_dir=str(folder / "run"), **changes)
-    stages = stages_of(prepared, config)
-    directory = RunDirectory(config)
+    return run_with(prepared, config, stages_of(prepared, config))
+
+
+def run_with(prepared: Prepared, config: RunConfig, stages: Stages, state: RunState = THE_START) -> Run:
+    """A run with these stages from ``state`` on, that writes its metrics."""
+    directory = RunDirectory(config, state)
     return Run(
         config=config,
         prepared=prepared,
@@ -260,4 +265,5 @@ def run_of(folder: Path, prepared: Prepared, **changes: Any) -> Run:
         directory=directory,
         progress=Notes(),
         sinks=[JsonlSink(directory.metrics)],
+        start=state,
     )

@@ -19,7 +19,7 @@ from renio_pipeline.config import ConfigError, RunConfig, parse
 from renio_pipeline.data.solutions import Solutions
 from renio_pipeline.ledger import history, prove_exactly_once
 from renio_pipeline.loop.run import Run
-from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.planning.known import Sources, gather
 from renio_pipeline.planning.measured import measured
 from renio_pipeline.planning.plan import Planner, check
@@ -30,12 +30,11 @@ from renio_pipeline.report.facts import facts
 from renio_pipeline.report.recorded import read_runs
 from renio_pipeline.report.samples import read_samples
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState
-from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.ledger_files import record_trained
 from renio_pipeline.run_dir.resume import resume_point
 from renio_pipeline.stages.off_policy import with_off_policy
 from renio_pipeline.types import TrainBatch, TrainReport
-from tests.fakes.stages import BATCH, REPORT, FakeTrainers, Notes, config_of, stages_of
+from tests.fakes.stages import BATCH, REPORT, FakeTrainers, config_of, run_with, stages_of
 
 ALONE: dict[str, Any] = {"teacher": {}, "objective": {}, "sampling": {"temperature": 1.0}}
 METHODS: dict[str, dict[str, Any]] = {
@@ -88,22 +87,13 @@ def changes_of(name: str) -> dict[str, Any]:
 
 def run_of(folder: Path, prepared: Prepared, name: str, state: RunState = THE_START, fails_in: int = 0) -> Run:
     config = config_of(run_dir=str(folder), **changes_of(name))
-    directory = RunDirectory(config, state)
     stages = stages_of(prepared, config)
     generators = getattr(stages.generators, "student", stages.generators)
     (folder / "ledger").mkdir(parents=True, exist_ok=True)
     stages.trainers = RecordingTrainers(generators, ledger=folder / "ledger", fails_in=fails_in)
     if config.data.off_policy.share:
         stages = with_off_policy(stages, config, solutions=prepared.solutions, end_tokens={})
-    return Run(
-        config=config,
-        prepared=prepared,
-        stages=stages,
-        directory=directory,
-        progress=Notes(),
-        sinks=[JsonlSink(directory.metrics)],
-        start=state,
-    )
+    return run_with(prepared, config, stages, state)
 
 
 @pytest.fixture(scope="module", params=METHODS)

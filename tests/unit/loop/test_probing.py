@@ -19,14 +19,13 @@ from renio_pipeline.loop import stranded
 from renio_pipeline.loop.probing import Probing
 from renio_pipeline.loop.run import Run
 from renio_pipeline.metrics.registry import METRICS
-from renio_pipeline.metrics.sink import JsonlSink, read_jsonl
+from renio_pipeline.metrics.sink import read_jsonl
 from renio_pipeline.preflight import Prepared
 from renio_pipeline.run_dir.checkpoint_files import THE_START, RunState, newest
-from renio_pipeline.run_dir.directory import RunDirectory
 from renio_pipeline.run_dir.resume import resume_point
 from renio_pipeline.stages.faults import KillsWorkers
 from renio_pipeline.types import Continuation, ContinuationRequest
-from tests.fakes.stages import EOS, FakeTeachers, Notes, config_of, prepared, stages_of
+from tests.fakes.stages import EOS, FakeTeachers, Notes, config_of, prepared, run_with, stages_of
 
 __all__ = ["prepared"]  # a fixture
 WEIGHTING: dict[str, Any] = {"type": "adaptive", "every": 1, "probes": 2, "share": 4.0, "move": 0.5, "suffix_from": 0.7}
@@ -68,19 +67,10 @@ def run_of(
     folder: Path, prepared: Prepared, state: RunState = THE_START, *, writing: Any = None, staleness: int = 0, **keys: Any
 ) -> Run:
     config = config_of(run_dir=str(folder), **CHANGES, max_staleness=staleness, weighting=WEIGHTING | keys)
-    directory = RunDirectory(config, state)
     stages = stages_of(prepared, config)
     stages.teachers = WritingTeachers(prepared=prepared, **writing or {})
     stages.weighting = InProcessWeighting(config, state.weighting)
-    return Run(
-        config=config,
-        prepared=prepared,
-        stages=stages,
-        directory=directory,
-        progress=Notes(),
-        sinks=[JsonlSink(directory.metrics)],
-        start=state,
-    )
+    return run_with(prepared, config, stages, state)
 
 
 def done(run: Run) -> list[dict[str, float]]:
