@@ -38,7 +38,7 @@ def check_this_node(config: RunConfig, nodes: Sequence[Mapping[str, Any]], names
         if teacher.type == "vllm":
             engines[config.teacher_pools[name]] = (config.teacher_key(name), teacher)
     for pool, (key, section) in engines.items():
-        if pool in (names or config.pool_names):
+        if pool in (config.pool_names if names is None else names):
             check_shared_memory(
                 key,
                 separate_process=section.separate_process,

@@ -17,7 +17,7 @@ def demands(config: RunConfig, names: Sequence[str] | None = None) -> dict[str, 
     ``names``: of the pools that start; None: all that a run has.
     """
     colocated = config.placement == "colocated"
-    pools = {name: config.pool(name) for name in names or config.pool_names}
+    pools = {name: config.pool(name) for name in (config.pool_names if names is None else names)}
     fixed = set(pools) if config.deterministic else {"trainer", *(["generator"] if colocated else [])}
     needed = {n: p.replicas if n in fixed else 1 for n, p in pools.items()}
     replica = {name: {"CPU": p.cpus, "GPU": p.gpus, **p.resources} for name, p in pools.items()}
